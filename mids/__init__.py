@@ -1,0 +1,74 @@
+"""Datasets of gradient flow on Gaussian multi-index models: simulate, analyse, share.
+
+Everything listed in ``mids.__all__`` is imported on first use. Importing the package registers the
+accessor ``mi`` on xarray objects.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+
+if TYPE_CHECKING:
+    from . import errors, flows, plot, targets
+    from .accessor import describe
+    from .analysis import compare, plateaus, saddles, scaling, theory
+    from .io import open_dataset, to_netcdf
+    from .ladder import leaps
+    from .schema import validate
+    from .targets import Target
+    from .trajectories import from_trajectories
+
+__all__ = [
+    "Target",
+    "compare",
+    "describe",
+    "errors",
+    "flows",
+    "from_trajectories",
+    "leaps",
+    "open_dataset",
+    "plateaus",
+    "plot",
+    "replay",
+    "saddles",
+    "scaling",
+    "simulate",
+    "targets",
+    "theory",
+    "to_netcdf",
+    "validate",
+]
+
+_MODULES = ("errors", "flows", "plot", "targets")
+_ORIGIN = {
+    "Target": "targets",
+    "compare": "analysis",
+    "describe": "accessor",
+    "from_trajectories": "trajectories",
+    "leaps": "ladder",
+    "open_dataset": "io",
+    "plateaus": "analysis",
+    "saddles": "analysis",
+    "scaling": "analysis",
+    "theory": "analysis",
+    "to_netcdf": "io",
+    "validate": "schema",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    if name in _ORIGIN:
+        value = getattr(importlib.import_module(f".{_ORIGIN[name]}", __name__), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

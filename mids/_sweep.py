@@ -1,0 +1,301 @@
+"""The checked arguments of a simulation: what `simulate` works from and ``mids_spec`` records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike
+
+from . import __version__, _validate, schema
+from ._validate import FloatArray, IntArray
+from .errors import DatasetError, InputError
+from .flows import get
+from .flows.base import Flow
+from .initial import check_initial
+from .ladder import leaps
+from .targets import Target
+
+__all__ = ["RECORDED", "Sweep", "check", "default_time", "restored"]
+
+POINTS_PER_DECADE = 16
+LATE = 1e-3
+"""Fraction of runs that the default time grid may leave on their last plateau."""
+
+INLINE = 4096
+"""Arrays of up to this many numbers are written into ``mids_spec``."""
+
+RECORDED = ("target", "dim", "runs", "seed", "flow", "student_rank", "initial", "time", "rtol")
+"""Arguments of `simulate` that ``mids_spec`` holds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """The checked arguments of `simulate`.
+
+    ``initial`` has shape (1 or n_dims, 1 or n_runs, rank, student_rank).
+    """
+
+    target: Target
+    dims: IntArray
+    runs: IntArray
+    seed: int
+    flow: Flow
+    student_rank: int
+    initial: FloatArray | None
+    time: FloatArray
+    rtol: float
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Everything needed to simulate the sweep again, JSON-able."""
+        counted = np.array_equal(self.runs, np.arange(len(self.runs)))
+        return {
+            "target": self.target.to_dict(),
+            "dim": self.dims.tolist(),
+            "runs": len(self.runs) if counted else _inline(self.runs, "run"),
+            "seed": self.seed,
+            "flow": self.flow.to_dict(),
+            "student_rank": self.student_rank,
+            "initial": None if self.initial is None else _inline(self.initial, "initial"),
+            "time": _inline(self.time, "time"),
+            "rtol": self.rtol,
+            "versions": {name: version(name) for name in ("numpy", "scipy", "numba")}
+            | {"mids": __version__},
+        }
+
+    @property
+    def initial_is_large(self) -> bool:
+        """Whether the initial conditions are a variable of the dataset, not part of its spec."""
+        return self.initial is not None and self.initial.size > INLINE
+
+    @property
+    def variables(self) -> list[str]:
+        """Variables of the schema that the flow yields, in the order of the schema."""
+        yielded = self.flow.variables(self.target)
+        return [name for name in schema.VARIABLES if name in yielded]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a variable for one run."""
+        rank = self.target.rank
+        sizes = {
+            "time": len(self.time),
+            "mode": len(self.target.modes),
+            "direction": rank,
+            "axis": rank,
+            "axis_t": rank,
+            "student": self.student_rank,
+            "level": len(schema.LEVELS),
+        }
+        return tuple(sizes[dim] for dim in schema.VARIABLES[name].dims[2:])
+
+
+def check(
+    target: Target | str,
+    dim: float | Sequence[float] | ArrayLike,
+    runs: int | Sequence[int],
+    seed: int,
+    flow: str | Flow,
+    student_rank: int | None,
+    initial: ArrayLike | xr.DataArray | None,
+    time: ArrayLike | None,
+    rtol: float,
+) -> Sweep:
+    """Check the arguments of `simulate` and fill in the defaults."""
+    if isinstance(target, str):
+        target = Target.parse(target)
+    if not isinstance(target, Target):
+        raise InputError(
+            f"target must be a Target or its text, got {_validate.shown(target)}; "
+            'pass for example "h1(z1) + h1(z1)*h3(z2)"'
+        )
+    if student_rank is None:
+        student_rank = target.rank if initial is None else _columns(initial, target.rank)
+    student_rank = _validate.integer(student_rank, "student_rank", at_least=1)
+    dims = _validate.dims(
+        dim.values if isinstance(dim, xr.DataArray) else dim, target.rank, student_rank
+    )
+    indices = _runs(runs)
+    chosen = get(flow)
+    chosen.check(target, student_rank)
+    matrices = None
+    if initial is not None:
+        matrices = _initial(initial, dims, indices, target.rank, student_rank)
+    if time is None:
+        grid = default_time(target, int(dims.max()), student_rank, matrices)
+    else:
+        grid = _validate.time_grid(time)
+    return Sweep(
+        target,
+        dims,
+        indices,
+        _validate.integer(seed, "seed", at_least=0),
+        chosen,
+        student_rank,
+        matrices,
+        grid,
+        _validate.rtol(rtol),
+    )
+
+
+def _runs(runs: int | Sequence[int]) -> IntArray:
+    if isinstance(runs, str) or np.ndim(runs) == 0:
+        return np.arange(_validate.integer(runs, "runs", at_least=1))
+    indices = [_validate.integer(run, "an index in runs", at_least=0) for run in list(runs)]
+    if not indices or len(set(indices)) < len(indices):
+        raise InputError(
+            f"runs must be a number of runs or distinct indices, got {_validate.shown(runs)}; "
+            "pass for example runs=64 or runs=[3, 5]"
+        )
+    return np.array(indices, dtype=np.int64)
+
+
+def _columns(initial: ArrayLike | xr.DataArray, rank: int) -> int:
+    """Return the student's rank that given initial conditions imply."""
+    if isinstance(initial, xr.DataArray):
+        initial = initial.isel({dim: 0 for dim in ("dim", "run") if dim in initial.dims}).values
+    return _validate.matrices(initial, "initial", rank, None).shape[-1]
+
+
+def _initial(
+    initial: ArrayLike | xr.DataArray,
+    dims: IntArray,
+    runs: IntArray,
+    rank: int,
+    student_rank: int,
+) -> FloatArray:
+    """Check given initial conditions and return them as (1 or n_dims, 1 or n_runs, r, q)."""
+    if isinstance(initial, xr.DataArray):
+        initial = _aligned(initial, {"dim": dims, "run": runs})
+    matrices = check_initial(initial, rank, student_rank)
+    leading = (1,) * (4 - matrices.ndim) + matrices.shape[:-2]
+    wanted = (len(dims), len(runs))
+    if len(leading) > 2 or any(n not in (1, m) for n, m in zip(leading, wanted, strict=True)):
+        raise InputError(
+            f"initial must have shape (..., {rank}, {student_rank}) with leading axes that "
+            f"broadcast over (dim, run) = {wanted}, got {matrices.shape}; "
+            "give one matrix, one per run, or one per dim and run"
+        )
+    return matrices.reshape(*leading, rank, student_rank)
+
+
+def _aligned(initial: xr.DataArray, labels: Mapping[str, IntArray]) -> FloatArray:
+    """Return a DataArray's values with the axes (dim, run, rank, student_rank)."""
+    matrix_dims = [name for name in initial.dims if name not in labels]
+    if len(matrix_dims) != 2:
+        raise InputError(
+            f"initial must have two dims besides dim and run, got {initial.dims}; "
+            'name them for example ("run", "axis", "student")'
+        )
+    for name, wanted in labels.items():
+        if name in initial.indexes:
+            try:
+                initial = initial.sel({name: wanted})
+            except KeyError:
+                missing = sorted(set(wanted.tolist()) - set(initial[name].values.tolist()))
+                raise InputError(
+                    f"initial has no {name} {_validate.shown(missing)}; "
+                    f"give it for every {name} that is simulated, or without the dim {name}"
+                ) from None
+    missing_dims = [name for name in labels if name not in initial.dims]
+    expanded = initial.drop_vars(labels, errors="ignore").expand_dims(missing_dims)
+    return expanded.transpose(*labels, *matrix_dims).values
+
+
+def _inline(array: FloatArray | IntArray, variable: str) -> Any:
+    """Return an array for ``mids_spec``, or which variable holds it if it is large."""
+    return array.tolist() if array.size <= INLINE else {"variable": variable}
+
+
+def restored(ds: xr.Dataset, recipe: Mapping[str, Any], name: str) -> Any:
+    """Return the argument ``time`` or ``initial`` of a recorded sweep."""
+    value = recipe[name]
+    if isinstance(value, Mapping):
+        if value["variable"] not in ds.variables:
+            raise DatasetError(
+                f"the dataset has lost its variable {value['variable']}, without which it cannot "
+                "be replayed; start from the original file"
+            )
+        return ds[value["variable"]]
+    if name == "initial" and value is not None:
+        labels = {"dim": recipe["dim"], "run": recipe["runs"]}
+        if isinstance(labels["run"], int):
+            labels["run"] = list(range(labels["run"]))
+        array = xr.DataArray(value, dims=("dim", "run", "axis", "student"))
+        single = [dim for dim in labels if array.sizes[dim] == 1]
+        kept = {dim: values for dim, values in labels.items() if dim not in single}
+        return array.isel(dict.fromkeys(single, 0)).assign_coords(kept)
+    return value
+
+
+def default_time(
+    target: Target, dim: int, student_rank: int, initial: FloatArray | None = None
+) -> FloatArray:
+    r"""Return a logarithmic time grid that covers the last escape.
+
+    Escape from the saddle with exponent s and strength :math:`c^2` takes
+    :math:`\delta^{1-s} / (2 s (s-1) c^2)`, or :math:`\log(1/\delta) / (2 c^2)` for s = 1, where
+    :math:`\delta \sim \chi^2_{q-j} / d` after j learned directions (the law of the overlaps'
+    Schur complement). The grid ends at twice the sum of these times at the quantiles of
+    :math:`\delta` that only 0.001 of the runs fall below.
+
+    Parameters
+    ----------
+    target : Target
+        The target.
+    dim : int
+        Largest ambient dimension d.
+    student_rank : int
+        Columns q of the student's frame.
+    initial : ndarray, shape (..., rank, student_rank), optional
+        Given initial conditions. Their smallest positive squared singular value then stands for
+        :math:`\delta`.
+
+    Returns
+    -------
+    ndarray
+        0, then 16 points per decade at the powers :math:`10^{k/16}`.
+
+    Examples
+    --------
+    >>> from mids.targets import hermite
+    >>> grid = default_time(hermite(1), 10**6, 1)
+    >>> len(grid), grid[:2], bool(grid[-1] > np.log(10**6))
+    (63, array([0.  , 0.01]), True)
+    """
+    from scipy.stats import chi2
+
+    steps = leaps(target).steps
+    late = LATE / min(target.rank, student_rank)
+    total = 0.0
+    for step in steps:
+        for learned in range(step.rank_before, min(step.rank_after, student_rank)):
+            delta = (
+                float(chi2.ppf(late, student_rank - learned)) / dim
+                if initial is None
+                else _smallest(initial)
+            )
+            total += _duration(delta, step.exponent, step.strength)
+    start = 0.01 / target.norm**2
+    # Growth from the saddle to an overlap of order one takes a few units of the fastest rate.
+    stop = 2 * max(total, start) + 10 / min(step.strength for step in steps)
+    first = POINTS_PER_DECADE * math.floor(math.log10(start))
+    last = math.ceil(POINTS_PER_DECADE * math.log10(stop))
+    points = 10.0 ** (np.arange(first, last + 1) / POINTS_PER_DECADE)
+    return np.concatenate([[0.0], points])
+
+
+def _duration(delta: float, exponent: int, strength: float) -> float:
+    if exponent == 1:
+        return max(math.log(1 / delta), 0.0) / (2 * strength)
+    return delta ** (1 - exponent) / (2 * exponent * (exponent - 1) * strength)
+
+
+def _smallest(initial: FloatArray) -> float:
+    squares = np.linalg.svd(initial, compute_uv=False) ** 2
+    return float(squares[squares > 0].min(initial=1.0))

@@ -1,0 +1,239 @@
+r"""Saddles of the flow at leading order: where they are and how they are left.
+
+Near a critical subspace U, with a basis V of its complement, write ``P = [p (U + V theta), V L]``
+with p large. The tilt theta and the unlearned odds ``delta = L L^T`` obey, to leading order,
+
+.. math:: \theta' = K \theta, \qquad L' = H_s(\delta) L, \qquad
+          H_s = \nabla_\delta \langle A, \delta^{\otimes s} A \rangle,
+
+A being the leading component at U and s its exponent. H_s is homogeneous of degree s - 1: the
+equation for L knows no d, and its solution from ``d delta(0)`` takes a time of order one, which
+is the time at the saddle over d^(s - 1). For s = 1 it is linear. Tilts die out, unless U is a
+saddle already among the subspaces of its rank; then they grow as the directions of exponent 1 do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..ladder import TOLERANCE, complete, leading_component, rotate, tilt_growth
+from ..operators import gradient, loss
+from ..targets import Target
+from .congruence import Stepper, graded
+
+__all__ = ["SMALL", "CriticalPoint"]
+
+Array = NDArray[np.float64]
+
+SMALL = 1e-4
+"""Squared size to which what grows linearly is followed; what is this close to 1 is learned."""
+NEAR = 1e-3
+"""Angle within which a subspace counts as the critical one."""
+MAX_STEPS = 2000
+
+
+@dataclass(eq=False)
+class CriticalPoint:
+    """A critical subspace and the leading parts of the flow around it.
+
+    Attributes
+    ----------
+    learned : ndarray, shape (rank, k)
+        Orthonormal basis of U.
+    normal : ndarray, shape (rank, m)
+        Orthonormal basis V of its complement.
+    loss : float
+        Loss on the plateau.
+    exponent : int or None
+        Relative information exponent; None where nothing is left to learn.
+    component : ndarray, shape (features, m, ..., m)
+        Leading component A.
+    """
+
+    learned: Array
+    normal: Array
+    loss: float
+    exponent: int | None
+    component: Array
+    # Growth rates and orthonormal modes (columns) of what grows linearly: of L, and of tilts.
+    _growth: tuple[Array, Array]
+    _tilting: tuple[Array, Array]
+
+    @classmethod
+    def near(cls, target: Target, subspace: Array) -> CriticalPoint:
+        """Analyse the critical subspace next to one that is nearly critical."""
+        learned = _critical(target, subspace)
+        k = learned.shape[1]
+        frame = complete(learned)
+        rates, modes = np.linalg.eigh(tilt_growth(target, learned))
+        grows = rates > 1e-6 * np.abs(rates).max(initial=0.0)
+        growth = np.zeros(0), np.zeros((target.rank - k, 0))
+        exponent, component = leading_component(rotate(target.tensors, frame), k) or (None, None)
+        if component is None:
+            component = np.zeros((0, target.rank - k))
+        else:
+            flat = component.reshape(len(component), -1)
+            if len(flat) > flat.shape[1]:  # fewer features with the same Gram matrix
+                flat = np.linalg.qr(flat)[1]
+            component = flat.reshape(-1, *component.shape[1:])
+        if exponent == 1:
+            values, vectors = np.linalg.eigh(component.T @ component)
+            kept = values > TOLERANCE * values[-1]
+            growth = values[kept], vectors[:, kept]
+        return cls(
+            learned,
+            frame[:, k:],
+            float(loss(target, learned @ learned.T)),
+            exponent,
+            component,
+            growth,
+            (rates[grows], modes[:, grows]),
+        )
+
+    def contains(self, subspace: Array) -> bool:
+        """Tell whether a subspace is U up to a small angle."""
+        if subspace.shape[1] != self.learned.shape[1]:
+            return False
+        return bool(np.abs(self.normal.T @ subspace).max(initial=0.0) < NEAR)
+
+    def split(self, factor: Array) -> tuple[Array, Array]:
+        """Read theta, shape (m, k), and L, shape (m, c - k), off a factor P of shape (rank, c).
+
+        ``L L^T`` is the Schur complement of ``P P^T`` with respect to U.
+        """
+        k = self.learned.shape[1]
+        turn, size = np.linalg.qr((self.learned.T @ factor).T, mode="complete")
+        rest = self.normal.T @ factor @ turn
+        return np.linalg.solve(size[:k], rest[:, :k].T).T, rest[:, k:]
+
+    def holds(self, tilt: Array, unlearned: Array) -> bool:
+        """Tell whether a run that is at U, but for theta and L, is governed by the leading parts."""
+        if self.exponent is None or not unlearned.shape[1]:
+            return True
+        size = self._linear_amplitudes(tilt[None], unlearned[None])[1]
+        if np.exp(size).sum() > 3 * SMALL:
+            return False
+        return self.exponent == 1 or bool(np.sum(unlearned**2) <= 3 * self._reach())
+
+    def escape(self, tilt: Array, unlearned: Array) -> tuple[Array, Array, Array]:
+        """Follow the leading parts until the overlaps stop being small.
+
+        Parameters
+        ----------
+        tilt : ndarray, shape (n, m, k)
+            Theta of each run.
+        unlearned : ndarray, shape (n, m, c - k)
+            L of each run.
+
+        Returns
+        -------
+        time : ndarray, shape (n,)
+            Time taken; inf where nothing grows.
+        tilt, unlearned : ndarray
+            Theta and L then.
+        """
+        time, grown_tilt, grown = self._escape_linear(tilt, unlearned)
+        slow = np.flatnonzero(~np.isfinite(time))
+        if len(slow) and self.exponent is not None and self.exponent > 1 and grown.shape[2]:
+            time[slow], grown[slow] = self._escape_homogeneous(unlearned[slow])
+        return time, grown_tilt, grown
+
+    def _linear_amplitudes(self, tilt: Array, unlearned: Array) -> tuple[Array, Array]:
+        """Rates, shape (p,), and logarithms of the squared amplitudes, (n, p), of what grows."""
+        modes = np.einsum("mp,nmc->npc", self._growth[1], unlearned)
+        tilts = tilt.reshape(len(tilt), -1) @ self._tilting[1]
+        squares = np.column_stack([np.sum(modes**2, axis=2), tilts**2])
+        with np.errstate(divide="ignore"):
+            return 2 * np.concatenate([self._growth[0], self._tilting[0]]), np.log(squares)
+
+    def _escape_linear(self, tilt: Array, unlearned: Array) -> tuple[Array, Array, Array]:
+        """Grow what grows linearly until its squares sum to `SMALL`.
+
+        The time is negative where they are larger from the start: an orbit is entered far down,
+        whatever d is.
+        """
+        rates, start = self._linear_amplitudes(tilt, unlearned)
+        moves = np.isfinite(start).any(axis=1)
+        time = np.full(len(tilt), np.inf)
+        # Newton's method for a convex increasing function, started where it is positive.
+        t = np.min((np.log(SMALL) - start[moves]) / rates, axis=1, initial=np.inf)
+        for _ in range(60):
+            terms = start[moves] + rates * t[:, None]
+            total = np.logaddexp.reduce(terms, axis=1)
+            slope = np.exp(terms - total[:, None]) @ rates
+            t = t - (total - np.log(SMALL)) / slope
+        time[moves] = t
+        growth = np.where(moves, time, 0.0)[:, None]
+        rate, modes = self._growth
+        unlearned = unlearned + np.einsum(
+            "mp,np,qp,nqc->nmc", modes, np.expm1(growth * rate), modes, unlearned
+        )
+        rate, modes = self._tilting
+        tilts = (tilt.reshape(len(tilt), -1) @ modes) * np.exp(growth * rate)
+        return time, (tilts @ modes.T).reshape(tilt.shape), unlearned
+
+    def _reach(self) -> float:
+        """Odds up to which the leading component is followed for s >= 2.
+
+        What is left of the escape then takes some ten units of the orbit's own time.
+        """
+        s = self.component.ndim - 1
+        return float((15 * s * (s - 1)) ** (-1 / (s - 1)))
+
+    def _escape_homogeneous(self, unlearned: Array) -> tuple[Array, Array]:
+        """Follow the limit flow until the odds sum to the reach.
+
+        Half the logarithm of that sum is the clock: the blow-up becomes a smooth problem, and the
+        time is an integral along it.
+        """
+        s = self.component.ndim - 1
+        flat = np.moveaxis(self.component, 0, -1).reshape(1, self.component.shape[1], -1)
+
+        def flow(L: Array) -> tuple[Array, Array]:
+            part = np.broadcast_to(flat, (len(L), *flat.shape[1:]))
+            for _ in range(s - 1):  # contract the first index and put its image last
+                part = (L.swapaxes(1, 2) @ part).swapaxes(1, 2).reshape(len(L), L.shape[1], -1)
+            H = s * part @ part.swapaxes(1, 2)
+            rate = np.sum(L**2, axis=(1, 2)) / np.sum(L * (H @ L), axis=(1, 2))
+            return H * rate[:, None, None], rate
+
+        size = np.sum(unlearned**2, axis=(1, 2))
+        remaining = np.log(np.maximum(self._reach(), 3 * size) / size) / 2
+        time = np.zeros(len(unlearned))
+        grown = unlearned.copy()
+        index = np.arange(len(unlearned))
+        stepper = Stepper(flow, unlearned)
+        for _ in range(MAX_STEPS):
+            taken, elapsed = stepper.advance(remaining)
+            remaining = remaining - taken
+            time[index] += elapsed
+            grown[index] = stepper.factor
+            going = remaining > 1e-12
+            if not going.all():
+                stepper.keep(going)
+                index, remaining = index[going], remaining[going]
+            if not len(index):
+                break
+        time[index] = np.nan
+        return time, grown
+
+
+def _critical(target: Target, subspace: Array) -> Array:
+    """Critical subspace next to a given one, by Newton's method: it need not attract."""
+    k = subspace.shape[1]
+    if k in (0, target.rank):
+        return subspace
+    for _ in range(10):
+        normal = complete(subspace)[:, k:]
+        push = normal.T @ gradient(target, subspace @ subspace.T) @ subspace
+        if np.abs(push).max() < 1e-13 * np.abs(target.coefficients).max() ** 2:
+            break
+        # Along a family of critical subspaces K is singular: the shortest way is taken.
+        tilt = np.linalg.lstsq(-tilt_growth(target, subspace), push.ravel(), rcond=1e-6)[0]
+        size = np.abs(tilt).max()
+        tilt *= min(1.0, 0.1 / size) if size > 0 else 1.0
+        subspace = np.linalg.qr(subspace + normal @ tilt.reshape(-1, k))[0]
+    return subspace

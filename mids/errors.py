@@ -1,0 +1,74 @@
+"""The exception classes of the package.
+
+Every error that a user can cause is a :class:`MidsError`, so ``except mids.errors.MidsError``
+catches all of them and nothing else. Each class is also the built-in exception a caller would
+expect (`ValueError`, `OSError`, `ImportError`).
+"""
+
+__all__ = [
+    "DatasetError",
+    "FileError",
+    "InputError",
+    "MidsError",
+    "MissingDependencyError",
+    "TargetSyntaxError",
+]
+
+
+class MidsError(Exception):
+    """Base class of all errors raised on purpose by this package."""
+
+
+class InputError(MidsError, ValueError):
+    """An argument is wrong; the message names it, what is allowed and the remedy."""
+
+
+class TargetSyntaxError(InputError):
+    """A target's text cannot be read.
+
+    Parameters
+    ----------
+    reason : str
+        What was found and what is expected instead.
+    text : str
+        The whole text of the target.
+    position : int
+        Index into `text` of the offending character (``len(text)`` for its end).
+
+    Examples
+    --------
+    >>> print(TargetSyntaxError("expected a number, a variable or '('", "h1(z1) + ", 9))
+    cannot read the target: expected a number, a variable or '('
+      h1(z1) +
+               ^
+    """
+
+    def __init__(self, reason: str, text: str, position: int) -> None:
+        # All three are the exception's args, which is what lets it cross process boundaries.
+        super().__init__(reason, text, position)
+        self.reason = reason
+        self.text = text
+        self.position = position
+
+    def __str__(self) -> str:
+        """Return the reason, the text around the position and a caret under it."""
+        first = max(0, self.position - 50)
+        last = self.position + 30
+        window = "".join(c if c.isprintable() else " " for c in self.text[first:last])
+        before = "..." if first > 0 else ""
+        after = "..." if last < len(self.text) else ""
+        caret = " " * (len(before) + self.position - first) + "^"
+        shown = f"{before}{window}{after}".rstrip()
+        return f"cannot read the target: {self.reason}\n  {shown}\n  {caret}"
+
+
+class DatasetError(MidsError, ValueError):
+    """A Dataset lacks something that is needed, or breaks the schema."""
+
+
+class FileError(MidsError, OSError):
+    """A file cannot be used: truncated, foreign, of a newer schema, or not writable."""
+
+
+class MissingDependencyError(MidsError, ImportError):
+    """An optional package is not installed; the message gives the command that installs it."""

@@ -1,0 +1,89 @@
+"""Gradient flows on Gaussian multi-index models, one file each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .. import _validate
+from ..errors import InputError
+from .base import Flow, Problem
+from .kernel import HermiteKernel
+from .two_timescale import TwoTimescale
+
+__all__ = ["Flow", "HermiteKernel", "Problem", "TwoTimescale", "from_dict", "get", "names"]
+
+_FLOWS: dict[str, type[Flow]] = {flow.name: flow for flow in (TwoTimescale,)}
+
+
+def names() -> tuple[str, ...]:
+    """Names of the flows.
+
+    Returns
+    -------
+    tuple of str
+
+    Examples
+    --------
+    >>> names()
+    ('two-timescale',)
+    """
+    return tuple(_FLOWS)
+
+
+def get(flow: str | Flow) -> Flow:
+    """A flow by name, with default parameters; a flow is returned as it is.
+
+    Parameters
+    ----------
+    flow : str or Flow
+
+    Returns
+    -------
+    Flow
+
+    Raises
+    ------
+    InputError
+        If there is no such flow.
+
+    Examples
+    --------
+    >>> get("two-timescale")
+    TwoTimescale(ridge=0.0, kernel=None)
+    """
+    if isinstance(flow, Flow):
+        return flow
+    if not isinstance(flow, str):
+        raise InputError(
+            f"flow must be a name or a flow, got {_validate.shown(flow)}; "
+            f"the names are {', '.join(names())}"
+        )
+    return _FLOWS[_validate.one_of(flow, names(), "flow")]()
+
+
+def from_dict(data: Mapping[str, Any]) -> Flow:
+    """Inverse of `Flow.to_dict`.
+
+    Parameters
+    ----------
+    data : mapping
+        ``name`` and parameters.
+
+    Returns
+    -------
+    Flow
+
+    Raises
+    ------
+    InputError
+        If the name or a parameter is wrong.
+
+    Examples
+    --------
+    >>> from_dict({"name": "two-timescale", "ridge": 0.5})
+    TwoTimescale(ridge=0.5, kernel=None)
+    """
+    parameters = {key: value for key, value in data.items() if key != "name"}
+    name = _validate.one_of(data.get("name"), names(), "flow name")
+    return _FLOWS[name].from_dict(parameters)

@@ -1,0 +1,565 @@
+"""Compiled pieces of the fast-link flow: substitution, right-hand side, Jacobian, eigenframe.
+
+Coordinates.  ``X = G (I - G)^-1`` obeys ``X' = H X + X H``, which no plateau makes stiff in the
+learned overlaps: their log-odds just keep growing.  Around an orthonormal frame ``V`` the state is
+``X = V L diag(e^v) L^T V^T`` with ``L`` unit lower triangular and log-odds ``v`` sorted downwards,
+
+    v_i' = 2 B_ii,      L' = L D,   D_ji = B_ji + (e^v_j / e^v_i) B_ij  (j > i),
+    B = L^-1 V^T H V L.
+
+Every entry is a sum of products of graded quantities, so an overlap of 1e-12 beside one of 1 keeps
+its own relative accuracy, whatever the rotation of the target.  ``H`` comes from a factorisation
+``V^T G V = J diag(F) J^T`` as graded as that of ``X``.  The coordinates are smooth and free: an
+ordinary stiff solver applies, with an exact Jacobian.
+
+A direction whose log-odds reach `SATURATED` has overlap 1 to working precision; it leaves the
+state, and only the tilts of the saturated subspace towards the others remain.
+
+Time.  The independent variable is the growth of one direction ``k`` still to be learned,
+``d tau = 2 Ht_kk dt`` with ``Ht = J^T V^T H V J``; an escape, which is a blow-up in ``t``, is an
+even walk in ``tau``.  ``k = -1`` means that ``t`` itself is used.
+
+A state vector holds ``v_i`` of the directions that are neither saturated nor without any overlap,
+then, column by column, the ``L_ji`` with ``j`` not saturated and ``i`` not without overlap.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from ._tables import Derivative, Substitution, Tables
+
+__all__ = [
+    "COLUMNS",
+    "HESSIAN",
+    "STEP",
+    "Scratch",
+    "average",
+    "compiled",
+    "complete",
+    "eigenframe",
+    "jacobian",
+    "orthogonalise",
+    "rate",
+    "scratch",
+    "substitute",
+]
+
+# Called from compiled code only: no wrappers for Python, no reference counts.
+compiled = njit(
+    nogil=True,
+    error_model="numpy",
+    fastmath={"contract"},
+    no_cpython_wrapper=True,
+    no_cfunc_wrapper=True,
+    _nrt=False,
+)
+ROUNDING = 2.0**-52
+SATURATED = 37.0  # 1 - overlap is below rounding
+
+OVERLAP, ODDS, REST = range(3)  # rows of Scratch.diagonal
+# Places in Scratch.square.
+HESSIAN, GENERATOR, STEP, LOWER, TILT, INVERSE, METRIC, CHANGE, COLUMNS = range(9)
+
+
+class Scratch(NamedTuple):
+    """Work arrays of one run.
+
+    Attributes
+    ----------
+    square : (9, rank, rank)
+        Small matrices, by the names above; ``HESSIAN`` is ``Ht``, ``GENERATOR`` is ``B``, ``STEP``
+        is ``D`` times the pace, ``LOWER`` is ``L``, ``TILT`` is ``J``, ``COLUMNS`` are eigenvectors.
+    monomial : (2, n_monomials)
+        Sheared coefficients and their change.
+    power : (n_powers,)
+        ``F^gamma``.
+    gradient : (n_gradients, rank)
+        Factors that ``Ht`` is made of.
+    diagonal : (3, rank)
+        ``F``, ``e^v`` and ``1 - F`` (where ``L = I``).
+    """
+
+    square: np.ndarray
+    monomial: np.ndarray
+    power: np.ndarray
+    gradient: np.ndarray
+    diagonal: np.ndarray
+
+
+def scratch(table: Tables) -> Scratch:
+    """Work arrays for one target."""
+    gradients, rank = table.derivative.gradient_factor.shape
+    return Scratch(
+        np.zeros((9, rank, rank)),
+        np.zeros((2, table.weight.size)),
+        np.zeros(table.derivative.power.shape[0]),
+        np.zeros((gradients, rank)),
+        np.zeros((3, rank)),
+    )
+
+
+@compiled
+def substitute(
+    table: Substitution, basis: np.ndarray, buffer: np.ndarray, out: np.ndarray
+) -> None:
+    """Coefficients of ``y -> p(basis y)``."""
+    rank = basis.shape[0]
+    for i in range(buffer.shape[0]):
+        buffer[i] = 0.0
+    for row in range(table.node.shape[0]):
+        parent, variable = table.node[row, 0], table.node[row, 1]
+        degree, offset = table.node[row, 2], table.node[row, 3]
+        if degree == 0:
+            buffer[offset] = table.value[row]
+        if parent < 0:
+            continue
+        into = table.node[parent, 3]
+        first = table.first[degree]
+        for i in range(table.first[degree + 1] - first):
+            value = buffer[offset + i]
+            if value != 0.0:
+                for j in range(rank):
+                    buffer[into + table.successor[first + i, j]] += basis[variable, j] * value
+    for k in range(table.root.shape[0]):
+        offset, first = table.root[k, 0], table.root[k, 1]
+        for i in range(table.root[k, 2]):
+            out[first + i] = buffer[offset + i]
+
+
+@compiled
+def average(
+    table: Tables, gram: np.ndarray, buffer: np.ndarray, moved: np.ndarray, energy: np.ndarray
+) -> float:
+    """Energy ``alpha_beta (A_G f*)_beta`` of every mode; returns ``h(G)``."""
+    substitute(table.substitution, gram, buffer, moved)
+    total = 0.0
+    for mode in range(table.mode_row.shape[0]):
+        row, value = table.mode_row[mode], table.mode_value[mode]
+        energy[mode] = value * (value if row < 0 else moved[row] * table.weight[row])
+        total += energy[mode]
+    return total
+
+
+@compiled
+def _load(
+    x: np.ndarray, size: int, saturated: int, learnable: int, work: Scratch
+) -> bool:
+    """``e^v`` and ``L`` of a state vector; returns whether ``L = I``."""
+    square, diagonal = work.square, work.diagonal
+    rank = square.shape[1]
+    identity = True
+    at = learnable - saturated
+    for i in range(rank):
+        if i < saturated:
+            diagonal[ODDS, i] = np.exp(SATURATED)
+        elif i < learnable:
+            diagonal[ODDS, i] = np.exp(min(x[i - saturated], 2.0 * SATURATED))
+        else:
+            diagonal[ODDS, i] = 0.0
+        for j in range(rank):
+            square[LOWER, i, j] = 0.0
+        square[LOWER, i, i] = 1.0
+    for i in range(learnable):
+        for j in range(max(i + 1, saturated), rank):
+            square[LOWER, j, i] = x[at]
+            if x[at] != 0.0:
+                identity = False
+            at += 1
+    return identity
+
+
+@compiled
+def rate(
+    table: Derivative,
+    base: np.ndarray,
+    x: np.ndarray,
+    size: int,
+    saturated: int,
+    learnable: int,
+    clock: int,
+    work: Scratch,
+    out: np.ndarray,
+) -> float:
+    """Derivative of the state with respect to tau; returns ``dt / dtau``.
+
+    `base` holds the target's coefficients in the frame the state refers to.
+    """
+    square, monomial, power, gradient = work.square, work.monomial, work.power, work.gradient
+    diagonal = work.diagonal
+    rank = diagonal.shape[1]
+    identity = _load(x, size, saturated, learnable, work)
+    for i in range(base.shape[0]):
+        monomial[0, i] = base[i]
+    if identity:
+        for i in range(rank):
+            diagonal[REST, i] = 1.0 / (1.0 + diagonal[ODDS, i])
+            diagonal[OVERLAP, i] = diagonal[ODDS, i] * diagonal[REST, i]
+    else:
+        _factor_gram(learnable, work)
+        _shear(table, square, monomial)
+
+    power[0] = 1.0
+    for i in range(1, power.shape[0]):
+        power[i] = power[table.power[i, 0]] * diagonal[OVERLAP, table.power[i, 1]]
+    for i in range(rank):
+        for j in range(i + 1):
+            square[HESSIAN, i, j] = 0.0
+    for g in range(gradient.shape[0]):
+        common = power[table.gradient[g, 2 * rank]]
+        for i in range(rank):
+            value = table.gradient_factor[g, i] * monomial[0, table.gradient[g, i]]
+            gradient[g, i] = value
+            value *= common
+            if value != 0.0:
+                for j in range(i + 1):
+                    square[HESSIAN, i, j] += value * gradient[g, j]
+    for i in range(rank):
+        for j in range(i):
+            square[HESSIAN, j, i] = square[HESSIAN, i, j]
+
+    if identity:
+        for i in range(rank):
+            for j in range(rank):
+                square[GENERATOR, i, j] = square[HESSIAN, i, j]
+    else:
+        _generator(square)
+
+    pace = 0.5 / square[HESSIAN, clock, clock] if clock >= 0 else 1.0
+    for i in range(saturated, learnable):
+        out[i - saturated] = 2.0 * pace * square[GENERATOR, i, i]
+    at = learnable - saturated
+    for i in range(learnable):
+        first = max(i + 1, saturated)
+        for j in range(first, rank):
+            total = square[GENERATOR, j, i]
+            if j < learnable:
+                total += diagonal[ODDS, j] / diagonal[ODDS, i] * square[GENERATOR, i, j]
+            total *= pace
+            square[STEP, j, i] = total
+            if not identity:
+                for k in range(first, j):
+                    total += square[LOWER, j, k] * square[STEP, k, i]
+            out[at] = total
+            at += 1
+    return pace
+
+
+@compiled
+def _factor_gram(learnable: int, work: Scratch) -> None:
+    """``F`` and ``J`` with ``G = J F J^T``, from ``X = L diag(e^v) L^T``.
+
+    ``G = L S^-1 L^T`` with ``S = L^T L + e^-v = R^T F^-1 R``, factorised from the least overlap
+    upwards; ``J = L R^-1``.  ``R`` stays in ``INVERSE``.
+    """
+    square, diagonal = work.square, work.diagonal
+    rank = diagonal.shape[1]
+    for i in range(rank):
+        for j in range(i + 1):
+            total = 0.0
+            for k in range(i, rank):
+                total += square[LOWER, k, i] * square[LOWER, k, j]
+            square[METRIC, i, j] = total
+            square[METRIC, j, i] = total
+    for j in range(rank - 1, -1, -1):
+        diagonal[OVERLAP, j] = 0.0
+        if j < learnable:
+            total = square[METRIC, j, j] + 1.0 / diagonal[ODDS, j]
+            for k in range(j + 1, learnable):
+                total -= square[INVERSE, k, j] ** 2 / diagonal[OVERLAP, k]
+            diagonal[OVERLAP, j] = 1.0 / total
+        square[INVERSE, j, j] = 1.0
+        for i in range(j):
+            total = square[METRIC, j, i]
+            for k in range(j + 1, learnable):
+                total -= square[INVERSE, k, j] * square[INVERSE, k, i] / diagonal[OVERLAP, k]
+            square[INVERSE, j, i] = total * diagonal[OVERLAP, j]
+    for i in range(rank):
+        for j in range(i, -1, -1):
+            total = square[LOWER, i, j]
+            for k in range(j + 1, i + 1):
+                total -= square[TILT, i, k] * square[INVERSE, k, j]
+            square[TILT, i, j] = total
+
+
+@compiled
+def _shear(table: Derivative, square: np.ndarray, monomial: np.ndarray) -> None:
+    """Substitute ``z = J y``, one off-diagonal entry after the other."""
+    rank = square.shape[1]
+    pair = 0
+    for b in range(rank):
+        for a in range(b + 1, rank):
+            amount = square[TILT, a, b]
+            if amount != 0.0:
+                for row in range(table.shear_start[pair], table.shear_start[pair + 1]):
+                    value = table.shear_factor[row] * monomial[0, table.shear[row, 1]]
+                    for _ in range(table.shear[row, 2]):
+                        value *= amount
+                    monomial[0, table.shear[row, 0]] += value
+            pair += 1
+
+
+@compiled
+def _generator(square: np.ndarray) -> None:
+    """``B = (L^T L)^-1 R^T Ht R``, with ``R`` in ``INVERSE``."""
+    rank = square.shape[1]
+    for i in range(rank):
+        for j in range(rank):
+            total = 0.0
+            for k in range(j, rank):
+                total += square[HESSIAN, i, k] * square[INVERSE, k, j]
+            square[CHANGE, i, j] = total
+    for i in range(rank):
+        for j in range(rank):
+            total = 0.0
+            for k in range(i, rank):
+                total += square[INVERSE, k, i] * square[CHANGE, k, j]
+            square[GENERATOR, i, j] = total
+    for j in range(rank):
+        for i in range(rank - 1, -1, -1):
+            for k in range(i + 1, rank):
+                square[GENERATOR, i, j] -= square[LOWER, k, i] * square[GENERATOR, k, j]
+        for i in range(rank):
+            for k in range(i):
+                square[GENERATOR, i, j] -= square[LOWER, i, k] * square[GENERATOR, k, j]
+
+
+@compiled
+def jacobian(
+    table: Derivative,
+    saturated: int,
+    learnable: int,
+    clock: int,
+    pace: float,
+    slope: np.ndarray,
+    work: Scratch,
+    out: np.ndarray,
+    pace_gradient: np.ndarray,
+) -> None:
+    """Jacobian of `rate` at ``L = I``, right after `rate` gave `slope` and `pace` there.
+
+    `pace_gradient` receives the gradient of ``dt / dtau``.
+    """
+    square, monomial, diagonal = work.square, work.monomial, work.diagonal
+    rank = diagonal.shape[1]
+    for b in range(saturated, learnable):
+        _hessian_change_overlap(table, b, diagonal[REST, b], work)
+        for i in range(rank):
+            for j in range(rank):
+                square[METRIC, i, j] = square[CHANGE, i, j]
+        _column(
+            b - saturated, b, -1, saturated, learnable, clock, pace, slope, work, out, pace_gradient
+        )
+
+    column, pair = learnable - saturated, 0
+    for b in range(learnable):
+        for a in range(b + 1, rank):
+            if a >= saturated:
+                for i in range(monomial.shape[1]):
+                    monomial[1, i] = 0.0
+                for row in range(table.shear_start[pair], table.shear_start[pair + 1]):
+                    if table.shear[row, 2] == 1:
+                        monomial[1, table.shear[row, 0]] += (
+                            table.shear_factor[row] * monomial[0, table.shear[row, 1]]
+                        )
+                rest = diagonal[REST, a]
+                _hessian_change_tilt(table, rest, work)
+                for i in range(rank):
+                    for j in range(rank):
+                        square[METRIC, i, j] = square[CHANGE, i, j]
+                for j in range(rank):
+                    square[METRIC, b, j] -= rest * square[HESSIAN, a, j]
+                    square[METRIC, a, j] -= square[HESSIAN, b, j]
+                    square[METRIC, j, b] += (1.0 - rest) * square[HESSIAN, j, a]
+                _column(
+                    column, b, a, saturated, learnable, clock, pace, slope, work, out, pace_gradient
+                )
+                column += 1
+            pair += 1
+
+
+@compiled
+def _hessian_change_overlap(table: Derivative, b: int, scale: float, work: Scratch) -> None:
+    """Derivative of ``Ht`` in ``log F_b``, times `scale`."""
+    square, gradient, power = work.square, work.gradient, work.power
+    rank = square.shape[1]
+    for i in range(rank):
+        for j in range(rank):
+            square[CHANGE, i, j] = 0.0
+    for g in range(gradient.shape[0]):
+        common = scale * power[table.gradient[g, 2 * rank]] * table.gradient[g, rank + b]
+        if common != 0.0:
+            for i in range(rank):
+                value = gradient[g, i] * common
+                for j in range(i + 1):
+                    square[CHANGE, i, j] += value * gradient[g, j]
+    for i in range(rank):
+        for j in range(i):
+            square[CHANGE, j, i] = square[CHANGE, i, j]
+
+
+@compiled
+def _hessian_change_tilt(table: Derivative, scale: float, work: Scratch) -> None:
+    """Derivative of ``Ht`` along the coefficients' change in work.monomial[1], times `scale`."""
+    square, gradient, power, monomial = work.square, work.gradient, work.power, work.monomial
+    rank = square.shape[1]
+    for i in range(rank):
+        for j in range(rank):
+            square[CHANGE, i, j] = 0.0
+    for g in range(gradient.shape[0]):
+        common = scale * power[table.gradient[g, 2 * rank]]
+        if common != 0.0:
+            for i in range(rank):
+                value = monomial[1, table.gradient[g, i]]
+                if value != 0.0:
+                    value *= table.gradient_factor[g, i] * common
+                    for j in range(rank):
+                        square[CHANGE, i, j] += value * gradient[g, j]
+    for i in range(rank):
+        for j in range(i + 1):
+            total = square[CHANGE, i, j] + square[CHANGE, j, i]
+            square[CHANGE, i, j] = total
+            square[CHANGE, j, i] = total
+
+
+@compiled
+def _column(
+    column: int,
+    b: int,
+    a: int,
+    saturated: int,
+    learnable: int,
+    clock: int,
+    pace: float,
+    slope: np.ndarray,
+    work: Scratch,
+    out: np.ndarray,
+    pace_gradient: np.ndarray,
+) -> None:
+    """One column, in ``v_b`` if ``a < 0``, else ``L_ab``; ``Ht`` changes by ``CHANGE``, ``B`` by ``METRIC``."""
+    square, odds = work.square, work.diagonal[ODDS]
+    rank = odds.shape[0]
+    relative = 0.0
+    if clock >= 0:
+        relative = -square[CHANGE, clock, clock] / square[HESSIAN, clock, clock]
+    pace_gradient[column] = pace * relative
+    for i in range(saturated, learnable):
+        at = i - saturated
+        out[at, column] = 2.0 * pace * square[METRIC, i, i] + slope[at] * relative
+    at = learnable - saturated
+    for i in range(learnable):
+        for j in range(max(i + 1, saturated), rank):
+            total = square[METRIC, j, i]
+            if j < learnable:
+                change = square[METRIC, i, j]
+                if a < 0 and b == j:
+                    change += square[GENERATOR, i, j]
+                elif a < 0 and b == i:
+                    change -= square[GENERATOR, i, j]
+                total += odds[j] / odds[i] * change
+            total *= pace
+            if a == j and b > i and b >= saturated:
+                total += square[STEP, b, i]  # L' = L D: a change of L adds a row of D to another
+            out[at, column] = total + slope[at] * relative
+            at += 1
+
+
+@compiled
+def eigenframe(
+    x: np.ndarray, size: int, saturated: int, learnable: int, work: Scratch, log_odds: np.ndarray
+) -> None:
+    """Eigenpairs of ``L diag(e^v) L^T`` to high relative accuracy, largest first.
+
+    One-sided Jacobi rotations of the graded factor ``L diag(e^(v/2))`` (Demmel and Veselic 1992).
+    Logarithms of the eigenvalues go to `log_odds`, eigenvectors, completed to an orthonormal
+    basis, to ``COLUMNS``.
+    """
+    square, norm = work.square, work.diagonal[REST]
+    rank = square.shape[1]
+    factor, columns = square[LOWER], square[COLUMNS]
+    _load(x, size, saturated, learnable, work)
+    for i in range(learnable):
+        scale = np.sqrt(work.diagonal[ODDS, i])
+        for k in range(i, rank):
+            factor[k, i] *= scale
+    orthogonalise(factor, learnable)
+    for i in range(learnable):
+        norm[i] = 0.0
+        for k in range(rank):
+            norm[i] += factor[k, i] * factor[k, i]
+    for i in range(learnable):
+        best = 0
+        for j in range(1, learnable):
+            if norm[j] > norm[best]:
+                best = j
+        log_odds[i] = min(np.log(norm[best]), SATURATED)
+        scale = 1.0 / np.sqrt(norm[best])
+        for k in range(rank):
+            columns[k, i] = factor[k, best] * scale
+        norm[best] = -1.0
+    complete(columns, learnable)
+
+
+@compiled
+def orthogonalise(columns: np.ndarray, count: int) -> None:
+    """Rotate the first `count` columns until they are orthogonal to working accuracy."""
+    size = columns.shape[0]
+    for _ in range(40):
+        done = True
+        for p in range(count):
+            for q in range(p + 1, count):
+                pp = qq = pq = 0.0
+                for k in range(size):
+                    pp += columns[k, p] * columns[k, p]
+                    qq += columns[k, q] * columns[k, q]
+                    pq += columns[k, p] * columns[k, q]
+                if abs(pq) <= ROUNDING * np.sqrt(pp) * np.sqrt(qq):
+                    continue
+                done = False
+                zeta = (qq - pp) / (2.0 * pq)
+                t = 1.0 / (abs(zeta) + np.sqrt(1.0 + zeta * zeta))
+                if zeta < 0.0:
+                    t = -t
+                c = 1.0 / np.sqrt(1.0 + t * t)
+                s = c * t
+                for k in range(size):
+                    left, right = columns[k, p], columns[k, q]
+                    columns[k, p] = c * left - s * right
+                    columns[k, q] = s * left + c * right
+        if done:
+            return
+
+
+@compiled
+def complete(frame: np.ndarray, known: int) -> None:
+    """Fill columns ``known, known + 1, ...`` to an orthonormal basis; re-orthonormalise all."""
+    size = frame.shape[0]
+    for i in range(size):
+        if i >= known:
+            # the coordinate axis furthest from the span of the columns so far
+            best, least = 0, np.inf
+            for k in range(size):
+                total = 0.0
+                for j in range(i):
+                    total += frame[k, j] * frame[k, j]
+                if total < least:
+                    best, least = k, total
+            for k in range(size):
+                frame[k, i] = 0.0
+            frame[best, i] = 1.0
+        for _ in range(2 if i >= known else 1):
+            for j in range(i):
+                total = 0.0
+                for k in range(size):
+                    total += frame[k, i] * frame[k, j]
+                for k in range(size):
+                    frame[k, i] -= total * frame[k, j]
+        total = 0.0
+        for k in range(size):
+            total += frame[k, i] * frame[k, i]
+        total = 1.0 / np.sqrt(total)
+        for k in range(size):
+            frame[k, i] *= total

@@ -1,0 +1,135 @@
+"""What a flow is: parameters, a check, and trajectories for a block of runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from .. import _validate
+from .._validate import FloatArray, IntArray
+from ..errors import InputError
+from ..targets import Target
+
+__all__ = ["Flow", "Problem"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A block of runs of one dimension, all arguments checked.
+
+    Attributes
+    ----------
+    target : Target
+    dim : int
+        Ambient dimension d.
+    runs : (n,) int array
+        Indices of the runs, which with `seed` and `dim` name their random streams.
+    seed : int
+    initial : (n, rank, student_rank) float array
+        Initial correlation matrices M(0).
+    time : (T,) float array
+        Increasing, from 0.
+    rtol : float
+        Relative tolerance of crossing times.
+    """
+
+    target: Target
+    dim: int
+    runs: IntArray
+    seed: int
+    initial: FloatArray
+    time: FloatArray
+    rtol: float
+
+
+@dataclass(frozen=True)
+class Flow(ABC):
+    """A gradient flow; subclasses are frozen dataclasses whose fields are its parameters."""
+
+    name: ClassVar[str]
+
+    def check(self, target: Target, student_rank: int) -> None:  # noqa: B027
+        """Raise InputError if the flow cannot run on a target with a student of this rank.
+
+        Parameters
+        ----------
+        target : Target
+        student_rank : int
+        """
+
+    def effective_target(self, target: Target) -> Target:
+        """Target whose correlation ``h(G)`` the flow climbs; the target itself unless weighted.
+
+        Parameters
+        ----------
+        target : Target
+
+        Returns
+        -------
+        Target
+        """
+        return target
+
+    @abstractmethod
+    def variables(self, target: Target) -> tuple[str, ...]:
+        """Names of the schema's variables that `integrate` returns.
+
+        Parameters
+        ----------
+        target : Target
+
+        Returns
+        -------
+        tuple of str
+        """
+
+    @abstractmethod
+    def integrate(self, problem: Problem) -> dict[str, Any]:
+        """Trajectories of a block of runs.
+
+        Parameters
+        ----------
+        problem : Problem
+
+        Returns
+        -------
+        dict of str to array
+            The schema's variables without the axis ``dim``.
+        """
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name and parameters in types that JSON knows; `from_dict` reads it.
+
+        Returns
+        -------
+        dict
+        """
+        return {"name": self.name, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_dict(cls, parameters: Mapping[str, Any]) -> Self:
+        """Flow of this class from its parameters.
+
+        Parameters
+        ----------
+        parameters : mapping
+            Fields by name.
+
+        Returns
+        -------
+        Flow
+
+        Raises
+        ------
+        InputError
+            If a name or value is wrong.
+        """
+        allowed = tuple(field.name for field in dataclasses.fields(cls))
+        for name in parameters:
+            if not allowed:
+                raise InputError(f"the flow {cls.name!r} has no parameters, got {name!r}")
+            _validate.one_of(name, allowed, f"parameter of the flow {cls.name!r}")
+        return cls(**parameters)

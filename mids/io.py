@@ -1,0 +1,407 @@
+"""Datasets in NetCDF-4 files: complete or absent, and safe in threads.
+
+Neither netCDF nor HDF5 is thread-safe, not even across files, so every call into them happens
+under `NETCDF_LOCK`, from opening to closing. A file is written under another name in the same
+folder and renamed when it is complete; its global attributes are written last, so that an
+interrupted one is recognised.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+from xarray.backends import NetCDF4DataStore
+from xarray.backends.locks import HDF5_LOCK, NETCDFC_LOCK, combine_locks
+
+from . import schema
+from .errors import DatasetError, FileError, InputError
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+__all__ = ["NETCDF_LOCK", "open_dataset", "to_netcdf"]
+
+CHUNK_BYTES = 2**20
+"""Largest chunk on disk."""
+
+
+class _NetCDFLock:
+    """The lock of all netCDF calls: reentrant, and holding xarray's own lock too.
+
+    Files that other threads read through plain xarray are thus kept out as well.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._xarray = combine_locks([NETCDFC_LOCK, HDF5_LOCK])
+
+    def acquire(self, blocking: bool = True) -> bool:
+        """Acquire the lock, once more if this thread holds it."""
+        if not self._lock.acquire(blocking):
+            return False
+        if self._depth == 0 and not self._xarray.acquire(blocking):
+            self._lock.release()
+            return False
+        self._depth += 1
+        return True
+
+    def release(self) -> None:
+        """Release the lock once."""
+        self._depth -= 1
+        if self._depth == 0:
+            self._xarray.release()
+        self._lock.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *args: object) -> None:
+        self.release()
+
+    def __reduce__(self) -> str:
+        """Pickle as the lock of the process that unpickles."""
+        return "NETCDF_LOCK"
+
+
+NETCDF_LOCK = _NetCDFLock()
+
+
+def to_netcdf(ds: xr.Dataset, path: str | os.PathLike[str]) -> None:
+    """Write a dataset to a NetCDF-4 file.
+
+    Lazy variables are computed block by block while they are written, each simulation once, so
+    that the memory needed is set by the blocks. The file appears under its name when it is
+    complete; an error or an interruption leaves what was there before. Data are compressed
+    without loss and carry checksums.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Any dataset whose attributes NetCDF can hold.
+    path : str or path
+        File to write, replaced if it exists. It may be the one that `ds` was opened from.
+
+    Raises
+    ------
+    InputError
+        If the folder does not exist, or `path` is a folder.
+    DatasetError
+        If NetCDF cannot hold an attribute or a name.
+    FileError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> import mids, os, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = os.path.join(folder.name, "runs.nc")
+    >>> to_netcdf(mids.simulate("h1(z1)", dim=[100, 10000], runs=2), path)
+    >>> ds = open_dataset(path)
+    >>> dict(ds.sizes)["dim"]
+    2
+    >>> ds.close()
+    >>> folder.cleanup()
+    """
+    path = check_output(path)
+    _check_names_and_attributes(ds)
+    with replacing(path) as temporary:
+        _write(ds, temporary)
+
+
+def open_dataset(
+    path: str | os.PathLike[str], *, chunks: int | Mapping[Any, Any] | str | None = None
+) -> xr.Dataset:
+    """Open a NetCDF file of the schema.
+
+    Parameters
+    ----------
+    path : str or path
+        The file.
+    chunks : int, mapping, "auto" or None
+        None reads variables when they are used; anything else gives dask arrays, as in
+        `xarray.Dataset.chunk`, for example ``{"run": 1000}``.
+
+    Returns
+    -------
+    xarray.Dataset
+        To be closed with its method ``close`` or used in a ``with`` statement.
+
+    Raises
+    ------
+    FileError
+        If there is no such file, or it is no NetCDF file, damaged, incomplete, not of this schema
+        or of a newer version of it.
+
+    Examples
+    --------
+    >>> open_dataset("nowhere.nc")
+    Traceback (most recent call last):
+        ...
+    mids.errors.FileError: nowhere.nc does not exist; check the path
+    """
+    path = Path(path)
+    _check_magic(path)
+    with NETCDF_LOCK:
+        try:
+            store = NetCDF4DataStore.open(os.fspath(path), mode="r", lock=NETCDF_LOCK)
+        except OSError as error:
+            raise FileError(
+                f"{path} is damaged or truncated ({_reason(error)}); get or make it again"
+            ) from None
+        try:
+            _check_schema(path, dict(store.get_attrs()))
+            ds = xr.open_dataset(store)
+        except FileError:
+            store.close()
+            raise
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            store.close()
+            raise FileError(
+                f"{path} is damaged ({_reason(error)}); get or make it again"
+            ) from error
+    ds.encoding["source"] = os.fspath(path.absolute())
+    if chunks is not None:
+        ds = ds.chunk(chunks)
+        ds.set_close(store.close)
+    return ds
+
+
+def check_output(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a file to write, or say why nothing can be written there.
+
+    Parameters
+    ----------
+    path : str or path
+        File that may or may not exist.
+
+    Returns
+    -------
+    pathlib.Path
+
+    Raises
+    ------
+    InputError
+        If its folder does not exist, or it is a folder itself.
+    """
+    path = Path(path)
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise InputError(
+            f"cannot write {path}: the folder {folder} does not exist; create it or give another"
+        )
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder; give the name of a file in it")
+    return path
+
+
+# -- writing ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary file in the folder of `path`, which replaces it if all goes well."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+        if os.name == "posix":
+            _sync(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _sync(path: Path) -> None:
+    """Make the system write a file, or the names in a folder, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write(ds: xr.Dataset, path: Path) -> None:
+    collected = _Collected()
+    stripped = ds.drop_encoding().drop_attrs(deep=False)
+    encoding = {name: _encoding(ds.variables[name], name in ds.dims) for name in ds.variables}
+    with _netcdf(path, "w") as store:
+        stripped.dump_to_store(store, writer=collected, encoding=encoding)
+    if collected.arrays:
+        _store(collected.arrays, path)
+    with _netcdf(path, "r+") as store:
+        store.set_attributes(ds.attrs)
+
+
+class _Collected:
+    """A writer for xarray's stores that puts lazy arrays aside and writes the others."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, da.Array] = {}
+
+    def add(self, source: Any, target: Any, region: None = None) -> None:
+        """Take one variable."""
+        if isinstance(source, np.ndarray):
+            target[...] = source
+        else:
+            self.arrays[target.variable_name] = source
+
+
+class _Slot:
+    """One variable of a file as a target of `dask.array.store`, in any thread or process."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path = path
+        self.name = name
+
+    def __setitem__(self, region: tuple[slice, ...], block: np.ndarray) -> None:
+        with _netcdf(self.path, "r+") as store:
+            store.ds[self.name].set_auto_maskandscale(False)
+            store.ds[self.name][region] = block
+
+
+@contextmanager
+def _netcdf(path: Path, mode: str) -> Iterator[NetCDF4DataStore]:
+    """Open a file that is being written, alone in this process, for a moment."""
+    import netCDF4
+
+    try:
+        with NETCDF_LOCK, netCDF4.Dataset(path, mode) as dataset:
+            yield NetCDF4DataStore(dataset, lock=NETCDF_LOCK)
+    except (OSError, RuntimeError) as error:
+        raise FileError(
+            f"cannot write {path.parent} ({_reason(error)}); check permissions and free space"
+        ) from error
+
+
+def _store(arrays: dict[str, da.Array], path: Path) -> None:
+    """Compute lazy arrays, each block once, and write them."""
+    import dask.array
+    from xarray.backends.locks import get_dask_scheduler, get_write_lock
+
+    scheduler = get_dask_scheduler()
+    options: dict[str, Any] = {}
+    if scheduler == "distributed":  # other processes write too
+        options["lock"] = get_write_lock(os.fspath(path))
+    elif scheduler == "multiprocessing":  # has no lock between its processes
+        options["scheduler"] = "threads"
+    slots = [_Slot(path.absolute(), name) for name in arrays]
+    dask.array.store(list(arrays.values()), slots, **{"lock": False, **options})
+
+
+def _encoding(variable: xr.Variable, is_index: bool) -> dict[str, Any]:
+    if variable.dtype.kind not in "iufb" or variable.ndim == 0 or variable.size == 0:
+        return {}
+    encoding: dict[str, Any] = {
+        "zlib": True,
+        "complevel": 1,
+        "shuffle": True,
+        "fletcher32": True,
+        "chunksizes": _chunk_shape(variable),
+    }
+    if variable.dtype.kind == "f":
+        encoding["_FillValue"] = None if is_index else np.nan
+    return encoding
+
+
+def _chunk_shape(variable: xr.Variable) -> tuple[int, ...]:
+    """Return a chunk for the disk: a divisor of the blocks in memory, of at most `CHUNK_BYTES`.
+
+    Leading axes are cut first, so that whole trajectories stay together.
+    """
+    blocks = variable.chunks or tuple((size,) for size in variable.shape)
+    shape = [max(sizes) for sizes in blocks]
+    for axis, size in enumerate(shape):
+        excess = variable.dtype.itemsize * int(np.prod(shape)) / CHUNK_BYTES
+        if excess <= 1:
+            break
+        shape[axis] = max(
+            n for n in range(1, size + 1) if size % n == 0 and n <= max(size / excess, 1)
+        )
+    return tuple(shape)
+
+
+def _check_names_and_attributes(ds: xr.Dataset) -> None:
+    """Raise one error for all names and attributes that NetCDF would refuse or change."""
+    problems = [
+        f"{place} has the attribute {name!r} of type {type(value).__name__}"
+        for place, attrs in _attributes(ds)
+        for name, value in attrs.items()
+        if not isinstance(name, str) or not _storable(value)
+    ]
+    problems += [
+        f"{name!r} is no name for a variable"
+        for name in ds.variables
+        if not isinstance(name, str) or "/" in name or not name
+    ]
+    if problems:
+        raise DatasetError(
+            "NetCDF cannot hold this dataset: "
+            + "; ".join(problems)
+            + "; attributes are strings, numbers and arrays of numbers (JSON text holds the rest)"
+        )
+
+
+def _attributes(ds: xr.Dataset) -> Iterator[tuple[Hashable, Mapping[Any, Any]]]:
+    yield "the dataset", ds.attrs
+    for name, variable in ds.variables.items():
+        yield name, variable.attrs
+
+
+def _storable(value: object) -> bool:
+    if isinstance(value, bool | np.bool_) or value is None:
+        return False
+    if isinstance(value, str | bytes):
+        return True
+    array = np.asarray(value)
+    return array.dtype.kind in "iuf" or (array.dtype.kind == "U" and array.ndim == 1)
+
+
+# -- reading ------------------------------------------------------------------------------------
+
+
+def _check_magic(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            magic = file.read(8)
+    except FileNotFoundError:
+        raise FileError(f"{path} does not exist; check the path") from None
+    except IsADirectoryError:
+        raise FileError(f"{path} is a folder; give the name of a file in it") from None
+    except OSError as error:
+        raise FileError(f"cannot read {path} ({_reason(error)}); check its permissions") from None
+    if magic != b"\x89HDF\r\n\x1a\n":
+        raise FileError(
+            f"{path} is no NetCDF-4 file, or damaged at its beginning; "
+            "mids opens files that mids wrote"
+        )
+
+
+def _check_schema(path: Path, attrs: Mapping[str, Any]) -> None:
+    version = attrs.get("mids_schema")
+    if version is None:
+        raise FileError(
+            f"{path} has no attribute mids_schema: it is not a dataset of mids, or its writing was "
+            "interrupted; open foreign files with xarray.open_dataset and turn them into datasets "
+            "of mids with mids.from_trajectories"
+        )
+    if not isinstance(version, int | np.integer) or version < 1:
+        raise FileError(f"{path} has the attribute mids_schema {version!r}, which is no version")
+    if version > schema.SCHEMA_VERSION:
+        raise FileError(
+            f"{path} has schema version {version}, newer than {schema.SCHEMA_VERSION}, the newest "
+            "this version of mids reads; upgrade with: python -m pip install --upgrade mids"
+        )
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

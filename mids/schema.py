@@ -1,0 +1,406 @@
+"""The dataset schema: one registry of variables that validation and documentation are made from.
+
+A dataset of the schema holds simulated or measured trajectories of a Gaussian multi-index model on
+the dimensions of `DIMENSIONS`. Its variables are those of `VARIABLES`, in any combination, and
+whatever else its owner adds. `validate` names everything that breaks the schema at once; `table`
+prints the registry for the documentation.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import DatasetError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = [
+    "CONVENTIONS",
+    "COORDINATES",
+    "DIMENSIONS",
+    "LEVELS",
+    "REFERENCES",
+    "SCHEMA_VERSION",
+    "STATUS",
+    "VARIABLES",
+    "Variable",
+    "attributes",
+    "spec",
+    "table",
+    "validate",
+]
+
+SCHEMA_VERSION = 1
+"""Value of the attribute ``mids_schema`` that this version writes, and the newest it reads."""
+
+LEVELS = (0.1, 0.5, 0.9)
+"""Overlaps at which crossing times are recorded."""
+
+STATUS = ("converged", "censored", "trapped", "failed")
+"""Meanings of the values 0, 1, 2, 3 of the variable ``status``."""
+
+CONVENTIONS = "CF-1.11, ACDD-1.3"
+REFERENCES = (
+    "Bietti, Bruna, Pillaud-Vivien (2025), On learning Gaussian multi-index models with gradient "
+    "flow part I: general properties and two-timescale learning, Communications on Pure and "
+    "Applied Mathematics 78(12):2354-2435, https://doi.org/10.1002/cpa.70006"
+)
+LICENSE = "https://creativecommons.org/licenses/by/4.0/"
+
+DIMENSIONS: Mapping[str, str] = {
+    "dim": "ambient dimension d",
+    "run": "independent runs",
+    "time": "points of the time grid",
+    "mode": "Hermite modes of the target",
+    "direction": "learned directions, most learned first",
+    "axis": "coordinates of the link function",
+    "axis_t": "coordinates of the link function, as columns",
+    "student": "columns of the student's frame",
+    "level": "overlaps at which crossing times are recorded",
+}
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One entry of the schema.
+
+    Parameters
+    ----------
+    dims : tuple of str
+        Dimensions in order.
+    dtype : str
+        NumPy type, or ``"str"`` for text of any length.
+    long_name : str
+        Its label in plots and files.
+    meaning : str
+        Definition, for the documentation.
+    attrs : mapping
+        Attributes besides ``long_name`` and ``units``.
+    """
+
+    dims: tuple[str, ...]
+    dtype: str
+    long_name: str
+    meaning: str
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Attributes of the variable in a dataset; everything is dimensionless."""
+        units = {} if self.dtype == "str" else {"units": "1"}
+        return {"long_name": self.long_name, **units, **self.attrs}
+
+    def accepts(self, dtype: np.dtype[Any]) -> bool:
+        """Tell whether an array of this type may hold the variable."""
+        if self.dtype == "str":
+            return dtype.kind in "UT"
+        return dtype == np.dtype(self.dtype)
+
+
+VARIABLES: Mapping[str, Variable] = {
+    "loss": Variable(
+        ("dim", "run", "time"),
+        "float64",
+        "loss",
+        "objective of the flow, with the factor 1/2 (paper eq. 31)",
+    ),
+    "risk": Variable(
+        ("dim", "run", "time"),
+        "float64",
+        "population risk",
+        "population risk with the factor 1/2, where it differs from the objective",
+    ),
+    "overlap": Variable(
+        ("dim", "run", "time", "direction"),
+        "float64",
+        "overlap",
+        "eigenvalues of G in [0, 1], descending: squared cosines of the principal angles",
+    ),
+    "energy": Variable(
+        ("dim", "run", "time", "mode"),
+        "float64",
+        "contribution of the mode to h(G)",
+        "alpha_beta (A_G f*)_beta; sums over mode to h(G) = |f*|^2 - 2 loss (without ridge)",
+    ),
+    "gram0": Variable(
+        ("dim", "run", "axis", "axis_t"),
+        "float64",
+        "initial summary statistic G(0)",
+        "G(0) = M(0) M(0)^T",
+    ),
+    "crossing_time": Variable(
+        ("dim", "run", "direction", "level"),
+        "float64",
+        "time at which the overlap first reaches the level",
+        "first time at which the direction's overlap reaches the level, from the dense output of "
+        "the integrator and not from the grid; NaN if it never does",
+    ),
+    "stage_duration": Variable(
+        ("dim", "run", "direction"),
+        "float64",
+        "time from the previous direction's overlap of 1/2 to this one's",
+        "difference of crossing times at level 0.5, kept apart by the integrator: exact where the "
+        "times themselves, of order d^(s - 1), are too large to be subtracted",
+    ),
+    "status": Variable(
+        ("dim", "run"),
+        "int8",
+        "how the run ended",
+        "0 converged; 1 censored: still on a plateau at the last time; 2 trapped; 3 failed",
+        {
+            "flag_values": np.arange(len(STATUS), dtype=np.int8),
+            "flag_meanings": " ".join(STATUS),
+        },
+    ),
+    "n_steps": Variable(
+        ("dim", "run"), "int64", "integration steps", "steps the integrator accepted"
+    ),
+    "n_rhs": Variable(
+        ("dim", "run"),
+        "int64",
+        "evaluations of the right-hand side",
+        "how often the integrator evaluated the flow",
+    ),
+    "initial": Variable(
+        ("dim", "run", "axis", "student"),
+        "float64",
+        "initial correlation matrix M(0)",
+        "M(0) = W*^T W(0) as given, where it is too large for mids_spec",
+    ),
+}
+"""Data variables by name."""
+
+COORDINATES: Mapping[str, Variable] = {
+    "dim": Variable(("dim",), "int64", "ambient dimension d", "ambient dimension d"),
+    "run": Variable(("run",), "int64", "run", "index of the run, part of its random stream"),
+    "time": Variable(
+        ("time",), "float64", "time", "time of the flow, increasing; no physical unit"
+    ),
+    "direction": Variable(
+        ("direction",), "int64", "direction", "rank of the direction, 0 for the most learned"
+    ),
+    "level": Variable(("level",), "float64", "overlap level", "overlap that is reached"),
+    "degree": Variable(("mode",), "int64", "degree of the mode", "total degree |beta|"),
+    "exponents": Variable(
+        ("mode", "axis"), "int64", "multi-index of the mode", "the multi-index beta"
+    ),
+    "label": Variable(("mode",), "str", "mode", 'text such as "h1(z1)h3(z2)"'),
+    "coefficient": Variable(
+        ("mode",),
+        "float64",
+        "coefficient of the mode",
+        "alpha_beta, orthonormal Hermite coefficient of the target",
+    ),
+}
+"""Coordinates by name; those named like a dimension are required wherever that is used."""
+
+
+def attributes(
+    mids_spec: Mapping[str, Any], *, title: str, summary: str, source: str, command: str
+) -> dict[str, Any]:
+    """Return the global attributes of a new dataset (CF-1.11 and ACDD-1.3).
+
+    Parameters
+    ----------
+    mids_spec : mapping
+        Everything needed to make the dataset again, JSON-able. Stored as one JSON string.
+    title, summary : str
+        One line, and a short paragraph.
+    source : str
+        What made the data, for example ``"mids 1.0.0"``.
+    command : str
+        What was called, for the ``history``.
+
+    Returns
+    -------
+    dict
+        Strings and one integer, all of which NetCDF keeps.
+
+    Examples
+    --------
+    >>> attrs = attributes({"seed": 0}, title="t", summary="s", source="x", command="x()")
+    >>> attrs["mids_schema"], attrs["mids_spec"]
+    (1, '{"seed": 0}')
+    """
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "Conventions": CONVENTIONS,
+        "title": title,
+        "summary": summary,
+        "source": source,
+        "references": REFERENCES,
+        "history": f"{now} {source}: {command}",
+        "license": LICENSE,
+        "date_created": now,
+        "mids_schema": SCHEMA_VERSION,
+        "mids_spec": json.dumps(mids_spec),
+    }
+
+
+def spec(ds: xr.Dataset) -> dict[str, Any]:
+    """Return the recipe a dataset carries in its attribute ``mids_spec``.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        A dataset of the schema.
+
+    Returns
+    -------
+    dict
+        The decoded JSON.
+
+    Raises
+    ------
+    DatasetError
+        If the attribute is missing or is not a JSON object.
+    """
+    text = ds.attrs.get("mids_spec")
+    if text is None:
+        raise DatasetError(
+            "the dataset has no attribute mids_spec, which says how it was made; "
+            "start from a dataset of mids.simulate, mids.open_dataset or mids.from_trajectories, "
+            "and keep attributes with xarray.set_options(keep_attrs=True)"
+        )
+    try:
+        decoded = json.loads(text)
+    except (TypeError, ValueError) as error:
+        raise DatasetError(
+            f"the attribute mids_spec is not JSON ({error}); restore it from the original file"
+        ) from None
+    if not isinstance(decoded, dict):
+        raise DatasetError("the attribute mids_spec is not a JSON object; restore it")
+    return decoded
+
+
+def validate(ds: xr.Dataset) -> None:
+    """Check a dataset against the schema, without computing anything lazy.
+
+    Variables and coordinates that the schema does not name are allowed.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        The dataset.
+
+    Raises
+    ------
+    DatasetError
+        With one line for each problem.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> validate(xr.Dataset({"loss": ("time", [1.0, 0.5])}))
+    Traceback (most recent call last):
+        ...
+    mids.errors.DatasetError: the dataset breaks the schema of mids (version 1) in 4 places:
+      attribute mids_schema is missing; it must be 1
+      loss has dims (time), but must have (dim, run, time)
+      loss lacks the attributes long_name, units
+      coordinate time is missing
+    """
+    problems = list(_problems(ds))
+    if problems:
+        places = "1 place" if len(problems) == 1 else f"{len(problems)} places"
+        title = f"the dataset breaks the schema of mids (version {SCHEMA_VERSION}) in {places}:"
+        raise DatasetError("\n  ".join([title, *problems]))
+
+
+def _problems(ds: xr.Dataset) -> Iterator[str]:
+    yield from _attribute_problems(ds.attrs)
+    if not any(name in ds.data_vars for name in VARIABLES):
+        yield f"none of the variables of the schema is there: {', '.join(VARIABLES)}"
+    for name, variable in {**VARIABLES, **COORDINATES}.items():
+        if name in ds.variables:
+            yield from _variable_problems(name, variable, ds.variables[name])
+    for name in COORDINATES:
+        if name in ds.dims and name not in ds.coords:
+            yield f"coordinate {name} is missing"
+    yield from _value_problems(ds)
+
+
+def _attribute_problems(attrs: Mapping[Any, Any]) -> Iterator[str]:
+    version = attrs.get("mids_schema")
+    if version is None:
+        yield f"attribute mids_schema is missing; it must be {SCHEMA_VERSION}"
+    elif not isinstance(version, int | np.integer) or not 1 <= version <= SCHEMA_VERSION:
+        yield f"attribute mids_schema is {version!r}, but must be {SCHEMA_VERSION}"
+    if "mids_spec" in attrs:
+        try:
+            json.loads(attrs["mids_spec"])
+        except (TypeError, ValueError) as error:
+            yield f"attribute mids_spec is not JSON: {error}"
+
+
+def _variable_problems(name: str, expected: Variable, found: xr.Variable) -> Iterator[str]:
+    if found.dims != expected.dims:
+        dims, wanted = (", ".join(map(str, d)) for d in (found.dims, expected.dims))
+        yield f"{name} has dims ({dims}), but must have ({wanted})"
+    if not expected.accepts(found.dtype):
+        yield f"{name} has dtype {found.dtype}, but must have {expected.dtype}"
+    missing = [key for key in expected.attributes if key not in found.attrs]
+    if missing:
+        yield f"{name} lacks the attributes {', '.join(missing)}"
+    for key in ("units", *expected.attrs):
+        have, wanted = found.attrs.get(key), expected.attributes.get(key)
+        if key in found.attrs and not np.array_equal(have, wanted):
+            yield f"{name} has {key} {have!r}, but must have {wanted!r}"
+
+
+def _value_problems(ds: xr.Dataset) -> Iterator[str]:
+    """Check the values of index coordinates, which are always in memory."""
+    values = {
+        name: np.asarray(ds.coords[name].values)
+        for name in ("dim", "run", "time", "level")
+        if name in ds.coords
+        and ds.coords[name].dims == (name,)
+        and COORDINATES[name].accepts(ds.coords[name].dtype)
+    }
+    if "time" in values and not (
+        np.isfinite(values["time"]).all() and (np.diff(values["time"]) > 0).all()
+    ):
+        yield "time must be finite and strictly increase"
+    for name, lowest in (("dim", 1), ("run", 0)):
+        if name in values:
+            if (values[name] < lowest).any():
+                yield f"{name} must be at least {lowest}"
+            if len(np.unique(values[name])) < len(values[name]):
+                yield f"{name} has repeated values"
+    if "level" in values and not ((values["level"] > 0) & (values["level"] < 1)).all():
+        yield "level must lie between 0 and 1"
+    sizes = {name: ds.sizes[name] for name in ("direction", "axis", "axis_t") if name in ds.sizes}
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        yield f"direction, axis and axis_t must all have the target's rank as size, not {listed}"
+
+
+def table() -> str:
+    """Return the registry as a table in Markdown.
+
+    Returns
+    -------
+    str
+        One row for each variable, then one for each coordinate.
+
+    Examples
+    --------
+    >>> "| n_steps | dim, run | int64 | steps the integrator accepted |" in table()
+    True
+    """
+    lines = []
+    for kind, entries in (("variable", VARIABLES), ("coordinate", COORDINATES)):
+        lines += [f"| {kind} | dims | dtype | meaning |", "|---|---|---|---|"]
+        lines += [
+            f"| {name} | {', '.join(v.dims)} | {v.dtype} | {v.meaning} |"
+            for name, v in entries.items()
+        ]
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"

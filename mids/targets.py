@@ -1,0 +1,738 @@
+r"""Targets: the link functions of Gaussian multi-index models, and named families of them.
+
+A target is :math:`F^*(x) = f^*(W^{*T} x)` with :math:`x \sim N(0, I_d)` and a link
+:math:`f^* = \sum_\beta \alpha_\beta h_\beta` on :math:`R^r` (paper section 2). `Target` holds the
+coefficients :math:`\alpha_\beta`; neither the frame :math:`W^*` nor the dimension :math:`d`
+belongs to it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import _parser, _validate
+from ._validate import FloatArray, IntArray
+from .errors import InputError
+from .hermite import (
+    apply_to_indices,
+    hermite_values,
+    mode_label,
+    project,
+    symmetric_tensors,
+    tensor_coefficients,
+)
+
+__all__ = ["Target", "hermite", "leaps", "names", "parity", "staircase"]
+
+MAX_RANK = 8
+MAX_DEGREE = 20
+MAX_TENSOR_SIZE = 8**8
+"""Entries of the largest dense tensor, 128 MiB."""
+ROUNDING = 1e-14
+"""Coefficients below this fraction of the largest are dropped where arithmetic creates them."""
+RESOLUTION = 1e-10
+"""A component below this fraction of its degree's norm counts as absent, a singular value below
+this fraction of the largest as zero."""
+
+
+class Target:
+    r"""A link function :math:`f^* = \sum_\beta \alpha_\beta h_\beta`, immutable.
+
+    Parameters
+    ----------
+    coefficients : mapping of tuple of int to float
+        Orthonormal Hermite coefficients :math:`\alpha_\beta` by multi-index :math:`\beta`. All
+        keys have the same length, the rank. Zeros are left out.
+    name : str, optional
+        A label for tables and plots. It takes no part in comparisons.
+
+    Attributes
+    ----------
+    rank : int
+        Number of variables :math:`r`, 1 to 8.
+    degree : int
+        Highest total degree, at most 20, with ``rank**degree`` at most ``8**8``.
+    modes : numpy.ndarray of int64, shape (n, rank)
+        Multi-indices with a non-zero coefficient, in the order of `mids.hermite.multi_indices`.
+    coefficients : numpy.ndarray, shape (n,)
+        Their coefficients.
+    name : str or None
+        The label.
+    missed_norm : float
+        :math:`L^2` norm of what a projection left out; 0 for targets given by coefficients.
+
+    Raises
+    ------
+    InputError
+        If there is no non-constant part, a coefficient is not finite, a multi-index is malformed,
+        or the rank or degree is too large.
+
+    Examples
+    --------
+    >>> target = Target({(1, 0): 0.6, (1, 3): 0.8})
+    >>> target
+    <Target of rank 2, degree 4, norm 1: 0.6 h1(z1) + 0.8 h1(z1)h3(z2)>
+    >>> target.information_exponent(), target.information_exponent([[1.0], [0.0]])
+    (1, 3)
+    """
+
+    name: str | None
+    missed_norm: float
+    rank: int
+    degree: int
+    modes: IntArray
+    coefficients: FloatArray
+
+    def __init__(
+        self, coefficients: Mapping[tuple[int, ...], float], *, name: str | None = None
+    ) -> None:
+        if name is not None and not isinstance(name, str):
+            raise InputError(f"name must be a string or None, got {_validate.shown(name)}")
+        modes, values = _canonical(coefficients)
+        self._set(modes, values, name, missed_norm=0.0)
+
+    def _set(
+        self, modes: IntArray, coefficients: FloatArray, name: str | None, missed_norm: float
+    ) -> None:
+        modes.setflags(write=False)
+        coefficients.setflags(write=False)
+        self.__dict__.update(
+            name=name,
+            missed_norm=missed_norm,
+            rank=modes.shape[1],
+            degree=int(modes.sum(axis=1).max()),
+            modes=modes,
+            coefficients=coefficients,
+        )
+
+    def __setattr__(self, attribute: str, value: object) -> None:
+        """Refuse to change: targets are immutable."""
+        raise AttributeError(f"a Target is immutable; build another one to change {attribute!r}")
+
+    # -- other ways to build one ----------------------------------------------------------------
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Read a target from an expression.
+
+        Parameters
+        ----------
+        text : str
+            Sums, products and powers of numbers, variables ``z1``, ``z2``, ..., orthonormal
+            Hermite polynomials ``h3(z1)``, ``sqrt(2)`` and named families such as
+            ``staircase(3)`` or ``leaps(1,2,3)``. All is expanded in the Hermite basis and nothing
+            is rescaled (see `normalize`). What cancels down to rounding level is dropped.
+
+        Returns
+        -------
+        Target
+            Its rank is the largest variable index used.
+
+        Raises
+        ------
+        TargetSyntaxError
+            If the text cannot be read; the message points at the place.
+        InputError
+            If the expression has no non-constant part.
+
+        Examples
+        --------
+        >>> Target.parse("h1(z1) + 1/2*h1(z1)*h3(z2)")
+        <Target of rank 2, degree 4, norm 1.11803: 1 h1(z1) + 0.5 h1(z1)h3(z2)>
+        >>> Target.parse("(z1**2 - 1)/sqrt(2)") == Target.parse("h2(z1)")
+        True
+        """
+        if not isinstance(text, str):
+            raise InputError(
+                f"a target's text must be a string, got {_validate.shown(text)}; "
+                'pass for example "h1(z1) + h1(z1)*h3(z2)"'
+            )
+        families = {name: functools.partial(_call_family, name) for name in names()}
+        coefficients, name = _parser.expand(text, families, MAX_RANK, MAX_DEGREE)
+        if not any(map(any, coefficients)):
+            raise _constant(text)
+        return cls(coefficients, name=name)
+
+    @classmethod
+    def from_function(
+        cls,
+        function: Callable[[FloatArray], ArrayLike],
+        rank: int,
+        degree: int,
+        *,
+        nodes: int | None = None,
+        name: str | None = None,
+    ) -> Target:
+        r"""Project a function on the Hermite polynomials up to a degree.
+
+        The coefficients :math:`E[f(z) h_\beta(z)]` are computed by Gauss-Hermite quadrature, which
+        is exact for polynomials of degree up to ``2 * nodes - 1 - degree``. What the projection
+        leaves out is measured on the same nodes and kept as `missed_norm`.
+
+        Parameters
+        ----------
+        function : callable
+            Takes points of shape (n, rank) and returns values of shape (n,).
+        rank : int
+            Number of variables.
+        degree : int
+            Highest total degree kept.
+        nodes : int, optional
+            Quadrature nodes per variable, more than `degree`. By default as many as fit in five
+            million points, at most 100. Compare two choices if the function is not smooth.
+        name : str, optional
+            A label.
+
+        Returns
+        -------
+        Target
+            Without the coefficients below 1e-14 of the largest.
+
+        Raises
+        ------
+        InputError
+            If the function returns another shape or values that are not finite, or if the grid
+            would be too small for the degree or too large.
+
+        Examples
+        --------
+        >>> Target.from_function(lambda z: z[:, 0] ** 2 + z[:, 1], rank=2, degree=1)
+        <Target of rank 2, degree 1, norm 1.41421, missed norm 1.41421: 1 + 1 h1(z2)>
+        """
+        rank = _validate.integer(rank, "rank", at_least=1)
+        degree = _validate.integer(degree, "degree", at_least=1)
+        _check_size(rank, degree)
+        exponents, coefficients, missed = project(function, rank, degree, nodes)
+        return _rounded(exponents, coefficients, name=name, missed_norm=missed)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Target:
+        """Build a target from the dictionary that `to_dict` returns.
+
+        Parameters
+        ----------
+        data : mapping
+            With ``modes``, ``coefficients`` and optionally ``name`` and ``missed_norm``.
+
+        Returns
+        -------
+        Target
+            Equal to the one that was written, bit by bit.
+
+        Raises
+        ------
+        InputError
+            If an entry is missing, unknown or malformed.
+
+        Examples
+        --------
+        >>> Target.from_dict({"modes": [[2]], "coefficients": [1.0], "name": "square"})
+        <Target 'square' of rank 1, degree 2, norm 1: 1 h2(z1)>
+        """
+        required, optional = {"modes", "coefficients"}, {"name", "missed_norm"}
+        if not isinstance(data, Mapping) or not required <= set(data) <= required | optional:
+            raise InputError(
+                "a stored target is a mapping with modes, coefficients and optionally name and "
+                f"missed_norm, got {_validate.shown(data)}; write it with Target.to_dict"
+            )
+        modes, values = data["modes"], data["coefficients"]
+        try:
+            coefficients = dict(zip(map(tuple, modes), values, strict=True))
+        except (TypeError, ValueError):
+            coefficients = {}
+        if not coefficients or len(coefficients) < len(values):
+            raise InputError(
+                "a stored target has a list of distinct modes and as many coefficients, got modes "
+                f"{_validate.shown(modes)} and coefficients {_validate.shown(values)}; "
+                "write it with Target.to_dict"
+            )
+        target = cls(coefficients, name=data.get("name"))
+        missed = _validate.number(data.get("missed_norm", 0.0), "missed_norm", at_least=0)
+        target._set(target.modes, target.coefficients, target.name, missed)
+        return target
+
+    @classmethod
+    def from_json(cls, text: str) -> Target:
+        """Build a target from the string that `to_json` returns.
+
+        Parameters
+        ----------
+        text : str
+            JSON text.
+
+        Returns
+        -------
+        Target
+            Equal to the one that was written, bit by bit.
+
+        Raises
+        ------
+        InputError
+            If the text is not JSON or does not describe a target.
+
+        Examples
+        --------
+        >>> Target.from_json('{"modes": [[1, 1]], "coefficients": [1.0]}')
+        <Target of rank 2, degree 2, norm 1: 1 h1(z1)h1(z2)>
+        """
+        try:
+            data = json.loads(text)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InputError(
+                f"a stored target must be JSON text, got {_validate.shown(text)} ({error}); "
+                "write it with Target.to_json"
+            ) from None
+        return cls.from_dict(data)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the target as a dictionary of lists, floats and strings.
+
+        Returns
+        -------
+        dict
+            The input of `from_dict`. ``name`` and ``missed_norm`` are left out when empty.
+
+        Examples
+        --------
+        >>> parity(2).to_dict()
+        {'modes': [[1, 1]], 'coefficients': [1.0], 'name': 'parity(2)'}
+        """
+        data: dict[str, Any] = {
+            "modes": self.modes.tolist(),
+            "coefficients": self.coefficients.tolist(),
+        }
+        if self.name is not None:
+            data["name"] = self.name
+        if self.missed_norm:
+            data["missed_norm"] = self.missed_norm
+        return data
+
+    def to_json(self) -> str:
+        """Return the target as JSON text; `from_json` restores it bit by bit.
+
+        Returns
+        -------
+        str
+            One line.
+
+        Examples
+        --------
+        >>> Target({(1,): 0.1}).to_json()
+        '{"modes": [[1]], "coefficients": [0.1]}'
+        """
+        return json.dumps(self.to_dict())
+
+    # -- what it is -----------------------------------------------------------------------------
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Readable names of the modes, such as ``"h1(z1)h3(z2)"``."""
+        return tuple(mode_label(beta) for beta in self.modes.tolist())
+
+    @property
+    def norm(self) -> float:
+        r"""The norm :math:`\|f^*\|` in :math:`L^2(\gamma_r)`, constant included."""
+        return math.hypot(*self.coefficients.tolist())
+
+    @functools.cached_property
+    def tensors(self) -> tuple[FloatArray, ...]:
+        r"""Symmetric tensors :math:`T_0, \dots, T_p`; read-only, see `mids.hermite`."""
+        tensors = symmetric_tensors(self.modes, self.coefficients)
+        for tensor in tensors:
+            tensor.setflags(write=False)
+        return tensors
+
+    def __call__(self, z: ArrayLike) -> FloatArray:
+        """Evaluate the link function.
+
+        Parameters
+        ----------
+        z : array_like of float, shape (..., rank)
+            Points.
+
+        Returns
+        -------
+        numpy.ndarray, shape (...)
+            The values at the points.
+
+        Raises
+        ------
+        InputError
+            If the last axis of `z` has not the length of the rank.
+
+        Examples
+        --------
+        >>> parity(2)([[2.0, 3.0], [1.0, -1.0]]).tolist()
+        [6.0, -1.0]
+        """
+        points = _validate.finite_array(z, "z")
+        if points.ndim == 0 or points.shape[-1] != self.rank:
+            raise InputError(
+                f"z must have shape (..., rank) = (..., {self.rank}), got {points.shape}; "
+                "put the variables on the last axis"
+            )
+        powers = hermite_values(points, int(self.modes.max()))
+        values = np.zeros(points.shape[:-1])
+        for beta, coefficient in zip(self.modes.tolist(), self.coefficients.tolist(), strict=True):
+            factors = (powers[..., i, k] for i, k in enumerate(beta) if k)
+            values += functools.reduce(np.multiply, factors, coefficient)
+        return values
+
+    def information_exponent(self, subspace: ArrayLike | None = None) -> int | None:
+        r"""Return the information exponent, relative to a learned subspace if one is given.
+
+        Without a subspace it is :math:`\min\{|\beta| > 0 : \alpha_\beta \ne 0\}` (paper eq. 58).
+        Relative to :math:`U` it is the least :math:`k \ge 1` such that the components of the link
+        of degree :math:`k` in the variables of :math:`U^\perp`, of any degree in those of
+        :math:`U`, do not vanish. It does not change when target and subspace are rotated together.
+
+        Parameters
+        ----------
+        subspace : array_like of float, shape (rank, k), optional
+            Columns that span :math:`U`; they need be neither orthonormal nor independent.
+
+        Returns
+        -------
+        int or None
+            None if the link does not depend on :math:`U^\perp`. A component counts as absent
+            below 1e-10 of the norm of its total degree, a spanning direction below 1e-10 of the
+            largest.
+
+        Raises
+        ------
+        InputError
+            If `subspace` is not finite or has another number of rows than the rank.
+
+        Examples
+        --------
+        >>> target = Target.parse("h1(z1) + h1(z1)*h3(z2)")
+        >>> target.information_exponent(), target.information_exponent([[1], [0]])
+        (1, 3)
+        """
+        degrees = self.modes.sum(axis=1)
+        if subspace is None:
+            return int(degrees[degrees > 0].min())
+        span = _validate.matrix(subspace, "subspace", self.rank, None)
+        frame, sizes, _ = np.linalg.svd(span)
+        learned = int((sizes > RESOLUTION * sizes.max(initial=0.0)).sum())
+        exponents, coefficients = tensor_coefficients(
+            [apply_to_indices(tensor, frame.T) for tensor in self.tensors]
+        )
+        total = exponents.sum(axis=1)
+        unlearned = exponents[:, learned:].sum(axis=1)
+        weights = np.zeros((self.degree + 1, self.degree + 1))
+        np.add.at(weights, (total, unlearned), np.square(coefficients))
+        norms = weights.sum(axis=1, keepdims=True)
+        present = ((weights > RESOLUTION**2 * norms) & (norms > 0)).any(axis=0)
+        present[0] = False
+        return int(present.argmax()) if present.any() else None
+
+    # -- changes --------------------------------------------------------------------------------
+
+    def normalize(self) -> Target:
+        """Return the target scaled to unit norm.
+
+        Returns
+        -------
+        Target
+            With the same name; `missed_norm` is scaled too.
+
+        Examples
+        --------
+        >>> Target.parse("3*h1(z1) + 4*h2(z1)").normalize()
+        <Target of rank 1, degree 2, norm 1: 0.6 h1(z1) + 0.8 h2(z1)>
+        """
+        target = object.__new__(Target)
+        target._set(
+            self.modes, self.coefficients / self.norm, self.name, self.missed_norm / self.norm
+        )
+        return target
+
+    def rotate(self, rotation: ArrayLike) -> Target:
+        r"""Return the rotated target :math:`z \mapsto f^*(Q^T z)`.
+
+        :math:`Q` acts on every index of the tensors, and the flow commutes with
+        :math:`G \to Q G Q^T`, :math:`M \to Q M`.
+
+        Parameters
+        ----------
+        rotation : array_like of float, shape (rank, rank)
+            The orthogonal matrix :math:`Q`.
+
+        Returns
+        -------
+        Target
+            Without a name, and without the coefficients below 1e-14 of the largest.
+
+        Raises
+        ------
+        InputError
+            If the matrix is not orthogonal to 1e-10 or has another shape.
+
+        Examples
+        --------
+        >>> hermite(1).rotate([[-1.0]])
+        <Target of rank 1, degree 1, norm 1: -1 h1(z1)>
+        """
+        Q = _validate.matrix(rotation, "rotation", self.rank, self.rank)
+        deviation = np.abs(Q.T @ Q - np.eye(self.rank)).max()
+        if deviation > 1e-10:
+            raise InputError(
+                f"rotation must be orthogonal, got {_validate.shown(Q.tolist())} with entries of "
+                f"Q^T Q - I up to {deviation:.1e}; make it so, for example by np.linalg.qr(Q)[0]"
+            )
+        tensors = [apply_to_indices(tensor, Q) for tensor in self.tensors]
+        return _rounded(*tensor_coefficients(tensors), name=None, missed_norm=self.missed_norm)
+
+    # -- comparison and display -----------------------------------------------------------------
+
+    def __eq__(self, other: object) -> bool:
+        """Compare modes and coefficients exactly; names do not matter."""
+        if not isinstance(other, Target):
+            return NotImplemented
+        return np.array_equal(self.modes, other.modes) and np.array_equal(
+            self.coefficients, other.coefficients
+        )
+
+    def __hash__(self) -> int:
+        """Return a hash of modes and coefficients."""
+        return hash((self.rank, self.modes.tobytes(), self.coefficients.tobytes()))
+
+    def __reduce__(self) -> tuple[Callable[..., Target], tuple[dict[str, Any]]]:
+        """Travel between processes as `to_dict`, without cached tensors."""
+        return Target.from_dict, (self.to_dict(),)
+
+    def _expansion(self, count: int, number: Callable[[float], str], times: str) -> str:
+        terms = []
+        for c, label in zip(self.coefficients[:count].tolist(), self.labels, strict=False):
+            sign = "-" if c < 0 else "+"
+            size = number(abs(c))
+            terms.append(f"{sign} {size}" if label == "1" else f"{sign} {size}{times}{label}")
+        terms[0] = terms[0].removeprefix("+ ").replace("- ", "-")
+        return " ".join(terms)
+
+    def __str__(self) -> str:
+        """Return the expansion as an expression that `parse` reads back exactly."""
+        return self._expansion(len(self.modes), repr, "*")
+
+    def __repr__(self) -> str:
+        """Return name, sizes and the first five terms."""
+        name = "" if self.name is None else f" {self.name!r}"
+        missed = f", missed norm {self.missed_norm:.6g}" if self.missed_norm else ""
+        more = f" + ... ({len(self.modes)} modes)" if len(self.modes) > 5 else ""
+        return (
+            f"<Target{name} of rank {self.rank}, degree {self.degree}, norm {self.norm:.6g}"
+            f"{missed}: {self._expansion(5, '{:.6g}'.format, ' ')}{more}>"
+        )
+
+
+def _check_size(rank: int, degree: int) -> None:
+    if rank > MAX_RANK or degree > MAX_DEGREE or rank**degree > MAX_TENSOR_SIZE:
+        raise InputError(
+            f"a target has rank at most {MAX_RANK}, degree at most {MAX_DEGREE} and rank**degree "
+            f"at most {MAX_TENSOR_SIZE}, got rank {rank} and degree {degree}; "
+            "use fewer variables or a lower degree"
+        )
+
+
+def _constant(given: object) -> InputError:
+    return InputError(
+        f"a target needs a non-constant part, got {_validate.shown(given)}; "
+        "include a variable with a coefficient other than 0"
+    )
+
+
+def _canonical(coefficients: Mapping[tuple[int, ...], float]) -> tuple[IntArray, FloatArray]:
+    """Check coefficients and return modes and values in canonical order, without zeros."""
+    if not isinstance(coefficients, Mapping):
+        raise InputError(
+            "a target is given by a mapping of multi-indices to coefficients such as "
+            f"{{(1, 0): 0.6, (1, 3): 0.8}}, got {_validate.shown(coefficients)}; "
+            "use Target.parse for text and Target.from_function for functions"
+        )
+    terms: list[tuple[tuple[int, ...], float]] = []
+    for key, value in coefficients.items():
+        if not isinstance(key, tuple) or not key:
+            raise InputError(
+                f"a multi-index must be a non-empty tuple of degrees, got {_validate.shown(key)}; "
+                "write (2,) for h2(z1)"
+            )
+        beta = tuple(_validate.integer(k, "a degree in a multi-index", at_least=0) for k in key)
+        terms.append((beta, _validate.number(value, f"the coefficient of {beta}")))
+    ranks = {len(beta) for beta, _ in terms}
+    if len(ranks) > 1:
+        raise InputError(
+            f"all multi-indices must have the same length, the rank, got lengths {sorted(ranks)}; "
+            "pad the shorter ones with zeros"
+        )
+    terms = [(beta, value) for beta, value in terms if value]
+    if not any(sum(beta) for beta, _ in terms):
+        raise _constant(dict(coefficients))
+    _check_size(ranks.pop(), max(sum(beta) for beta, _ in terms))
+    terms.sort(key=lambda term: (sum(term[0]), [-k for k in term[0]]))
+    norm = math.hypot(*(value for _, value in terms))
+    if not 1e-100 <= norm <= 1e100:
+        raise InputError(
+            f"a target's norm must be between 1e-100 and 1e100, got {norm:g}; rescale it"
+        )
+    modes = np.array([beta for beta, _ in terms], dtype=np.int64)
+    return modes, np.array([value for _, value in terms], dtype=np.float64)
+
+
+def _rounded(
+    exponents: IntArray, coefficients: FloatArray, *, name: str | None, missed_norm: float
+) -> Target:
+    """Build a target from computed coefficients, without those at rounding level."""
+    kept = np.abs(coefficients) > ROUNDING * np.abs(coefficients).max()
+    modes = map(tuple, exponents[kept].tolist())
+    target = Target(dict(zip(modes, coefficients[kept].tolist(), strict=True)), name=name)
+    target._set(target.modes, target.coefficients, name, missed_norm)
+    return target
+
+
+def hermite(degree: int) -> Target:
+    """Return the single-index target ``h_s(z1)``, of information exponent `degree`.
+
+    Parameters
+    ----------
+    degree : int
+        The degree s.
+
+    Returns
+    -------
+    Target
+        Of rank 1 and unit norm.
+
+    Examples
+    --------
+    >>> hermite(3)
+    <Target 'hermite(3)' of rank 1, degree 3, norm 1: 1 h3(z1)>
+    """
+    degree = _validate.integer(degree, "degree", at_least=1)
+    return Target({(degree,): 1.0}, name=f"hermite({degree})")
+
+
+def staircase(rank: int) -> Target:
+    """Return the staircase ``z1 + z1 z2 + ... + z1 z2 ... zr``, learned one direction at a time.
+
+    Parameters
+    ----------
+    rank : int
+        Number of variables.
+
+    Returns
+    -------
+    Target
+        Of unit norm.
+
+    Examples
+    --------
+    >>> staircase(2)
+    <Target 'staircase(2)' of rank 2, degree 2, norm 1: 0.707107 h1(z1) + 0.707107 h1(z1)h1(z2)>
+    """
+    rank = _validate.integer(rank, "rank", at_least=1)
+    _check_size(rank, rank)
+    return _ladder([1] * rank, f"staircase({rank})")
+
+
+def parity(rank: int) -> Target:
+    """Return the product ``z1 z2 ... zr``, of information exponent `rank`.
+
+    Parameters
+    ----------
+    rank : int
+        Number of variables.
+
+    Returns
+    -------
+    Target
+        Of unit norm.
+
+    Examples
+    --------
+    >>> parity(3)
+    <Target 'parity(3)' of rank 3, degree 3, norm 1: 1 h1(z1)h1(z2)h1(z3)>
+    """
+    rank = _validate.integer(rank, "rank", at_least=1)
+    _check_size(rank, rank)
+    return Target({(1,) * rank: 1.0}, name=f"parity({rank})")
+
+
+def leaps(orders: Sequence[int]) -> Target:
+    """Return a ladder with the given relative information exponents, one direction each.
+
+    Term j is ``h_{s_1}(z1) ... h_{s_j}(zj)``: once the first j - 1 directions are learned, the next
+    one has information exponent ``s_j``. ``leaps([1] * r)`` is ``staircase(r)``.
+
+    Parameters
+    ----------
+    orders : sequence of int
+        The exponents ``s_1, s_2, ...``, each at least 1.
+
+    Returns
+    -------
+    Target
+        Of unit norm, with equal coefficients.
+
+    Examples
+    --------
+    >>> leaps([1, 3])
+    <Target 'leaps(1,3)' of rank 2, degree 4, norm 1: 0.707107 h1(z1) + 0.707107 h1(z1)h3(z2)>
+    """
+    try:
+        checked = [_validate.integer(s, "an order of leaps", at_least=1) for s in orders]
+    except TypeError:
+        checked = []
+    if not checked:
+        raise InputError(
+            f"orders must be a non-empty sequence of integers, got {_validate.shown(orders)}; "
+            "pass for example leaps([1, 2, 3])"
+        )
+    _check_size(len(checked), sum(checked))
+    return _ladder(checked, f"leaps({','.join(map(str, checked))})")
+
+
+def _ladder(orders: list[int], name: str) -> Target:
+    rank = len(orders)
+    weight = 1 / math.sqrt(rank)
+    terms = {tuple(orders[:j] + [0] * (rank - j)): weight for j in range(1, rank + 1)}
+    return Target(terms, name=name)
+
+
+_FAMILIES: dict[str, Callable[[Any], Target]] = {
+    "hermite": hermite,
+    "leaps": leaps,
+    "parity": parity,
+    "staircase": staircase,
+}
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the families, which `Target.parse` also understands.
+
+    Returns
+    -------
+    tuple of str
+        Each is a function of this module.
+
+    Examples
+    --------
+    >>> names()
+    ('hermite', 'leaps', 'parity', 'staircase')
+    """
+    return tuple(_FAMILIES)
+
+
+def _call_family(name: str, arguments: Sequence[int]) -> dict[tuple[int, ...], float]:
+    """Return the coefficients of a family called in a target's text."""
+    if name != "leaps" and len(arguments) != 1:
+        raise InputError(f"{name} takes one integer, got {list(arguments)}")
+    target = _FAMILIES[name](arguments if name == "leaps" else arguments[0])
+    return dict(zip(map(tuple, target.modes.tolist()), target.coefficients.tolist(), strict=True))

@@ -1,0 +1,195 @@
+"""The accessor ``ds.mi``: delegation, discovery, foreign datasets."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+
+import mids
+from mids.accessor import MultiIndexAccessor, PlotAccessor
+from mids.errors import DatasetError
+
+METHODS = sorted(
+    name
+    for name, member in vars(MultiIndexAccessor).items()
+    if inspect.isfunction(member) and not name.startswith("_")
+)
+PLOTS = sorted(
+    name
+    for name, member in vars(PlotAccessor).items()
+    if inspect.isfunction(member) and not name.startswith("_")
+)
+
+
+def refuse(*args, **kwargs):
+    raise AssertionError("something was computed")
+
+
+@pytest.fixture(scope="module")
+def lazy():
+    return mids.simulate("h1(z1) + h1(z1)*h3(z2)", dim=[100, 10_000], runs=4, seed=3)
+
+
+@pytest.fixture(scope="module")
+def ds(lazy):
+    return lazy.compute()
+
+
+@pytest.fixture(scope="module")
+def foreign():
+    return xr.Dataset({"t2m": ("x", [1.0, 2.0])})
+
+
+def test_the_accessor_has_the_methods_of_the_design():
+    assert {
+        "compare",
+        "describe",
+        "plateaus",
+        "replay",
+        "saddles",
+        "scaling",
+        "theory",
+        "to_netcdf",
+        "validate",
+    } <= set(METHODS)
+    assert set(PLOTS) == set(mids.plot.__all__) - {"check_format"}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_is_the_function_of_its_name(ds, name, tmp_path):
+    arguments = [tmp_path / "runs.nc"] if name == "to_netcdf" else []
+    by_method = getattr(ds.mi, name)(*arguments)
+    if arguments:
+        by_method = arguments[0].read_bytes()
+    by_function = getattr(mids, name)(ds, *arguments)
+    if arguments:
+        by_function = arguments[0].read_bytes()
+    if isinstance(by_method, xr.Dataset):
+        undated = [d.drop_attrs(deep=False) for d in (by_method.compute(), by_function.compute())]
+        xr.testing.assert_identical(*undated)
+        assert by_method.attrs.keys() == by_function.attrs.keys()
+    else:
+        assert by_method == by_function
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_takes_what_its_function_takes(name):
+    method = inspect.signature(getattr(MultiIndexAccessor, name))
+    function = inspect.signature(getattr(mids, name))
+    assert list(method.parameters)[1:] == list(function.parameters)[1:]
+    for one, two in zip(
+        list(method.parameters.values())[1:], list(function.parameters.values())[1:], strict=True
+    ):
+        assert (one.default, one.kind) == (two.default, two.kind)
+
+
+@pytest.mark.parametrize("name", METHODS + PLOTS)
+def test_a_method_is_one_line_and_says_where_it_goes(name):
+    owner = PlotAccessor if name in PLOTS else MultiIndexAccessor
+    function = getattr(owner, name)
+    prefix = "mids.plot." if name in PLOTS else "mids."
+    assert f"`{prefix}{name}`" in function.__doc__
+    body = inspect.getsource(function).split('"""')[2].strip()
+    assert body.count("return") == 1 and body.startswith("return")
+
+
+@pytest.mark.parametrize("name", ["plateaus", "saddles", "theory", "compare", "replay"])
+def test_lazy_datasets_stay_lazy(lazy, name):
+    with dask.config.set(scheduler=refuse):
+        result = getattr(lazy.mi, name)()
+    assert any(variable.chunks is not None for variable in result.data_vars.values())
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_plots_are_drawn_from_the_dataset_alone(ds, name):
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    axes = getattr(ds.mi.plot, name)()
+    figure = np.atleast_1d(axes)[0].figure
+    figure.canvas.draw()
+    __import__("matplotlib.pyplot").pyplot.close(figure)
+
+
+def test_target_and_flow(ds):
+    assert ds.mi.target == mids.Target.parse("h1(z1) + h1(z1)*h3(z2)")
+    assert ds.mi.flow == mids.flows.get("two-timescale")
+
+
+# -- discovery ----------------------------------------------------------------------------------
+
+
+def test_the_repr_says_what_it_is_without_computing(lazy):
+    with dask.config.set(scheduler=refuse):
+        text = repr(lazy.mi)
+    assert text == lazy.mi.describe()
+    for part in ("rank 2", "1 -> 3", "two-timescale", "dim 100, 10000", "4 runs", "seed 3"):
+        assert part in text
+    assert ": lazy" in text
+    assert "converged" not in text
+    assert ".saddles()" in text
+
+
+def test_the_repr_counts_what_is_in_memory(ds):
+    changed = ds.copy()
+    changed["status"] = ds.status.copy(data=np.array([[0, 0, 0, 1], [0, 3, 0, 0]], dtype=np.int8))
+    assert "6 converged, 1 censored, 1 failed" in repr(changed.mi)
+    assert ": in memory" in repr(changed.mi)
+
+
+def test_the_repr_does_not_read_files(ds, tmp_path):
+    mids.to_netcdf(ds, tmp_path / "runs.nc")
+    with mids.open_dataset(tmp_path / "runs.nc") as opened:
+        assert ": lazy" in repr(opened.mi)
+        assert "converged" not in repr(opened.mi)
+        opened.load()
+        assert "converged" in repr(opened.mi)
+
+
+def test_the_html_has_the_same_rows_and_is_escaped(ds):
+    html = ds.mi._repr_html_()
+    assert "1 -&gt; 3" in html and "<table>" in html
+    hostile = ds.assign({"<script>": ds.loss}).mi._repr_html_()
+    assert "<script>" not in hostile
+
+
+def test_selections_are_described(ds):
+    assert "dim 100;" in repr(ds.isel(dim=0, run=1).mi)
+    assert "not a dataset of mids" not in repr(ds[["loss"]].isel(time=0).mi)
+
+
+# -- foreign datasets ---------------------------------------------------------------------------
+
+
+def test_a_foreign_dataset_is_told_so(foreign):
+    assert repr(foreign.mi).startswith("not a dataset of mids")
+    assert "mids.from_trajectories" in repr(foreign.mi)
+    assert "from_trajectories" in foreign.mi._repr_html_()
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"describe", "to_netcdf"}))
+def test_methods_say_what_a_foreign_dataset_lacks(foreign, name):
+    with pytest.raises(DatasetError):
+        getattr(foreign.mi, name)()
+
+
+@pytest.mark.parametrize("name", ["target", "flow"])
+def test_properties_say_what_a_foreign_dataset_lacks(foreign, name):
+    with pytest.raises(DatasetError, match="no attribute mids_spec"):
+        getattr(foreign.mi, name)
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_plots_say_what_a_foreign_dataset_lacks(foreign, name):
+    with pytest.raises(DatasetError):
+        getattr(foreign.mi.plot, name)()
+
+
+def test_importing_the_package_registers_the_accessor():
+    code = "import mids, xarray; assert hasattr(xarray.Dataset, 'mi')"
+    subprocess.run([sys.executable, "-c", code], check=True)

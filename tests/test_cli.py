@@ -1,0 +1,190 @@
+"""The command line, called as a user would."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import xarray as xr
+from click.testing import CliRunner
+
+import mids
+from mids.cli import main
+
+TARGET = "h1(z1) + h1(z1)*h3(z2)"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run a command in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+    return call
+
+
+@pytest.fixture
+def file(run):
+    arguments = ("--dim", "1e2,1e4", "--runs", 5, "--seed", 2, "-o", "ladder.nc")
+    done = run("simulate", "--target", TARGET, *arguments)
+    assert done.exit_code == 0, done.output
+    return "ladder.nc"
+
+
+def rows(output):
+    """Return the lines of a table that begin with a dimension."""
+    return [line.split() for line in output.splitlines() if re.match(r"\s*\d+ ", line)]
+
+
+def test_the_main_job(run, tmp_path):
+    arguments = ("--dim", "1e2,1e4", "--runs", 5, "-o", "ladder.nc", "--plot", "ladder.png")
+    done = run("simulate", "--target", TARGET, *arguments)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-1] == "wrote ladder.nc and ladder.png"
+    assert "6 of" not in done.stdout  # progress goes to stderr
+    assert "blocks simulated" in done.stderr
+    assert [row[0] for row in rows(done.stdout)] == ["100", "100", "10000", "10000"]
+    assert (tmp_path / "ladder.png").read_bytes().startswith(b"\x89PNG")
+    with mids.open_dataset(tmp_path / "ladder.nc") as ds:
+        mids.validate(ds)
+        assert dict(ds.sizes)["run"] == 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ladder.nc", "ladder.png"]
+
+
+def test_without_output_only_the_table_is_printed(run, tmp_path):
+    done = run("simulate", "--target", "h2(z1)", "--dim", "100", "--runs", 3)
+    assert done.exit_code == 0, done.output
+    assert [row[0] for row in rows(done.stdout)] == ["100"]
+    assert "wrote" not in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_table_can_be_printed_again(run, file):
+    first = run("simulate", "--target", TARGET, "--dim", "1e2,1e4", "--runs", 5, "--seed", 2)
+    again = run("saddles", file)
+    assert again.exit_code == 0
+    assert rows(again.stdout) == rows(first.stdout)
+
+
+def test_options_reach_the_simulation(run, tmp_path):
+    arguments = ["--student-rank", 3, "--rtol", "1e-5", "--flow", "two-timescale", "--ridge", 0.1]
+    done = run("simulate", "--target", TARGET, "--dim", 500, "--runs", 2, *arguments, "-o", "o.nc")
+    assert done.exit_code == 0, done.output
+    with mids.open_dataset(tmp_path / "o.nc") as ds:
+        spec = mids.schema.spec(ds)
+    assert (spec["student_rank"], spec["rtol"], spec["flow"]["ridge"]) == (3, 1e-5, 0.1)
+
+
+def test_a_spec_holds_a_sweep_and_options_go_before_it(run, tmp_path):
+    (tmp_path / "sweep.toml").write_text(
+        'target = "staircase(2)"\ndim = [1e2, 1e3]\nruns = 4\nseed = 9\n'
+        '[flow]\nname = "two-timescale"\nridge = 0.2\n'
+    )
+    done = run("simulate", "--spec", "sweep.toml", "--runs", 2, "--ridge", 0.3, "-o", "o.nc")
+    assert done.exit_code == 0, done.output
+    with mids.open_dataset(tmp_path / "o.nc") as ds:
+        spec = mids.schema.spec(ds)
+    assert (spec["dim"], spec["runs"], spec["seed"]) == ([100, 1000], 2, 9)
+    assert spec["flow"]["ridge"] == 0.3
+
+
+def test_info(run, file):
+    done = run("info", file)
+    assert done.exit_code == 0
+    for part in ("rank 2", "10 converged", "two-timescale", "10.1002/cpa.70006"):
+        assert part in done.stdout
+
+
+def test_replay_of_a_file(run, file, tmp_path):
+    done = run("replay", file)
+    assert (done.exit_code, done.stdout) == (
+        0,
+        "ladder.nc: 10 runs simulated again, identical bit by bit\n",
+    )
+    assert "2 runs simulated again" in run("replay", file, "--runs", 1).stdout
+    with mids.open_dataset(tmp_path / file) as opened:
+        ds = opened.load()
+    ds["loss"] = ds.loss + xr.where(ds.run == 3, 1e-12, 0.0)
+    mids.to_netcdf(ds, tmp_path / file)
+    done = run("replay", file)
+    assert done.exit_code == 1
+    assert "loss differs in 2 of 10 runs, first at dim 100, run 3" in done.stdout
+    assert run("replay", file, "--runs", 3).exit_code == 0
+
+
+def test_targets(run):
+    listed = run("targets").stdout
+    for name in mids.targets.names():
+        assert name in listed
+    one = run("targets", "leaps(1,3)").stdout
+    assert "rank 2, degree 4, leaps 1 -> 3: log d, d^2" in one
+
+
+@pytest.mark.parametrize("command", [None, *main.commands])
+def test_help_has_an_example(run, command):
+    done = run(*([command] if command else []), "--help")
+    assert done.exit_code == 0
+    if command:
+        assert f"Example: mids {command}" in done.stdout
+
+
+def test_version(run):
+    assert mids.__version__ in run("--version").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target", "h1(y)", "--dim", "100"], r"cannot read the target.* character 4 of 'h1\(y\)'"),
+        (["--dim", "100"], "needs target"),
+        (["--target", "h1(z1)"], "needs dim"),
+        (["--target", "h1(z1)", "--dim", "0"], "dim must be a whole number"),
+        (["--target", "h1(z1)", "--dim", "1e2;1e3"], "commas"),
+        (["--target", "h1(z1)", "--dim", "100", "--runs", "0"], "runs must be"),
+        (["--target", "h1(z1)", "--dim", "100", "--flow", "slow"], "allowed: .*two-timescale"),
+        (["--target", "h1(z1)", "--dim", "100", "--ridge", "-1"], "ridge"),
+        (["--target", "h1(z1)", "--dim", "100", "-o", "no/where.nc"], "folder .* does not exist"),
+        (["--target", "h1(z1)", "--dim", "100", "--plot", "no/where.png"], "does not exist"),
+        (["--target", "h1(z1)", "--dim", "100", "--plot", "loss.docx"], "png"),
+        (["--spec", "none.toml"], "cannot read none.toml"),
+        (["--spec", "bad.toml"], "bad.toml is no TOML file"),
+        (["--spec", "typo.toml"], "unknown argument of a sweep 'rums'.*did you mean 'runs'"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_two(run, tmp_path, arguments, message):
+    (tmp_path / "bad.toml").write_text("target = ")
+    (tmp_path / "typo.toml").write_text('target = "h1(z1)"\ndim = 100\nrums = 3\n')
+    done = run("simulate", *arguments)
+    assert done.exit_code == 2
+    assert re.fullmatch(rf"Error: .*{message}.*\n", done.output)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("command", ["saddles", "info", "replay"])
+@pytest.mark.parametrize("content", [None, b"text"])
+def test_unusable_files_are_one_line_and_exit_code_two(run, tmp_path, command, content):
+    if content is not None:
+        (tmp_path / "thing.nc").write_bytes(content)
+    done = run(command, "thing.nc")
+    assert done.exit_code == 2
+    assert re.fullmatch(r"Error: thing\.nc .*\n", done.output)
+
+
+def test_an_interruption_leaves_nothing(run, tmp_path, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mids.io._store", interrupted)
+    done = run("simulate", "--target", "h1(z1)", "--dim", "100", "-o", "o.nc")
+    assert done.exit_code == 130
+    assert "interrupted; nothing was written" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tables_have_no_infinite_or_missing_numbers_spelled_out(run):
+    done = run("simulate", "--target", "h1(z1)", "--dim", "100", "--runs", 2)
+    numbers = [float(cell) for row in rows(done.stdout) for cell in row if cell[0].isdigit()]
+    assert np.isfinite(numbers).all()
