@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+from . import accessor as accessor  # registers ``ds.mi``
+from .simulate import replay, simulate
 
 if TYPE_CHECKING:
     from . import errors, flows, plot, targets

@@ -127,7 +127,8 @@ def check(
     if initial is not None:
         matrices = _initial(initial, dims, indices, target.rank, student_rank)
     if time is None:
-        grid = default_time(target, int(dims.max()), student_rank, matrices)
+        climbed = chosen.effective_target(target)
+        grid = default_time(climbed, int(dims.max()), student_rank, matrices)
     else:
         grid = _validate.time_grid(time)
     return Sweep(
@@ -144,9 +145,13 @@ def check(
 
 
 def _runs(runs: int | Sequence[int]) -> IntArray:
-    if isinstance(runs, str) or np.ndim(runs) == 0:
+    try:
+        given = np.asarray(runs)
+    except ValueError:  # lists of different lengths
+        given = np.empty(0)
+    if given.ndim == 0:
         return np.arange(_validate.integer(runs, "runs", at_least=1))
-    indices = [_validate.integer(run, "an index in runs", at_least=0) for run in list(runs)]
+    indices = [_validate.integer(run, "an index in runs", at_least=0) for run in given.tolist()]
     if not indices or len(set(indices)) < len(indices):
         raise InputError(
             f"runs must be a number of runs or distinct indices, got {_validate.shown(runs)}; "
@@ -159,7 +164,7 @@ def _columns(initial: ArrayLike | xr.DataArray, rank: int) -> int:
     """Return the student's rank that given initial conditions imply."""
     if isinstance(initial, xr.DataArray):
         initial = initial.isel({dim: 0 for dim in ("dim", "run") if dim in initial.dims}).values
-    return _validate.matrices(initial, "initial", rank, None).shape[-1]
+    return int(_validate.matrices(initial, "initial", rank, None).shape[-1])
 
 
 def _initial(
@@ -247,7 +252,7 @@ def default_time(
     Parameters
     ----------
     target : Target
-        The target.
+        The target whose correlation the flow climbs (`Flow.effective_target`).
     dim : int
         Largest ambient dimension d.
     student_rank : int
@@ -266,7 +271,7 @@ def default_time(
     >>> from mids.targets import hermite
     >>> grid = default_time(hermite(1), 10**6, 1)
     >>> len(grid), grid[:2], bool(grid[-1] > np.log(10**6))
-    (63, array([0.  , 0.01]), True)
+    (60, array([0.  , 0.01]), True)
     """
     from scipy.stats import chi2
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable
+import textwrap
+from collections.abc import Hashable, Iterable, Iterator
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -17,15 +18,15 @@ from .ladder import leaps
 from .simulate import flow_of, replay, target_of
 from .targets import Target
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    AxesLike: TypeAlias = Axes | Iterable[Axes] | None
+
 __all__ = ["MultiIndexAccessor", "PlotAccessor", "describe"]
 
-_NEXT = {
-    "saddles": "the plateaus that are left again, with the times of escape",
-    "compare": "measured escape times beside the theory's",
-    "scaling": "growth of the escape times with d",
-    "plot.loss": "the staircase of the loss",
-    "to_netcdf": "write a file that mids.open_dataset reads",
-}
+NEXT = ("saddles", "compare", "scaling", "plot.loss", "to_netcdf")
+"""What to call first."""
 
 
 def describe(ds: xr.Dataset) -> str:
@@ -47,9 +48,9 @@ def describe(ds: xr.Dataset) -> str:
     >>> print(describe(simulate("h1(z1) + h1(z1)*h3(z2)", dim=[100, 1e6], runs=8)))
     multi-index dataset (schema 1)
       target     1.0*h1(z1) + 1.0*h1(z1)h3(z2): rank 2, leaps 1 -> 3: log d, d^2
-      flow       two-timescale, student rank 2, rtol 1e-08
-      sweep      dim 100, 1000000; 8 runs; seed 0; 425 times up to 1.2e+24
-      variables  loss, overlap, energy, gram0, crossing_time, status, n_steps, n_rhs: lazy, 0.4 MB
+      flow       two-timescale, student rank 2, rtol 1e-08, seed 0
+      sweep      dim 100, 1000000; 8 runs; 435 times up to 1.2e+24
+      variables  9, lazy, 0.3 MB: loss, overlap, energy, gram0, crossing_time, ...
       next       .saddles() .compare() .scaling() .plot.loss() .to_netcdf()
     """
     title, rows = _description(ds)
@@ -63,46 +64,44 @@ def _description(ds: xr.Dataset) -> tuple[str, list[tuple[str, str]]]:
             ("missing", "the attribute mids_schema"),
             ("next", "mids.from_trajectories(...) makes one from any trajectories"),
         ]
-    rows = []
-    try:
-        spec = schema.spec(ds)
-        target = target_of(ds)
-        rows.append(
-            ("target", f"{target.name or target}: rank {target.rank}, leaps {leaps(target)}")
-        )
-        flow = dict(spec["flow"])
-        given = ", ".join(f"{name} {value}" for name, value in flow.items() if name != "name")
-        rows.append(
-            (
-                "flow",
-                f"{flow['name']}{given and f' ({given})'}, student rank {spec['student_rank']}, "
-                f"rtol {spec['rtol']:g}",
-            )
-        )
-        seed = f"seed {spec['seed']}; "
-    except (DatasetError, KeyError):
-        seed = ""
-    sizes = ds.sizes
-    dims = ", ".join(f"{dim}" for dim in np.atleast_1d(ds["dim"].values)) if "dim" in ds else "?"
-    until = f" up to {float(ds['time'][-1]):.2g}" if sizes.get("time") else ""
-    rows.append(
-        (
-            "sweep",
-            f"dim {dims}; {sizes.get('run', 1)} runs; {seed}{sizes.get('time', 0)} times{until}",
-        )
-    )
+    rows = [*_origin(ds), ("sweep", _sweep(ds))]
+    names = [str(name) for name in ds.data_vars]
     where = "in memory" if all(map(_in_memory, ds.data_vars.values())) else "lazy"
-    rows.append(
-        ("variables", f"{', '.join(map(str, ds.data_vars))}: {where}, {ds.nbytes / 1e6:.1f} MB")
-    )
+    listed = ", ".join([*names[:5], "..."] if len(names) > 5 else names)
+    rows.append(("variables", f"{len(names)}, {where}, {ds.nbytes / 1e6:.1f} MB: {listed}"))
     if "status" in ds and _in_memory(ds["status"]):
         counts = np.bincount(ds["status"].values.ravel(), minlength=len(schema.STATUS))
-        ended = ", ".join(
-            f"{n} {meaning}" for n, meaning in zip(counts, schema.STATUS, strict=False) if n
-        )
-        rows.append(("runs", ended))
-    rows.append(("next", " ".join(f".{name}()" for name in _NEXT)))
+        ended = zip(counts, schema.STATUS, strict=True)
+        rows.append(("runs", ", ".join(f"{count} {meaning}" for count, meaning in ended if count)))
+    rows.append(("next", " ".join(f".{name}()" for name in NEXT)))
     return f"multi-index dataset (schema {version})", rows
+
+
+def _origin(ds: xr.Dataset) -> Iterator[tuple[str, str]]:
+    """Describe target and flow, as far as the dataset says what they are."""
+    try:
+        spec = schema.spec(ds)
+    except DatasetError:
+        return
+    if spec.get("target"):
+        target = target_of(ds)
+        name = target.name or textwrap.shorten(str(target), 80, placeholder=" ...")
+        yield "target", f"{name}: rank {target.rank}, leaps {leaps(target)}"
+    if spec.get("flow"):
+        flow = {name: value for name, value in spec["flow"].items() if value and name != "name"}
+        parameters = "".join(f", {name} {value}" for name, value in flow.items())
+        rest = f"student rank {spec['student_rank']}, rtol {spec['rtol']:g}, seed {spec['seed']}"
+        yield "flow", f"{spec['flow']['name']}{parameters}, {rest}"
+
+
+def _sweep(ds: xr.Dataset) -> str:
+    parts = []
+    if "dim" in ds.coords:
+        parts.append(f"dim {', '.join(map(str, np.atleast_1d(ds['dim'].values)))}")
+    parts.append(f"{ds.sizes.get('run', 1)} runs")
+    if "time" in ds.indexes:
+        parts.append(f"{ds.sizes['time']} times up to {float(ds.indexes['time'].max()):.2g}")
+    return "; ".join(parts)
 
 
 def _in_memory(array: xr.DataArray) -> bool:
@@ -116,9 +115,25 @@ class PlotAccessor:
     def __init__(self, ds: xr.Dataset) -> None:
         self._ds = ds
 
-    def loss(self, **options: Any) -> Any:
-        """Plot the staircase of the loss beside the theory: `mids.plot.loss`."""
-        return plot.loss(self._ds, analysis.compare(self._ds), **options)
+    def loss(self, *, theory: bool = True, axes: AxesLike = None) -> np.ndarray:
+        """Draw the staircase of the loss, with the theory's saddles: `mids.plot.loss`."""
+        return plot.loss(self._ds, analysis.compare(self._ds) if theory else None, axes=axes)
+
+    def overlap(self, *, axes: AxesLike = None) -> np.ndarray:
+        """Draw the overlaps against time: `mids.plot.overlap`."""
+        return plot.overlap(self._ds, axes=axes)
+
+    def modes(self, *, axes: AxesLike = None) -> np.ndarray:
+        """Draw what each Hermite degree contributes: `mids.plot.modes`."""
+        return plot.modes(self._ds, axes=axes)
+
+    def phase(self, *, axes: AxesLike = None) -> np.ndarray:
+        """Draw two overlaps against each other: `mids.plot.phase`."""
+        return plot.phase(self._ds, axes=axes)
+
+    def timescales(self, *, ax: Axes | None = None) -> Axes:
+        """Draw the escape times against d: `mids.plot.timescales`."""
+        return plot.timescales(analysis.compare(self._ds), ax=ax)
 
 
 @xr.register_dataset_accessor("mi")

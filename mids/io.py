@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -270,7 +270,7 @@ class _Slot:
 
 
 @contextmanager
-def _netcdf(path: Path, mode: str) -> Iterator[NetCDF4DataStore]:
+def _netcdf(path: Path, mode: Literal["w", "r+"]) -> Iterator[NetCDF4DataStore]:
     """Open a file that is being written, alone in this process, for a moment."""
     import netCDF4
 
@@ -294,7 +294,7 @@ def _store(arrays: dict[str, da.Array], path: Path) -> None:
         options["lock"] = get_write_lock(os.fspath(path))
     elif scheduler == "multiprocessing":  # has no lock between its processes
         options["scheduler"] = "threads"
-    slots = [_Slot(path.absolute(), name) for name in arrays]
+    slots: list[Any] = [_Slot(path.absolute(), name) for name in arrays]
     dask.array.store(list(arrays.values()), slots, **{"lock": False, **options})
 
 

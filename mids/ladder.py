@@ -407,9 +407,7 @@ def _ascent(tensors: tuple[Array, ...], subspace: Array) -> tuple[float, Array]:
 
 def _row_space(component: Array, scale: float) -> tuple[Array, Array]:
     """Orthonormal basis, shape (rank - k, n), of what the component depends on, and how much."""
-    _, sizes, rows = np.linalg.svd(
-        component.reshape(-1, component.shape[-1]), full_matrices=False
-    )
+    _, sizes, rows = np.linalg.svd(component.reshape(-1, component.shape[-1]), full_matrices=False)
     kept = sizes > TOLERANCE * scale
     return rows[kept].T, sizes[kept]
 

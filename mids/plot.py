@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["check_format", "loss", "modes", "overlap", "phase", "timescales"]
+
+Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
 
 MAX_RUNS = 100
 """Runs drawn one by one; of more, an even selection is drawn."""
@@ -170,7 +172,7 @@ def modes(ds: xr.Dataset, *, axes: Axes | Iterable[Axes] | None = None) -> np.nd
     >>> import mids
     >>> axes = modes(mids.simulate("h1(z1) + h1(z1)*h1(z2)", dim=100, runs=4))
     >>> [text.get_text() for text in axes[0].get_legend().get_texts()]
-    ['degree 1', 'degree 2']
+    ['degree 2', 'degree 1']
     """
     data = _trajectories(ds, "energy").groupby("degree").sum("mode")
     data = data.sel(degree=data.degree > 0)
@@ -354,7 +356,7 @@ def _need(ds: xr.Dataset, *names: str) -> None:
         )
 
 
-def _expanded(ds: Any) -> Any:
+def _expanded(ds: Labelled) -> Labelled:
     """Put back the dims that a selection of one dim or run took away."""
     return ds.expand_dims([name for name in ("dim", "run") if name not in ds.dims])
 

@@ -350,9 +350,9 @@ def _variable_problems(name: str, expected: Variable, found: xr.Variable) -> Ite
     if missing:
         yield f"{name} lacks the attributes {', '.join(missing)}"
     for key in ("units", *expected.attrs):
-        have, wanted = found.attrs.get(key), expected.attributes.get(key)
-        if key in found.attrs and not np.array_equal(have, wanted):
-            yield f"{name} has {key} {have!r}, but must have {wanted!r}"
+        have, right = found.attrs.get(key), expected.attributes.get(key)
+        if have is not None and not np.array_equal(have, np.asarray(right)):
+            yield f"{name} has {key} {have!r}, but must have {right!r}"
 
 
 def _value_problems(ds: xr.Dataset) -> Iterator[str]:

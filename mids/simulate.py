@@ -34,12 +34,13 @@ __all__ = ["default_time", "differences", "flow_of", "from_spec", "replay", "sim
 
 BLOCK_BYTES = 64e6
 """Largest output of one block of runs."""
-BLOCK_SECONDS = 2.0
-"""Longest work of one block of runs, by the flow's own estimate."""
+RUN_SECONDS = 5e-4
+"""Rough work of one run of rank 1; it grows like the square of the rank."""
+BLOCK_SECONDS = 4.0
+"""Longest work of one block of runs."""
 BLOCKS = 32
 """Blocks that a sweep is cut into where that leaves each of them `SMALL_SECONDS` of work."""
 SMALL_SECONDS = 0.1
-SECONDS_PER_RUN = 1e-3
 
 
 def simulate(
@@ -240,7 +241,8 @@ def differences(ds: xr.Dataset, other: xr.Dataset) -> list[str]:
         bits = xr.apply_ufunc(_bits_differ, one, two, dask="parallelized", output_dtypes=[bool])
         unequal[name] = bits.any([d for d in bits.dims if d not in ("dim", "run")])
     compared = xr.Dataset(unequal, {n: ds[n] for n in ("dim", "run") if n in ds.coords}).compute()
-    for name, runs in compared.data_vars.items():
+    for name in unequal:
+        runs = compared[name]
         differing = np.argwhere(runs.values)
         if len(differing):
             first = runs[tuple(differing[0])]
@@ -319,7 +321,7 @@ def _block_size(sweep: Sweep, chunks: object) -> int:
             f'chunks must be "auto" or the number of runs in a task, got {chunks!r}; '
             'pass for example chunks="auto"'
         )
-    run_seconds = SECONDS_PER_RUN
+    run_seconds = RUN_SECONDS * sweep.target.rank**2
     run_bytes = sum(
         math.prod(sweep.shape(name)) * np.dtype(schema.VARIABLES[name].dtype).itemsize
         for name in sweep.variables
@@ -331,18 +333,18 @@ def _block_size(sweep: Sweep, chunks: object) -> int:
 
 
 def _dataset(sweep: Sweep, block_size: int) -> xr.Dataset:
-    import dask
     import dask.array as da
+    from dask.base import annotate, tokenize
 
     spec = sweep.spec
-    token = dask.base.tokenize(json.dumps(spec), sweep.initial, sweep.time, block_size)
+    token = tokenize(json.dumps(spec), sweep.initial, sweep.time, block_size)
     dims = da.from_array(sweep.dims, chunks=1, name=f"dim-{token}")
     runs = da.from_array(sweep.runs, chunks=block_size, name=f"run-{token}")
     initial = _initial(sweep, block_size, token)
     # Two things keep the simulations out of reach of dask's fusion, which would repeat them for
     # variables that are computed apart and change the tasks of a key (dask#9888): the annotation,
     # and the second argument of `_pick`.
-    with dask.annotate(mids="simulation"):
+    with annotate(mids="simulation"):
         cells = da.blockwise(
             _simulate_block,
             "dr",
@@ -397,7 +399,8 @@ def _initial(sweep: Sweep, block_size: int, token: str) -> da.Array | None:
     if sweep.initial is None:
         return None
     chunks = (1, min(block_size, sweep.initial.shape[1]), -1, -1)
-    return da.from_array(sweep.initial, chunks=chunks, name=f"initial-{token}")
+    array: da.Array = da.from_array(sweep.initial, chunks=chunks, name=f"initial-{token}")
+    return array
 
 
 def _simulate_block(
@@ -433,7 +436,8 @@ def _simulate_block(
 
 def _bits_differ(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     unsigned = f"u{one.dtype.itemsize}"
-    return one.view(unsigned) != two.view(unsigned)
+    unequal: np.ndarray = one.view(unsigned) != two.view(unsigned)
+    return unequal
 
 
 def _pick(

@@ -130,7 +130,7 @@ def test_the_repr_says_what_it_is_without_computing(lazy):
     assert text == lazy.mi.describe()
     for part in ("rank 2", "1 -> 3", "two-timescale", "dim 100, 10000", "4 runs", "seed 3"):
         assert part in text
-    assert ": lazy" in text
+    assert ", lazy, " in text
     assert "converged" not in text
     assert ".saddles()" in text
 
@@ -139,13 +139,13 @@ def test_the_repr_counts_what_is_in_memory(ds):
     changed = ds.copy()
     changed["status"] = ds.status.copy(data=np.array([[0, 0, 0, 1], [0, 3, 0, 0]], dtype=np.int8))
     assert "6 converged, 1 censored, 1 failed" in repr(changed.mi)
-    assert ": in memory" in repr(changed.mi)
+    assert ", in memory, " in repr(changed.mi)
 
 
 def test_the_repr_does_not_read_files(ds, tmp_path):
     mids.to_netcdf(ds, tmp_path / "runs.nc")
     with mids.open_dataset(tmp_path / "runs.nc") as opened:
-        assert ": lazy" in repr(opened.mi)
+        assert ", lazy, " in repr(opened.mi)
         assert "converged" not in repr(opened.mi)
         opened.load()
         assert "converged" in repr(opened.mi)

@@ -138,7 +138,10 @@ def test_version(run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--target", "h1(y)", "--dim", "100"], r"cannot read the target.* character 4 of 'h1\(y\)'"),
+        (
+            ["--target", "h1(y)", "--dim", "100"],
+            r"cannot read the target.* character 4 of 'h1\(y\)'",
+        ),
         (["--dim", "100"], "needs target"),
         (["--target", "h1(z1)"], "needs dim"),
         (["--target", "h1(z1)", "--dim", "0"], "dim must be a whole number"),

@@ -102,7 +102,7 @@ def test_lazy_and_opened_datasets_are_written_whole(tmp_path, chunks):
 def test_writing_simulates_each_run_once(tmp_path):
     SIMULATED.clear()
     mids.to_netcdf(toy(), tmp_path / "runs.nc")
-    assert SIMULATED == {(dim, run): 1 for dim in (100, 1000) for run in range(6)}
+    assert dict(SIMULATED) == {(dim, run): 1 for dim in (100, 1000) for run in range(6)}
 
 
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads", "processes"])
@@ -190,7 +190,9 @@ def test_a_full_disk_is_an_error_that_says_so(tmp_path, monkeypatch):
 def test_unstorable_attributes_are_named_together(ds, tmp_path):
     ds.attrs |= {"nothing": None, "truth": True}
     ds.loss.attrs["table"] = {"a": 1}
-    with pytest.raises(DatasetError, match=r"'nothing' of type NoneType.*'truth'.*loss has.*'table'"):
+    with pytest.raises(
+        DatasetError, match=r"'nothing' of type NoneType.*'truth'.*loss has.*'table'"
+    ):
         mids.to_netcdf(ds, tmp_path / "runs.nc")
     assert listed(tmp_path) == []
 
@@ -247,7 +249,7 @@ def test_flipped_bytes_are_noticed_when_read(file, ds):
     whole = bytearray(file.read_bytes())
     with mids.open_dataset(file) as opened:
         clean = opened.loss.values
-    middle = whole.find(bytes(b"\x78\x01"))  # the first compressed chunk
+    middle = whole.find(b"\x78\x01")  # the first compressed chunk
     assert middle > 0
     whole[middle + 20] ^= 0xFF
     file.write_bytes(whole)

@@ -62,7 +62,11 @@ def test_one_labelled_panel_for_each_dimension(ds, name):
     assert panels.shape == (3,)
     assert panels[0].get_ylabel() == label
     assert panels[-1].get_xlabel()
-    assert [ax.get_title(loc="right") for ax in panels] == ["d = $10^{2}$", "d = $10^{4}$", "d = 54321"]
+    assert [ax.get_title(loc="right") for ax in panels] == [
+        "d = $10^{2}$",
+        "d = $10^{4}$",
+        "d = 54321",
+    ]
     panels[0].figure.canvas.draw()
 
 
@@ -122,7 +126,9 @@ def test_censored_saddles_are_not_drawn_as_numbers(ds, comparison):
     never = comparison.copy()
     never["escape_time_theory"] = comparison.escape_time_theory.where(comparison.saddle == 0)
     (ax, *_) = mids.plot.loss(ds, never)
-    vertical = [xy for xy in (line.get_xydata() for line in ax.get_lines()) if xy[0, 0] == xy[-1, 0]]
+    vertical = [
+        xy for xy in (line.get_xydata() for line in ax.get_lines()) if xy[0, 0] == xy[-1, 0]
+    ]
     assert len(vertical) == 1
 
 

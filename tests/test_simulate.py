@@ -77,7 +77,7 @@ SELECTIONS = {
 def test_each_run_is_simulated_once(selection):
     ds = toy()
     dask.compute(*SELECTIONS[selection](ds))
-    assert SIMULATED == {(dim, run): 1 for dim in (100, 1000) for run in range(6)}
+    assert dict(SIMULATED) == {(dim, run): 1 for dim in (100, 1000) for run in range(6)}
 
 
 def test_only_the_blocks_that_are_asked_for_are_simulated():
@@ -171,7 +171,14 @@ def test_numbers_do_not_depend_on_chunks(chunks):
     assert identical(toy(chunks=chunks), toy())
 
 
-@settings(deadline=None, max_examples=6)
+def test_threads_give_the_numbers_of_one_thread():
+    ds = mids.simulate(TARGET, dim=1e4, runs=120, chunks=5, rtol=1e-5)
+    one = ds.compute(scheduler="synchronous")
+    for _ in range(3):
+        assert identical(one, ds.compute(scheduler="threads", num_workers=4))
+
+
+@settings(max_examples=6)
 @given(
     runs=st.lists(st.integers(0, 50), min_size=1, max_size=8, unique=True),
     dims=st.permutations([100, 1000, 10**12]),
@@ -309,7 +316,9 @@ REPLAYED = {
 def test_replay_gives_the_same_bits(monkeypatch, toy_known, case, inline):
     monkeypatch.setattr("mids._sweep.INLINE", inline)
     ds = toy(**REPLAYED[case])
-    assert ("initial" in ds) == (inline == 5 and "initial" in REPLAYED[case] and case != "one start")
+    assert ("initial" in ds) == (
+        inline == 5 and "initial" in REPLAYED[case] and case != "one start"
+    )
     assert ("variable" in schema.spec(ds)["time"]) == (inline == 5)
     again = mids.replay(ds)
     assert identical(ds, again)
@@ -411,6 +420,8 @@ def test_sweeps_may_be_mappings():
         ({"runs": 2.5}, "2.5"),
         ({"runs": []}, "distinct indices"),
         ({"runs": [1, 1]}, "distinct indices"),
+        ({"runs": [[1], [2, 3]]}, "distinct indices"),
+        ({"runs": [[1, 2]]}, r"must be an integer of at least 0"),
         ({"runs": [-1]}, "at least 0, got -1"),
         ({"seed": -1}, "seed"),
         ({"seed": "a"}, "seed"),

@@ -51,6 +51,7 @@ class Stepper:
         self.factor, self._lengths, _ = graded(factor)
         self.H, self._rate = flow(self.factor)
         self._step = 0.1 / np.abs(self.H).max(axis=(1, 2))
+        self._time = np.zeros(len(factor))
 
     def log_odds(self) -> tuple[Array, Array]:
         """Log-odds of the overlaps, longest first, and their rates, each of shape (n, c)."""
@@ -60,7 +61,7 @@ class Stepper:
 
     def keep(self, going: NDArray[np.bool_]) -> None:
         """Go on with some of the runs only."""
-        for name in ("factor", "_lengths", "H", "_rate", "_step"):
+        for name in ("factor", "_lengths", "H", "_rate", "_step", "_time"):
             setattr(self, name, getattr(self, name)[going])
 
     def advance(self, longest: float | Array = np.inf) -> tuple[Array, Array]:
@@ -87,15 +88,19 @@ class Stepper:
         mixed = np.abs(directions.swapaxes(1, 2) @ error @ turn)
         longer = np.maximum(lengths[:, :, None], lengths[:, None, :])
         shorter = np.minimum(lengths[:, :, None], lengths[:, None, :])
-        size = (mixed / (longer * (1 + np.minimum(shorter, LARGEST) ** 2))).max(axis=(1, 2)) / RTOL
+        size = (mixed / (longer * (1 + np.minimum(shorter, LARGEST) ** 2))).max(axis=(1, 2))
+        elapsed = step * _combine(self._weights, rates)
+        late = step * np.abs(_combine(self._error, [*rates, rate])) / (self._time + elapsed)
+        size = np.maximum(size, late) / RTOL
         good = size <= 1
         self._step = step * np.clip(0.9 * np.maximum(size, 1e-10) ** -0.2, 0.2, 4.0)
         capped = np.minimum(lengths, LARGEST)
         self.factor[good] = (directions * capped[:, None, :])[good]
         self._lengths[good] = capped[good]
         self.H[good], self._rate[good] = H[good], rate[good]
-        taken = np.where(good, step, 0.0)
-        return taken, taken * _combine(self._weights, rates)
+        elapsed = np.where(good, elapsed, 0.0)
+        self._time += elapsed
+        return np.where(good, step, 0.0), elapsed
 
 
 def graded(factor: Array) -> tuple[Array, Array, Array]:

@@ -28,10 +28,10 @@ __all__ = ["SMALL", "CriticalPoint"]
 
 Array = NDArray[np.float64]
 
-SMALL = 1e-4
+SMALL = 1e-3
 """Squared size to which what grows linearly is followed; what is this close to 1 is learned."""
 NEAR = 1e-3
-"""Angle within which a subspace counts as the critical one."""
+"""Tangent of the angle within which a subspace counts as the critical one."""
 MAX_STEPS = 2000
 
 
@@ -94,10 +94,14 @@ class CriticalPoint:
         )
 
     def contains(self, subspace: Array) -> bool:
-        """Tell whether a subspace is U up to a small angle."""
+        """Tell whether a subspace is U, but for a small tilt of the kind that grows."""
         if subspace.shape[1] != self.learned.shape[1]:
             return False
-        return bool(np.abs(self.normal.T @ subspace).max(initial=0.0) < NEAR)
+        tilt = np.linalg.lstsq((self.learned.T @ subspace).T, (self.normal.T @ subspace).T)[0].T
+        growing = self._tilting[1].T @ tilt.ravel()
+        rest = tilt.ravel() - self._tilting[1] @ growing
+        angle = np.abs(rest).max(initial=0.0)
+        return bool(angle < NEAR and np.sum(growing**2) < 4 * SMALL)
 
     def split(self, factor: Array) -> tuple[Array, Array]:
         """Read theta, shape (m, k), and L, shape (m, c - k), off a factor P of shape (rank, c).
@@ -110,7 +114,7 @@ class CriticalPoint:
         return np.linalg.solve(size[:k], rest[:, :k].T).T, rest[:, k:]
 
     def holds(self, tilt: Array, unlearned: Array) -> bool:
-        """Tell whether a run that is at U, but for theta and L, is governed by the leading parts."""
+        """Tell whether theta, shape (m, k), and L, (m, c - k), follow the leading parts by now."""
         if self.exponent is None or not unlearned.shape[1]:
             return True
         size = self._linear_amplitudes(tilt[None], unlearned[None])[1]

@@ -1,10 +1,11 @@
 r"""The limit flow: saddle times for any target, from leading parts and connecting orbits.
 
 Near a saddle a run is governed by the leading parts of the flow alone, which know no d
-(`critical_points`). When its overlaps stop being small it leaves, and in a time of order one, however
-long the plateaus are, it moves along the orbit that connects the saddle to the next one; what stays
-small is carried along. So the plateaus, which make up the time, are never integrated with the
-target's full gradient; only the orbits between them are.
+(`critical_points`). When its overlaps stop being small it leaves, and in a time of order one,
+however long the plateaus are, it moves along the orbit that connects the saddle to the next one;
+what stays small is carried along. So the plateaus, which make up the time, are never integrated
+with the target's full gradient; only the orbits between them are. Where saddles are not apart, as
+those of exponent 1 at small d, an orbit passes several of them.
 """
 
 from __future__ import annotations
@@ -106,7 +107,8 @@ class LimitFlow:
         for _ in range(MAX_STEPS):
             step, _ = stepper.advance()
             after = stepper.log_odds()
-            runs.record(index, step, before, after, stepper.factor)
+            runs.record(index, step, before, after)
+            runs.remember(index, after[0], stepper.factor, stepper.H)
             going = np.ones(len(index), dtype=bool)
             for i in np.flatnonzero(step):
                 point = self._arrival(stepper.factor[i], stepper.H[i], after[0][i])
@@ -127,10 +129,8 @@ class LimitFlow:
         k = int((log_odds > -np.log(SMALL)).sum())
         if k == 0 or (k < len(log_odds) and log_odds[k] > 0):
             return None
-        subspace = factor[:, :k] / np.linalg.norm(factor[:, :k], axis=0)
-        push = H @ subspace
-        push -= subspace @ (subspace.T @ push)
-        if np.abs(push).max() > 1e-3 * np.abs(H).max():
+        subspace, push = _push(factor[:, :k], H)
+        if push > 0.1:
             return None
         point = self._point(subspace)
         return point if point is not None and point.holds(*point.split(factor)) else None
@@ -140,13 +140,11 @@ class LimitFlow:
         for run, row in enumerate(chosen):
             points = {point.learned.shape[1]: point for point in runs.visited[run]}
             crossing = runs.crossing[run]
-            for k, subspace in runs.between[run].items():
+            for k, (subspace, _) in runs.between[run].items():
                 # Escapes that overlap still have a plateau between them, if only a short one, when
                 # the first is over before the second begins.
                 if k not in points and crossing[k - 1, 2] < crossing[k, 0]:
-                    point = self._point(subspace)
-                    if point is not None:
-                        points[k] = point
+                    points[k] = CriticalPoint.near(self._target, subspace)
             left = [(k, p) for k, p in sorted(points.items()) if p.exponent is not None]
             for i, (k, point) in enumerate(left):
                 result.rank[row, i] = k
@@ -183,7 +181,7 @@ class _Runs:
         self.stays = np.zeros(n, dtype=bool)
         self.crossing = np.full((n, c, 3), np.nan)
         self.visited: list[list[CriticalPoint]] = [[] for _ in range(n)]
-        self.between: list[dict[int, Array]] = [{} for _ in range(n)]
+        self.between: list[dict[int, tuple[Array, float]]] = [{} for _ in range(n)]
 
     def record(
         self,
@@ -191,9 +189,8 @@ class _Runs:
         step: Array,
         before: tuple[Array, Array],
         after: tuple[Array, Array],
-        factor: Array,
     ) -> None:
-        """Record first crossings of the levels during a step, and subspaces learned after it."""
+        """Record the first crossings of the levels during a step."""
         for level, height in enumerate(_LEVELS):
             crosses = (step[:, None] > 0) & (before[0] < height) & (after[0] >= height)
             rows, columns = np.nonzero(crosses & np.isnan(self.crossing[index, :, level]))
@@ -207,10 +204,23 @@ class _Runs:
                 self.clock[index[rows]] + fraction * step[rows]
             )
         self.clock[index] += step
-        gap = (after[0][:, :-1] > _LEVELS[2]) & (after[0][:, 1:] < _LEVELS[0])
+
+    def remember(self, index: NDArray[np.int64], log_odds: Array, factor: Array, H: Array) -> None:
+        """Keep, of the subspaces learned on an orbit, those that come closest to being critical."""
+        gap = (log_odds[:, :-1] > _LEVELS[2]) & (log_odds[:, 1:] < _LEVELS[0])
         for row, column in zip(*np.nonzero(gap), strict=True):
-            learned = factor[row, :, : column + 1]
-            self.between[index[row]][int(column) + 1] = learned / np.linalg.norm(learned, axis=0)
+            subspace, push = _push(factor[row, :, : column + 1], H[row])
+            known = self.between[index[row]].get(int(column) + 1)
+            if known is None or push < known[1]:
+                self.between[index[row]][int(column) + 1] = subspace, push
+
+
+def _push(columns: Array, H: Array) -> tuple[Array, float]:
+    """Orthonormal basis of orthogonal columns, and how fast H turns their span, relative to H."""
+    subspace = columns / np.linalg.norm(columns, axis=0)
+    push = H @ subspace
+    push -= subspace @ (subspace.T @ push)
+    return subspace, float(np.abs(push).max() / np.abs(H).max())
 
 
 def _hermite_root(u0: Array, u1: Array, d0: Array, d1: Array) -> Array:

@@ -152,7 +152,7 @@ NEARLY_SATURATED = 32.0  # 1 - overlap is 1e-14
 COARSE = 0.1
 SAFETY, SHRINK, GROW = 0.9, 0.15, 8.0
 LEARNED = 0.8
-MAX_STEPS = 2_000
+MAX_STEPS = 20_000
 
 
 # Rows of Step.state.
@@ -586,7 +586,7 @@ def _run(
 
     last, row = time[-1], 0
     now, remainder, since = 0.0, 0.0, 0.0
-    clock, h, previous = -1, -1.0, 1.0
+    clock, h, previous, attempts = -1, -1.0, 1.0, 0
     while row < time.shape[0]:
         saturated = 0
         while saturated < learnable and log_odds[saturated] >= NEARLY_SATURATED:
@@ -670,12 +670,12 @@ def _run(
 
         rejected = False
         while True:
-            if counts[0] >= MAX_STEPS:
+            if attempts >= MAX_STEPS:
                 return False
             elapsed = _rosenbrock(
                 table.derivative, base, size, saturated, learnable, clock, pace, h, step, work
             )
-            counts[0] += 1
+            attempts += 1
             counts[1] += STAGES - 1
             error = 1e10
             if elapsed > 0.0:
@@ -696,13 +696,13 @@ def _run(
             if error <= 1.0:
                 break
             rejected = True
-            counts[2] += 1
             h *= max(SHRINK, min(factor, 0.9))
         if rejected:
             factor = min(factor, 1.0)
         else:
             factor *= (max(error, 1e-8) / previous) ** -0.08  # proportional-integral control
         previous = max(error, 1e-4)
+        counts[0] += 1
         _keep_interpolant(step, size, elapsed)
 
         while row < time.shape[0]:
