@@ -1,21 +1,25 @@
-"""The accessor ``ds.mi``: the functions of the package as methods of a Dataset."""
+"""The accessor ``ds.mi``: the functions of the package as methods of a Dataset.
+
+They are taken from the package itself, which imports the modules behind them on first use.
+"""
 
 from __future__ import annotations
 
 import os
-import textwrap
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from html import escape
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import xarray as xr
 
-from . import analysis, io, plot, schema
+import mids
+
+from . import schema
 from .errors import DatasetError
 from .flows.base import Flow
 from .ladder import leaps
-from .simulate import flow_of, replay, target_of
+from .simulate import flow_of, target_of
 from .targets import Target
 
 if TYPE_CHECKING:
@@ -47,7 +51,8 @@ def describe(ds: xr.Dataset) -> str:
     >>> from mids import simulate
     >>> print(describe(simulate("h1(z1) + h1(z1)*h3(z2)", dim=[100, 1e6], runs=8)))
     multi-index dataset (schema 1)
-      target     1.0*h1(z1) + 1.0*h1(z1)h3(z2): rank 2, leaps 1 -> 3: log d, d^2
+      target     <Target of rank 2, degree 4, norm 1.41421: 1 h1(z1) + 1 h1(z1)h3(z2)>
+      leaps      1 -> 3: log d, d^2
       flow       two-timescale, student rank 2, rtol 1e-08, seed 0
       sweep      dim 100, 1000000; 8 runs; 435 times up to 1.2e+24
       variables  9, lazy, 0.3 MB: loss, overlap, energy, gram0, crossing_time, ...
@@ -85,8 +90,8 @@ def _origin(ds: xr.Dataset) -> Iterator[tuple[str, str]]:
         return
     if spec.get("target"):
         target = target_of(ds)
-        name = target.name or textwrap.shorten(str(target), 80, placeholder=" ...")
-        yield "target", f"{name}: rank {target.rank}, leaps {leaps(target)}"
+        yield "target", repr(target)
+        yield "leaps", repr(leaps(target))
     if spec.get("flow"):
         flow = {name: value for name, value in spec["flow"].items() if value and name != "name"}
         parameters = "".join(f", {name} {value}" for name, value in flow.items())
@@ -117,23 +122,23 @@ class PlotAccessor:
 
     def loss(self, *, theory: bool = True, axes: AxesLike = None) -> np.ndarray:
         """Draw the staircase of the loss, with the theory's saddles: `mids.plot.loss`."""
-        return plot.loss(self._ds, analysis.compare(self._ds) if theory else None, axes=axes)
+        return mids.plot.loss(self._ds, mids.compare(self._ds) if theory else None, axes=axes)
 
     def overlap(self, *, axes: AxesLike = None) -> np.ndarray:
         """Draw the overlaps against time: `mids.plot.overlap`."""
-        return plot.overlap(self._ds, axes=axes)
+        return mids.plot.overlap(self._ds, axes=axes)
 
     def modes(self, *, axes: AxesLike = None) -> np.ndarray:
         """Draw what each Hermite degree contributes: `mids.plot.modes`."""
-        return plot.modes(self._ds, axes=axes)
+        return mids.plot.modes(self._ds, axes=axes)
 
     def phase(self, *, axes: AxesLike = None) -> np.ndarray:
         """Draw two overlaps against each other: `mids.plot.phase`."""
-        return plot.phase(self._ds, axes=axes)
+        return mids.plot.phase(self._ds, axes=axes)
 
     def timescales(self, *, ax: Axes | None = None) -> Axes:
         """Draw the escape times against d: `mids.plot.timescales`."""
-        return plot.timescales(analysis.compare(self._ds), ax=ax)
+        return mids.plot.timescales(mids.compare(self._ds), ax=ax)
 
 
 @xr.register_dataset_accessor("mi")
@@ -160,39 +165,41 @@ class MultiIndexAccessor:
 
     def describe(self) -> str:
         """Return what the dataset holds: `mids.describe`."""
-        return describe(self._ds)
+        return mids.describe(self._ds)
 
     def validate(self) -> None:
         """Check the dataset against the schema: `mids.validate`."""
-        return schema.validate(self._ds)
+        return mids.validate(self._ds)
 
-    def plateaus(self, var: Hashable = "loss", **options: Any) -> xr.Dataset:
+    def plateaus(
+        self, var: str = "loss", *, tolerance: float = 0.02, max_plateaus: int = 8
+    ) -> xr.Dataset:
         """Find the plateaus of a variable: `mids.plateaus`."""
-        return analysis.plateaus(self._ds, var, **options)
+        return mids.plateaus(self._ds, var, tolerance=tolerance, max_plateaus=max_plateaus)
 
     def saddles(self) -> xr.Dataset:
         """Find the plateaus that are left again: `mids.saddles`."""
-        return analysis.saddles(self._ds)
+        return mids.saddles(self._ds)
 
     def theory(self) -> xr.Dataset:
         """Predict the saddles from the initial conditions: `mids.theory`."""
-        return analysis.theory(self._ds)
+        return mids.theory(self._ds)
 
     def compare(self) -> xr.Dataset:
         """Hold the measured saddles against the theory: `mids.compare`."""
-        return analysis.compare(self._ds)
+        return mids.compare(self._ds)
 
     def scaling(self) -> xr.Dataset:
         """Fit the growth of the escape times with d: `mids.scaling`."""
-        return analysis.scaling(self._ds)
+        return mids.scaling(self._ds)
 
     def replay(self) -> xr.Dataset:
         """Simulate the dataset again: `mids.replay`."""
-        return replay(self._ds)
+        return mids.replay(self._ds)
 
     def to_netcdf(self, path: str | os.PathLike[str]) -> None:
         """Write the dataset to a file: `mids.to_netcdf`."""
-        return io.to_netcdf(self._ds, path)
+        return mids.to_netcdf(self._ds, path)
 
     def __repr__(self) -> str:
         """Say what the dataset is and what can be called."""

@@ -16,7 +16,6 @@ from . import __version__
 from .errors import FileError, InputError, MidsError, TargetSyntaxError
 
 if TYPE_CHECKING:
-    import pandas as pd
     import xarray as xr
 
 __all__ = ["main"]
@@ -163,8 +162,7 @@ def targets(target: str | None) -> None:
     listed = [target] if target else [examples.get(n, f"{n}(3)") for n in families.names()]
     for text in listed:
         parsed = families.Target.parse(text)
-        click.echo(f"{text:<14}  {parsed}")
-        click.echo(f"{'':<14}  rank {parsed.rank}, degree {parsed.degree}, leaps {leaps(parsed)}")
+        click.echo(f"{text}\n  {parsed!r}\n  leaps {leaps(parsed)!r}")
 
 
 # -- input --------------------------------------------------------------------------------------
@@ -206,17 +204,30 @@ def _picture(path: Path) -> Callable[[xr.Dataset, xr.Dataset], None]:
 # -- output -------------------------------------------------------------------------------------
 
 
+COLUMNS = {
+    "dim": "d",
+    "saddle": "learned",
+    "escape_time": "escape (measured)",
+    "escape_time_theory": "escape (theory)",
+}
+
+
 def _report(ds: xr.Dataset, save: Callable[[xr.Dataset, xr.Dataset], None] | None) -> None:
+    """Print the saddles measured against theory, and draw them."""
     from .analysis.compare import compare, summary
 
     comparison = compare(ds).compute()
-    click.echo(_table(summary(comparison)))
+    frame = summary(comparison).rename(columns=COLUMNS)
+    click.echo(
+        frame.to_string(
+            index=False,
+            float_format=lambda x: f"{x:.4g}",
+            formatters={"ratio": lambda x: f"{x:.4f}"},
+            na_rep="-",
+        )
+    )
     if save is not None:
         save(ds, comparison)
-
-
-def _table(frame: pd.DataFrame) -> str:
-    return frame.to_string(index=False, float_format=lambda x: f"{x:.4g}", na_rep="-")
 
 
 @contextmanager

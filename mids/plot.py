@@ -89,7 +89,9 @@ def loss(
         ax.set_ylim(bottom=min(0.0, float(here.min())))
     # Before the first escape, which comes latest at the largest dimension, the lower left is empty.
     key = _key(theory=comparison is not None)
-    panels[-1].legend(handles=key, frameon=False, loc="lower left", fontsize="small")
+    panels[-1].legend(
+        handles=key, loc="lower left", fontsize="small", framealpha=1, edgecolor="none"
+    )
     _finish(panels, data)
     return panels
 
@@ -378,16 +380,17 @@ def _quantiles(times: FloatArray, levels: tuple[float, ...]) -> FloatArray:
 
 
 def _span(data: xr.DataArray) -> tuple[float, float]:
-    """Return the times between which nine tenths of the runs change."""
+    """Return the times between which nine tenths of the runs of every dimension change."""
     time = data.time.values
-    values = data.transpose("time", ...).values.reshape(len(time), -1)
-    values = values[:, np.isfinite(values).all(axis=0)]
-    progress = np.abs(values - values[0])
-    total = np.maximum(progress.max(axis=0), 1e-300)
-    begun = np.argmax(progress > 0.01 * total, axis=0)
-    settled = len(time) - np.argmax(np.abs(values - values[-1])[::-1] > 0.01 * total, axis=0)
-    first, last = np.quantile(begun, 0.1), np.quantile(settled, 0.9)
-    low, high = time[max(int(first), 1)] / 3, time[min(int(last), len(time) - 1)] * 3
+    values = data.transpose("time", "dim", "run", ...).values
+    values = values.reshape(*values.shape[:3], -1)
+    begun, left = (np.abs(values - values[row]) for row in (0, -1))
+    some = 0.01 * np.nanmax(begun, axis=0) + 1e-300
+    first = np.argmax(begun > some, axis=0)
+    last = len(time) - 1 - np.argmax(left[::-1] > some, axis=0)
+    last[~(left > some).any(axis=0)] = 1
+    low = time[max(int(np.quantile(first, 0.1, axis=(1, 2)).min()), 1)] / 3
+    high = time[max(int(np.quantile(last, 0.9, axis=(1, 2)).max()), 1)] * 3
     return float(low), float(max(high, 10 * low))
 
 

@@ -106,7 +106,8 @@ def test_imports_point_down(path):
         return
     for name in imported(path):
         if not name.startswith("mids."):
-            assert name != "mids", f"{path.name} imports the package it belongs to"
+            # The accessor's methods are the public functions, which the package imports late.
+            assert name != "mids" or module == "accessor"
             continue
         other = name.split(".")[1]
         if other in ("__version__", module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -290,6 +291,17 @@ def test_no_run_depends_on_its_block(order, size):
         part = run(target, initial[chosen], time)
         for name, values in part.items():
             np.testing.assert_array_equal(values, whole[name][chosen], err_msg=name)
+
+
+def test_threads_share_nothing():
+    """The kernel releases the GIL: blocks run at once must give what they give one by one."""
+    target, initial = named(LADDER), draw_runs(3, 3, 10**4, np.arange(64), 0)
+    alone = run(target, initial)["crossing_time"]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            parts = list(pool.map(lambda part: run(target, part), np.split(initial, 8)))
+            together = np.concatenate([part["crossing_time"] for part in parts])
+            np.testing.assert_array_equal(together, alone)
 
 
 def test_the_time_grid_does_not_change_the_steps():

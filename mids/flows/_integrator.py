@@ -355,13 +355,13 @@ def _turn(frame: np.ndarray, work: Scratch, out: np.ndarray) -> None:
 
 
 @compiled
-def _coefficients(table: Tables, frame: np.ndarray, base: np.ndarray) -> None:
+def _coefficients(table: Tables, frame: np.ndarray, work: Scratch, base: np.ndarray) -> None:
     """Target in a frame, entries that are rounding set to zero.
 
     A learned direction known to 1e-16 would otherwise feed a spurious rate of 1e-32 to the
     direction to be learned next, whose own rate is of order d^(1 - s).
     """
-    substitute(table.substitution, frame, table.buffer, base)
+    substitute(table.substitution, frame, work.buffer, base)
     floor = FLUSH * ROUNDING * table.norm
     for i in range(base.shape[0]):
         if abs(base[i]) <= floor:
@@ -430,7 +430,7 @@ def _observe(
                 total += vectors[i, k] * vectors[j, k] * overlap[k]
             gram[i, j] = total
             gram[j, i] = total
-    explained = average(table, gram, table.buffer, work.monomial[1], energy)
+    explained = average(table, gram, work.buffer, work.monomial[1], energy)
     return max(0.5 * (table.norm * table.norm - explained), 0.0)
 
 
@@ -528,7 +528,7 @@ def _cross(
         )
         eigenframe(state[END], size, saturated, learnable, work, log_odds)
         _turn(frame, work, other_frame)
-        _coefficients(table, other_frame, other_base)
+        _coefficients(table, other_frame, work, other_base)
         for i in range(size):
             state[POINT, i] = 0.0
         for i in range(saturated, learnable):
@@ -599,7 +599,7 @@ def _run(
             state[START, i] = 0.0
         for i in range(saturated, learnable):
             state[START, i - saturated] = log_odds[i]
-        _coefficients(table, frame, base)
+        _coefficients(table, frame, work, base)
         rate(
             table.derivative,
             base,

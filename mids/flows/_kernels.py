@@ -81,6 +81,8 @@ class Scratch(NamedTuple):
         Factors that ``Ht`` is made of.
     diagonal : (3, rank)
         ``F``, ``e^v`` and ``1 - F`` (where ``L = I``).
+    buffer : (n_buffer,)
+        Of the substitution.
     """
 
     square: np.ndarray
@@ -88,10 +90,11 @@ class Scratch(NamedTuple):
     power: np.ndarray
     gradient: np.ndarray
     diagonal: np.ndarray
+    buffer: np.ndarray
 
 
 def scratch(table: Tables) -> Scratch:
-    """Work arrays for one target."""
+    """Work arrays for one target, of one thread."""
     gradients, rank = table.derivative.gradient_factor.shape
     return Scratch(
         np.zeros((9, rank, rank)),
@@ -99,6 +102,7 @@ def scratch(table: Tables) -> Scratch:
         np.zeros(table.derivative.power.shape[0]),
         np.zeros((gradients, rank)),
         np.zeros((3, rank)),
+        np.zeros(table.buffer),
     )
 
 

@@ -91,8 +91,8 @@ class Tables(NamedTuple):
         Monomial of each mode of the target (-1 for the constant).
     mode_value : (n_modes,) float64
         ``a_beta`` of each mode (``alpha`` for the constant).
-    buffer : (n_buffer,) float64
-        Zeros of the length that the substitution works on.
+    buffer : int
+        Length of the work array of a substitution.
     norm : float
         ``||f*||`` in L2(gamma).
     """
@@ -102,7 +102,7 @@ class Tables(NamedTuple):
     weight: np.ndarray
     mode_row: np.ndarray
     mode_value: np.ndarray
-    buffer: np.ndarray
+    buffer: int
     norm: float
 
 
@@ -243,6 +243,6 @@ def tables(target: Target) -> Tables:
         weight=weight,
         mode_row=np.array([row.get(beta, -1) for beta in modes], dtype=np.int64),
         mode_value=np.array([value[beta] for beta in modes]),
-        buffer=np.zeros(buffer),
+        buffer=buffer,
         norm=float(np.sqrt(np.sum(np.square(target.coefficients)))),
     )

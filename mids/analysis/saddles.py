@@ -1,0 +1,204 @@
+"""The saddles of a run: the plateaus it leaves again, and the one on which it is cut off."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from ..errors import DatasetError
+from ..schema import LEVELS
+from .plateaus import plateaus
+
+__all__ = ["saddles"]
+
+Array = NDArray[np.float64]
+
+# A stay counts as a saddle if it lasts this fraction of the rise of the next overlap, from the
+# first level to the last: shorter ones are passages, not stays.
+SHORTEST_STAY = 0.25
+FAILED = 3
+
+
+def saddles(ds: xr.Dataset) -> xr.Dataset:
+    """Find the saddles that each run visits.
+
+    With crossing times in the dataset, as `mids.simulate` writes them, saddle j is the stay between
+    the overlap of direction j reaching 0.9 and that of direction j + 1 reaching 0.1, and it is
+    escaped when the latter reaches 1/2: exact times, whatever the grid. Without them the saddles
+    are the `plateaus` of the loss, escaped when the loss is halfway to the next one.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        With ``loss`` and ``time``.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dims of the runs and ``saddle``, padded with NaN: ``loss`` (the flattest value during the
+        stay), ``rank`` (directions learned; only with crossing times), ``enter_time``,
+        ``escape_time`` (NaN where censored), ``duration`` (their difference), ``censored``; and
+        ``n_saddles``. The attribute ``method`` says where the times come from. Runs that failed
+        have none. Lazy where `ds` is.
+
+    Raises
+    ------
+    DatasetError
+        If there is no loss over time.
+
+    Examples
+    --------
+    >>> import mids
+    >>> ds = mids.simulate("h1(z1) + h1(z1)*h3(z2)", dim=1e4, runs=1)
+    >>> found = saddles(ds).compute()
+    >>> found["rank"].values.ravel().tolist(), found.censored.values.ravel().tolist()
+    ([0.0, 1.0], [False, False])
+    """
+    if "loss" not in ds or "time" not in ds["loss"].dims:
+        raise DatasetError(
+            "saddles needs a variable 'loss' with the dimension 'time'; the dataset has "
+            f"{', '.join(map(str, ds.data_vars)) or 'no variables'}: rename yours or build the "
+            "dataset with mids.from_trajectories"
+        )
+    found = _from_crossings(ds) if "crossing_time" in ds else _from_curve(ds)
+    names = {
+        "loss": "loss on the plateau",
+        "rank": "directions learned",
+        "enter_time": "time at which the saddle is reached",
+        "escape_time": "time at which it is left",
+        "duration": "time spent there",
+        "censored": "whether the run ends there",
+        "n_saddles": "number of saddles",
+    }
+    for name, variable in found.data_vars.items():
+        variable.attrs = {"long_name": names[str(name)], "units": "1"}
+    return found.transpose(..., "saddle", missing_dims="ignore")
+
+
+def _from_crossings(ds: xr.Dataset) -> xr.Dataset:
+    crossing = ds["crossing_time"].sel(level=list(LEVELS)).drop_vars(["level", "direction"], errors="ignore")
+    status = ds["status"] if "status" in ds else xr.DataArray(np.int8(-1))
+    loss = ds["loss"]
+    if loss.chunks is not None:
+        loss, crossing = loss.chunk(time=-1), crossing.chunk(direction=-1, level=-1)
+    size = ds.sizes["direction"]
+    columns = xr.apply_ufunc(
+        _stays,
+        loss,
+        ds["time"].reset_coords(drop=True),
+        crossing,
+        status,
+        input_core_dims=[["time"], ["time"], ["direction", "level"], []],
+        output_core_dims=[["column", "saddle"]],
+        exclude_dims={"time", "direction", "level"},
+        dask="parallelized",
+        output_dtypes=[np.float64],
+        dask_gufunc_kwargs={"output_sizes": {"column": 5, "saddle": size}},
+    )
+    level, rank, enter, escape, censored = (
+        columns.isel(column=k, drop=True) for k in range(5)
+    )
+    out = xr.Dataset(
+        {
+            "loss": level,
+            "rank": rank,
+            "enter_time": enter,
+            "escape_time": escape,
+            "duration": escape - enter,
+            "censored": censored == 1.0,
+            "n_saddles": rank.notnull().sum("saddle"),
+        }
+    )
+    return out.assign_attrs(method="crossing times")
+
+
+def _stays(loss: Array, time: Array, crossing: Array, status: Array) -> Array:
+    """Level, rank, enter and escape time and censoring of each saddle, for a block of runs."""
+    rank = crossing.shape[-2]
+    status = np.broadcast_to(status, crossing.shape[:-2])
+    out = np.full((*crossing.shape[:-2], 5, rank), np.nan)
+    for run in np.ndindex(crossing.shape[:-2]):
+        if status[run] == FAILED:
+            continue
+        row = 0
+        for k in range(rank):
+            enter = 0.0 if k == 0 else crossing[run][k - 1, -1]
+            if np.isnan(enter):
+                break
+            leave, escape, done = crossing[run][k]
+            cut = np.isnan(escape)
+            if cut and status[run] == 0:  # fewer students than directions: the flow has converged
+                break
+            stop = time[-1] if np.isnan(leave) else leave
+            rise = 0.0 if cut or np.isnan(done) else done - leave
+            if stop - enter <= SHORTEST_STAY * rise:
+                continue
+            level = _flattest(loss[run], time, enter, stop)
+            out[(*run, slice(None), row)] = level, k, enter, escape, float(cut)
+            row += 1
+    return out
+
+
+def _flattest(loss: Array, time: Array, enter: float, stop: float) -> float:
+    """Loss where it changes least between two times, interpolated where the grid has no point."""
+    inside = np.flatnonzero((time >= enter) & (time <= stop))
+    if len(inside) < 3:
+        return float(np.interp(0.5 * (enter + stop), time, loss))
+    slope = np.abs(np.diff(loss[inside])) / np.diff(time[inside])
+    at = inside[int(np.argmin(slope))]
+    return float(0.5 * (loss[at] + loss[at + 1]) if enter > 0 else loss[inside[0]])
+
+
+def _from_curve(ds: xr.Dataset) -> xr.Dataset:
+    found = plateaus(ds).rename(plateau="saddle")
+    level, following = found["loss"], found["loss"].shift(saddle=-1)
+    loss = ds["loss"]
+    if loss.chunks is not None:
+        loss = loss.chunk(time=-1)
+    halfway = 0.5 * (level + following.fillna(_last(loss)))
+    escape = xr.apply_ufunc(
+        _passes,
+        loss,
+        ds["time"].reset_coords(drop=True),
+        halfway,
+        found["stop"],
+        found["left"],
+        input_core_dims=[["time"], ["time"], ["saddle"], ["saddle"], ["saddle"]],
+        output_core_dims=[["saddle"]],
+        exclude_dims={"time"},
+        vectorize=True,
+        dask="parallelized",
+        output_dtypes=[np.float64],
+    )
+    out = xr.Dataset(
+        {
+            "loss": level,
+            "enter_time": found["start"],
+            "escape_time": escape,
+            "duration": escape - found["start"],
+            "censored": level.notnull() & ~found["left"],
+            "n_saddles": found["n_plateaus"],
+        }
+    )
+    return out.assign_attrs(method="curve")
+
+
+def _last(loss: xr.DataArray) -> xr.DataArray:
+    return loss.ffill("time").isel(time=-1, drop=True)
+
+
+def _passes(loss: Array, time: Array, halfway: Array, stop: Array, left: Array) -> Array:
+    """First time after each plateau at which the loss is halfway to the next, in log time."""
+    out = np.full(len(halfway), np.nan)
+    keep = np.isfinite(loss)
+    loss, time = loss[keep], time[keep]
+    for k in np.flatnonzero(left):
+        after = np.flatnonzero((time >= stop[k]) & (loss <= halfway[k]))
+        if not len(after) or after[0] == 0:
+            continue
+        j = after[0]
+        share = (loss[j - 1] - halfway[k]) / (loss[j - 1] - loss[j]) if loss[j - 1] > loss[j] else 1
+        low = max(time[j - 1], 1e-6 * time[j])
+        out[k] = low * (time[j] / low) ** min(max(share, 0.0), 1.0)
+    return out
