@@ -17,7 +17,11 @@ from .simulate import replay, simulate
 if TYPE_CHECKING:
     from . import errors, flows, plot, targets
     from .accessor import describe
-    from .analysis import compare, plateaus, saddles, scaling, theory
+    from .analysis.compare import compare
+    from .analysis.plateaus import plateaus
+    from .analysis.saddles import saddles
+    from .analysis.scaling import scaling
+    from .analysis.theory import theory
     from .io import open_dataset, to_netcdf
     from .ladder import leaps
     from .schema import validate

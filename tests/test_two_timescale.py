@@ -102,9 +102,9 @@ def log_odds_reference(target: Target, overlap0: np.ndarray) -> np.ndarray:
 
         learned.terminal = True
         events = [
-            lambda _, state, i=i, u=logit(level): state[i] - u
+            lambda _, state, i=i, threshold=threshold: state[i] - threshold
             for i in range(target.rank)
-            for level in LEVELS
+            for threshold in logit(LEVELS)
         ]
         solved = solve_ivp(
             slope,
@@ -153,7 +153,7 @@ def test_any_single_index_target_is_a_quadrature(coefficients, exponent, rtol):
     target = Target({(k,): a for k, a in coefficients.items()})
     found = run(target, [[[math.sqrt(start)]]], rtol=rtol)["crossing_time"][0, 0]
     expected = one_direction(coefficients, start)
-    later = LEVELS > start
+    later = start < LEVELS
     np.testing.assert_allclose(found[later], expected[later], rtol=10 * rtol)
 
 
@@ -336,13 +336,12 @@ def test_a_start_at_the_solution_stays_there():
 def test_sign_and_right_rotation_of_the_student_do_not_matter():
     target, initial = dense_target(), draw_runs(3, 3, 1000, np.arange(3), 0)
     one = run(target, initial)["crossing_time"]
-    np.testing.assert_allclose(
-        run(target, -initial @ rotation(3))["crossing_time"], one, rtol=1e-7
-    )
+    np.testing.assert_allclose(run(target, -initial @ rotation(3))["crossing_time"], one, rtol=1e-7)
 
 
 @pytest.mark.parametrize(
-    "kernel", [None, HermiteKernel(polynomial=2), HermiteKernel(eigenvalues=[1, 0.5, 0.2, 0.1, 0.05])]
+    "kernel",
+    [None, HermiteKernel(polynomial=2), HermiteKernel(eigenvalues=[1, 0.5, 0.2, 0.1, 0.05])],
 )
 def test_ridge_is_the_flow_of_a_reweighted_target(kernel):
     target = dense_target(2, 4)

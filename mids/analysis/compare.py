@@ -85,7 +85,7 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
 
 def _by_rank(values: xr.DataArray, rank: xr.DataArray, size: int) -> xr.DataArray:
     """Values of saddles in order of visit, put at the place of their rank."""
-    return xr.apply_ufunc(
+    placed: xr.DataArray = xr.apply_ufunc(
         _scatter,
         values,
         rank,
@@ -97,6 +97,7 @@ def _by_rank(values: xr.DataArray, rank: xr.DataArray, size: int) -> xr.DataArra
         output_dtypes=[np.float64],
         dask_gufunc_kwargs={"output_sizes": {"saddle": size}},
     )
+    return placed
 
 
 def _scatter(values: Array, rank: Array, *, size: int) -> Array:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ..ladder import TOLERANCE, complete, leading_component, rotate, tilt_growth
 from ..operators import gradient, loss
 from ..targets import Target
-from .congruence import Stepper, graded
+from .congruence import Stepper
 
 __all__ = ["SMALL", "CriticalPoint"]
 
@@ -51,6 +51,10 @@ class CriticalPoint:
         Relative information exponent; None where nothing is left to learn.
     component : ndarray, shape (features, m, ..., m)
         Leading component A.
+    isolated : bool
+        Whether no family of critical subspaces runs through U.
+    limit : float
+        Squared size to which what grows linearly is followed.
     """
 
     learned: Array
@@ -58,6 +62,8 @@ class CriticalPoint:
     loss: float
     exponent: int | None
     component: Array
+    isolated: bool
+    limit: float
     # Growth rates and orthonormal modes (columns) of what grows linearly: of L, and of tilts.
     _growth: tuple[Array, Array]
     _tilting: tuple[Array, Array]
@@ -69,7 +75,8 @@ class CriticalPoint:
         k = learned.shape[1]
         frame = complete(learned)
         rates, modes = np.linalg.eigh(tilt_growth(target, learned))
-        grows = rates > 1e-6 * np.abs(rates).max(initial=0.0)
+        neutral = 1e-6 * np.abs(rates).max(initial=0.0)
+        grows = rates > neutral
         growth = np.zeros(0), np.zeros((target.rank - k, 0))
         exponent, component = leading_component(rotate(target.tensors, frame), k) or (None, None)
         if component is None:
@@ -83,25 +90,39 @@ class CriticalPoint:
             values, vectors = np.linalg.eigh(component.T @ component)
             kept = values > TOLERANCE * values[-1]
             growth = values[kept], vectors[:, kept]
+        # Where the growth is slow against the target's other parts, these take over earlier.
+        fastest = max(growth[0].max(initial=0.0), rates.max(initial=0.0))
+        scale = float(np.sum(target.coefficients**2 * target.modes.sum(axis=1)))
         return cls(
             learned,
             frame[:, k:],
             float(loss(target, learned @ learned.T)),
             exponent,
             component,
+            bool((np.abs(rates) > neutral).all()),
+            SMALL * min(1.0, 4 * fastest / scale) if fastest > 0 else SMALL,
             growth,
             (rates[grows], modes[:, grows]),
         )
+
+    def angle(self, subspace: Array) -> float:
+        """Tangent of the largest tilt of a subspace against U, inf for another rank."""
+        return float(np.abs(self._tilt(subspace)).max(initial=0.0))
 
     def contains(self, subspace: Array) -> bool:
         """Tell whether a subspace is U, but for a small tilt of the kind that grows."""
         if subspace.shape[1] != self.learned.shape[1]:
             return False
-        tilt = np.linalg.lstsq((self.learned.T @ subspace).T, (self.normal.T @ subspace).T)[0].T
-        growing = self._tilting[1].T @ tilt.ravel()
-        rest = tilt.ravel() - self._tilting[1] @ growing
-        angle = np.abs(rest).max(initial=0.0)
-        return bool(angle < NEAR and np.sum(growing**2) < 4 * SMALL)
+        tilt = self._tilt(subspace)
+        growing = self._tilting[1].T @ tilt
+        rest = np.abs(tilt - self._tilting[1] @ growing).max(initial=0.0)
+        return bool(rest < NEAR and np.sum(growing**2) < 4 * self.limit)
+
+    def _tilt(self, subspace: Array) -> Array:
+        if subspace.shape[1] != self.learned.shape[1]:
+            return np.full(1, np.inf)
+        onto, off = self.learned.T @ subspace, self.normal.T @ subspace
+        return np.linalg.lstsq(onto.T, off.T)[0].T.ravel()
 
     def split(self, factor: Array) -> tuple[Array, Array]:
         """Read theta, shape (m, k), and L, shape (m, c - k), off a factor P of shape (rank, c).
@@ -114,13 +135,13 @@ class CriticalPoint:
         return np.linalg.solve(size[:k], rest[:, :k].T).T, rest[:, k:]
 
     def holds(self, tilt: Array, unlearned: Array) -> bool:
-        """Tell whether theta, shape (m, k), and L, (m, c - k), follow the leading parts by now."""
+        """Tell whether theta, shape (m, k), and L, (m, c - k), follow the leading parts for a while."""
         if self.exponent is None or not unlearned.shape[1]:
             return True
         size = self._linear_amplitudes(tilt[None], unlearned[None])[1]
-        if np.exp(size).sum() > 3 * SMALL:
+        if np.exp(size).sum() > self.limit / 3:
             return False
-        return self.exponent == 1 or bool(np.sum(unlearned**2) <= 3 * self._reach())
+        return self.exponent == 1 or bool(np.sum(unlearned**2) <= self._reach() / 3)
 
     def escape(self, tilt: Array, unlearned: Array) -> tuple[Array, Array, Array]:
         """Follow the leading parts until the overlaps stop being small.
@@ -154,22 +175,18 @@ class CriticalPoint:
             return 2 * np.concatenate([self._growth[0], self._tilting[0]]), np.log(squares)
 
     def _escape_linear(self, tilt: Array, unlearned: Array) -> tuple[Array, Array, Array]:
-        """Grow what grows linearly until its squares sum to `SMALL`.
-
-        The time is negative where they are larger from the start: an orbit is entered far down,
-        whatever d is.
-        """
+        """Grow what grows linearly until its squares sum to the limit, at once if they do so."""
         rates, start = self._linear_amplitudes(tilt, unlearned)
         moves = np.isfinite(start).any(axis=1)
         time = np.full(len(tilt), np.inf)
         # Newton's method for a convex increasing function, started where it is positive.
-        t = np.min((np.log(SMALL) - start[moves]) / rates, axis=1, initial=np.inf)
+        t = np.min((np.log(self.limit) - start[moves]) / rates, axis=1, initial=np.inf)
         for _ in range(60):
             terms = start[moves] + rates * t[:, None]
             total = np.logaddexp.reduce(terms, axis=1)
             slope = np.exp(terms - total[:, None]) @ rates
-            t = t - (total - np.log(SMALL)) / slope
-        time[moves] = t
+            t = t - (total - np.log(self.limit)) / slope
+        time[moves] = np.maximum(t, 0.0)
         growth = np.where(moves, time, 0.0)[:, None]
         rate, modes = self._growth
         unlearned = unlearned + np.einsum(

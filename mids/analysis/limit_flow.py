@@ -24,6 +24,8 @@ __all__ = ["LimitFlow"]
 Array = NDArray[np.float64]
 
 MAX_STEPS = 5000
+APART = 0.3
+"""Tangent of the angle within which there is at most one isolated critical subspace."""
 _LEVELS = np.log([1 / 9, 1.0, 9.0])  # log-odds of the overlaps 0.1, 0.5 and 0.9
 
 
@@ -80,15 +82,17 @@ class LimitFlow:
             places = self._connect(leaving, runs)
 
     def _point(self, subspace: Array) -> CriticalPoint | None:
-        """Return the critical point at a subspace that is nearly critical, each one object."""
+        """Return the critical point at a subspace, each one object; None if there is none."""
         for known in self._points:
             if known.contains(subspace):
                 return known
+            if known.isolated and known.angle(subspace) < APART:
+                return None
         point = CriticalPoint.near(self._target, subspace)
-        if not point.contains(subspace):
+        if any(known.contains(point.learned) for known in self._points):
             return None
         self._points.append(point)
-        return point
+        return point if point.contains(subspace) else None
 
     def _flow(self, factor: Array) -> tuple[Array, Array]:
         """H on a connecting orbit, where ``G = P (I + P^T P)^{-1} P^T``; time runs at rate 1."""
@@ -108,13 +112,15 @@ class LimitFlow:
             step, _ = stepper.advance()
             after = stepper.log_odds()
             runs.record(index, step, before, after)
-            runs.remember(index, after[0], stepper.factor, stepper.H)
+            runs.remember(index, after[0], stepper)
             going = np.ones(len(index), dtype=bool)
-            for i in np.flatnonzero(step):
-                point = self._arrival(stepper.factor[i], stepper.H[i], after[0][i])
-                if point is not None:
+            for i in np.flatnonzero((step > 0) & _may_stay(after[0], stepper)):
+                k = int(np.sum(after[0][i] > -np.log(SMALL)))
+                factor = stepper.factor[i]
+                point = self._point(_directions(factor)[:, :k])
+                if point is not None and point.holds(*point.split(factor)):
                     going[i] = False
-                    runs.factor[index[i]] = stepper.factor[i]
+                    runs.factor[index[i]] = factor
                     arrived[int(index[i])] = point
             before = after
             if not going.all():
@@ -124,27 +130,17 @@ class LimitFlow:
                 break
         return arrived
 
-    def _arrival(self, factor: Array, H: Array, log_odds: Array) -> CriticalPoint | None:
-        """Return the critical point that a run has come to, if it is about to stay there."""
-        k = int((log_odds > -np.log(SMALL)).sum())
-        if k == 0 or (k < len(log_odds) and log_odds[k] > 0):
-            return None
-        subspace, push = _push(factor[:, :k], H)
-        if push > 0.1:
-            return None
-        point = self._point(subspace)
-        return point if point is not None and point.holds(*point.split(factor)) else None
-
     def _collect(self, runs: _Runs, result: Prediction, chosen: NDArray[np.int64]) -> None:
         c = runs.factor.shape[2]
         for run, row in enumerate(chosen):
             points = {point.learned.shape[1]: point for point in runs.visited[run]}
             crossing = runs.crossing[run]
-            for k, (subspace, _) in runs.between[run].items():
+            for k in range(1, c):
                 # Escapes that overlap still have a plateau between them, if only a short one, when
                 # the first is over before the second begins.
                 if k not in points and crossing[k - 1, 2] < crossing[k, 0]:
-                    points[k] = CriticalPoint.near(self._target, subspace)
+                    frame = runs.between[run, k][:, :k]
+                    points[k] = self._point(frame) or CriticalPoint.near(self._target, frame)
             left = [(k, p) for k, p in sorted(points.items()) if p.exponent is not None]
             for i, (k, point) in enumerate(left):
                 result.rank[row, i] = k
@@ -181,7 +177,9 @@ class _Runs:
         self.stays = np.zeros(n, dtype=bool)
         self.crossing = np.full((n, c, 3), np.nan)
         self.visited: list[list[CriticalPoint]] = [[] for _ in range(n)]
-        self.between: list[dict[int, tuple[Array, float]]] = [{} for _ in range(n)]
+        # For each k the frame in which the first k directions come closest to being critical.
+        self.between = np.zeros((n, c, *factor.shape[1:]))
+        self._push = np.full((n, c), np.inf)
 
     def record(
         self,
@@ -194,6 +192,8 @@ class _Runs:
         for level, height in enumerate(_LEVELS):
             crosses = (step[:, None] > 0) & (before[0] < height) & (after[0] >= height)
             rows, columns = np.nonzero(crosses & np.isnan(self.crossing[index, :, level]))
+            if not len(rows):
+                continue
             fraction = _hermite_root(
                 before[0][rows, columns] - height,
                 after[0][rows, columns] - height,
@@ -205,22 +205,38 @@ class _Runs:
             )
         self.clock[index] += step
 
-    def remember(self, index: NDArray[np.int64], log_odds: Array, factor: Array, H: Array) -> None:
+    def remember(self, index: NDArray[np.int64], log_odds: Array, stepper: Stepper) -> None:
         """Keep, of the subspaces learned on an orbit, those that come closest to being critical."""
-        gap = (log_odds[:, :-1] > _LEVELS[2]) & (log_odds[:, 1:] < _LEVELS[0])
-        for row, column in zip(*np.nonzero(gap), strict=True):
-            subspace, push = _push(factor[row, :, : column + 1], H[row])
-            known = self.between[index[row]].get(int(column) + 1)
-            if known is None or push < known[1]:
-                self.between[index[row]][int(column) + 1] = subspace, push
+        for k in range(1, log_odds.shape[1]):
+            gap = (log_odds[:, k - 1] > _LEVELS[2]) & (log_odds[:, k] < _LEVELS[0])
+            if gap.any():
+                push = np.where(gap, _push(stepper, np.full(len(index), k)), np.inf)
+                closer = push < self._push[index, k]
+                self._push[index[closer], k] = push[closer]
+                self.between[index[closer], k] = _directions(stepper.factor[closer])
 
 
-def _push(columns: Array, H: Array) -> tuple[Array, float]:
-    """Orthonormal basis of orthogonal columns, and how fast H turns their span, relative to H."""
-    subspace = columns / np.linalg.norm(columns, axis=0)
-    push = H @ subspace
-    push -= subspace @ (subspace.T @ push)
-    return subspace, float(np.abs(push).max() / np.abs(H).max())
+def _directions(factor: Array) -> Array:
+    """Unit vectors along the columns of P."""
+    return factor / np.linalg.norm(factor, axis=-2, keepdims=True)
+
+
+def _push(stepper: Stepper, learned: NDArray[np.int64]) -> Array:
+    """How fast H turns the span of the first `learned` columns, relative to H, shape (n,)."""
+    frame = _directions(stepper.factor)
+    frame = frame * (np.arange(frame.shape[2]) < learned[:, None])[:, None, :]
+    push = stepper.H @ frame
+    push -= frame @ (frame.swapaxes(1, 2) @ push)
+    return np.abs(push).max(axis=(1, 2)) / np.abs(stepper.H).max(axis=(1, 2))  # type: ignore[no-any-return]
+
+
+def _may_stay(log_odds: Array, stepper: Stepper) -> NDArray[np.bool_]:
+    """Tell which runs have directions that are learned, none halfway, and hardly turn them."""
+    learned = log_odds > -np.log(SMALL)
+    settled = learned[:, 0] & (learned | (log_odds < 0)).all(axis=1)
+    if settled.any():
+        settled &= _push(stepper, learned.sum(axis=1)) < 0.02
+    return settled
 
 
 def _hermite_root(u0: Array, u1: Array, d0: Array, d1: Array) -> Array:

@@ -96,9 +96,13 @@ def plateaus(
     decades = np.log10(stop / np.maximum(start, first))
     out = xr.Dataset(
         {
-            "start": start.assign_attrs(long_name="time at which the plateau is entered", units="1"),
+            "start": start.assign_attrs(
+                long_name="time at which the plateau is entered", units="1"
+            ),
             "stop": stop.assign_attrs(long_name="time at which the plateau is left", units="1"),
-            "decades": decades.assign_attrs(long_name="length of the plateau in decades", units="1"),
+            "decades": decades.assign_attrs(
+                long_name="length of the plateau in decades", units="1"
+            ),
             var: level.assign_attrs(long_name=f"{var} on the plateau", units="1"),
             "left": (left == 1.0).assign_attrs(long_name="whether the plateau is left again"),
             "n_plateaus": count.assign_attrs(long_name="number of plateaus", units="1"),
@@ -116,8 +120,8 @@ def _trajectory(ds: xr.Dataset, var: str) -> tuple[xr.DataArray, xr.DataArray]:
     values = ds[var]
     if "time" not in values.dims or "time" not in ds.coords:
         raise DatasetError(
-            f"{var!r} has the dims {values.dims}; plateaus needs a dimension and coordinate 'time': "
-            "rename yours with ds.rename(...)"
+            f"{var!r} has the dims {values.dims}; plateaus needs a dimension and coordinate "
+            "'time': rename yours with ds.rename(...)"
         )
     time = ds["time"]
     numbers = time.values
@@ -204,13 +208,12 @@ def _transitions(
     peaks, _ = find_peaks(speed, prominence=np.log(PROMINENCE))
     kept: list[int] = []
     centre = [0]
-    for peak in peaks:
-        following = [p for p in peaks if p > peak]
-        stop = following[0] if following else len(speed)
-        slowest = peak + 1 + int(np.argmin(speed[peak + 1 : stop])) if stop > peak + 1 else peak
-        after = min(slowest + 1, len(values) - 1)
+    bounds = [*(int(peak) for peak in peaks), len(speed)]
+    for peak, following in zip(bounds, bounds[1:], strict=False):
+        quiet = speed[peak + 1 : following]
+        after = min(peak + 2 + int(np.argmin(quiet)) if len(quiet) else peak + 1, len(values) - 1)
         if abs(values[after] - values[centre[-1]]) > 2.0 * band:
-            kept.append(int(peak))
+            kept.append(peak)
             centre.append(after)
     return centre, kept
 

@@ -14,10 +14,7 @@ __all__ = ["saddles"]
 
 Array = NDArray[np.float64]
 
-# A stay counts as a saddle if it lasts this fraction of the rise of the next overlap, from the
-# first level to the last: shorter ones are passages, not stays.
-SHORTEST_STAY = 0.25
-FAILED = 3
+CONVERGED, FAILED = 0, 3
 
 
 def saddles(ds: xr.Dataset) -> xr.Dataset:
@@ -77,7 +74,11 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
 
 
 def _from_crossings(ds: xr.Dataset) -> xr.Dataset:
-    crossing = ds["crossing_time"].sel(level=list(LEVELS)).drop_vars(["level", "direction"], errors="ignore")
+    crossing = (
+        ds["crossing_time"]
+        .sel(level=list(LEVELS))
+        .drop_vars(["level", "direction"], errors="ignore")
+    )
     status = ds["status"] if "status" in ds else xr.DataArray(np.int8(-1))
     loss = ds["loss"]
     if loss.chunks is not None:
@@ -96,9 +97,7 @@ def _from_crossings(ds: xr.Dataset) -> xr.Dataset:
         output_dtypes=[np.float64],
         dask_gufunc_kwargs={"output_sizes": {"column": 5, "saddle": size}},
     )
-    level, rank, enter, escape, censored = (
-        columns.isel(column=k, drop=True) for k in range(5)
-    )
+    level, rank, enter, escape, censored = (columns.isel(column=k, drop=True) for k in range(5))
     out = xr.Dataset(
         {
             "loss": level,
@@ -126,13 +125,12 @@ def _stays(loss: Array, time: Array, crossing: Array, status: Array) -> Array:
             enter = 0.0 if k == 0 else crossing[run][k - 1, -1]
             if np.isnan(enter):
                 break
-            leave, escape, done = crossing[run][k]
+            leave, escape, _ = crossing[run][k]
             cut = np.isnan(escape)
-            if cut and status[run] == 0:  # fewer students than directions: the flow has converged
+            if cut and status[run] == CONVERGED:  # fewer students than directions
                 break
             stop = time[-1] if np.isnan(leave) else leave
-            rise = 0.0 if cut or np.isnan(done) else done - leave
-            if stop - enter <= SHORTEST_STAY * rise:
+            if stop <= enter:  # learned together with the direction before: no stay
                 continue
             level = _flattest(loss[run], time, enter, stop)
             out[(*run, slice(None), row)] = level, k, enter, escape, float(cut)

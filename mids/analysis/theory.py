@@ -58,9 +58,7 @@ def theory(ds: xr.Dataset) -> xr.Dataset:
         )
     spec = schema.spec(ds)
     if "target" not in spec:
-        raise DatasetError(
-            "mids_spec names no target; pass target= to mids.from_trajectories"
-        )
+        raise DatasetError("mids_spec names no target; pass target= to mids.from_trajectories")
     target = Target.from_dict(spec["target"])
     weighted, constant = target, 0.0
     if "flow" in spec:
@@ -110,7 +108,7 @@ def _predict(gram: Array, *, model: ClosedForm | LimitFlow) -> Array:
     out = np.full((len(flat), 4, rank), np.nan)
     if usable.any():
         found: Prediction = model.predict(flat[usable])
-        out[usable] = np.stack(
-            [found.rank, found.exponent, found.loss, found.escape_time], axis=1
-        )[..., :rank]
+        out[usable] = np.stack([found.rank, found.exponent, found.loss, found.escape_time], axis=1)[
+            ..., :rank
+        ]
     return out.reshape(*gram.shape[:-2], 4, rank)

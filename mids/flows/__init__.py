@@ -32,7 +32,7 @@ def names() -> tuple[str, ...]:
 
 
 def get(flow: str | Flow) -> Flow:
-    """A flow by name, with default parameters; a flow is returned as it is.
+    """Return a flow by name, with default parameters; return a flow as it is.
 
     Parameters
     ----------

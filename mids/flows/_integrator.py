@@ -5,7 +5,7 @@ stiffly accurate, with a fourth-order interpolant.  On a plateau the learned dir
 10^24 times faster than the next one grows, and the coupling between the two is not only the
 decay ``-H_11``: how ``H`` itself changes when the learned subspace tilts counts as much and can
 have either sign.  An implicit method with the exact Jacobian needs to know nothing of this;
-exponentials of a frozen ``H`` (Lie-group schemes) iterate it to a fixed point that need not attract.
+exponentials of a frozen ``H`` (Lie-group schemes) iterate it to a fixed point that may repel.
 """
 
 from __future__ import annotations
@@ -156,7 +156,9 @@ MAX_STEPS = 20_000
 
 
 # Rows of Step.state.
-START, SLOPE, POINT, RIGHT, END, SCALE, PACE_GRADIENT, KEPT_END, DENSE_0, DENSE_1, DENSE_2 = range(11)
+START, SLOPE, POINT, RIGHT, END, SCALE, PACE_GRADIENT, KEPT_END, DENSE_0, DENSE_1, DENSE_2 = range(
+    11
+)
 
 
 class Step(NamedTuple):
@@ -305,7 +307,7 @@ def _keep_interpolant(step: Step, size: int, elapsed: float) -> None:
 
 @compiled
 def _interpolate(state: np.ndarray, size: int, theta: float) -> None:
-    """The state at a fraction of the step, into POINT."""
+    """Put the state at a fraction of the step into POINT."""
     rest = 1.0 - theta
     for i in range(size):
         inner = state[DENSE_1, i] + theta * state[DENSE_2, i]
@@ -340,7 +342,7 @@ def _fraction(dense: np.ndarray, wanted: float) -> float:
 
 @compiled
 def _turn(frame: np.ndarray, work: Scratch, out: np.ndarray) -> None:
-    """The frame of the eigenvectors, ``frame @ COLUMNS``."""
+    """Put the frame of the eigenvectors, ``frame @ COLUMNS``, into `out`."""
     rank = frame.shape[0]
     for i in range(rank):
         for j in range(rank):
@@ -370,7 +372,7 @@ def _coefficients(table: Tables, frame: np.ndarray, work: Scratch, base: np.ndar
 
 @compiled
 def _start(initial: np.ndarray, frame: np.ndarray, log_odds: np.ndarray, size: np.ndarray) -> int:
-    """Eigenframe and log-odds of the overlaps of ``M0 M0^T``; returns how many overlaps are not zero."""
+    """Find eigenframe and log-odds of ``M0 M0^T``; returns how many overlaps are not zero."""
     rank, students = initial.shape
     orthogonalise(initial, students)
     largest = 0.0
@@ -436,7 +438,7 @@ def _observe(
 
 @compiled
 def _pick_clock(learnable: int, work: Scratch) -> int:
-    """The direction not yet learned that grows fastest, or -1."""
+    """Return the direction not yet learned that grows fastest, or -1."""
     clock, fastest = -1, 0.0
     for i in range(learnable):
         if work.diagonal[OVERLAP, i] < LEARNED and work.square[HESSIAN, i, i] > fastest:

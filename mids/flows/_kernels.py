@@ -72,7 +72,7 @@ class Scratch(NamedTuple):
     ----------
     square : (9, rank, rank)
         Small matrices, by the names above; ``HESSIAN`` is ``Ht``, ``GENERATOR`` is ``B``, ``STEP``
-        is ``D`` times the pace, ``LOWER`` is ``L``, ``TILT`` is ``J``, ``COLUMNS`` are eigenvectors.
+        is ``D`` times the pace, ``LOWER`` is ``L``, ``TILT`` is ``J``, ``COLUMNS`` the eigenvectors.
     monomial : (2, n_monomials)
         Sheared coefficients and their change.
     power : (n_powers,)
@@ -107,10 +107,8 @@ def scratch(table: Tables) -> Scratch:
 
 
 @compiled
-def substitute(
-    table: Substitution, basis: np.ndarray, buffer: np.ndarray, out: np.ndarray
-) -> None:
-    """Coefficients of ``y -> p(basis y)``."""
+def substitute(table: Substitution, basis: np.ndarray, buffer: np.ndarray, out: np.ndarray) -> None:
+    """Compute the coefficients of ``y -> p(basis y)``."""
     rank = basis.shape[0]
     for i in range(buffer.shape[0]):
         buffer[i] = 0.0
@@ -149,9 +147,7 @@ def average(
 
 
 @compiled
-def _load(
-    x: np.ndarray, size: int, saturated: int, learnable: int, work: Scratch
-) -> bool:
+def _load(x: np.ndarray, size: int, saturated: int, learnable: int, work: Scratch) -> bool:
     """``e^v`` and ``L`` of a state vector; returns whether ``L = I``."""
     square, diagonal = work.square, work.diagonal
     rank = square.shape[1]
@@ -188,7 +184,7 @@ def rate(
     work: Scratch,
     out: np.ndarray,
 ) -> float:
-    """Derivative of the state with respect to tau; returns ``dt / dtau``.
+    """Differentiate the state with respect to tau; returns ``dt / dtau``.
 
     `base` holds the target's coefficients in the frame the state refers to.
     """
@@ -387,7 +383,7 @@ def jacobian(
 
 @compiled
 def _hessian_change_overlap(table: Derivative, b: int, scale: float, work: Scratch) -> None:
-    """Derivative of ``Ht`` in ``log F_b``, times `scale`."""
+    """Differentiate ``Ht`` in ``log F_b``, times `scale`, into ``CHANGE``."""
     square, gradient, power = work.square, work.gradient, work.power
     rank = square.shape[1]
     for i in range(rank):
@@ -407,7 +403,7 @@ def _hessian_change_overlap(table: Derivative, b: int, scale: float, work: Scrat
 
 @compiled
 def _hessian_change_tilt(table: Derivative, scale: float, work: Scratch) -> None:
-    """Derivative of ``Ht`` along the coefficients' change in work.monomial[1], times `scale`."""
+    """Differentiate ``Ht`` along work.monomial[1], times `scale`, into ``CHANGE``."""
     square, gradient, power, monomial = work.square, work.gradient, work.power, work.monomial
     rank = square.shape[1]
     for i in range(rank):
@@ -443,7 +439,10 @@ def _column(
     out: np.ndarray,
     pace_gradient: np.ndarray,
 ) -> None:
-    """One column, in ``v_b`` if ``a < 0``, else ``L_ab``; ``Ht`` changes by ``CHANGE``, ``B`` by ``METRIC``."""
+    """Fill one column of the Jacobian: in ``v_b`` if ``a < 0``, else in ``L_ab``.
+
+    ``Ht`` changes by ``CHANGE`` and ``B`` by ``METRIC``.
+    """
     square, odds = work.square, work.diagonal[ODDS]
     rank = odds.shape[0]
     relative = 0.0

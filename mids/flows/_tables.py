@@ -227,10 +227,7 @@ def tables(target: Target) -> Tables:
                 dtype=np.int64,
             ),
             gradient=np.array(
-                [
-                    (*(row[_shift(g, i, 1)] for i in range(rank)), *g, power_row[g])
-                    for g in gammas
-                ],
+                [(*(row[_shift(g, i, 1)] for i in range(rank)), *g, power_row[g]) for g in gammas],
                 dtype=np.int64,
             ),
             gradient_factor=np.array(

@@ -81,19 +81,20 @@ class HermiteKernel:
         """
         degrees = np.asarray(degrees)
         if self.polynomial is not None:
-            return (1.0 + degrees) ** -self.polynomial
+            powers: FloatArray = (1.0 + degrees) ** -self.polynomial
+            return powers
         if self.exponential is not None:
-            return np.exp(-self.exponential * degrees)
+            return np.asarray(np.exp(-self.exponential * degrees))
         values = np.asarray(self.eigenvalues, dtype=np.float64)
         if degrees.max(initial=0) >= len(values):
             raise InputError(
                 f"kernel has eigenvalues of degrees 0 to {len(values) - 1}, the target has degree "
                 f"{degrees.max()}; give one eigenvalue for each degree"
             )
-        return values[degrees]
+        return np.asarray(values[degrees])
 
     def to_dict(self) -> dict[str, Any]:
-        """The field that was given.
+        """Return the field that was given.
 
         Returns
         -------

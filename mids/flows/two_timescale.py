@@ -1,4 +1,4 @@
-"""The two-timescale flow: the link is learnt infinitely fast, the subspace follows (paper eq. 31)."""
+"""The two-timescale flow: the link is learnt infinitely fast, the subspace follows."""
 
 from __future__ import annotations
 
@@ -152,8 +152,8 @@ class TwoTimescale(Flow):
         runs, rank, students = problem.initial.shape
         factor = problem.initial.copy(order="C")
         if students > rank:  # any factor of G(0) will do: keep the square one
-            lower = np.linalg.qr(factor.swapaxes(1, 2), mode="r").swapaxes(1, 2)
-            factor = np.ascontiguousarray(lower)
+            upper = np.asarray(np.linalg.qr(factor.swapaxes(1, 2), mode="r"))
+            factor = np.ascontiguousarray(upper.swapaxes(1, 2))
         steps = len(problem.time)
         out = {
             "overlap": np.full((runs, steps, rank), np.nan),
@@ -173,7 +173,12 @@ class TwoTimescale(Flow):
             np.log(levels / (1.0 - levels)),
             problem.rtol,
             scratch(table),
-            *out.values(),
+            out["overlap"],
+            out["energy"],
+            out["loss"],
+            out["crossing_time"],
+            out["stage_duration"],
+            out["status"],
             counts,
         )
         if self.ridge > 0:
