@@ -68,7 +68,7 @@ def plateaus(
     --------
     >>> import numpy as np
     >>> time = np.append(0, np.logspace(-2, 3, 200))
-    >>> curve = 1 / (1 + np.exp(time - 20))  # leaves 1 at t = 20
+    >>> curve = 0.5 - 0.5 * np.tanh((time - 20) / 2)  # leaves 1 at t = 20
     >>> found = plateaus(xr.Dataset({"loss": ("time", curve)}, {"time": time}))
     >>> int(found.n_plateaus), bool(found.left[0]), round(float(found.stop[0]))
     (1, True, 16)

@@ -77,8 +77,8 @@ class Scratch(NamedTuple):
         Sheared coefficients and their change.
     power : (n_powers,)
         ``F^gamma``.
-    gradient : (n_gradients, rank)
-        Factors that ``Ht`` is made of.
+    gradient : (3, rank, n_gradients)
+        Factors that ``Ht`` is made of, the same times ``F^gamma``, and their change.
     diagonal : (3, rank)
         ``F``, ``e^v`` and ``1 - F`` (where ``L = I``).
     buffer : (n_buffer,)
@@ -95,12 +95,12 @@ class Scratch(NamedTuple):
 
 def scratch(table: Tables) -> Scratch:
     """Work arrays for one target, of one thread."""
-    gradients, rank = table.derivative.gradient_factor.shape
+    rank, gradients = table.derivative.gradient_factor.shape
     return Scratch(
         np.zeros((9, rank, rank)),
         np.zeros((2, table.weight.size)),
         np.zeros(table.derivative.power.shape[0]),
-        np.zeros((gradients, rank)),
+        np.zeros((3, rank, gradients)),
         np.zeros((3, rank)),
         np.zeros(table.buffer),
     )
@@ -188,8 +188,7 @@ def rate(
 
     `base` holds the target's coefficients in the frame the state refers to.
     """
-    square, monomial, power, gradient = work.square, work.monomial, work.power, work.gradient
-    diagonal = work.diagonal
+    square, monomial, diagonal = work.square, work.monomial, work.diagonal
     rank = diagonal.shape[1]
     identity = _load(x, size, saturated, learnable, work)
     for i in range(base.shape[0]):
@@ -202,25 +201,7 @@ def rate(
         _factor_gram(learnable, work)
         _shear(table, square, monomial)
 
-    power[0] = 1.0
-    for i in range(1, power.shape[0]):
-        power[i] = power[table.power[i, 0]] * diagonal[OVERLAP, table.power[i, 1]]
-    for i in range(rank):
-        for j in range(i + 1):
-            square[HESSIAN, i, j] = 0.0
-    for g in range(gradient.shape[0]):
-        common = power[table.gradient[g, 2 * rank]]
-        for i in range(rank):
-            value = table.gradient_factor[g, i] * monomial[0, table.gradient[g, i]]
-            gradient[g, i] = value
-            value *= common
-            if value != 0.0:
-                for j in range(i + 1):
-                    square[HESSIAN, i, j] += value * gradient[g, j]
-    for i in range(rank):
-        for j in range(i):
-            square[HESSIAN, j, i] = square[HESSIAN, i, j]
-
+    _hessian(table, work)
     if identity:
         for i in range(rank):
             for j in range(rank):
@@ -246,6 +227,41 @@ def rate(
             out[at] = total
             at += 1
     return pace
+
+
+@compiled
+def _hessian(table: Derivative, work: Scratch) -> None:
+    """Compute ``Ht`` from the sheared coefficients and ``F``."""
+    square, power, gradient = work.square, work.power, work.gradient
+    rank = square.shape[1]
+    power[0] = 1.0
+    for i in range(1, power.shape[0]):
+        power[i] = power[table.power[i, 0]] * work.diagonal[OVERLAP, table.power[i, 1]]
+    for i in range(rank):
+        for g in range(gradient.shape[2]):
+            value = table.gradient_factor[i, g] * work.monomial[0, table.gradient[i, g]]
+            gradient[0, i, g] = value
+            gradient[1, i, g] = value * power[table.gradient[2 * rank, g]]
+    for i in range(rank):
+        for j in range(i + 1):
+            total = _dot(gradient, 1, i, 0, j)
+            square[HESSIAN, i, j] = total
+            square[HESSIAN, j, i] = total
+
+
+@njit(
+    nogil=True,
+    error_model="numpy",
+    fastmath={"contract", "reassoc"},
+    no_cpython_wrapper=True,
+    no_cfunc_wrapper=True,
+    _nrt=False,
+)
+def _dot(gradient: np.ndarray, first: int, i: int, second: int, j: int) -> float:
+    total = 0.0
+    for g in range(gradient.shape[2]):
+        total += gradient[first, i, g] * gradient[second, j, g]
+    return total
 
 
 @compiled
@@ -384,43 +400,31 @@ def jacobian(
 @compiled
 def _hessian_change_overlap(table: Derivative, b: int, scale: float, work: Scratch) -> None:
     """Differentiate ``Ht`` in ``log F_b``, times `scale`, into ``CHANGE``."""
-    square, gradient, power = work.square, work.gradient, work.power
+    square, gradient = work.square, work.gradient
     rank = square.shape[1]
     for i in range(rank):
-        for j in range(rank):
-            square[CHANGE, i, j] = 0.0
-    for g in range(gradient.shape[0]):
-        common = scale * power[table.gradient[g, 2 * rank]] * table.gradient[g, rank + b]
-        if common != 0.0:
-            for i in range(rank):
-                value = gradient[g, i] * common
-                for j in range(i + 1):
-                    square[CHANGE, i, j] += value * gradient[g, j]
+        for g in range(gradient.shape[2]):
+            gradient[2, i, g] = scale * table.gradient[rank + b, g] * gradient[1, i, g]
     for i in range(rank):
-        for j in range(i):
-            square[CHANGE, j, i] = square[CHANGE, i, j]
+        for j in range(i + 1):
+            total = _dot(gradient, 2, i, 0, j)
+            square[CHANGE, i, j] = total
+            square[CHANGE, j, i] = total
 
 
 @compiled
 def _hessian_change_tilt(table: Derivative, scale: float, work: Scratch) -> None:
     """Differentiate ``Ht`` along work.monomial[1], times `scale`, into ``CHANGE``."""
-    square, gradient, power, monomial = work.square, work.gradient, work.power, work.monomial
+    square, gradient = work.square, work.gradient
     rank = square.shape[1]
     for i in range(rank):
-        for j in range(rank):
-            square[CHANGE, i, j] = 0.0
-    for g in range(gradient.shape[0]):
-        common = scale * power[table.gradient[g, 2 * rank]]
-        if common != 0.0:
-            for i in range(rank):
-                value = monomial[1, table.gradient[g, i]]
-                if value != 0.0:
-                    value *= table.gradient_factor[g, i] * common
-                    for j in range(rank):
-                        square[CHANGE, i, j] += value * gradient[g, j]
+        for g in range(gradient.shape[2]):
+            gradient[2, i, g] = (
+                scale * table.gradient_factor[i, g] * work.monomial[1, table.gradient[i, g]]
+            )
     for i in range(rank):
         for j in range(i + 1):
-            total = square[CHANGE, i, j] + square[CHANGE, j, i]
+            total = _dot(gradient, 2, i, 1, j) + _dot(gradient, 1, i, 2, j)
             square[CHANGE, i, j] = total
             square[CHANGE, j, i] = total
 

@@ -53,19 +53,21 @@ class Substitution(NamedTuple):
 class Derivative(NamedTuple):
     """What ``Ht`` and its derivatives need.
 
+    Indices are unsigned: compiled code need not ask whether they count from the end.
+
     Attributes
     ----------
-    shear_start : (n_pairs + 1,) int64
+    shear_start : (n_pairs + 1,) uint64
         For each pair ``b < a`` the first row of `shear`.
-    shear : (n_shears, 3) int64
+    shear : (n_shears, 3) uint64
         Row changed, row added, power of ``x`` in the in-place substitution ``z_a -> z_a + x z_b``.
     shear_factor : (n_shears,) float64
         Its binomial coefficient.
-    power : (n_powers, 2) int64
+    power : (n_powers, 2) uint64
         ``F^gamma`` as an earlier power times one ``F_i``: that power's row and ``i``.
-    gradient : (n_gradients, 2 rank + 1) int64
+    gradient : (2 rank + 1, n_gradients) uint64
         Rows of ``gamma + e_i`` among the monomials, ``gamma`` itself, row of ``F^gamma``.
-    gradient_factor : (n_gradients, rank) float64
+    gradient_factor : (rank, n_gradients) float64
         ``sqrt(w_gamma) (gamma_i + 1)``.
     """
 
@@ -161,8 +163,8 @@ def _shears(
                     factors.append(float(comb(beta[a] + power, power)))
             start.append(len(entries))
     return (
-        np.array(start, dtype=np.int64),
-        np.array(entries, dtype=np.int64).reshape(-1, 3),
+        np.array(start, dtype=np.uint64),
+        np.array(entries, dtype=np.uint64).reshape(-1, 3),
         np.array(factors),
     )
 
@@ -221,21 +223,21 @@ def tables(target: Target) -> Tables:
             *_shears(monomials, row, rank),
             power=np.array(
                 [
-                    (power_row[_shift(beta, i, -1)] if i >= 0 else 0, i)
+                    (power_row[_shift(beta, i, -1)], i) if i >= 0 else (0, 0)
                     for beta, i in zip(powers, variable, strict=True)
                 ],
-                dtype=np.int64,
+                dtype=np.uint64,
             ),
             gradient=np.array(
                 [(*(row[_shift(g, i, 1)] for i in range(rank)), *g, power_row[g]) for g in gammas],
-                dtype=np.int64,
-            ),
+                dtype=np.uint64,
+            ).T.copy(),
             gradient_factor=np.array(
                 [
                     [(_factorials(g) / factorial(sum(g) + 1)) ** 0.5 * (b + 1) for b in g]
                     for g in gammas
                 ]
-            ),
+            ).T.copy(),
         ),
         weight=weight,
         mode_row=np.array([row.get(beta, -1) for beta in modes], dtype=np.int64),
