@@ -18,6 +18,7 @@ Flow = Callable[[Array], tuple[Array, Array]]
 
 LARGEST = 1e4
 """Root of the odds to which a learned direction is followed (1 - overlap = 1e-8)."""
+OVERSHOT = 100 * LARGEST
 RTOL = 1e-7
 """Local error per step, relative, of every direction that is not learned."""
 
@@ -76,11 +77,13 @@ class Stepper:
         h = step[:, None, None]
         slopes, rates = [self.H @ self.factor], [self._rate]
         for row in self._rows:
-            stage = self.factor + h * _combine(row, slopes)
+            # A stage of a step much too long must stay finite, for the step to be rejected.
+            stage = np.clip(self.factor + h * _combine(row, slopes), -OVERSHOT, OVERSHOT)
             H, rate = self._flow(stage)
             slopes.append(H @ stage)
             rates.append(rate)
         trial = self.factor + h * _combine(self._weights, slopes)
+        trial = np.clip(trial, -OVERSHOT, OVERSHOT)
         H, rate = self._flow(trial)
         error = h * _combine(self._error, [*slopes, H @ trial])
         factor, lengths, turn = graded(trial)

@@ -14,6 +14,7 @@ saddle already among the subspaces of its rank; then they grow as the directions
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from ..ladder import TOLERANCE, complete, leading_component, rotate, tilt_growth
 from ..operators import gradient, loss
 from ..targets import Target
-from .congruence import Stepper
+from .congruence import Stepper, graded
 
 __all__ = ["SMALL", "CriticalPoint"]
 
@@ -197,7 +198,7 @@ class CriticalPoint:
         return time, (tilts @ modes.T).reshape(tilt.shape), unlearned
 
     def _reach(self) -> float:
-        """Odds up to which the leading component is followed for s >= 2.
+        """Overlap up to which the leading component is followed for s >= 2.
 
         What is left of the escape then takes some ten units of the orbit's own time.
         """
@@ -205,7 +206,7 @@ class CriticalPoint:
         return float((15 * s * (s - 1)) ** (-1 / (s - 1)))
 
     def _escape_homogeneous(self, unlearned: Array) -> tuple[Array, Array]:
-        """Follow the limit flow until the odds sum to the reach.
+        """Follow the limit flow until the overlaps sum to the reach, at once if they do so.
 
         Half the logarithm of that sum is the clock: the blow-up becomes a smooth problem, and the
         time is an integral along it.
@@ -221,12 +222,13 @@ class CriticalPoint:
             rate = np.sum(L**2, axis=(1, 2)) / np.sum(L * (H @ L), axis=(1, 2))
             return H * rate[:, None, None], rate
 
-        size = np.sum(unlearned**2, axis=(1, 2))
-        remaining = np.log(np.maximum(self._reach(), 3 * size) / size) / 2
+        # At finite d the overlaps are closer to the limit flow than their odds are.
+        grown = _scaled(unlearned, lambda size: size / np.sqrt(1 + size**2))
+        size = np.sum(grown**2, axis=(1, 2))
+        remaining = np.log(np.maximum(self._reach(), size) / size) / 2
         time = np.zeros(len(unlearned))
-        grown = unlearned.copy()
         index = np.arange(len(unlearned))
-        stepper = Stepper(flow, unlearned)
+        stepper = Stepper(flow, grown)
         for _ in range(MAX_STEPS):
             taken, elapsed = stepper.advance(remaining)
             remaining = remaining - taken
@@ -239,7 +241,13 @@ class CriticalPoint:
             if not len(index):
                 break
         time[index] = np.nan
-        return time, grown
+        return time, _scaled(grown, lambda size: size / np.sqrt(1 - size**2))
+
+
+def _scaled(factor: Array, function: Callable[[Array], Array]) -> Array:
+    """Apply a function to the singular values of each factor, shape (n, m, c)."""
+    turned, sizes, _ = graded(factor)
+    return turned * (function(sizes) / sizes)[:, None, :]
 
 
 def _critical(target: Target, subspace: Array) -> Array:

@@ -1,150 +1,46 @@
-"""Compiled integrator of the fast-link flow: Rosenbrock steps, dense output, crossings.
-
-The method is Rodas5P (Steinebach 2023, BIT 63:27, doi 10.1007/s10543-023-00967-x): order 5(4),
-stiffly accurate, with a fourth-order interpolant.  On a plateau the learned directions relax
-10^24 times faster than the next one grows, and the coupling between the two is not only the
-decay ``-H_11``: how ``H`` itself changes when the learned subspace tilts counts as much and can
-have either sign.  An implicit method with the exact Jacobian needs to know nothing of this;
-exponentials of a frozen ``H`` (Lie-group schemes) iterate it to a fixed point that may repel.
-"""
+"""Compiled integrator of the fast-link flow: runs, step control, observables, crossings."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
 from ._kernels import (
-    COLUMNS,
     HESSIAN,
-    METRIC,
     OVERLAP,
     REST,
-    ROUNDING,
     SATURATED,
     STEP,
+    Active,
     Scratch,
-    average,
-    compiled,
-    complete,
     eigenframe,
     jacobian,
-    orthogonalise,
     rate,
-    substitute,
 )
-from ._tables import Derivative, Tables
+from ._linear import ROUNDING, compiled, complete, orthogonalise
+from ._observe import coefficients, observe, turn
+from ._rodas import (
+    END,
+    KEPT_END,
+    PACE_GRADIENT,
+    POINT,
+    RIGHT,
+    SCALE,
+    SLOPE,
+    STAGES,
+    START,
+    Step,
+    fraction,
+    interpolate,
+    keep_interpolant,
+    rosenbrock,
+)
+from ._tables import Tables
 
 __all__ = ["integrate_runs"]
 
 CONVERGED, CENSORED, FAILED = 0, 1, 3
 HALF = 1  # of the thresholds, the one that ends a stage
-
-GAMMA = 0.21193756319429014
-A = np.array(
-    [
-        [0.0, 0.0, 0.0, 0.0, 0.0],
-        [3.0, 0.0, 0.0, 0.0, 0.0],
-        [2.849394379747939, 0.45842242204463923, 0.0, 0.0, 0.0],
-        [-6.954028509809101, 2.489845061869568, -10.358996098473584, 0.0, 0.0],
-        [
-            2.8029986275628964,
-            0.5072464736228206,
-            -0.3988312541770524,
-            -0.04721187230404641,
-            0.0,
-        ],
-        [
-            -7.502846399306121,
-            2.561846144803919,
-            -11.627539656261098,
-            -0.18268767659942256,
-            0.030198172008377946,
-        ],
-    ]
-)
-C = np.array(
-    [
-        [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
-        [-14.155112264123755, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
-        [-17.97296035885952, -2.859693295451294, 0.0, 0.0, 0.0, 0.0, 0.0],
-        [147.12150275711716, -1.41221402718213, 71.68940251302358, 0.0, 0.0, 0.0, 0.0],
-        [
-            165.43517024871676,
-            -0.4592823456491126,
-            42.90938336958603,
-            -5.961986721573306,
-            0.0,
-            0.0,
-            0.0,
-        ],
-        [
-            24.854864614690072,
-            -3.0009227002832186,
-            47.4931110020768,
-            5.5814197821558125,
-            -0.6610691825249471,
-            0.0,
-            0.0,
-        ],
-        [
-            30.91273214028599,
-            -3.1208243349937974,
-            77.79954646070892,
-            34.28646028294783,
-            -19.097331116725623,
-            -28.087943162872662,
-            0.0,
-        ],
-        [
-            37.80277123390563,
-            -3.2571969029072276,
-            112.26918849496327,
-            66.9347231244047,
-            -40.06618937091002,
-            -54.66780262877968,
-            -9.48861652309627,
-        ],
-    ]
-)
-DENSE = np.array(
-    [
-        [
-            25.948786856663858,
-            -2.5579724845846235,
-            10.433815404888879,
-            -2.3679251022685204,
-            0.524948541321073,
-            1.1241088310450404,
-            0.4272876194431874,
-            -0.17202221070155493,
-        ],
-        [
-            -9.91568850695171,
-            -0.9689944594115154,
-            3.0438037242978453,
-            -24.495224566215796,
-            20.176138334709044,
-            15.98066361424651,
-            -6.789040303419874,
-            -6.710236069923372,
-        ],
-        [
-            11.419903575922262,
-            2.8879645146136994,
-            72.92137995996029,
-            80.12511834622643,
-            -52.072871366152654,
-            -59.78993625266729,
-            -0.15582684282751913,
-            4.883087185713722,
-        ],
-    ]
-)
-STAGES = 8
-# Coefficients below this multiple of rounding, relative to the norm, are rounding themselves.
-FLUSH = 64.0
 # Local errors are held this much below rtol, so that a whole run stays within it.
 CAUTION = 1.0
 NEARLY_SATURATED = 32.0  # 1 - overlap is 1e-14
@@ -153,221 +49,6 @@ COARSE = 0.1
 SAFETY, SHRINK, GROW = 0.9, 0.15, 8.0
 LEARNED = 0.8
 MAX_STEPS = 20_000
-
-
-# Rows of Step.state.
-START, SLOPE, POINT, RIGHT, END, SCALE, PACE_GRADIENT, KEPT_END, DENSE_0, DENSE_1, DENSE_2 = range(
-    11
-)
-
-
-class Step(NamedTuple):
-    """One step.
-
-    Attributes
-    ----------
-    state : (11, size)
-        Start and its slope, a stage's point and right-hand side, the end, scales of the unknowns,
-        the gradient of the pace; the accepted end and three coefficients of the interpolant.
-    jacobian, matrix : (size, size)
-    pivot : (size,) int64
-    stages : (8, size)
-    time : (8,)
-        Stages of the time.
-    time_dense : (4,)
-        Its interpolant, and the time the step takes.
-    """
-
-    state: np.ndarray
-    jacobian: np.ndarray
-    matrix: np.ndarray
-    pivot: np.ndarray
-    stages: np.ndarray
-    time: np.ndarray
-    time_dense: np.ndarray
-
-
-@compiled
-def _factorise(matrix: np.ndarray, pivot: np.ndarray, size: int) -> None:
-    for k in range(size):
-        best = k
-        for i in range(k + 1, size):
-            if abs(matrix[i, k]) > abs(matrix[best, k]):
-                best = i
-        pivot[k] = best
-        if best != k:
-            for j in range(size):
-                matrix[k, j], matrix[best, j] = matrix[best, j], matrix[k, j]
-        inverse = 1.0 / matrix[k, k]
-        for i in range(k + 1, size):
-            factor = matrix[i, k] * inverse
-            if factor != 0.0:
-                matrix[i, k] = factor
-                for j in range(k + 1, size):
-                    matrix[i, j] -= factor * matrix[k, j]
-            else:
-                matrix[i, k] = 0.0
-
-
-@compiled
-def _solve(matrix: np.ndarray, pivot: np.ndarray, right: np.ndarray, size: int) -> None:
-    for k in range(size):
-        best = pivot[k]
-        if best != k:
-            right[k], right[best] = right[best], right[k]
-    for i in range(size):
-        total = right[i]
-        for j in range(i):
-            total -= matrix[i, j] * right[j]
-        right[i] = total
-    for i in range(size - 1, -1, -1):
-        total = right[i]
-        for j in range(i + 1, size):
-            total -= matrix[i, j] * right[j]
-        right[i] = total / matrix[i, i]
-
-
-@compiled
-def _rosenbrock(
-    table: Derivative,
-    base: np.ndarray,
-    size: int,
-    saturated: int,
-    learnable: int,
-    clock: int,
-    pace: float,
-    h: float,
-    step: Step,
-    work: Scratch,
-) -> float:
-    """One Rodas5P step of size `h` from the start, where L = I; returns the time it takes.
-
-    Unknowns are scaled, so that pivoting compares like with like.
-    """
-    state, stages, times = step.state, step.stages, step.time
-    diagonal, inverse = 1.0 / (GAMMA * h), 1.0 / h
-    for i in range(size):
-        for j in range(size):
-            step.matrix[i, j] = -step.jacobian[i, j] * (state[SCALE, j] / state[SCALE, i])
-        step.matrix[i, i] += diagonal
-    _factorise(step.matrix, step.pivot, size)
-    for stage in range(STAGES):
-        time = pace
-        if stage == 0:
-            for i in range(size):
-                state[RIGHT, i] = state[SLOPE, i]
-        else:
-            for i in range(size):
-                if stage < 6:
-                    total = state[START, i]
-                    for j in range(stage):
-                        total += A[stage, j] * stages[j, i]
-                    state[POINT, i] = total
-                else:
-                    state[POINT, i] += stages[stage - 1, i]
-            time = rate(
-                table, base, state[POINT], size, saturated, learnable, clock, work, state[RIGHT]
-            )
-        for j in range(stage):
-            weight = C[stage, j] * inverse
-            time += weight * times[j]
-            for i in range(size):
-                state[RIGHT, i] += weight * stages[j, i]
-        for i in range(size):
-            state[RIGHT, i] /= state[SCALE, i]
-        _solve(step.matrix, step.pivot, state[RIGHT], size)
-        for i in range(size):
-            stages[stage, i] = state[RIGHT, i] * state[SCALE, i]
-            time += state[PACE_GRADIENT, i] * stages[stage, i]
-        times[stage] = time * GAMMA * h
-    elapsed = times[5] + times[6] + times[7]
-    for j in range(5):
-        elapsed += A[5, j] * times[j]
-    for i in range(size):
-        state[END, i] = state[POINT, i] + stages[7, i]
-    return elapsed
-
-
-@compiled
-def _keep_interpolant(step: Step, size: int, elapsed: float) -> None:
-    for i in range(size):
-        step.state[KEPT_END, i] = step.state[END, i]
-    for row in range(3):
-        for i in range(size):
-            total = 0.0
-            for j in range(STAGES):
-                total += DENSE[row, j] * step.stages[j, i]
-            step.state[DENSE_0 + row, i] = total
-        total = 0.0
-        for j in range(STAGES):
-            total += DENSE[row, j] * step.time[j]
-        step.time_dense[row] = total
-    step.time_dense[3] = elapsed
-
-
-@compiled
-def _interpolate(state: np.ndarray, size: int, theta: float) -> None:
-    """Put the state at a fraction of the step into POINT."""
-    rest = 1.0 - theta
-    for i in range(size):
-        inner = state[DENSE_1, i] + theta * state[DENSE_2, i]
-        inner = state[KEPT_END, i] + rest * (state[DENSE_0, i] + theta * inner)
-        state[POINT, i] = rest * state[START, i] + theta * inner
-
-
-@compiled
-def _fraction(dense: np.ndarray, wanted: float) -> float:
-    """Where in the step a time lies: regula falsi (Illinois), then bisection."""
-    if wanted >= dense[3]:
-        return 1.0
-    low, high = 0.0, 1.0
-    f_low, f_high = -wanted, dense[3] - wanted
-    theta = 0.0
-    for iteration in range(80):
-        theta = low - f_low * (high - low) / (f_high - f_low)
-        if iteration > 20 or not low < theta < high:
-            theta = 0.5 * (low + high)
-        inner = dense[0] + theta * (dense[1] + theta * dense[2])
-        value = theta * (dense[3] + (1.0 - theta) * inner) - wanted
-        if abs(value) <= 1e-13 * wanted or high - low < 1e-15:
-            break
-        if value < 0.0:
-            low, f_low = theta, value
-            f_high *= 0.5
-        else:
-            high, f_high = theta, value
-            f_low *= 0.5
-    return theta
-
-
-@compiled
-def _turn(frame: np.ndarray, work: Scratch, out: np.ndarray) -> None:
-    """Put the frame of the eigenvectors, ``frame @ COLUMNS``, into `out`."""
-    rank = frame.shape[0]
-    for i in range(rank):
-        for j in range(rank):
-            total = 0.0
-            for k in range(rank):
-                total += frame[i, k] * work.square[COLUMNS, k, j]
-            work.square[METRIC, i, j] = total
-    for i in range(rank):
-        for j in range(rank):
-            out[i, j] = work.square[METRIC, i, j]
-    complete(out, rank)
-
-
-@compiled
-def _coefficients(table: Tables, frame: np.ndarray, work: Scratch, base: np.ndarray) -> None:
-    """Target in a frame, entries that are rounding set to zero.
-
-    A learned direction known to 1e-16 would otherwise feed a spurious rate of 1e-32 to the
-    direction to be learned next, whose own rate is of order d^(1 - s).
-    """
-    substitute(table.substitution, frame, work.buffer, base)
-    floor = FLUSH * ROUNDING * table.norm
-    for i in range(base.shape[0]):
-        if abs(base[i]) <= floor:
-            base[i] = 0.0
 
 
 @compiled
@@ -401,42 +82,6 @@ def _start(initial: np.ndarray, frame: np.ndarray, log_odds: np.ndarray, size: n
 
 
 @compiled
-def _observe(
-    table: Tables,
-    x: np.ndarray,
-    size: int,
-    saturated: int,
-    learnable: int,
-    frame: np.ndarray,
-    work: Scratch,
-    log_odds: np.ndarray,
-    overlap: np.ndarray,
-    energy: np.ndarray,
-) -> float:
-    """Overlaps and mode energies at a state; returns the loss."""
-    rank = frame.shape[0]
-    eigenframe(x, size, saturated, learnable, work, log_odds)
-    for i in range(rank):
-        overlap[i] = 1.0 / (1.0 + np.exp(-log_odds[i])) if i < learnable else 0.0
-    gram, vectors = work.square[HESSIAN], work.square[METRIC]
-    for i in range(rank):
-        for j in range(rank):
-            total = 0.0
-            for k in range(rank):
-                total += frame[i, k] * work.square[COLUMNS, k, j]
-            vectors[i, j] = total
-    for i in range(rank):
-        for j in range(i + 1):
-            total = 0.0
-            for k in range(learnable):
-                total += vectors[i, k] * vectors[j, k] * overlap[k]
-            gram[i, j] = total
-            gram[j, i] = total
-    explained = average(table, gram, work.buffer, work.monomial[1], energy)
-    return max(0.5 * (table.norm * table.norm - explained), 0.0)
-
-
-@compiled
 def _pick_clock(learnable: int, work: Scratch) -> int:
     """Return the direction not yet learned that grows fastest, or -1."""
     clock, fastest = -1, 0.0
@@ -449,8 +94,7 @@ def _pick_clock(learnable: int, work: Scratch) -> int:
 @compiled
 def _error(
     step: Step,
-    saturated: int,
-    learnable: int,
+    active: Active,
     rank: int,
     h_time: float,
     clock_time: float,
@@ -464,6 +108,7 @@ def _error(
     for the step and changes ``v_j`` by up to ``2 h (|H_ij| e + H_ii e^2)``: that, not ``e`` alone,
     has to be small, and ever less once j is learned too.
     """
+    saturated, learnable = active.saturated, active.learnable
     worst = abs(step.time[7]) / clock_time
     least = tolerance / COARSE
     for i in range(saturated, learnable):
@@ -485,9 +130,7 @@ def _cross(
     table: Tables,
     base: np.ndarray,
     frame: np.ndarray,
-    size: int,
-    saturated: int,
-    learnable: int,
+    active: Active,
     clock: int,
     pace: float,
     h: float,
@@ -504,17 +147,18 @@ def _cross(
     Found on the interpolant, then made as accurate as the steps: a step that ends there, and
     Newton's correction with the slope there.  Overwrites the step, but not its interpolant.
     """
+    saturated, learnable, size = active
     state = step.state
     low, high, theta = 0.0, 1.0, 1.0
-    eigenframe(state[KEPT_END], size, saturated, learnable, work, log_odds)
+    eigenframe(state[KEPT_END], active, work, log_odds)
     f_high = log_odds[direction] - threshold
     f_low = state[START, direction - saturated] - threshold
     for iteration in range(50):
         theta = low - f_low * (high - low) / (f_high - f_low)
         if iteration > 20 or not low < theta < high:
             theta = 0.5 * (low + high)
-        _interpolate(state, size, theta)
-        eigenframe(state[POINT], size, saturated, learnable, work, log_odds)
+        interpolate(state, size, theta)
+        eigenframe(state[POINT], active, work, log_odds)
         value = log_odds[direction] - threshold
         if abs(value) < 1e-6 or high - low < 1e-12:
             break
@@ -525,12 +169,10 @@ def _cross(
             high, f_high = theta, value
             f_low *= 0.5
     for _ in range(3):
-        elapsed = _rosenbrock(
-            table.derivative, base, size, saturated, learnable, clock, pace, theta * h, step, work
-        )
-        eigenframe(state[END], size, saturated, learnable, work, log_odds)
-        _turn(frame, work, other_frame)
-        _coefficients(table, other_frame, work, other_base)
+        elapsed = rosenbrock(table.derivative, base, active, clock, pace, theta * h, step, work)
+        eigenframe(state[END], active, work, log_odds)
+        turn(frame, work, other_frame)
+        coefficients(table, other_frame, work, other_base)
         for i in range(size):
             state[POINT, i] = 0.0
         for i in range(saturated, learnable):
@@ -539,9 +181,7 @@ def _cross(
             table.derivative,
             other_base,
             state[POINT],
-            size,
-            saturated,
-            learnable,
+            active,
             -1,
             work,
             state[RIGHT],
@@ -550,7 +190,7 @@ def _cross(
         time = elapsed + missing / state[RIGHT, direction - saturated]
         if abs(missing) < 1e-5:
             break
-        theta = _fraction(step.time_dense, time)
+        theta = fraction(step.time_dense, time)
     return time
 
 
@@ -597,18 +237,17 @@ def _run(
         size = learnable - saturated
         for i in range(learnable):
             size += rank - max(i + 1, saturated)
+        active = Active(saturated, learnable, size)
         for i in range(size):
             state[START, i] = 0.0
         for i in range(saturated, learnable):
             state[START, i - saturated] = log_odds[i]
-        _coefficients(table, frame, work, base)
+        coefficients(table, frame, work, base)
         rate(
             table.derivative,
             base,
             state[START],
-            size,
-            saturated,
-            learnable,
+            active,
             -1,
             work,
             state[SLOPE],
@@ -626,12 +265,10 @@ def _run(
             state[SLOPE, i] *= pace
         if row == 0 or largest == 0.0:
             while row < time.shape[0] and (row == 0 or largest == 0.0):
-                loss[row] = _observe(
+                loss[row] = observe(
                     table,
                     state[START],
-                    size,
-                    saturated,
-                    learnable,
+                    active,
                     frame,
                     work,
                     other_log_odds,
@@ -645,8 +282,7 @@ def _run(
                 square[STEP, i, j] *= pace
         jacobian(
             table.derivative,
-            saturated,
-            learnable,
+            active,
             clock,
             pace,
             state[SLOPE],
@@ -674,17 +310,14 @@ def _run(
         while True:
             if attempts >= MAX_STEPS:
                 return False
-            elapsed = _rosenbrock(
-                table.derivative, base, size, saturated, learnable, clock, pace, h, step, work
-            )
+            elapsed = rosenbrock(table.derivative, base, active, clock, pace, h, step, work)
             attempts += 1
             counts[1] += STAGES - 1
             error = 1e10
             if elapsed > 0.0:
                 error = _error(
                     step,
-                    saturated,
-                    learnable,
+                    active,
                     rank,
                     h * pace,
                     since + elapsed,
@@ -705,19 +338,17 @@ def _run(
             factor *= (max(error, 1e-8) / previous) ** -0.08  # proportional-integral control
         previous = max(error, 1e-4)
         counts[0] += 1
-        _keep_interpolant(step, size, elapsed)
+        keep_interpolant(step, size, elapsed)
 
         while row < time.shape[0]:
             wanted = (time[row] - now) - remainder
             if wanted > elapsed:
                 break
-            _interpolate(state, size, _fraction(step.time_dense, wanted))
-            loss[row] = _observe(
+            interpolate(state, size, fraction(step.time_dense, wanted))
+            loss[row] = observe(
                 table,
                 state[POINT],
-                size,
-                saturated,
-                learnable,
+                active,
                 frame,
                 work,
                 other_log_odds,
@@ -726,8 +357,8 @@ def _run(
             )
             row += 1
 
-        eigenframe(state[END], size, saturated, learnable, work, log_odds)
-        _turn(frame, work, next_frame)
+        eigenframe(state[END], active, work, log_odds)
+        turn(frame, work, next_frame)
         for i in range(saturated, learnable):
             for level in range(thresholds.shape[0]):
                 if np.isnan(crossing[i, level]) and log_odds[i] >= thresholds[level]:
@@ -735,9 +366,7 @@ def _run(
                         table,
                         base,
                         frame,
-                        size,
-                        saturated,
-                        learnable,
+                        active,
                         clock,
                         pace,
                         h,

@@ -1,4 +1,4 @@
-"""Compiled pieces of the fast-link flow: substitution, right-hand side, Jacobian, eigenframe.
+"""Compiled pieces of the fast-link flow: right-hand side, Jacobian, eigenframe.
 
 Coordinates.  ``X = G (I - G)^-1`` obeys ``X' = H X + X H``, which no plateau makes stiff in the
 learned overlaps: their log-odds just keep growing.  Around an orthonormal frame ``V`` the state is
@@ -30,39 +30,38 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from ._tables import Derivative, Substitution, Tables
+from ._linear import compiled, complete, orthogonalise
+from ._tables import Derivative, Tables
 
 __all__ = [
     "COLUMNS",
     "HESSIAN",
+    "METRIC",
+    "OVERLAP",
+    "REST",
+    "SATURATED",
     "STEP",
+    "Active",
     "Scratch",
-    "average",
-    "compiled",
-    "complete",
     "eigenframe",
     "jacobian",
-    "orthogonalise",
     "rate",
     "scratch",
-    "substitute",
 ]
 
-# Called from compiled code only: no wrappers for Python, no reference counts.
-compiled = njit(
-    nogil=True,
-    error_model="numpy",
-    fastmath={"contract"},
-    no_cpython_wrapper=True,
-    no_cfunc_wrapper=True,
-    _nrt=False,
-)
-ROUNDING = 2.0**-52
 SATURATED = 37.0  # 1 - overlap is below rounding
 
 OVERLAP, ODDS, REST = range(3)  # rows of Scratch.diagonal
 # Places in Scratch.square.
 HESSIAN, GENERATOR, STEP, LOWER, TILT, INVERSE, METRIC, CHANGE, COLUMNS = range(9)
+
+
+class Active(NamedTuple):
+    """What a state vector holds: directions ``saturated, ..., learnable - 1`` and their tilts."""
+
+    saturated: int
+    learnable: int
+    size: int
 
 
 class Scratch(NamedTuple):
@@ -72,7 +71,8 @@ class Scratch(NamedTuple):
     ----------
     square : (9, rank, rank)
         Small matrices, by the names above; ``HESSIAN`` is ``Ht``, ``GENERATOR`` is ``B``, ``STEP``
-        is ``D`` times the pace, ``LOWER`` is ``L``, ``TILT`` is ``J``, ``COLUMNS`` the eigenvectors.
+        is ``D`` times the pace, ``LOWER`` is ``L``, ``TILT`` is ``J``; ``COLUMNS`` holds
+        eigenvectors.
     monomial : (2, n_monomials)
         Sheared coefficients and their change.
     power : (n_powers,)
@@ -107,48 +107,9 @@ def scratch(table: Tables) -> Scratch:
 
 
 @compiled
-def substitute(table: Substitution, basis: np.ndarray, buffer: np.ndarray, out: np.ndarray) -> None:
-    """Compute the coefficients of ``y -> p(basis y)``."""
-    rank = basis.shape[0]
-    for i in range(buffer.shape[0]):
-        buffer[i] = 0.0
-    for row in range(table.node.shape[0]):
-        parent, variable = table.node[row, 0], table.node[row, 1]
-        degree, offset = table.node[row, 2], table.node[row, 3]
-        if degree == 0:
-            buffer[offset] = table.value[row]
-        if parent < 0:
-            continue
-        into = table.node[parent, 3]
-        first = table.first[degree]
-        for i in range(table.first[degree + 1] - first):
-            value = buffer[offset + i]
-            if value != 0.0:
-                for j in range(rank):
-                    buffer[into + table.successor[first + i, j]] += basis[variable, j] * value
-    for k in range(table.root.shape[0]):
-        offset, first = table.root[k, 0], table.root[k, 1]
-        for i in range(table.root[k, 2]):
-            out[first + i] = buffer[offset + i]
-
-
-@compiled
-def average(
-    table: Tables, gram: np.ndarray, buffer: np.ndarray, moved: np.ndarray, energy: np.ndarray
-) -> float:
-    """Energy ``alpha_beta (A_G f*)_beta`` of every mode; returns ``h(G)``."""
-    substitute(table.substitution, gram, buffer, moved)
-    total = 0.0
-    for mode in range(table.mode_row.shape[0]):
-        row, value = table.mode_row[mode], table.mode_value[mode]
-        energy[mode] = value * (value if row < 0 else moved[row] * table.weight[row])
-        total += energy[mode]
-    return total
-
-
-@compiled
-def _load(x: np.ndarray, size: int, saturated: int, learnable: int, work: Scratch) -> bool:
+def _load(x: np.ndarray, active: Active, work: Scratch) -> bool:
     """``e^v`` and ``L`` of a state vector; returns whether ``L = I``."""
+    saturated, learnable = active.saturated, active.learnable
     square, diagonal = work.square, work.diagonal
     rank = square.shape[1]
     identity = True
@@ -177,9 +138,7 @@ def rate(
     table: Derivative,
     base: np.ndarray,
     x: np.ndarray,
-    size: int,
-    saturated: int,
-    learnable: int,
+    active: Active,
     clock: int,
     work: Scratch,
     out: np.ndarray,
@@ -188,9 +147,10 @@ def rate(
 
     `base` holds the target's coefficients in the frame the state refers to.
     """
+    saturated, learnable = active.saturated, active.learnable
     square, monomial, diagonal = work.square, work.monomial, work.diagonal
     rank = diagonal.shape[1]
-    identity = _load(x, size, saturated, learnable, work)
+    identity = _load(x, active, work)
     for i in range(base.shape[0]):
         monomial[0, i] = base[i]
     if identity:
@@ -346,8 +306,7 @@ def _generator(square: np.ndarray) -> None:
 @compiled
 def jacobian(
     table: Derivative,
-    saturated: int,
-    learnable: int,
+    active: Active,
     clock: int,
     pace: float,
     slope: np.ndarray,
@@ -359,6 +318,7 @@ def jacobian(
 
     `pace_gradient` receives the gradient of ``dt / dtau``.
     """
+    saturated, learnable = active.saturated, active.learnable
     square, monomial, diagonal = work.square, work.monomial, work.diagonal
     rank = diagonal.shape[1]
     for b in range(saturated, learnable):
@@ -366,9 +326,7 @@ def jacobian(
         for i in range(rank):
             for j in range(rank):
                 square[METRIC, i, j] = square[CHANGE, i, j]
-        _column(
-            b - saturated, b, -1, saturated, learnable, clock, pace, slope, work, out, pace_gradient
-        )
+        _column(b - saturated, b, -1, active, clock, pace, slope, work, out, pace_gradient)
 
     column, pair = learnable - saturated, 0
     for b in range(learnable):
@@ -390,9 +348,7 @@ def jacobian(
                     square[METRIC, b, j] -= rest * square[HESSIAN, a, j]
                     square[METRIC, a, j] -= square[HESSIAN, b, j]
                     square[METRIC, j, b] += (1.0 - rest) * square[HESSIAN, j, a]
-                _column(
-                    column, b, a, saturated, learnable, clock, pace, slope, work, out, pace_gradient
-                )
+                _column(column, b, a, active, clock, pace, slope, work, out, pace_gradient)
                 column += 1
             pair += 1
 
@@ -434,8 +390,7 @@ def _column(
     column: int,
     b: int,
     a: int,
-    saturated: int,
-    learnable: int,
+    active: Active,
     clock: int,
     pace: float,
     slope: np.ndarray,
@@ -447,6 +402,7 @@ def _column(
 
     ``Ht`` changes by ``CHANGE`` and ``B`` by ``METRIC``.
     """
+    saturated, learnable = active.saturated, active.learnable
     square, odds = work.square, work.diagonal[ODDS]
     rank = odds.shape[0]
     relative = 0.0
@@ -475,19 +431,18 @@ def _column(
 
 
 @compiled
-def eigenframe(
-    x: np.ndarray, size: int, saturated: int, learnable: int, work: Scratch, log_odds: np.ndarray
-) -> None:
+def eigenframe(x: np.ndarray, active: Active, work: Scratch, log_odds: np.ndarray) -> None:
     """Eigenpairs of ``L diag(e^v) L^T`` to high relative accuracy, largest first.
 
     One-sided Jacobi rotations of the graded factor ``L diag(e^(v/2))`` (Demmel and Veselic 1992).
     Logarithms of the eigenvalues go to `log_odds`, eigenvectors, completed to an orthonormal
     basis, to ``COLUMNS``.
     """
+    learnable = active.learnable
     square, norm = work.square, work.diagonal[REST]
     rank = square.shape[1]
     factor, columns = square[LOWER], square[COLUMNS]
-    _load(x, size, saturated, learnable, work)
+    _load(x, active, work)
     for i in range(learnable):
         scale = np.sqrt(work.diagonal[ODDS, i])
         for k in range(i, rank):
@@ -508,65 +463,3 @@ def eigenframe(
             columns[k, i] = factor[k, best] * scale
         norm[best] = -1.0
     complete(columns, learnable)
-
-
-@compiled
-def orthogonalise(columns: np.ndarray, count: int) -> None:
-    """Rotate the first `count` columns until they are orthogonal to working accuracy."""
-    size = columns.shape[0]
-    for _ in range(40):
-        done = True
-        for p in range(count):
-            for q in range(p + 1, count):
-                pp = qq = pq = 0.0
-                for k in range(size):
-                    pp += columns[k, p] * columns[k, p]
-                    qq += columns[k, q] * columns[k, q]
-                    pq += columns[k, p] * columns[k, q]
-                if abs(pq) <= ROUNDING * np.sqrt(pp) * np.sqrt(qq):
-                    continue
-                done = False
-                zeta = (qq - pp) / (2.0 * pq)
-                t = 1.0 / (abs(zeta) + np.sqrt(1.0 + zeta * zeta))
-                if zeta < 0.0:
-                    t = -t
-                c = 1.0 / np.sqrt(1.0 + t * t)
-                s = c * t
-                for k in range(size):
-                    left, right = columns[k, p], columns[k, q]
-                    columns[k, p] = c * left - s * right
-                    columns[k, q] = s * left + c * right
-        if done:
-            return
-
-
-@compiled
-def complete(frame: np.ndarray, known: int) -> None:
-    """Fill columns ``known, known + 1, ...`` to an orthonormal basis; re-orthonormalise all."""
-    size = frame.shape[0]
-    for i in range(size):
-        if i >= known:
-            # the coordinate axis furthest from the span of the columns so far
-            best, least = 0, np.inf
-            for k in range(size):
-                total = 0.0
-                for j in range(i):
-                    total += frame[k, j] * frame[k, j]
-                if total < least:
-                    best, least = k, total
-            for k in range(size):
-                frame[k, i] = 0.0
-            frame[best, i] = 1.0
-        for _ in range(2 if i >= known else 1):
-            for j in range(i):
-                total = 0.0
-                for k in range(size):
-                    total += frame[k, i] * frame[k, j]
-                for k in range(size):
-                    frame[k, i] -= total * frame[k, j]
-        total = 0.0
-        for k in range(size):
-            total += frame[k, i] * frame[k, i]
-        total = 1.0 / np.sqrt(total)
-        for k in range(size):
-            frame[k, i] *= total

@@ -1,0 +1,123 @@
+"""Small dense linear algebra in compiled code, for matrices of a few rows."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+__all__ = ["ROUNDING", "compiled", "complete", "factorise", "orthogonalise", "solve"]
+
+# Called from compiled code only: no wrappers for Python, no reference counts.
+compiled = njit(
+    nogil=True,
+    error_model="numpy",
+    fastmath={"contract"},
+    no_cpython_wrapper=True,
+    no_cfunc_wrapper=True,
+    _nrt=False,
+)
+ROUNDING = 2.0**-52
+
+
+@compiled
+def orthogonalise(columns: np.ndarray, count: int) -> None:
+    """Rotate the first `count` columns until they are orthogonal to working accuracy."""
+    size = columns.shape[0]
+    for _ in range(40):
+        done = True
+        for p in range(count):
+            for q in range(p + 1, count):
+                pp = qq = pq = 0.0
+                for k in range(size):
+                    pp += columns[k, p] * columns[k, p]
+                    qq += columns[k, q] * columns[k, q]
+                    pq += columns[k, p] * columns[k, q]
+                if abs(pq) <= ROUNDING * np.sqrt(pp) * np.sqrt(qq):
+                    continue
+                done = False
+                zeta = (qq - pp) / (2.0 * pq)
+                t = 1.0 / (abs(zeta) + np.sqrt(1.0 + zeta * zeta))
+                if zeta < 0.0:
+                    t = -t
+                c = 1.0 / np.sqrt(1.0 + t * t)
+                s = c * t
+                for k in range(size):
+                    left, right = columns[k, p], columns[k, q]
+                    columns[k, p] = c * left - s * right
+                    columns[k, q] = s * left + c * right
+        if done:
+            return
+
+
+@compiled
+def complete(frame: np.ndarray, known: int) -> None:
+    """Fill columns ``known, known + 1, ...`` to an orthonormal basis; re-orthonormalise all."""
+    size = frame.shape[0]
+    for i in range(size):
+        if i >= known:
+            # the coordinate axis furthest from the span of the columns so far
+            best, least = 0, np.inf
+            for k in range(size):
+                total = 0.0
+                for j in range(i):
+                    total += frame[k, j] * frame[k, j]
+                if total < least:
+                    best, least = k, total
+            for k in range(size):
+                frame[k, i] = 0.0
+            frame[best, i] = 1.0
+        for _ in range(2 if i >= known else 1):
+            for j in range(i):
+                total = 0.0
+                for k in range(size):
+                    total += frame[k, i] * frame[k, j]
+                for k in range(size):
+                    frame[k, i] -= total * frame[k, j]
+        total = 0.0
+        for k in range(size):
+            total += frame[k, i] * frame[k, i]
+        total = 1.0 / np.sqrt(total)
+        for k in range(size):
+            frame[k, i] *= total
+
+
+@compiled
+def factorise(matrix: np.ndarray, pivot: np.ndarray, size: int) -> None:
+    """Factorise the leading `size` rows and columns by Gauss elimination with row pivoting."""
+    for k in range(size):
+        best = k
+        for i in range(k + 1, size):
+            if abs(matrix[i, k]) > abs(matrix[best, k]):
+                best = i
+        pivot[k] = best
+        if best != k:
+            for j in range(size):
+                matrix[k, j], matrix[best, j] = matrix[best, j], matrix[k, j]
+        inverse = 1.0 / matrix[k, k]
+        for i in range(k + 1, size):
+            factor = matrix[i, k] * inverse
+            if factor != 0.0:
+                matrix[i, k] = factor
+                for j in range(k + 1, size):
+                    matrix[i, j] -= factor * matrix[k, j]
+            else:
+                matrix[i, k] = 0.0
+
+
+@compiled
+def solve(matrix: np.ndarray, pivot: np.ndarray, right: np.ndarray, size: int) -> None:
+    """Solve for one right-hand side, in place."""
+    for k in range(size):
+        best = pivot[k]
+        if best != k:
+            right[k], right[best] = right[best], right[k]
+    for i in range(size):
+        total = right[i]
+        for j in range(i):
+            total -= matrix[i, j] * right[j]
+        right[i] = total
+    for i in range(size - 1, -1, -1):
+        total = right[i]
+        for j in range(i + 1, size):
+            total -= matrix[i, j] * right[j]
+        right[i] = total / matrix[i, i]
