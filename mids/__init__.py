@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from .ladder import leaps
     from .schema import validate
     from .targets import Target
-    from .trajectories import from_trajectories
 
 __all__ = [
     "Target",
@@ -34,7 +33,6 @@ __all__ = [
     "describe",
     "errors",
     "flows",
-    "from_trajectories",
     "leaps",
     "open_dataset",
     "plateaus",
@@ -54,7 +52,6 @@ _ORIGIN = {
     "Target": "targets",
     "compare": "analysis",
     "describe": "accessor",
-    "from_trajectories": "trajectories",
     "leaps": "ladder",
     "open_dataset": "io",
     "plateaus": "analysis",

@@ -67,7 +67,10 @@ def _description(ds: xr.Dataset) -> tuple[str, list[tuple[str, str]]]:
     if version is None:
         return "not a dataset of mids", [
             ("missing", "the attribute mids_schema"),
-            ("next", "mids.from_trajectories(...) makes one from any trajectories"),
+            (
+                "next",
+                "mids.simulate(...) and mids.open_dataset(...) give one; mids.plateaus takes any",
+            ),
         ]
     rows = [*_origin(ds), ("sweep", _sweep(ds))]
     names = [str(name) for name in ds.data_vars]
@@ -189,9 +192,11 @@ class MultiIndexAccessor:
         """Hold the measured saddles against the theory: `mids.compare`."""
         return mids.compare(self._ds)
 
-    def scaling(self) -> xr.Dataset:
+    def scaling(
+        self, *, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
+    ) -> xr.Dataset:
         """Fit the growth of the escape times with d: `mids.scaling`."""
-        return mids.scaling(self._ds)
+        return mids.scaling(self._ds, resamples=resamples, confidence=confidence, seed=seed)
 
     def replay(self) -> xr.Dataset:
         """Simulate the dataset again: `mids.replay`."""

@@ -391,8 +391,7 @@ def _check_schema(path: Path, attrs: Mapping[str, Any]) -> None:
     if version is None:
         raise FileError(
             f"{path} has no attribute mids_schema: it is not a dataset of mids, or its writing was "
-            "interrupted; open foreign files with xarray.open_dataset and turn them into datasets "
-            "of mids with mids.from_trajectories"
+            "interrupted; open foreign files with xarray.open_dataset"
         )
     if not isinstance(version, int | np.integer) or version < 1:
         raise FileError(f"{path} has the attribute mids_schema {version!r}, which is no version")

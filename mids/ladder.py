@@ -104,12 +104,12 @@ class Leap:
     @property
     def rank_before(self) -> int:
         """Number of directions learned when the flow arrives."""
-        return self.subspace.shape[1]
+        return int(self.subspace.shape[1])
 
     @property
     def rank_after(self) -> int:
         """Number of directions learned when the whole leading component is learned."""
-        return self.rank_before + self.learned.shape[1]
+        return int(self.rank_before + self.learned.shape[1])
 
     @property
     def rate(self) -> str:
@@ -255,7 +255,7 @@ def critical_subspace(target: Target, subspace: Array) -> Array:
     >>> from mids.targets import Target
     >>> target = Target.parse("h1(z1) + h2(z1) + 1/2*h1(z1)*h1(z2)")
     >>> critical_subspace(target, np.array([[1.0], [0.0]])).round(3).T
-    array([[0.961, 0.275]])
+    array([[0.974, 0.225]])
     """
     k = subspace.shape[1]
     if k in (0, target.rank):
@@ -463,4 +463,4 @@ def _largest_angle(first: Array, second: Array) -> float:
     if first.shape[1] == 0 or first is second:
         return 0.0
     off = second - first @ (first.T @ second)
-    return float(np.arcsin(min(np.linalg.norm(off, 2), 1.0)))
+    return float(np.arcsin(min(float(np.linalg.norm(off, 2)), 1.0)))

@@ -266,7 +266,7 @@ def spec(ds: xr.Dataset) -> dict[str, Any]:
     if text is None:
         raise DatasetError(
             "the dataset has no attribute mids_spec, which says how it was made; "
-            "start from a dataset of mids.simulate, mids.open_dataset or mids.from_trajectories, "
+            "start from a dataset of mids.simulate or mids.open_dataset, "
             "and keep attributes with xarray.set_options(keep_attrs=True)"
         )
     try:

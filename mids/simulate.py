@@ -277,10 +277,7 @@ def target_of(ds: xr.Dataset) -> Target:
     """
     recorded = schema.spec(ds).get("target")
     if recorded is None:
-        raise DatasetError(
-            "mids_spec names no target; pass target= where the dataset is made, for example to "
-            "mids.from_trajectories"
-        )
+        raise DatasetError("mids_spec names no target; start from a dataset of mids.simulate")
     return Target.from_dict(recorded)
 
 

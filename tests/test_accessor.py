@@ -168,8 +168,8 @@ def test_selections_are_described(ds):
 
 def test_a_foreign_dataset_is_told_so(foreign):
     assert repr(foreign.mi).startswith("not a dataset of mids")
-    assert "mids.from_trajectories" in repr(foreign.mi)
-    assert "from_trajectories" in foreign.mi._repr_html_()
+    assert "mids.simulate" in repr(foreign.mi)
+    assert "mids.simulate" in foreign.mi._repr_html_()
 
 
 @pytest.mark.parametrize("name", sorted(set(METHODS) - {"describe", "to_netcdf"}))

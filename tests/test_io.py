@@ -225,7 +225,7 @@ def oddly_versioned(path):
         (lambda path: path.write_bytes(b""), "no NetCDF-4 file"),
         (lambda path: path.write_text("dim,run\n1,2\n"), "no NetCDF-4 file"),
         (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(200)), "damaged"),
-        (foreign, "no attribute mids_schema.*from_trajectories"),
+        (foreign, "no attribute mids_schema.*xarray.open_dataset"),
         (newer, "schema version 99, newer than 1.*upgrade"),
         (oddly_versioned, "'one', which is no version"),
     ],

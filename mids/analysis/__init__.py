@@ -3,6 +3,7 @@
 from .compare import compare
 from .plateaus import plateaus
 from .saddles import saddles
+from .scaling import scaling
 from .theory import theory
 
-__all__ = ["compare", "plateaus", "saddles", "theory"]
+__all__ = ["compare", "plateaus", "saddles", "scaling", "theory"]

@@ -7,9 +7,9 @@ single unit between variables, H is diagonal wherever G is, and
 
 With the odds ``x = lambda / (1 - lambda)`` of the direction that is being learned, those before it
 at 1 and those after it at 0, the flow is ``x' = 2 x dh/dlambda``: its time is one integral, equal
-to ``x^(1-s) / (2 s (s-1) c^2)`` or ``log(1/x) / (2 c^2)`` to leading order. The odds at the start are
-the Schur complement of ``X(0) = G(0) (I - G(0))^{-1}`` with respect to what is learned before. A
-direction of relative exponent 1 grows already while the one before it is being learned; the
+to ``x^(1-s) / (2 s (s-1) c^2)`` or ``log(1/x) / (2 c^2)`` to leading order. The odds at the start
+are the Schur complement of ``X(0) = G(0) (I - G(0))^{-1}`` with respect to what is learned before.
+A direction of relative exponent 1 grows already while the one before it is being learned; the
 factor it gains is an integral along the orbit that connects the two saddles.
 """
 
@@ -110,7 +110,7 @@ class ClosedForm:
 
 
 class _Stage:
-    """The transition on which direction `j` is learned, as functions of its log-odds at the start."""
+    """The transition on which direction `j` is learned, as functions of its first log-odds."""
 
     def __init__(self, modes: NDArray[np.int64], weights: Array, j: int) -> None:
         rank = modes.shape[1]
@@ -185,7 +185,7 @@ def _integrate(grid: Array, function: Callable[[Array], Array]) -> Array:
 def _spline(values: Array) -> Callable[[Array], Array]:
     from scipy.interpolate import CubicSpline
 
-    return CubicSpline(_GRID, values)  # type: ignore[no-any-return]
+    return CubicSpline(_GRID, values)
 
 
 def _schur_complements(x: Array) -> Array:
@@ -203,7 +203,7 @@ def _schur_complements(x: Array) -> Array:
 
 
 def _decouple(target: Target, ladder: Ladder) -> tuple[Array, NDArray[np.int64], Array] | None:
-    """Return frame, modes and squared coefficients in the ladder's frame, if H is diagonal there."""
+    """Return frame, modes and squared coefficients in the ladder's frame if H is diagonal there."""
     for step in ladder:
         if step.learned.shape[1] > 1 or step.drift > 1e-6 or not step.stable:
             return None

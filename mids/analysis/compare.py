@@ -50,7 +50,7 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
     if "rank" not in measured:
         raise DatasetError(
             "compare matches saddles by the directions learned, which need the variable "
-            "'crossing_time'; simulate the dataset, or pass overlap= to mids.from_trajectories"
+            "'crossing_time', as mids.simulate writes it"
         )
     size = ds.sizes["direction"]
     columns = {
@@ -141,7 +141,7 @@ def summary(comparison: xr.Dataset) -> pd.DataFrame:
         for j in range(comparison.sizes["saddle"]):
             here = comparison.isel(dim=d, saddle=j)
             censored = here["censored"].values
-            visited = np.isfinite(here["loss"].values)
+            visited = censored | np.isfinite(here["escape_time"].values)
             expected = np.isfinite(here["loss_theory"].values)
             if not (visited | expected).any():
                 continue
@@ -151,16 +151,20 @@ def summary(comparison: xr.Dataset) -> pd.DataFrame:
                 {
                     "dim": here["dim"].item() if "dim" in here.coords else np.nan,
                     "saddle": int(comparison["saddle"].values[j]),
-                    "loss": _median(here["loss"].values[visited]),
+                    "loss": _median(_known(here["loss"].values)),
                     "escape_time": _median(escape),
                     "escape_time_theory": _median(predicted),
-                    "ratio": _median(here["ratio"].values[np.isfinite(here["ratio"].values)]),
+                    "ratio": _median(_known(here["ratio"].values)),
                     "runs": int((visited | expected).sum()),
                     "censored": int(censored.sum()),
                     "unmatched": int((visited != expected).sum()),
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _known(values: Array) -> Array:
+    return values[np.isfinite(values)]
 
 
 def _median(values: Array) -> float:

@@ -1,7 +1,7 @@
 """Steps of congruence flows ``P' = H(P) P`` for many runs at once.
 
-A congruence flow maps ``X = P P^T`` to ``X' = H X + X H``. X spans many orders of magnitude, so P is
-kept with orthogonal columns, longest first, and errors are counted column by column.
+A congruence flow is ``X' = H X + X H`` with ``X = P P^T``. X spans many orders of magnitude, so P
+is kept with orthogonal columns, longest first, and errors are counted column by column.
 """
 
 from __future__ import annotations

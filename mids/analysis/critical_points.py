@@ -76,7 +76,8 @@ class CriticalPoint:
         k = learned.shape[1]
         frame = complete(learned)
         rates, modes = np.linalg.eigh(tilt_growth(target, learned))
-        neutral = 1e-6 * np.abs(rates).max(initial=0.0)
+        scale = float(np.sum(target.coefficients**2 * target.modes.sum(axis=1)))
+        neutral = 1e-7 * scale
         grows = rates > neutral
         growth = np.zeros(0), np.zeros((target.rank - k, 0))
         exponent, component = leading_component(rotate(target.tensors, frame), k) or (None, None)
@@ -93,7 +94,6 @@ class CriticalPoint:
             growth = values[kept], vectors[:, kept]
         # Where the growth is slow against the target's other parts, these take over earlier.
         fastest = max(growth[0].max(initial=0.0), rates.max(initial=0.0))
-        scale = float(np.sum(target.coefficients**2 * target.modes.sum(axis=1)))
         return cls(
             learned,
             frame[:, k:],
@@ -123,7 +123,7 @@ class CriticalPoint:
         if subspace.shape[1] != self.learned.shape[1]:
             return np.full(1, np.inf)
         onto, off = self.learned.T @ subspace, self.normal.T @ subspace
-        return np.linalg.lstsq(onto.T, off.T)[0].T.ravel()
+        return np.asarray(np.linalg.lstsq(onto.T, off.T)[0].T.ravel(), dtype=np.float64)
 
     def split(self, factor: Array) -> tuple[Array, Array]:
         """Read theta, shape (m, k), and L, shape (m, c - k), off a factor P of shape (rank, c).
@@ -136,7 +136,7 @@ class CriticalPoint:
         return np.linalg.solve(size[:k], rest[:, :k].T).T, rest[:, k:]
 
     def holds(self, tilt: Array, unlearned: Array) -> bool:
-        """Tell whether theta, shape (m, k), and L, (m, c - k), follow the leading parts for a while."""
+        """Tell whether theta, (m, k), and L, (m, c - k), follow the leading parts for a while."""
         if self.exponent is None or not unlearned.shape[1]:
             return True
         size = self._linear_amplitudes(tilt[None], unlearned[None])[1]

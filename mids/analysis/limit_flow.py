@@ -217,8 +217,8 @@ class _Runs:
 
 
 def _directions(factor: Array) -> Array:
-    """Unit vectors along the columns of P."""
-    return factor / np.linalg.norm(factor, axis=-2, keepdims=True)
+    """Return unit vectors along the columns of P."""
+    return np.asarray(factor / np.linalg.norm(factor, axis=-2, keepdims=True))
 
 
 def _push(stepper: Stepper, learned: NDArray[np.int64]) -> Array:
@@ -236,7 +236,7 @@ def _may_stay(log_odds: Array, stepper: Stepper) -> NDArray[np.bool_]:
     settled = learned[:, 0] & (learned | (log_odds < 0)).all(axis=1)
     if settled.any():
         settled &= _push(stepper, learned.sum(axis=1)) < 0.02
-    return settled
+    return np.asarray(settled)
 
 
 def _hermite_root(u0: Array, u1: Array, d0: Array, d1: Array) -> Array:

@@ -7,6 +7,8 @@ ends it has converged.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
@@ -152,7 +154,9 @@ def _find(
         previous = 0 if k == 0 else peaks[k - 1]
         if last:
             settled = is_loss and np.abs(values[-1]) <= band
-            if settled or status == CONVERGED or not _flat_at_end(time, values, noise, band):
+            # a loss still on its way to zero changes by a fraction of itself
+            change = min(0.25 * band, tolerance * abs(values[-1])) if is_loss else 0.25 * band
+            if settled or status == CONVERGED or not _flat_at_end(time, values, noise[-1], change):
                 break
             before = len(time) - 1
         near = np.abs(values - values[before]) <= band
@@ -209,7 +213,7 @@ def _transitions(
     kept: list[int] = []
     centre = [0]
     bounds = [*(int(peak) for peak in peaks), len(speed)]
-    for peak, following in zip(bounds, bounds[1:], strict=False):
+    for peak, following in pairwise(bounds):
         quiet = speed[peak + 1 : following]
         after = min(peak + 2 + int(np.argmin(quiet)) if len(quiet) else peak + 1, len(values) - 1)
         if abs(values[after] - values[centre[-1]]) > 2.0 * band:
@@ -218,9 +222,9 @@ def _transitions(
     return centre, kept
 
 
-def _flat_at_end(time: Array, values: Array, noise: Array, band: float) -> bool:
+def _flat_at_end(time: Array, values: Array, noise: float, change: float) -> bool:
     """Whether the last factor of two in time changes nothing, so that it is no slow decay."""
-    return bool(np.ptp(values[time >= 0.5 * time[-1]]) <= 0.25 * band + 4.0 * noise[-1])
+    return bool(np.ptp(values[time >= 0.5 * time[-1]]) <= change + 4.0 * noise)
 
 
 def _edge(time: Array, values: Array, at: int, way: int, level: float, band: float) -> float:

@@ -48,4 +48,4 @@ def odds(gram: Array) -> Array:
     values, vectors = np.linalg.eigh(gram)
     values = np.maximum(values, 0.0)
     scaled = values / np.maximum(1.0 - values, 1e-16)
-    return (vectors * scaled[:, None, :]) @ vectors.swapaxes(1, 2)
+    return np.asarray((vectors * scaled[:, None, :]) @ vectors.swapaxes(1, 2))

@@ -34,8 +34,9 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
     -------
     xarray.Dataset
         Dims of the runs and ``saddle``, padded with NaN: ``loss`` (the flattest value during the
-        stay), ``rank`` (directions learned; only with crossing times), ``enter_time``,
-        ``escape_time`` (NaN where censored), ``duration`` (their difference), ``censored``; and
+        stay, NaN where no time of the grid falls into it), ``rank`` (directions learned; only with
+        crossing times), ``enter_time``, ``escape_time`` (NaN where censored), ``duration`` (their
+        difference), ``censored``; and
         ``n_saddles``. The attribute ``method`` says where the times come from. Runs that failed
         have none. Lazy where `ds` is.
 
@@ -55,8 +56,8 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
     if "loss" not in ds or "time" not in ds["loss"].dims:
         raise DatasetError(
             "saddles needs a variable 'loss' with the dimension 'time'; the dataset has "
-            f"{', '.join(map(str, ds.data_vars)) or 'no variables'}: rename yours or build the "
-            "dataset with mids.from_trajectories"
+            f"{', '.join(map(str, ds.data_vars)) or 'no variables'}: rename yours with "
+            "ds.rename(...)"
         )
     found = _from_crossings(ds) if "crossing_time" in ds else _from_curve(ds)
     names = {
@@ -139,13 +140,16 @@ def _stays(loss: Array, time: Array, crossing: Array, status: Array) -> Array:
 
 
 def _flattest(loss: Array, time: Array, enter: float, stop: float) -> float:
-    """Loss where it changes least between two times, interpolated where the grid has no point."""
+    """Loss where it changes least between two times; NaN where the grid has no point there."""
     inside = np.flatnonzero((time >= enter) & (time <= stop))
+    if not len(inside):
+        return np.nan
+    if enter == 0.0:
+        return float(loss[inside[0]])
     if len(inside) < 3:
-        return float(np.interp(0.5 * (enter + stop), time, loss))
+        return float(loss[inside[len(inside) // 2]])
     slope = np.abs(np.diff(loss[inside])) / np.diff(time[inside])
-    at = inside[int(np.argmin(slope))]
-    return float(0.5 * (loss[at] + loss[at + 1]) if enter > 0 else loss[inside[0]])
+    return float(loss[inside[int(np.argmin(slope)) + 1]])
 
 
 def _from_curve(ds: xr.Dataset) -> xr.Dataset:
@@ -154,15 +158,15 @@ def _from_curve(ds: xr.Dataset) -> xr.Dataset:
     loss = ds["loss"]
     if loss.chunks is not None:
         loss = loss.chunk(time=-1)
-    halfway = 0.5 * (level + following.fillna(_last(loss)))
     escape = xr.apply_ufunc(
         _passes,
         loss,
         ds["time"].reset_coords(drop=True),
-        halfway,
+        level,
+        following,
         found["stop"],
         found["left"],
-        input_core_dims=[["time"], ["time"], ["saddle"], ["saddle"], ["saddle"]],
+        input_core_dims=[["time"], ["time"], *[["saddle"]] * 4],
         output_core_dims=[["saddle"]],
         exclude_dims={"time"},
         vectorize=True,
@@ -182,15 +186,16 @@ def _from_curve(ds: xr.Dataset) -> xr.Dataset:
     return out.assign_attrs(method="curve")
 
 
-def _last(loss: xr.DataArray) -> xr.DataArray:
-    return loss.ffill("time").isel(time=-1, drop=True)
-
-
-def _passes(loss: Array, time: Array, halfway: Array, stop: Array, left: Array) -> Array:
+def _passes(
+    loss: Array, time: Array, level: Array, following: Array, stop: Array, left: Array
+) -> Array:
     """First time after each plateau at which the loss is halfway to the next, in log time."""
-    out = np.full(len(halfway), np.nan)
+    out = np.full(len(level), np.nan)
     keep = np.isfinite(loss)
     loss, time = loss[keep], time[keep]
+    if not len(loss):
+        return out
+    halfway = 0.5 * (level + np.where(np.isnan(following), loss[-1], following))
     for k in np.flatnonzero(left):
         after = np.flatnonzero((time >= stop[k]) & (loss <= halfway[k]))
         if not len(after) or after[0] == 0:

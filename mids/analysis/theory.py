@@ -53,12 +53,12 @@ def theory(ds: xr.Dataset) -> xr.Dataset:
     """
     if "gram0" not in ds:
         raise DatasetError(
-            "theory needs the initial condition 'gram0' with dims (axis, axis_t); simulate the "
-            "dataset, or pass correlation= to mids.from_trajectories"
+            "theory needs the initial condition 'gram0' with dims (axis, axis_t), as mids.simulate "
+            "writes it"
         )
     spec = schema.spec(ds)
     if "target" not in spec:
-        raise DatasetError("mids_spec names no target; pass target= to mids.from_trajectories")
+        raise DatasetError("mids_spec names no target; theory needs a dataset of mids.simulate")
     target = Target.from_dict(spec["target"])
     weighted, constant = target, 0.0
     if "flow" in spec:

@@ -1,0 +1,241 @@
+"""Plateaus, saddles, theory and their comparison: synthetic curves, exact times, laziness."""
+
+from __future__ import annotations
+
+import dask
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+import mids
+from mids.analysis.compare import summary
+from mids.errors import DatasetError, InputError
+
+GRID = np.append(0, np.logspace(-3, 8, 300))
+COUPLED = ["h1(z1) + h1(z1)*h3(z2)", "h2(z1) + h1(z1)*h2(z2)"]
+
+
+def curve(values, time=GRID, **variables):
+    return xr.Dataset({"loss": ("time", values), **variables}, {"time": time})
+
+
+def staircase(time, levels, moments, width=0.05):
+    """Curve that falls from level to level at given times, each fall of relative width."""
+    drops = -np.diff([*levels, 0.0])
+    falls = [
+        drop * 0.5 * (1 + np.tanh((time - moment) / (width * moment)))
+        for drop, moment in zip(drops, moments, strict=True)
+    ]
+    return levels[0] - np.sum(falls, axis=0)
+
+
+def refuse(*args, **kwargs):
+    raise AssertionError("something was computed")
+
+
+@pytest.fixture(scope="module", params=COUPLED)
+def ds(request):
+    target = mids.Target.parse(request.param).normalize()
+    return mids.simulate(target, dim=[1e2, 1e4, 1e6, 1e8], runs=64).compute()
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-4, 1e-2])
+@pytest.mark.parametrize(
+    "decay",
+    [
+        lambda t: np.exp(-t),
+        lambda t: 40 * np.exp(-t / 300),
+        lambda t: 1 / (1 + t),
+        lambda t: (1 + t) ** -0.2,
+        lambda t: 1e-3 * (1 + t / 50) ** -0.5,
+    ],
+    ids=["exponential", "slow exponential", "power law", "slow power law", "late power law"],
+)
+def test_a_curve_that_only_slows_down_has_no_plateau(decay, noise):
+    values = decay(GRID)
+    values = values + noise * values[0] * np.random.default_rng(0).standard_normal(len(GRID))
+    assert int(mids.plateaus(curve(values)).n_plateaus) == 0
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-3])
+@pytest.mark.parametrize(
+    "time",
+    [
+        GRID,
+        np.append(0, np.logspace(-1, 7, 90)),
+        np.append(0, np.logspace(-1, 7, 5000)),
+        np.sort(np.random.default_rng(1).uniform(0, 7, 800)),
+    ],
+    ids=["grid", "coarse", "dense", "irregular"],
+)
+def test_plateaus_of_a_staircase(time, noise):
+    time = time if time[-1] > 10 or time[0] == 0 else 10**time
+    levels, moments = [1.0, 0.7, 0.25], [10.0, 2000.0, 300000.0]
+    values = staircase(time, levels, moments)
+    values = values + noise * np.random.default_rng(0).standard_normal(len(time))
+    found = mids.plateaus(curve(values, time))
+    assert int(found.n_plateaus) == 3
+    np.testing.assert_allclose(found.loss[:3], levels, atol=0.02)
+    assert found.left[:3].values.tolist() == [True] * 3
+    ratio = found.stop[:3] / moments
+    assert ((ratio > 0.8) & (ratio < 1.1)).all()
+    escape = mids.saddles(curve(values, time)).escape_time[:3]
+    np.testing.assert_allclose(escape, moments, rtol=0.05)
+
+
+def test_a_trajectory_that_is_cut_off_is_censored():
+    time = GRID[GRID < 5e4]
+    values = staircase(time, [1.0, 0.7, 0.25], [10.0, 2000.0, 300000.0])
+    found = mids.plateaus(curve(values, time))
+    assert found.left[:3].values.tolist() == [True, True, False]
+    saddles = mids.saddles(curve(values, time))
+    assert saddles.censored[:3].values.tolist() == [False, False, True]
+    assert np.isnan(saddles.escape_time[2])
+    late = time > 100  # the first plateau is over before the data begin
+    assert int(mids.plateaus(curve(values[late], time[late])).n_plateaus) == 2
+
+
+def test_a_curve_that_never_moves_is_one_censored_plateau():
+    found = mids.plateaus(curve(np.full(len(GRID), 0.5)))
+    assert int(found.n_plateaus) == 1
+    assert not found.left[0]
+
+
+def test_any_variable_and_gaps():
+    values = staircase(GRID, [1.0, 0.4], [10.0, 2000.0])
+    values[::7] = np.nan
+    dataset = xr.Dataset({"accuracy": ("time", 1 - values)}, {"time": GRID})
+    found = mids.plateaus(dataset, var="accuracy")
+    np.testing.assert_allclose(found.accuracy[:2], [0.0, 0.6], atol=1e-3)
+    assert np.isnan(mids.plateaus(curve(np.full(len(GRID), np.nan))).start).all()
+
+
+def test_saddles_are_exact_where_crossing_times_are_known(ds):
+    found = mids.saddles(ds)
+    assert found.attrs["method"] == "crossing times"
+    large = found.isel(dim=slice(1, None))
+    assert (large["rank"] == [0, 1]).all()
+    half = ds.crossing_time.sel(level=0.5).rename(direction="saddle").values
+    np.testing.assert_array_equal(large.escape_time, half[1:])
+    assert not found.censored.any()
+    curve_only = mids.saddles(ds.drop_vars("crossing_time").isel(dim=[2, 3]))
+    both = (curve_only.n_saddles == 2).values
+    assert both.mean() > 0.8  # the others stay for less than the curve can resolve
+    ratio = curve_only.escape_time.isel(saddle=slice(2)).values[both] / half[2:][both]
+    assert np.abs(ratio - 1).max() < 0.15  # the resolution of the time grid
+
+
+def test_theory_predicts_each_run(ds):
+    table = summary(mids.compare(ds)).set_index(["dim", "saddle"])
+    assert table.index.tolist() == [(d, j) for d in (100, 10**4, 10**6, 10**8) for j in (0, 1)]
+    for dim, close in ((100, 0.05), (10**4, 0.01), (10**6, 0.001), (10**8, 0.001)):
+        assert (table.ratio[dim] - 1).abs().max() < close
+    compared = mids.compare(ds).sel(dim=[10**4, 10**6, 10**8])
+    assert compared.match.mean() > 0.99
+    np.testing.assert_allclose(
+        compared.loss.median("run"), compared.loss_theory.median("run"), rtol=1e-3
+    )
+
+
+def test_the_exponents_are_found_in_the_scaling(ds):
+    fit = mids.scaling(ds.sel(dim=[10**4, 10**6, 10**8])).compute()
+    exponents = mids.leaps(ds.mi.target).exponents
+    np.testing.assert_array_equal(fit.expected + 1, exponents)
+    for j, s in enumerate(exponents):
+        if s > 1:
+            assert fit.low[j] <= s - 1 <= fit.high[j]
+        assert fit.low[j] < fit.slope[j] < fit.high[j]
+    with pytest.raises(DatasetError, match="two dimensions"):
+        mids.scaling(ds.isel(dim=[0]))
+
+
+def test_runs_that_are_cut_off_or_failed_stay_marked(ds):
+    short = ds.isel(time=ds.time < 1e3)
+    crossing = ds.crossing_time.where(ds.crossing_time < 1e3)
+    status = xr.where(crossing.isel(direction=-1, level=-1, drop=True).isnull(), 1, 0)
+    status = status.astype(np.int8)
+    status[-1, 0] = 3
+    cut = short.assign(crossing_time=crossing, status=status)
+    table = summary(mids.compare(cut))
+    assert (table[table.saddle == 1].censored > 0).any()
+    found = mids.saddles(cut)
+    assert int(found.n_saddles[-1, 0]) == 0
+    assert np.isnan(found.escape_time.where(found.censored)).all()
+
+
+@pytest.mark.parametrize("text", ["parity(2)", "staircase(2)", "0.6*h2(z1) - 0.8*h2(z2)"])
+def test_limit_flows_predict_too(text):
+    target = mids.Target.parse(text).normalize()
+    ds = mids.simulate(target, dim=[1e4, 1e6], runs=6).compute()
+    table = summary(mids.compare(ds)).set_index("dim")
+    for dim, close in ((10**4, 0.02), (10**6, 0.002)):
+        assert (table.ratio.loc[[dim]] - 1).abs().max() < close
+
+
+def test_fewer_students_than_directions_meet_fewer_saddles():
+    target = mids.Target.parse(COUPLED[0]).normalize()
+    ds = mids.simulate(target, dim=1e4, runs=4, student_rank=1).compute()
+    compared = mids.compare(ds)
+    assert compared.escape_time.notnull().sum("saddle").max() == 1
+    np.testing.assert_allclose(compared.ratio.isel(saddle=0), 1, rtol=0.01)
+
+
+def test_ridge_moves_measured_and_predicted_alike():
+    target = mids.Target.parse(COUPLED[0]).normalize()
+    flow = mids.flows.TwoTimescale(0.5, mids.flows.HermiteKernel(polynomial=1))
+    ds = mids.simulate(target, dim=1e6, runs=8, flow=flow).compute()
+    compared = mids.compare(ds)
+    np.testing.assert_allclose(compared.ratio, 1, rtol=0.01)
+    np.testing.assert_allclose(compared.loss, compared.loss_theory, rtol=1e-3)
+
+
+@pytest.mark.parametrize("analysis", ["plateaus", "saddles", "theory", "compare", "scaling"])
+def test_lazy_in_lazy_out(analysis):
+    lazy = mids.simulate(COUPLED[0], dim=[1e2, 1e4], runs=6, chunks=2)
+    function = getattr(mids, analysis)
+    with dask.config.set(scheduler=refuse):
+        result = function(lazy)
+    assert any(variable.chunks is not None for variable in result.variables.values())
+    xr.testing.assert_identical(result.compute(), function(lazy.compute()))
+
+
+def test_the_summary_is_a_frame():
+    ds = mids.simulate("h2(z1)", dim=1e3, runs=5).compute()
+    table = summary(mids.compare(ds))
+    assert isinstance(table, pd.DataFrame)
+    assert table.loc[0, ["dim", "saddle", "runs", "censored", "unmatched"]].tolist() == [
+        1000,
+        0,
+        5,
+        0,
+        0,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: mids.plateaus(curve(GRID), var="accuracy"), DatasetError, "no variable"),
+        (lambda: mids.plateaus(curve(GRID, GRID[::-1])), DatasetError, "increasing"),
+        (lambda: mids.plateaus(curve(GRID), tolerance=0), InputError, "tolerance"),
+        (lambda: mids.plateaus(curve(GRID), max_plateaus=0), InputError, "max_plateaus"),
+        (
+            lambda: mids.plateaus(curve(GRID).rename(time="epoch")),
+            DatasetError,
+            "rename",
+        ),
+        (lambda: mids.saddles(xr.Dataset()), DatasetError, "'loss'"),
+        (lambda: mids.theory(curve(GRID)), DatasetError, "gram0"),
+        (
+            lambda: mids.compare(
+                mids.simulate("h1(z1)", dim=100, runs=1).drop_vars("crossing_time")
+            ),
+            DatasetError,
+            "crossing_time",
+        ),
+    ],
+)
+def test_errors_say_what_is_missing(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
