@@ -93,8 +93,8 @@ class Stepper:
         shorter = np.minimum(lengths[:, :, None], lengths[:, None, :])
         size = (mixed / (longer * (1 + np.minimum(shorter, LARGEST) ** 2))).max(axis=(1, 2))
         elapsed = step * _combine(self._weights, rates)
-        late = step * np.abs(_combine(self._error, [*rates, rate])) / (self._time + elapsed)
-        size = np.maximum(size, late) / RTOL
+        late = step * np.abs(_combine(self._error, [*rates, rate]))
+        size = np.maximum(size, late / np.maximum(self._time + elapsed, 1e-300)) / RTOL
         good = size <= 1
         self._step = step * np.clip(0.9 * np.maximum(size, 1e-10) ** -0.2, 0.2, 4.0)
         capped = np.minimum(lengths, LARGEST)

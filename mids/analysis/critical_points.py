@@ -112,18 +112,22 @@ class CriticalPoint:
 
     def contains(self, subspace: Array) -> bool:
         """Tell whether a subspace is U, but for a small tilt of the kind that grows."""
-        if subspace.shape[1] != self.learned.shape[1]:
-            return False
         tilt = self._tilt(subspace)
+        if np.isinf(tilt).any():
+            return False
         growing = self._tilting[1].T @ tilt
         rest = np.abs(tilt - self._tilting[1] @ growing).max(initial=0.0)
         return bool(rest < NEAR and np.sum(growing**2) < 4 * self.limit)
 
     def _tilt(self, subspace: Array) -> Array:
+        far = np.full(1, np.inf)
         if subspace.shape[1] != self.learned.shape[1]:
-            return np.full(1, np.inf)
+            return far
         onto, off = self.learned.T @ subspace, self.normal.T @ subspace
-        return np.asarray(np.linalg.lstsq(onto.T, off.T)[0].T.ravel(), dtype=np.float64)
+        # Directions orthogonal to U make the first matrix singular: their tilt is infinite.
+        if abs(np.linalg.det(onto)) < 0.1:
+            return far
+        return np.linalg.solve(onto.T, off.T).T.ravel()
 
     def split(self, factor: Array) -> tuple[Array, Array]:
         """Read theta, shape (m, k), and L, shape (m, c - k), off a factor P of shape (rank, c).

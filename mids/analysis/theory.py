@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from .. import flows, schema
 from ..errors import DatasetError
+from ..ladder import leaps
 from ..targets import Target
 from .closed_form import ClosedForm
 from .limit_flow import LimitFlow
@@ -90,14 +91,8 @@ def theory(ds: xr.Dataset) -> xr.Dataset:
     for name, text in (names | {"n_saddles": "number of saddles"}).items():
         out[name].attrs = {"long_name": text, "units": "1"}
     return out.drop_vars(("axis", "axis_t"), errors="ignore").assign_attrs(
-        method=model.method, ladder=repr(_ladder(weighted))
+        method=model.method, ladder=repr(leaps(weighted))
     )
-
-
-def _ladder(target: Target) -> object:
-    from ..ladder import leaps
-
-    return leaps(target)
 
 
 def _predict(gram: Array, *, model: ClosedForm | LimitFlow) -> Array:
