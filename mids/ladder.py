@@ -308,18 +308,22 @@ def tilt_growth(target: Target, subspace: Array) -> Array:
     array([[7.]])
     """
     k = subspace.shape[1]
-    normal = complete(subspace)[:, k:]
-    size = normal.shape[1] * k
-    angle = 1e-5
-    growth = np.zeros((size, size))
-    for i in range(size):
-        tilt = np.zeros(size)
-        tilt[i] = angle
-        tilt = normal @ tilt.reshape(-1, k)
-        # To first order in the angle the tilted basis is orthonormal as it is.
-        ahead, behind = (_ascent(target.tensors, subspace + sign * tilt)[1] for sign in (1, -1))
-        growth[i] = (normal.T @ (ahead - behind)).ravel() / (2 * angle)
-    return (growth + growth.T) / 2
+    m = target.rank - k
+    growth = np.zeros((m, k, m, k))
+    for n, tensor in enumerate(rotate(target.tensors, complete(subspace))):
+        if n == 0 or not growth.size:
+            continue
+        first = tensor[(slice(None), *(slice(None, k),) * (n - 1))].reshape(target.rank, -1)
+        inner = first @ first.T
+        growth += n * np.einsum("uw,ab->aubw", np.eye(k), inner[k:, k:])
+        growth -= n * np.einsum("uw,ab->aubw", inner[:k, :k], np.eye(m))
+        if n > 1:
+            second = tensor[(slice(None),) * 2 + (slice(None, k),) * (n - 2)]
+            second = second.reshape(target.rank, target.rank, -1)
+            learned, normal, mixed = second[:k, :k], second[k:, k:], second[k:, :k]
+            growth += n * (n - 1) * np.einsum("abz,uwz->aubw", normal, learned)
+            growth += n * (n - 1) * np.einsum("awz,buz->aubw", mixed, mixed)
+    return growth.reshape(m * k, m * k)
 
 
 def leading_component(

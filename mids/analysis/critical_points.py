@@ -120,14 +120,14 @@ class CriticalPoint:
         return bool(rest < NEAR and np.sum(growing**2) < 4 * self.limit)
 
     def _tilt(self, subspace: Array) -> Array:
-        far = np.full(1, np.inf)
+        far: Array = np.full(1, np.inf)
         if subspace.shape[1] != self.learned.shape[1]:
             return far
         onto, off = self.learned.T @ subspace, self.normal.T @ subspace
         # Directions orthogonal to U make the first matrix singular: their tilt is infinite.
         if abs(np.linalg.det(onto)) < 0.1:
             return far
-        return np.linalg.solve(onto.T, off.T).T.ravel()
+        return np.asarray(np.linalg.solve(onto.T, off.T), dtype=np.float64).T.ravel()
 
     def split(self, factor: Array) -> tuple[Array, Array]:
         """Read theta, shape (m, k), and L, shape (m, c - k), off a factor P of shape (rank, c).

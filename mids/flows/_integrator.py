@@ -17,7 +17,7 @@ from ._kernels import (
     jacobian,
     rate,
 )
-from ._linear import ROUNDING, compiled, complete, orthogonalise
+from ._linear import ROUNDING, compiled, complete, narrow, orthogonalise, trial
 from ._observe import coefficients, observe, turn
 from ._rodas import (
     END,
@@ -154,20 +154,13 @@ def _cross(
     f_high = log_odds[direction] - threshold
     f_low = state[START, direction - saturated] - threshold
     for iteration in range(50):
-        theta = low - f_low * (high - low) / (f_high - f_low)
-        if iteration > 20 or not low < theta < high:
-            theta = 0.5 * (low + high)
+        theta = trial(low, high, f_low, f_high, iteration)
         interpolate(state, size, theta)
         eigenframe(state[POINT], active, work, log_odds)
         value = log_odds[direction] - threshold
         if abs(value) < 1e-6 or high - low < 1e-12:
             break
-        if value < 0.0:
-            low, f_low = theta, value
-            f_high *= 0.5
-        else:
-            high, f_high = theta, value
-            f_low *= 0.5
+        low, high, f_low, f_high = narrow(low, high, f_low, f_high, theta, value)
     for _ in range(3):
         elapsed = rosenbrock(table.derivative, base, active, clock, pace, theta * h, step, work)
         eigenframe(state[END], active, work, log_odds)

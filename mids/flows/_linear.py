@@ -1,11 +1,20 @@
-"""Small dense linear algebra in compiled code, for matrices of a few rows."""
+"""Small numerics in compiled code: matrices of a few rows, roots in a bracket."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
-__all__ = ["ROUNDING", "compiled", "complete", "factorise", "orthogonalise", "solve"]
+__all__ = [
+    "ROUNDING",
+    "compiled",
+    "complete",
+    "factorise",
+    "narrow",
+    "orthogonalise",
+    "solve",
+    "trial",
+]
 
 # Called from compiled code only: no wrappers for Python, no reference counts.
 compiled = njit(
@@ -121,3 +130,22 @@ def solve(matrix: np.ndarray, pivot: np.ndarray, right: np.ndarray, size: int) -
         for j in range(i + 1, size):
             total -= matrix[i, j] * right[j]
         right[i] = total / matrix[i, i]
+
+
+@compiled
+def trial(low: float, high: float, f_low: float, f_high: float, iteration: int) -> float:
+    """Return the next point at which to look for a root: regula falsi, at last bisection."""
+    point = low - f_low * (high - low) / (f_high - f_low)
+    if iteration > 20 or not low < point < high:
+        return 0.5 * (low + high)
+    return point
+
+
+@compiled
+def narrow(
+    low: float, high: float, f_low: float, f_high: float, point: float, value: float
+) -> tuple[float, float, float, float]:
+    """Shrink the bracket of an increasing function to one side of a point (Illinois rule)."""
+    if value < 0.0:
+        return point, high, value, 0.5 * f_high
+    return low, point, 0.5 * f_low, value

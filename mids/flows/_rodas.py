@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ._kernels import Active, Scratch, rate
-from ._linear import compiled, factorise, solve
+from ._linear import compiled, factorise, narrow, solve, trial
 from ._tables import Derivative
 
 __all__ = ["STAGES", "Step", "fraction", "interpolate", "keep_interpolant", "rosenbrock"]
@@ -240,24 +240,17 @@ def interpolate(state: np.ndarray, size: int, theta: float) -> None:
 
 @compiled
 def fraction(dense: np.ndarray, wanted: float) -> float:
-    """Where in the step a time lies: regula falsi (Illinois), then bisection."""
+    """Find where in the step a time lies."""
     if wanted >= dense[3]:
         return 1.0
     low, high = 0.0, 1.0
     f_low, f_high = -wanted, dense[3] - wanted
     theta = 0.0
     for iteration in range(80):
-        theta = low - f_low * (high - low) / (f_high - f_low)
-        if iteration > 20 or not low < theta < high:
-            theta = 0.5 * (low + high)
+        theta = trial(low, high, f_low, f_high, iteration)
         inner = dense[0] + theta * (dense[1] + theta * dense[2])
         value = theta * (dense[3] + (1.0 - theta) * inner) - wanted
         if abs(value) <= 1e-13 * wanted or high - low < 1e-15:
             break
-        if value < 0.0:
-            low, f_low = theta, value
-            f_high *= 0.5
-        else:
-            high, f_high = theta, value
-            f_low *= 0.5
+        low, high, f_low, f_high = narrow(low, high, f_low, f_high, theta, value)
     return theta
