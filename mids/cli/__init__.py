@@ -1,0 +1,22 @@
+"""The command line: parse, call, print. One file for each group of commands."""
+
+from __future__ import annotations
+
+import click
+
+from .. import __version__
+from .arguments import Main
+from .files import info, saddles, targets
+from .simulations import replay, simulate
+
+__all__ = ["main"]
+
+
+@click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mids")
+def main() -> None:
+    """Gradient flow on Gaussian multi-index models: simulate, store, compare with theory."""
+
+
+for command in (simulate, saddles, info, replay, targets):
+    main.add_command(command)

@@ -1,0 +1,49 @@
+"""Commands that look at files and targets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .reports import report
+
+__all__ = ["info", "saddles", "targets"]
+
+
+@click.command(epilog="Example: mids saddles ladder.nc")
+@click.argument("file", type=click.Path(path_type=Path))
+def saddles(file: Path) -> None:
+    """Print the saddles of FILE, measured against theory."""
+    from .. import io
+
+    with io.open_dataset(file, chunks={"run": "auto"}) as ds:
+        report(ds, None)
+
+
+@click.command(epilog="Example: mids info ladder.nc")
+@click.argument("file", type=click.Path(path_type=Path))
+def info(file: Path) -> None:
+    """Print what FILE holds and where it comes from."""
+    from .. import io
+    from ..accessor import describe
+
+    with io.open_dataset(file) as ds:
+        click.echo(describe(ds.load() if ds.nbytes < 1e8 else ds))
+        for name in ("title", "summary", "source", "date_created", "license", "references"):
+            if name in ds.attrs:
+                click.echo(f"  {name:<12}  {ds.attrs[name]}")
+
+
+@click.command(epilog='Example: mids targets "leaps(1,2,3)"')
+@click.argument("target", required=False)
+def targets(target: str | None) -> None:
+    """List the named families of targets, or describe TARGET."""
+    from .. import targets as families
+    from ..ladder import leaps
+
+    examples = {"leaps": "leaps(1,2,3)"}
+    listed = [target] if target else [examples.get(n, f"{n}(3)") for n in families.names()]
+    for text in listed:
+        parsed = families.Target.parse(text)
+        click.echo(f"{text}\n  {parsed!r}\n  leaps {leaps(parsed)!r}")

@@ -1,0 +1,94 @@
+"""Commands that simulate."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .arguments import numbers, read_toml
+from .progress import progress
+from .reports import picture, report
+
+__all__ = ["replay", "simulate"]
+
+
+@click.command(
+    epilog='Example: mids simulate --target "h1(z1)+h1(z1)*h3(z2)" --dim 1e2,1e4 -o ladder.nc'
+)
+@click.option("--target", metavar="TEXT", help='Target, such as "h1(z1)+h1(z1)*h3(z2)".')
+@click.option("--dim", metavar="D,D,...", help="Ambient dimensions, such as 1e2,1e4,1e6.")
+@click.option("--runs", type=int, help="Number of runs at each dimension (default 64).")
+@click.option("--seed", type=int, help="Seed of the random streams (default 0).")
+@click.option("--flow", metavar="NAME", help="Name of the flow (default two-timescale).")
+@click.option("--ridge", type=float, help="Ridge of the two-timescale flow (default 0).")
+@click.option("--student-rank", type=int, help="Columns of the student's frame (default: rank).")
+@click.option("--rtol", type=float, help="Relative tolerance (default 1e-8).")
+@click.option(
+    "--spec",
+    type=click.Path(path_type=Path),
+    help="TOML file with arguments of mids.simulate; options given here go before it.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="NetCDF file to write.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Picture of the loss to write.")
+def simulate(
+    spec: Path | None,
+    output: Path | None,
+    plot: Path | None,
+    dim: str | None,
+    ridge: float | None,
+    **options: Any,
+) -> None:
+    """Simulate a sweep and hold its saddles against the theory.
+
+    Prints, for each dimension and saddle, the loss of the plateau, the directions learned, the
+    median measured and predicted escape times, their ratio, and how many runs are censored.
+    """
+    from .. import io
+    from ..simulate import from_spec
+
+    arguments = read_toml(spec) if spec else {}
+    arguments |= {name: value for name, value in options.items() if value is not None}
+    if dim is not None:
+        arguments["dim"] = numbers(dim, "--dim")
+    if ridge is not None:
+        flow = arguments.get("flow", "two-timescale")
+        arguments["flow"] = {**(flow if isinstance(flow, dict) else {"name": flow}), "ridge": ridge}
+    written = [io.check_output(path) for path in (output, plot) if path is not None]
+    save = picture(plot) if plot else None
+    ds = from_spec(arguments)
+    try:
+        with progress():
+            if output is None:
+                ds = ds.compute()
+            else:
+                io.to_netcdf(ds, output)
+        with ds if output is None else io.open_dataset(output, chunks={"run": "auto"}) as ds:
+            report(ds, save)
+    except KeyboardInterrupt:
+        click.echo("interrupted; nothing was written", err=True)
+        sys.exit(130)
+    if written:
+        click.echo(f"wrote {' and '.join(map(str, written))}")
+
+
+@click.command(epilog="Example: mids replay ladder.nc --runs 4")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--runs", type=click.IntRange(min=1), help="Only the first runs of each dimension.")
+def replay(file: Path, runs: int | None) -> None:
+    """Simulate FILE again and compare bit by bit; exit code 1 if it differs."""
+    from .. import io
+    from ..simulate import differences
+    from ..simulate import replay as again
+
+    with io.open_dataset(file, chunks={"run": "auto"}) as ds:
+        ds = ds.isel(run=slice(runs))
+        with progress():
+            found = differences(ds, again(ds))
+        count = ds.sizes["dim"] * ds.sizes["run"]
+    if found:
+        click.echo(f"{file} differs from its replay:\n  " + "\n  ".join(found))
+        sys.exit(1)
+    click.echo(f"{file}: {count} runs simulated again, identical bit by bit")
