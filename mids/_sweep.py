@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,14 +17,9 @@ from .errors import DatasetError, InputError
 from .flows import get
 from .flows.base import Flow
 from .initial import check_initial
-from .ladder import leaps
 from .targets import Target
 
-__all__ = ["RECORDED", "Sweep", "check", "default_time", "restored"]
-
-POINTS_PER_DECADE = 16
-LATE = 1e-3
-"""Fraction of runs that the default time grid may leave on their last plateau."""
+__all__ = ["RECORDED", "Sweep", "check", "restored"]
 
 INLINE = 4096
 """Arrays of up to this many numbers are written into ``mids_spec``."""
@@ -122,13 +116,12 @@ def check(
     )
     indices = _runs(runs)
     chosen = get(flow)
-    chosen.check(target, student_rank)
+    chosen.check(target, dims, student_rank)
     matrices = None
     if initial is not None:
         matrices = _initial(initial, dims, indices, target.rank, student_rank)
     if time is None:
-        climbed = chosen.effective_target(target)
-        grid = default_time(climbed, int(dims.max()), student_rank, matrices)
+        grid = chosen.default_time(target, int(dims.max()), student_rank, matrices)
     else:
         grid = _validate.time_grid(time)
     return Sweep(
@@ -236,71 +229,3 @@ def restored(ds: xr.Dataset, recipe: Mapping[str, Any], name: str) -> Any:
         kept = {dim: values for dim, values in labels.items() if dim not in single}
         return array.isel(dict.fromkeys(single, 0)).assign_coords(kept)
     return value
-
-
-def default_time(
-    target: Target, dim: int, student_rank: int, initial: FloatArray | None = None
-) -> FloatArray:
-    r"""Return a logarithmic time grid that covers the last escape.
-
-    Escape from the saddle with exponent s and strength :math:`c^2` takes
-    :math:`\delta^{1-s} / (2 s (s-1) c^2)`, or :math:`\log(1/\delta) / (2 c^2)` for s = 1, where
-    :math:`\delta \sim \chi^2_{q-j} / d` after j learned directions (the law of the overlaps'
-    Schur complement). The grid ends at twice the sum of these times at the quantiles of
-    :math:`\delta` that only 0.001 of the runs fall below.
-
-    Parameters
-    ----------
-    target : Target
-        The target whose correlation the flow climbs (`Flow.effective_target`).
-    dim : int
-        Largest ambient dimension d.
-    student_rank : int
-        Columns q of the student's frame.
-    initial : ndarray, shape (..., rank, student_rank), optional
-        Given initial conditions. Their smallest positive squared singular value then stands for
-        :math:`\delta`.
-
-    Returns
-    -------
-    ndarray
-        0, then 16 points per decade at the powers :math:`10^{k/16}`.
-
-    Examples
-    --------
-    >>> from mids.targets import hermite
-    >>> grid = default_time(hermite(1), 10**6, 1)
-    >>> len(grid), grid[:2], bool(grid[-1] > np.log(10**6))
-    (60, array([0.  , 0.01]), True)
-    """
-    from scipy.stats import chi2
-
-    steps = leaps(target).steps
-    late = LATE / min(target.rank, student_rank)
-    total = 0.0
-    for step in steps:
-        for learned in range(step.rank_before, min(step.rank_after, student_rank)):
-            delta = (
-                float(chi2.ppf(late, student_rank - learned)) / dim
-                if initial is None
-                else _smallest(initial)
-            )
-            total += _duration(delta, step.exponent, step.strength)
-    start = 0.01 / target.norm**2
-    # Growth from the saddle to an overlap of order one takes a few units of the fastest rate.
-    stop = 2 * max(total, start) + 10 / min(step.strength for step in steps)
-    first = POINTS_PER_DECADE * math.floor(math.log10(start))
-    last = math.ceil(POINTS_PER_DECADE * math.log10(stop))
-    points = 10.0 ** (np.arange(first, last + 1) / POINTS_PER_DECADE)
-    return np.concatenate([[0.0], points])
-
-
-def _duration(delta: float, exponent: int, strength: float) -> float:
-    if exponent == 1:
-        return max(math.log(1 / delta), 0.0) / (2 * strength)
-    return delta ** (1 - exponent) / (2 * exponent * (exponent - 1) * strength)
-
-
-def _smallest(initial: FloatArray) -> float:
-    squares = np.linalg.svd(initial, compute_uv=False) ** 2
-    return float(squares[squares > 0].min(initial=1.0))

@@ -172,7 +172,8 @@ VARIABLES: Mapping[str, Variable] = {
         ("dim", "run", "axis", "student"),
         "float64",
         "initial correlation matrix M(0)",
-        "M(0) = W*^T W(0) as given, where it is too large for mids_spec",
+        "M(0) = W*^T W(0), where the flow depends on more than G(0), or as it was given where that "
+        "is too large for mids_spec",
     ),
 }
 """Data variables by name."""
@@ -182,6 +183,9 @@ COORDINATES: Mapping[str, Variable] = {
     "run": Variable(("run",), "int64", "run", "index of the run, part of its random stream"),
     "time": Variable(
         ("time",), "float64", "time", "time of the flow, increasing; no physical unit"
+    ),
+    "samples": Variable(
+        ("time",), "int64", "samples used", "samples that a stochastic flow has drawn by this time"
     ),
     "direction": Variable(
         ("direction",), "int64", "direction", "rank of the direction, 0 for the most learned"

@@ -18,7 +18,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from . import __version__, _sweep, _validate, schema
-from ._sweep import Sweep, default_time
+from ._sweep import Sweep
 from ._validate import FloatArray, IntArray
 from .errors import DatasetError, InputError
 from .flows import from_dict
@@ -30,12 +30,10 @@ from .targets import Target
 if TYPE_CHECKING:
     import dask.array as da
 
-__all__ = ["default_time", "differences", "flow_of", "from_spec", "replay", "simulate", "target_of"]
+__all__ = ["differences", "flow_of", "from_spec", "replay", "simulate", "target_of"]
 
 BLOCK_BYTES = 64e6
 """Largest output of one block of runs."""
-RUN_SECONDS = 5e-4
-"""Rough work of one run of rank 1; it grows like the square of the rank."""
 BLOCK_SECONDS = 4.0
 """Longest work of one block of runs."""
 BLOCKS = 32
@@ -82,7 +80,7 @@ def simulate(
         (dim, run). A DataArray may have the dims ``dim`` and ``run`` in any order, matched by
         label where it has coordinates. If not given, M(0) is drawn from its exact law.
     time : array_like, optional
-        1-D grid that starts at 0 and increases. If not given, `default_time`.
+        1-D grid that starts at 0 and increases. If not given, `Flow.default_time`.
     rtol : float
         Relative tolerance of the integrator, 1e-12 to 1e-2.
     chunks : int or "auto"
@@ -318,7 +316,9 @@ def _block_size(sweep: Sweep, chunks: object) -> int:
             f'chunks must be "auto" or the number of runs in a task, got {chunks!r}; '
             'pass for example chunks="auto"'
         )
-    run_seconds = RUN_SECONDS * sweep.target.rank**2
+    run_seconds = sweep.flow.run_seconds(
+        sweep.target, int(sweep.dims.max()), sweep.student_rank, sweep.time
+    )
     run_bytes = sum(
         math.prod(sweep.shape(name)) * np.dtype(schema.VARIABLES[name].dtype).itemsize
         for name in sweep.variables
@@ -461,12 +461,13 @@ def _coordinates(sweep: Sweep) -> dict[str, xr.Variable]:
         "exponents": modes,
         "label": np.array([mode_label(exponents) for exponents in modes]),
         "coefficient": sweep.target.coefficients,
+        **sweep.flow.coordinates(sweep.time),
     }
     used = {dim for name in sweep.variables for dim in schema.VARIABLES[name].dims}
     return {
         name: xr.Variable(entry.dims, values[name], entry.attributes)
         for name, entry in schema.COORDINATES.items()
-        if used.issuperset(entry.dims)
+        if name in values and used.issuperset(entry.dims)
     }
 
 

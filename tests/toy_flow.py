@@ -16,6 +16,7 @@ from scipy.special import expit, logit
 
 from mids import schema
 from mids.flows.base import Flow, Problem
+from mids.flows.time_grid import logarithmic
 
 SIMULATED: Counter[tuple[int, int]] = Counter()
 _LOCK = threading.Lock()
@@ -28,8 +29,9 @@ class ToyFlow(Flow):
     name: ClassVar[str] = "toy"
     slow: float = 1.0
 
-    def check(self, target, student_rank):
-        """Accept everything."""
+    def default_time(self, target, dim, student_rank, initial=None):
+        """Cover the logistic growth of the slowest direction."""
+        return logarithmic(0.01, 10.0**target.rank * self.slow * np.log(dim))
 
     def variables(self, target):
         """All variables but the risk."""

@@ -51,14 +51,70 @@ class Flow(ABC):
 
     name: ClassVar[str]
 
-    def check(self, target: Target, student_rank: int) -> None:  # noqa: B027
+    def check(self, target: Target, dims: IntArray, student_rank: int) -> None:  # noqa: B027
         """Raise InputError if the flow cannot run on a target with a student of this rank.
 
         Parameters
         ----------
         target : Target
+        dims : (n,) int array
+            Ambient dimensions of the sweep.
         student_rank : int
         """
+
+    @abstractmethod
+    def default_time(
+        self, target: Target, dim: int, student_rank: int, initial: FloatArray | None = None
+    ) -> FloatArray:
+        """Time grid of a sweep that names none; `mids.flows.time_grid` has building blocks.
+
+        Parameters
+        ----------
+        target : Target
+        dim : int
+            Largest ambient dimension of the sweep.
+        student_rank : int
+        initial : ndarray, shape (..., rank, student_rank), optional
+            Initial correlation matrices, where they are given.
+
+        Returns
+        -------
+        (n,) float array
+            From 0, increasing.
+        """
+
+    def run_seconds(self, target: Target, dim: int, student_rank: int, time: FloatArray) -> float:
+        """Rough work of one run in seconds, by which runs are put together into blocks.
+
+        Parameters
+        ----------
+        target : Target
+        dim : int
+            Largest ambient dimension of the sweep.
+        student_rank : int
+        time : (n,) float array
+            The time grid.
+
+        Returns
+        -------
+        float
+        """
+        return 5e-4 * target.rank**2
+
+    def coordinates(self, time: FloatArray) -> dict[str, FloatArray | IntArray]:
+        """Coordinates of the schema that the flow adds to those of every dataset.
+
+        Parameters
+        ----------
+        time : (n,) float array
+            The time grid.
+
+        Returns
+        -------
+        dict of str to array
+            For example ``samples``, on the time grid.
+        """
+        return {}
 
     def effective_target(self, target: Target) -> Target:
         """Target whose correlation ``h(G)`` the flow climbs; the target itself unless weighted.

@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import _validate
-from .._validate import FloatArray
+from .._validate import FloatArray, IntArray
 from ..errors import InputError
 from ..schema import LEVELS
 from ..targets import Target
 from .base import Flow, Problem
 from .kernel import HermiteKernel
+from .time_grid import beyond_escapes
 
 __all__ = ["TwoTimescale"]
 
@@ -71,15 +72,34 @@ class TwoTimescale(Flow):
         kernel = None if self.kernel is None else self.kernel.to_dict()
         return {"name": self.name, "ridge": self.ridge, "kernel": kernel}
 
-    def check(self, target: Target, student_rank: int) -> None:
+    def check(self, target: Target, dims: IntArray, student_rank: int) -> None:
         """Raise InputError if the kernel does not reach the target's degree.
 
         Parameters
         ----------
         target : Target
+        dims : (n,) int array
         student_rank : int
         """
         self._shrinkage(target)
+
+    def default_time(
+        self, target: Target, dim: int, student_rank: int, initial: FloatArray | None = None
+    ) -> FloatArray:
+        """Logarithmic grid that covers the last escape of 0.999 of the runs.
+
+        Parameters
+        ----------
+        target : Target
+        dim : int
+        student_rank : int
+        initial : ndarray, shape (..., rank, student_rank), optional
+
+        Returns
+        -------
+        (n,) float array
+        """
+        return beyond_escapes(self.effective_target(target), dim, student_rank, initial)
 
     def variables(self, target: Target) -> tuple[str, ...]:
         """Names of the schema's variables that `integrate` returns.

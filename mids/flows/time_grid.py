@@ -1,0 +1,136 @@
+"""Default time grids: logarithmic, and long enough for the last escape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from .._validate import FloatArray
+from ..ladder import leaps
+from ..targets import Target
+
+__all__ = ["beyond_escapes", "fast_link_duration", "logarithmic"]
+
+POINTS_PER_DECADE = 16
+LATE = 1e-3
+"""Fraction of runs that a default grid may leave on their last plateau."""
+
+
+def logarithmic(start: float, stop: float) -> FloatArray:
+    """Return 0, then 16 points per decade at the powers ``10^(k/16)``.
+
+    Parameters
+    ----------
+    start, stop : float
+        The grid covers them; 0 < start < stop.
+
+    Returns
+    -------
+    (n,) float array
+
+    Examples
+    --------
+    >>> logarithmic(0.01, 100.0)[[0, 1, 33, 65]].round(4).tolist()
+    [0.0, 0.01, 1.0, 100.0]
+    """
+    first = math.floor(POINTS_PER_DECADE * math.log10(start))
+    last = math.ceil(POINTS_PER_DECADE * math.log10(stop))
+    points = 10.0 ** (np.arange(first, last + 1) / POINTS_PER_DECADE)
+    return np.concatenate([[0.0], points])
+
+
+def fast_link_duration(delta: float, exponent: int, strength: float) -> float:
+    r"""Time in which ``lambda' = 2 s c^2 lambda^s (1 - lambda)`` leaves ``lambda = delta``.
+
+    Parameters
+    ----------
+    delta : float
+        Overlap at the start, positive.
+    exponent : int
+        s >= 1.
+    strength : float
+        ``c^2``.
+
+    Returns
+    -------
+    float
+        ``delta^(1 - s) / (2 s (s - 1) c^2)``, or ``log(1 / delta) / (2 c^2)`` for s = 1.
+
+    Examples
+    --------
+    >>> fast_link_duration(1e-4, 2, 1.0)
+    2500.0
+    """
+    if exponent == 1:
+        return max(math.log(1 / delta), 0.0) / (2 * strength)
+    return delta ** (1 - exponent) / (2 * exponent * (exponent - 1) * strength)
+
+
+def beyond_escapes(
+    target: Target,
+    dim: int,
+    student_rank: int,
+    initial: FloatArray | None = None,
+    *,
+    duration: Callable[[float, int, float], float] = fast_link_duration,
+    freedom: int | None = None,
+) -> FloatArray:
+    r"""Return a logarithmic time grid that covers the last escape.
+
+    The saddle of exponent s and strength :math:`c^2` after j learned directions is left after
+    ``duration(delta, s, c^2)``, where :math:`\delta \sim \chi^2_{q-j} / d` (the law of the
+    overlaps' Schur complement). The grid ends at twice the sum of these times at the quantiles of
+    :math:`\delta` that only 0.001 of the runs fall below.
+
+    Parameters
+    ----------
+    target : Target
+        The target whose correlation the flow climbs (`Flow.effective_target`).
+    dim : int
+        Ambient dimension d.
+    student_rank : int
+        Columns q of the student's frame.
+    initial : ndarray, shape (..., rank, student_rank), optional
+        Given initial conditions. Their smallest positive squared singular value then stands for
+        :math:`\delta`.
+    duration : callable, optional
+        Time at a saddle; that of the fast link if not given.
+    freedom : int, optional
+        Degrees of freedom of every :math:`\delta`, instead of q - j.
+
+    Returns
+    -------
+    ndarray
+        The grid of `logarithmic`.
+
+    Examples
+    --------
+    >>> from mids.targets import hermite
+    >>> grid = beyond_escapes(hermite(1), 10**6, 1)
+    >>> len(grid), grid[:2], bool(grid[-1] > np.log(10**6))
+    (60, array([0.  , 0.01]), True)
+    """
+    from scipy.stats import chi2
+
+    steps = leaps(target).steps
+    late = LATE / min(target.rank, student_rank)
+    total = 0.0
+    for step in steps:
+        for learned in range(step.rank_before, min(step.rank_after, student_rank)):
+            delta = (
+                float(chi2.ppf(late, freedom or student_rank - learned)) / dim
+                if initial is None
+                else _smallest(initial)
+            )
+            total += duration(delta, step.exponent, step.strength)
+    start = 0.01 / target.norm**2
+    # Growth from the saddle to an overlap of order one takes a few units of the fastest rate.
+    stop = 2 * max(total, start) + 10 / min(step.strength for step in steps)
+    return logarithmic(10.0 ** math.floor(math.log10(start)), stop)
+
+
+def _smallest(initial: FloatArray) -> float:
+    squares = np.linalg.svd(initial, compute_uv=False) ** 2
+    return float(squares[squares > 0].min(initial=1.0))
