@@ -1,4 +1,4 @@
-"""How escape times grow with the dimension, beside the exponents of the theory."""
+"""How the escape times grow with the ambient dimension, against the theory's exponents."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from .. import _validate
+from .. import _validate, flows, schema
 from ..errors import DatasetError
-from .compare import compare
-from .theory import theory
+from ..ladder import leaps, rate
+from ..targets import Target
+from .compare import _by_rank
+from .saddles import saddles
 
 __all__ = ["scaling"]
 
@@ -19,123 +21,156 @@ Array = NDArray[np.float64]
 def scaling(
     ds: xr.Dataset, *, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
 ) -> xr.Dataset:
-    """Fit the slope of log escape time in log d, for each saddle.
+    """Fit the power of d with which the escape time of each saddle grows.
 
-    The slope is that of a least-squares line through the medians over runs, in which censored
-    runs count as later than all others; its interval is the bootstrap percentile interval over
-    runs, drawn anew at each dimension. Theory expects ``s - 1`` (paper Theorem 1.4); for s = 1 the
-    time grows like log d and the slope tends to 0 slowly.
+    The slope is that of the least-squares line through the logarithm of the median escape time
+    over runs against log d. Censored runs count as later than all others; a dimension at which
+    they are half or more has no median and is left out. The interval is the percentile bootstrap
+    over runs, drawn independently at each dimension.
+
+    A saddle of relative exponent s takes a time of order ``d^(s - 1)``, or log d for s = 1 (paper
+    Theorem 1.4), and the escape time is the sum of those so far: `expected` is the largest s - 1
+    up to the saddle. For log d it is 0, which the slope approaches as slowly as 1 / log d.
 
     Parameters
     ----------
     ds : xarray.Dataset
-        With what `compare` needs, at two dimensions or more.
+        With what `saddles` needs, at two dimensions or more.
     resamples : int
         Bootstrap samples.
     confidence : float
-        Of the interval.
+        Confidence level of the interval.
     seed : int
         Of the bootstrap.
 
     Returns
     -------
     xarray.Dataset
-        Dims ``saddle`` (directions learned there): ``slope``, ``low``, ``high``, ``expected``
-        (``s - 1``, the most common over runs) and ``n_dims`` (dimensions with a finite median).
-        Lazy where `ds` is.
+        Dim ``saddle``, the number of directions learned there (the order of visit where the
+        dataset has no crossing times): ``slope``, ``low``, ``high``, ``n_dims`` (dimensions in the
+        fit), ``expected`` and ``rate`` such as "d^2". Where fewer than two dimensions are left the
+        slope is NaN; so is `expected`, with an empty `rate`, where target or directions are
+        unknown. Lazy where `ds` is.
 
     Raises
     ------
     DatasetError
-        If there are fewer than two dimensions.
+        If there are fewer than two dimensions, or no loss over time.
     InputError
         If a parameter is wrong.
 
     Examples
     --------
     >>> import mids
-    >>> ds = mids.simulate("h2(z1)", dim=[1e4, 1e6], runs=64)
+    >>> ds = mids.simulate("h1(z1) + h1(z1)*h3(z2)", dim=[1e4, 1e5, 1e6], runs=20)
     >>> fit = scaling(ds).compute()
-    >>> bool(fit.low[0] < 1 < fit.high[0]), fit.expected.values.tolist()
-    (True, [1.0])
+    >>> fit.rate.values.tolist(), round(float(fit.slope[1])), float(fit.expected[1])
+    (['log d', 'd^2'], 2, 2.0)
     """
     resamples = _validate.integer(resamples, "resamples", at_least=1)
     confidence = _validate.number(confidence, "confidence", above=0.0, at_most=1.0)
     seed = _validate.integer(seed, "seed", at_least=0)
-    if "dim" not in ds.dims or ds.sizes["dim"] < 2:
+    size = ds.sizes.get("dim", 1)
+    if size < 2 or "dim" not in ds.coords:
         raise DatasetError(
-            "scaling needs escape times at two dimensions or more; "
-            "simulate with for example dim=[1e2, 1e4, 1e6]"
+            f"scaling needs at least two dimensions along 'dim', but the dataset has "
+            f"{size}; simulate it with for example dim=[1e2, 1e4, 1e6]"
         )
-    comparison, predicted = compare(ds), theory(ds)
-    escape = comparison["escape_time"].where(~comparison["censored"], np.inf)
-    exponent = predicted["exponent"]
+    found = saddles(ds)
+    escape = found["escape_time"].where(~found["censored"], np.inf)
+    if "rank" in found:
+        escape = _by_rank(escape, found["rank"], ds.sizes["direction"])
+    if "run" not in escape.dims:
+        escape = escape.expand_dims("run")
     if escape.chunks is not None:
-        escape = escape.chunk(dim=-1, run=-1)
-        exponent = exponent.chunk(dim=-1, run=-1, saddle=-1)
+        escape = escape.chunk(dim=-1, run=-1, saddle=-1)
     columns = xr.apply_ufunc(
         _fit,
         escape,
         np.log(ds["dim"].astype(np.float64)),
-        input_core_dims=[["dim", "run"], ["dim"]],
-        output_core_dims=[["column"]],
-        vectorize=True,
+        input_core_dims=[["saddle", "dim", "run"], ["dim"]],
+        output_core_dims=[["saddle", "column"]],
         dask="parallelized",
         kwargs={"resamples": resamples, "confidence": confidence, "seed": seed},
         output_dtypes=[np.float64],
         dask_gufunc_kwargs={"output_sizes": {"column": 4}},
     )
-    rank = predicted["rank"].chunk(dim=-1, run=-1, saddle=-1) if exponent.chunks else None
-    expected = xr.apply_ufunc(
-        _usual,
-        exponent,
-        predicted["rank"] if rank is None else rank,
-        input_core_dims=[["dim", "run", "saddle"], ["dim", "run", "saddle"]],
-        output_core_dims=[["place"]],
-        dask="parallelized",
-        output_dtypes=[np.float64],
-        dask_gufunc_kwargs={"output_sizes": {"place": ds.sizes["direction"]}},
-    ).rename(place="saddle")
+    slope, low, high, n_dims = (columns.isel(column=k, drop=True) for k in range(4))
+    exponents = _exponents(ds, escape.sizes["saddle"], known="rank" in found)
+    out = xr.Dataset(
+        {
+            "slope": slope,
+            "low": low,
+            "high": high,
+            "n_dims": n_dims.astype(np.int64),
+            "expected": ("saddle", exponents),
+            "rate": ("saddle", ["" if np.isnan(e) else rate(int(e) + 1) for e in exponents]),
+        }
+    ).assign_coords(saddle=np.arange(escape.sizes["saddle"]))
     names = {
         "slope": "slope of log escape time in log d",
-        "low": "lower end of its bootstrap interval",
-        "high": "upper end of its bootstrap interval",
-        "n_dims": "dimensions with a finite median escape time",
+        "low": "lower end of the bootstrap interval",
+        "high": "upper end of the bootstrap interval",
+        "n_dims": "dimensions in the fit",
+        "expected": "exponent that the theory expects",
     }
-    out = xr.Dataset({name: columns.isel(column=k, drop=True) for k, name in enumerate(names)})
-    out["expected"] = expected - 1.0
-    for name, text in (names | {"expected": "information exponent minus one"}).items():
+    for name, text in names.items():
         out[name].attrs = {"long_name": text, "units": "1"}
+    out["rate"].attrs = {"long_name": "order of the escape time"}
+    out["saddle"].attrs = {"long_name": "directions learned at the saddle", "units": "1"}
+    return out
+
+
+def _exponents(ds: xr.Dataset, size: int, *, known: bool) -> Array:
+    """Largest s - 1 up to each saddle, NaN where the theory has none or the target is unknown."""
+    out = np.full(size, np.nan)
+    recipe = schema.spec(ds) if known and "mids_spec" in ds.attrs else {}
+    if "target" not in recipe:
+        return out
+    target = Target.from_dict(recipe["target"])
+    if "flow" in recipe:
+        target = flows.from_dict(recipe["flow"]).effective_target(target)
+    largest = 0
+    for step in leaps(target).steps:
+        largest = max(largest, step.exponent - 1)
+        out[step.rank_before : step.rank_after] = largest
     return out
 
 
 def _fit(escape: Array, log_dim: Array, *, resamples: int, confidence: float, seed: int) -> Array:
-    """Slope, its interval and the number of dimensions, for escape times of shape (dim, run)."""
-    known = [values[~np.isnan(values)] for values in escape]
-    usable = [k for k, values in enumerate(known) if len(values) and np.isfinite(np.median(values))]
-    if len(usable) < 2:
-        return np.array([np.nan, np.nan, np.nan, len(usable)])
-    x = log_dim[usable]
-    x = (x - x.mean()) / np.sum((x - x.mean()) ** 2)
+    """Slope, interval and number of dimensions, of escape times (..., saddle, dim, run)."""
+    # Once a run is cut off it is late at all later saddles, too.
+    cut = np.maximum.accumulate(np.isposinf(escape), axis=-3)
+    escape = np.where(cut, np.inf, escape)
+    slope, n_dims = _slope(escape, log_dim)
     rng = np.random.default_rng(seed)
-    slope, samples = 0.0, np.zeros(resamples)
-    for weight, k in zip(x, usable, strict=True):
-        values = np.sort(known[k])
-        slope += weight * np.log(np.median(values))
-        drawn = rng.choice(values, (resamples, len(values)))
-        samples += weight * np.log(np.median(drawn, axis=1))
-    samples = samples[np.isfinite(samples)]
-    low, high = np.quantile(samples, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return np.array([slope, low, high, len(usable)])
+    dims, runs = escape.shape[-2:]
+    drawn = np.empty((resamples, *slope.shape))
+    for sample in drawn:
+        chosen = rng.integers(runs, size=(dims, runs))
+        sample[...] = _slope(escape[..., np.arange(dims)[:, None], chosen], log_dim)[0]
+    tail = 0.5 * (1.0 - confidence)
+    ends = np.full((2, *slope.shape), np.nan)
+    fitted = np.isfinite(drawn).any(axis=0)
+    ends[:, fitted] = np.nanquantile(drawn[:, fitted], [tail, 1.0 - tail], axis=0)
+    ends[:, np.isnan(slope)] = np.nan
+    return np.stack([slope, *ends, n_dims], axis=-1)
 
 
-def _usual(exponent: Array, rank: Array) -> Array:
-    """Most common exponent of the saddles of each rank."""
-    size = exponent.shape[-1]
-    out = np.full(size, np.nan)
-    for k in range(size):
-        values = exponent[(rank == k) & np.isfinite(exponent)]
-        if len(values):
-            found, counts = np.unique(values, return_counts=True)
-            out[k] = found[np.argmax(counts)]
-    return out
+def _slope(escape: Array, log_dim: Array) -> tuple[Array, Array]:
+    """Least-squares slope through the medians, and how many of them are finite."""
+    ordered = np.sort(escape, axis=-1)  # inf after all numbers, NaN after inf
+    count = np.isfinite(ordered).sum(-1) + np.isposinf(ordered).sum(-1)
+    middle = [
+        np.take_along_axis(ordered, np.clip(at, 0, None)[..., None], axis=-1)[..., 0]
+        for at in ((count - 1) // 2, count // 2)
+    ]
+    median = np.where(count > 0, 0.5 * (middle[0] + middle[1]), np.nan)
+    usable = np.isfinite(median) & (median > 0)
+    n_dims = usable.sum(-1)
+    y = np.log(np.where(usable, median, 1.0))
+    divisor = np.maximum(n_dims, 1)[..., None]
+    x = np.where(usable, log_dim - (usable * log_dim).sum(-1, keepdims=True) / divisor, 0.0)
+    spread = (x**2).sum(-1)
+    slope = (x * y).sum(-1) / np.where(spread > 0, spread, 1.0)
+    return np.where(n_dims >= 2, slope, np.nan), n_dims.astype(np.float64)
