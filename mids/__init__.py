@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .ladder import leaps
     from .schema import validate
     from .targets import Target
+    from .trajectories import from_trajectories
 
 __all__ = [
     "Target",
@@ -33,6 +34,7 @@ __all__ = [
     "describe",
     "errors",
     "flows",
+    "from_trajectories",
     "leaps",
     "open_dataset",
     "plateaus",
@@ -52,6 +54,7 @@ _ORIGIN = {
     "Target": "targets",
     "compare": "analysis",
     "describe": "accessor",
+    "from_trajectories": "trajectories",
     "leaps": "ladder",
     "open_dataset": "io",
     "plateaus": "analysis",

@@ -40,8 +40,8 @@ def from_trajectories(
     r"""Make a dataset of the schema from trajectories that were not made by `mids.simulate`.
 
     Every analysis that has enough information works on it; the others say what they lack:
-    `plateaus` and `saddles` need the loss, `compare` and `scaling` the overlaps too, `theory` the
-    correlation matrices from time 0 on and the target.
+    `plateaus` needs any trajectory, `saddles` and `scaling` the loss or the overlaps, `theory` and
+    `compare` the correlation matrices from time 0 on and the target.
 
     Arrays have the time on the axis before those of the matrix or vector, with runs and then
     dimensions in front: a loss has shape (time,), (run, time) or (dim, run, time). A DataArray has
@@ -56,7 +56,8 @@ def from_trajectories(
         1-D, at least 2 points, not negative, strictly increasing. Times of the flow, or steps
         multiplied by the learning rate, if they are to be compared with theory.
     loss : array_like, Series, DataFrame or DataArray, optional
-        Shape (..., time). With the factor 1/2 if it is to be compared with theory.
+        Shape (..., time). With the factor 1/2 if it is to be compared with theory. NaN where it was
+        not measured: the analyses leave those points out and count them.
     overlap : array_like, DataFrame or DataArray, optional
         Squared cosines of the principal angles, shape (..., time, rank). Any order of directions.
     correlation : array_like or DataArray, optional
@@ -81,8 +82,8 @@ def from_trajectories(
     ------
     InputError
         If nothing is given, shapes or labels disagree, the time does not increase, an overlap is
-        outside [0, 1], or a value is missing or infinite: gaps are not filled, and the message
-        counts them.
+        outside [0, 1], a value is infinite, an overlap or a whole loss missing; the message counts
+        such values.
 
     Examples
     --------
@@ -161,7 +162,7 @@ def _array(value: Any, name: str, labels: dict[str, Any]) -> FloatArray:
             if label in value.coords:
                 _label(labels, label, value[label].values, name)
         value = value.expand_dims([d for d in dims if d not in value.dims]).transpose(*dims)
-        return _validate.finite_array(value.values, name)
+        return _numbers(value.values, name)
     if isinstance(value, pd.Series | pd.DataFrame):
         if labels["time"] is None:
             labels["time"] = value.index.to_numpy()
@@ -170,7 +171,7 @@ def _array(value: Any, name: str, labels: dict[str, Any]) -> FloatArray:
                 labels["run"] = value.columns.to_numpy()
             value = value.T
         value = value.to_numpy()
-    array = _validate.finite_array(value, name)
+    array = _numbers(value, name)
     fewest = 1 + len(core)
     if not fewest <= array.ndim <= len(dims):
         raise InputError(
@@ -178,6 +179,18 @@ def _array(value: Any, name: str, labels: dict[str, Any]) -> FloatArray:
             f"may be left out, got shape {array.shape}"
         )
     return array.reshape((1,) * (len(dims) - array.ndim) + array.shape)
+
+
+def _numbers(value: Any, name: str) -> FloatArray:
+    """Return finite numbers, or NaN where a loss has gaps."""
+    if name != "loss":
+        return _validate.finite_array(value, name)
+    given = np.asarray(value)
+    gaps = pd.isna(given)
+    if gaps.all():
+        raise InputError("loss has no number, all its entries are missing; pass measured values")
+    array = _validate.finite_array(np.where(gaps, 0.0, given) if gaps.any() else given, name)
+    return np.where(gaps, np.nan, array)
 
 
 def _label(labels: dict[str, Any], label: str, found: Any, name: str) -> None:

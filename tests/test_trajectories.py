@@ -9,6 +9,7 @@ import xarray as xr
 
 import mids
 from mids.errors import DatasetError, InputError
+from mids.operators import gradient, loss
 from mids.trajectories import from_trajectories
 
 TARGET = "h1(z1) + h1(z1)*h3(z2)"
@@ -106,6 +107,45 @@ def test_files_keep_them(tmp_path, simulated):
         assert again.mi.target == mids.Target.parse(TARGET)
 
 
+def test_theory_holds_for_correlation_matrices_of_another_solver():
+    """M' = (I - G) H M by SciPy, in other coordinates than the target's."""
+    from scipy.integrate import solve_ivp
+
+    d, rng = 100, np.random.default_rng(4)
+    target = (
+        mids.Target.parse("h1(z1) + h1(z1)*h2(z2)").normalize().rotate([[0.6, 0.8], [-0.8, 0.6]])
+    )
+
+    def slope(_, m):
+        M = m.reshape(2, 2)
+        return ((np.eye(2) - M @ M.T) @ gradient(target, M @ M.T) @ M).ravel()
+
+    time = np.append(0, np.logspace(-1, 4.5, 300))
+    start = (rng.standard_normal((2, 2)) / np.sqrt(d)).ravel()
+    M = solve_ivp(slope, (0, time[-1]), start, "LSODA", time, rtol=1e-9, atol=1e-12)
+    matrices = M.y.T.reshape(-1, 2, 2)
+    losses = loss(target, matrices @ matrices.swapaxes(1, 2))
+    ds = from_trajectories(time=time, correlation=matrices, loss=losses, dim=d, target=target)
+    assert mids.theory(ds).attrs["ladder"] == "1 -> 2: log d, d"
+    compared = mids.compare(ds)
+    assert compared.match.all()
+    np.testing.assert_allclose(compared.ratio, 1, atol=0.03)
+    without = from_trajectories(time=time, correlation=matrices, dim=d, target=target)
+    xr.testing.assert_equal(mids.compare(without).ratio, compared.ratio)
+    assert mids.compare(without).loss.isnull().all()
+
+
+@pytest.mark.parametrize("gap", [0, 50, slice(100, 120), slice(190, None)])
+def test_gaps_of_a_loss_are_kept_and_counted(gap):
+    values = 0.6 - 0.4 * np.tanh(np.log(TIME + 1e-9) - np.log(30))
+    values[gap] = np.nan
+    ds = from_trajectories(time=TIME, loss=values, dim=10)
+    missing = int(np.isnan(values).sum())
+    assert int(mids.plateaus(ds).n_missing.sum()) == missing
+    assert int(mids.saddles(ds).n_missing.sum()) == missing
+    assert mids.saddles(ds).escape_time[0, 0, 0] == pytest.approx(30, rel=0.05)
+
+
 def test_analyses_say_what_is_missing():
     ds = from_trajectories(time=TIME, loss=CURVE, dim=100)
     assert int(mids.plateaus(ds).n_plateaus.sum()) == 0
@@ -114,11 +154,20 @@ def test_analyses_say_what_is_missing():
         (lambda: ds.mi.flow, "no flow"),
         (lambda: mids.replay(ds), "nothing to replay"),
         (lambda: mids.theory(ds), "gram0"),
+        (lambda: mids.compare(ds), "crossing_time|gram0"),
         (lambda: mids.scaling(ds), "two dimensions"),
     ):
         with pytest.raises(DatasetError, match=message):
             call()
     assert "loss" in ds.mi.describe()
+    matrices = rotating_frames(TIME)
+    with pytest.raises(DatasetError, match="pass target="):
+        mids.theory(from_trajectories(time=TIME, correlation=matrices, dim=100))
+    overlap = from_trajectories(time=TIME, overlap=np.tile([0.5, 0.1], (len(TIME), 1)), dim=9)
+    assert mids.plateaus(overlap, "overlap").n_plateaus.shape == (1, 1, 2)
+    with pytest.raises(DatasetError, match="var="):
+        mids.plateaus(overlap)
+    assert mids.saddles(overlap).attrs["method"] == "crossing times"
 
 
 def test_saddles_of_a_real_network():
@@ -163,7 +212,10 @@ def test_saddles_of_a_real_network():
         ({"time": TIME[::-1]}, "strictly increase"),
         ({"time": TIME - 1}, "negative"),
         ({"time": [0.0], "loss": [1.0]}, "at least 2 points"),
-        ({"loss": np.where(TIME > 10, np.nan, 1.0)}, "entries are not finite"),
+        ({"loss": np.where(TIME > 10, np.inf, 1.0)}, "entries are not finite"),
+        ({"loss": np.full(len(TIME), np.nan)}, "no number"),
+        ({"loss": ["a"] * len(TIME)}, "real numbers"),
+        ({"overlap": np.full((len(TIME), 2), np.nan)}, "402 of 402 entries are not finite"),
         ({"loss": CURVE[:, None]}, "order of the axes"),
         ({"loss": np.zeros((1, 1, 1, len(TIME)))}, "axes"),
         ({"loss": xr.DataArray(CURVE, dims="epoch")}, "rename"),

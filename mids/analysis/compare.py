@@ -50,7 +50,7 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
     if "rank" not in measured:
         raise DatasetError(
             "compare matches saddles by the directions learned, which need the variable "
-            "'crossing_time', as mids.simulate writes it"
+            "'crossing_time', as mids.simulate and mids.from_trajectories(correlation=...) write it"
         )
     size = ds.sizes["direction"]
     columns = {

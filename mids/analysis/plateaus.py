@@ -57,7 +57,8 @@ def plateaus(
         Dims as `var` with ``plateau`` for ``time``, padded with NaN: ``start`` and ``stop`` (times
         at which the trajectory enters and leaves the band), ``decades`` (their ratio in decades, a
         start at 0 counted from the first positive time), the level under the name of the
-        variable, ``left``; and ``n_plateaus``. Lazy where `ds` is.
+        variable, ``left``; and ``n_plateaus`` and ``n_missing`` (points left out because they are
+        NaN). Lazy where `ds` is.
 
     Raises
     ------
@@ -108,6 +109,9 @@ def plateaus(
             var: level.assign_attrs(long_name=f"{var} on the plateau", units="1"),
             "left": (left == 1.0).assign_attrs(long_name="whether the plateau is left again"),
             "n_plateaus": count.assign_attrs(long_name="number of plateaus", units="1"),
+            "n_missing": values.isnull()
+            .sum("time")
+            .assign_attrs(long_name="points of the curve that are missing", units="1"),
         }
     )
     return out.transpose(..., "plateau", missing_dims="ignore")
@@ -129,6 +133,11 @@ def _trajectory(ds: xr.Dataset, var: str) -> tuple[xr.DataArray, xr.DataArray]:
     numbers = time.values
     if not (np.issubdtype(numbers.dtype, np.number) and (np.diff(numbers) > 0).all()):
         raise DatasetError("time must be numeric and strictly increasing; sort the dataset by time")
+    if numbers.size < 3:
+        raise DatasetError(
+            f"{var!r} has {numbers.size} points in time, of which a plateau needs at least 3; give "
+            "the whole curve"
+        )
     if values.chunks is not None:
         values = values.chunk(time=-1)
     return values, time.astype(np.float64).reset_coords(drop=True)

@@ -28,7 +28,7 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
     Parameters
     ----------
     ds : xarray.Dataset
-        With ``loss`` and ``time``.
+        With ``loss`` over ``time``, or ``crossing_time``.
 
     Returns
     -------
@@ -36,14 +36,14 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
         Dims of the runs and ``saddle``, padded with NaN: ``loss`` (the flattest value during the
         stay, NaN where no time of the grid falls into it), ``rank`` (directions learned; only with
         crossing times), ``enter_time``, ``escape_time`` (NaN where censored), ``duration`` (their
-        difference), ``censored``; and
-        ``n_saddles``. The attribute ``method`` says where the times come from. Runs that failed
+        difference), ``censored``; and ``n_saddles``, on curves alone also ``n_missing`` (points
+        that are NaN). The attribute ``method`` says where the times come from. Runs that failed
         have none. Lazy where `ds` is.
 
     Raises
     ------
     DatasetError
-        If there is no loss over time.
+        If there is neither.
 
     Examples
     --------
@@ -53,13 +53,14 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
     >>> found["rank"].values.ravel().tolist(), found.censored.values.ravel().tolist()
     ([0.0, 1.0], [False, False])
     """
-    if "loss" not in ds or "time" not in ds["loss"].dims:
+    known = "crossing_time" in ds
+    if ("loss" not in ds and not known) or "time" not in ds.get("loss", ds).dims:
         raise DatasetError(
-            "saddles needs a variable 'loss' with the dimension 'time'; the dataset has "
-            f"{', '.join(map(str, ds.data_vars)) or 'no variables'}: rename yours with "
+            "saddles needs a variable 'loss' with the dimension 'time', or 'crossing_time'; the "
+            f"dataset has {', '.join(map(str, ds.data_vars)) or 'no variables'}: rename yours with "
             "ds.rename(...)"
         )
-    found = _from_crossings(ds) if "crossing_time" in ds else _from_curve(ds)
+    found = _from_crossings(ds) if known else _from_curve(ds)
     names = {
         "loss": "loss on the plateau",
         "rank": "directions learned",
@@ -68,6 +69,7 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
         "duration": "time spent there",
         "censored": "whether the run ends there",
         "n_saddles": "number of saddles",
+        "n_missing": "points of the curve that are missing",
     }
     for name, variable in found.data_vars.items():
         variable.attrs = {"long_name": names[str(name)], "units": "1"}
@@ -81,7 +83,11 @@ def _from_crossings(ds: xr.Dataset) -> xr.Dataset:
         .drop_vars(["level", "direction"], errors="ignore")
     )
     status = ds["status"] if "status" in ds else xr.DataArray(np.int8(-1))
-    loss = ds["loss"]
+    if "loss" in ds:
+        loss = ds["loss"]
+    else:  # the times are known all the same
+        unknown = xr.full_like(ds["time"].reset_coords(drop=True), np.nan, dtype=np.float64)
+        loss = unknown.broadcast_like(crossing.isel(direction=0, level=0, drop=True))
     if loss.chunks is not None:
         loss, crossing = loss.chunk(time=-1), crossing.chunk(direction=-1, level=-1)
     size = ds.sizes["direction"]
@@ -181,6 +187,7 @@ def _from_curve(ds: xr.Dataset) -> xr.Dataset:
             "duration": escape - found["start"],
             "censored": level.notnull() & ~found["left"],
             "n_saddles": found["n_plateaus"],
+            "n_missing": found["n_missing"],
         }
     )
     return out.assign_attrs(method="curve")

@@ -55,11 +55,14 @@ def theory(ds: xr.Dataset) -> xr.Dataset:
     if "gram0" not in ds:
         raise DatasetError(
             "theory needs the initial condition 'gram0' with dims (axis, axis_t), as mids.simulate "
-            "writes it"
+            "and mids.from_trajectories(correlation=...), from time 0 on, write it"
         )
     spec = schema.spec(ds)
     if "target" not in spec:
-        raise DatasetError("mids_spec names no target; theory needs a dataset of mids.simulate")
+        raise DatasetError(
+            "theory needs the target, which mids_spec does not name; simulate the dataset with "
+            "mids.simulate or pass target= to mids.from_trajectories"
+        )
     target = Target.from_dict(spec["target"])
     weighted, constant = target, 0.0
     if "flow" in spec:
