@@ -438,7 +438,7 @@ def _largest_strength(component: Array) -> float:
         trial = _unit(_unit(slope) + damping * v)
         trial_value, trial_slope = _strength(component, trial)
         worse = trial_value < value
-        damping[worse] *= 2
+        damping[worse] = np.minimum(2 * damping[worse], 1e8)  # a start that no longer moves
         keep = worse[:, None]
         v, slope = np.where(keep, v, trial), np.where(keep, slope, trial_slope)
         value = np.where(worse, value, trial_value)

@@ -9,11 +9,21 @@ from .. import _validate
 from ..errors import InputError
 from .base import Flow, Problem
 from .kernel import HermiteKernel
+from .planted import Planted
 from .two_timescale import TwoTimescale
 
-__all__ = ["Flow", "HermiteKernel", "Problem", "TwoTimescale", "from_dict", "get", "names"]
+__all__ = [
+    "Flow",
+    "HermiteKernel",
+    "Planted",
+    "Problem",
+    "TwoTimescale",
+    "from_dict",
+    "get",
+    "names",
+]
 
-_FLOWS: dict[str, type[Flow]] = {flow.name: flow for flow in (TwoTimescale,)}
+_FLOWS: dict[str, type[Flow]] = {flow.name: flow for flow in (TwoTimescale, Planted)}
 
 
 def names() -> tuple[str, ...]:
@@ -26,7 +36,7 @@ def names() -> tuple[str, ...]:
     Examples
     --------
     >>> names()
-    ('two-timescale',)
+    ('two-timescale', 'planted')
     """
     return tuple(_FLOWS)
 

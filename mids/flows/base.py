@@ -47,9 +47,19 @@ class Problem:
 
 @dataclass(frozen=True)
 class Flow(ABC):
-    """A gradient flow; subclasses are frozen dataclasses whose fields are its parameters."""
+    """A gradient flow; subclasses are frozen dataclasses whose fields are its parameters.
+
+    Attributes
+    ----------
+    name : str
+        By which `mids.flows.get` knows it.
+    fast_link : bool
+        Whether the link is at its optimum, exactly or in a limit, so that the saddles of
+        `mids.theory` are those of the flow.
+    """
 
     name: ClassVar[str]
+    fast_link: ClassVar[bool] = True
 
     def check(self, target: Target, dims: IntArray, student_rank: int) -> None:  # noqa: B027
         """Raise InputError if the flow cannot run on a target with a student of this rank.

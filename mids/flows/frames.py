@@ -1,0 +1,195 @@
+"""Integrating frame and link: the compiled flow of `planted` and `joint`, from Python."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .._validate import FloatArray, IntArray
+from ..schema import LEVELS
+from ..targets import Target
+from .base import Problem
+
+__all__ = ["Frames", "averages", "degrees", "follow", "linearise", "link_of"]
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Trajectories of frame and link.
+
+    Attributes
+    ----------
+    correlation : (runs, T, rank, student_rank) float array
+        M on the time grid; NaN after a failure.
+    link : (runs, T, n) float array
+        Hermite coefficients of the link; n = 0 where it is fixed.
+    averaged : (runs, T, n) float array
+        Hermite coefficients of ``A_M f*``.
+    crossing_time : (runs, rank, levels) float array
+    failed : (runs,) bool array
+    counts : (runs, 2) int array
+        Steps and evaluations of the right-hand side.
+    """
+
+    correlation: FloatArray
+    link: FloatArray
+    averaged: FloatArray
+    crossing_time: FloatArray
+    failed: np.ndarray
+    counts: IntArray
+
+
+def degrees(target: Target, student_rank: int) -> IntArray:
+    """Degree of each Hermite coefficient of a link.
+
+    Parameters
+    ----------
+    target : Target
+    student_rank : int
+
+    Returns
+    -------
+    (n,) int array
+    """
+    from ._link_tables import link_tables
+
+    total: IntArray = link_tables(target, student_rank).exponents.sum(axis=1)
+    return total
+
+
+def link_of(target: Target) -> FloatArray:
+    """Hermite coefficients of the target as a link of a student of the same rank.
+
+    Parameters
+    ----------
+    target : Target
+
+    Returns
+    -------
+    (n,) float array
+    """
+    from ._link_tables import link_tables
+
+    values = dict(zip(map(tuple, target.modes.tolist()), target.coefficients, strict=True))
+    exponents = link_tables(target, target.rank).exponents.tolist()
+    return np.array([values.get(tuple(gamma), 0.0) for gamma in exponents])
+
+
+def averages(target: Target, correlation: FloatArray) -> FloatArray:
+    """Hermite coefficients of ``A_M f*``.
+
+    Parameters
+    ----------
+    target : Target
+    correlation : (n, rank, student_rank) float array
+
+    Returns
+    -------
+    (n, n_link) float array
+    """
+    from ._link_tables import link_tables
+    from ._stiefel import work_for
+    from ._stiefel_integrator import averaged_links
+
+    table = link_tables(target, correlation.shape[-1])
+    out = np.zeros((len(correlation), len(table.root)))
+    averaged_links(table, correlation.reshape(len(correlation), -1), work_for(table), out)
+    return out
+
+
+def linearise(target: Target, correlation: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """``M'`` of the planted flow and its Jacobian.
+
+    Parameters
+    ----------
+    target : Target
+    correlation : (rank, rank) float array
+
+    Returns
+    -------
+    (rank**2,) float array
+        Row by row.
+    (rank**2, rank**2) float array
+    """
+    from ._link_tables import link_tables
+    from ._stiefel import work_for
+    from ._stiefel_integrator import slope_and_jacobian
+
+    table = link_tables(target, target.rank)
+    link = link_of(target)
+    size = correlation.size
+    slope, jacobian = np.zeros(size), np.zeros((size, size))
+    state = np.ascontiguousarray(correlation).ravel()
+    slope_and_jacobian(
+        table, state, link, 0.0, np.ones(len(link)), work_for(table), slope, jacobian
+    )
+    return slope, jacobian
+
+
+def follow(
+    problem: Problem,
+    *,
+    fixed: FloatArray | None = None,
+    rate: float = 0.0,
+    decay: FloatArray | None = None,
+    start: FloatArray | None = None,
+) -> Frames:
+    """Integrate ``M' = D - M sym(M^T D)`` and, unless the link is fixed, the link.
+
+    Parameters
+    ----------
+    problem : Problem
+    fixed : (n,) float array, optional
+        The fixed link.
+    rate : float
+        ``S' = rate (A_M f* - decay S)``.
+    decay : (n,) float array, optional
+        1 for a link without ridge.
+    start : (runs, n) float array, optional
+        S(0).
+
+    Returns
+    -------
+    Frames
+    """
+    from ._link_tables import link_tables
+    from ._stiefel import work_for
+    from ._stiefel_integrator import averaged_links, integrate_frames
+
+    runs, rank, students = problem.initial.shape
+    table = link_tables(problem.target, students)
+    count, entries, steps = len(table.root), rank * students, len(problem.time)
+    moving = 0 if start is None else count
+    states = np.full((runs, steps, entries + moving), np.nan)
+    states[:, 0, :entries] = problem.initial.reshape(runs, -1)
+    if start is not None:
+        states[:, 0, entries:] = start
+    crossing = np.full((runs, rank, len(LEVELS)), np.nan)
+    failed = np.zeros(runs, dtype=np.bool_)
+    counts = np.zeros((runs, 2), dtype=np.int64)
+    work = work_for(table)
+    integrate_frames(
+        table,
+        np.zeros(count) if fixed is None else fixed,
+        rate,
+        np.ones(count) if decay is None else decay,
+        np.ascontiguousarray(problem.time),
+        np.array(LEVELS),
+        problem.rtol,
+        work,
+        states,
+        crossing,
+        failed,
+        counts,
+    )
+    averaged = np.zeros((runs, steps, count))
+    averaged_links(table, states.reshape(runs * steps, -1), work, averaged.reshape(-1, count))
+    return Frames(
+        states[..., :entries].reshape(runs, steps, rank, students),
+        states[..., entries:],
+        averaged,
+        crossing,
+        failed,
+        counts,
+    )

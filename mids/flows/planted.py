@@ -1,0 +1,195 @@
+"""The planted flow: the link is known, only the subspace is learned."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from .._validate import FloatArray, IntArray
+from ..errors import InputError
+from ..targets import Target
+from .base import Flow, Problem
+from .frames import averages, follow, link_of
+from .observables import CENSORED, CONVERGED, FAILED, TRAPPED, observables
+from .stability import attractor
+from .time_grid import POINTS_PER_DECADE, beyond_escapes
+
+__all__ = ["Planted"]
+
+GLOBAL = 1e-9
+"""Loss, relative to ``|f*|^2``, of a critical point that counts as the global minimum."""
+
+
+@dataclass(frozen=True)
+class Planted(Flow):
+    r"""Gradient flow on the Stiefel manifold with the link known, ``f = f*`` and q = r.
+
+    With :math:`\Phi(M) = \langle f^*, A_M f^* \rangle` the loss is
+    :math:`L = \|f^*\|^2 - \Phi(M)`, and with :math:`D = \partial \Phi / \partial M` the
+    correlation matrix follows the d-free system
+
+    .. math:: M' = D - M \, \mathrm{sym}(M^T D).
+
+    For one direction :math:`m' = \sum_s s \alpha_s^2 m^{s-1} (1 - m^2)`: the saddle at 0 is left
+    after a time of order :math:`d^{s/2-1}` (log d for s = 2, O(1) for s = 1), half the exponent of
+    the fast link (paper section 5). Unlike with the fast link the flow can end in a local minimum:
+    status 2, "trapped".
+
+    Examples
+    --------
+    >>> Planted().to_dict()
+    {'name': 'planted'}
+    """
+
+    name: ClassVar[str] = "planted"
+    fast_link: ClassVar[bool] = False
+
+    def check(self, target: Target, dims: IntArray, student_rank: int) -> None:
+        """Raise InputError unless the student has the rank of the target, whose link it uses.
+
+        Parameters
+        ----------
+        target : Target
+        dims : (n,) int array
+        student_rank : int
+        """
+        if student_rank != target.rank:
+            raise InputError(
+                f"the flow 'planted' needs student_rank = {target.rank}, the target's rank, got "
+                f"{student_rank}; leave student_rank out, or learn the link with two-timescale"
+            )
+
+    def default_time(
+        self, target: Target, dim: int, student_rank: int, initial: FloatArray | None = None
+    ) -> FloatArray:
+        """Logarithmic grid that covers the last escape of 0.999 of the runs that escape.
+
+        Parameters
+        ----------
+        target : Target
+        dim : int
+        student_rank : int
+        initial : ndarray, shape (..., rank, student_rank), optional
+
+        Returns
+        -------
+        (n,) float array
+        """
+        return beyond_escapes(target, dim, student_rank, initial, duration=duration, freedom=1)
+
+    def run_seconds(self, target: Target, dim: int, student_rank: int, time: FloatArray) -> float:
+        """Rough work of one run in seconds.
+
+        Parameters
+        ----------
+        target : Target
+        dim : int
+        student_rank : int
+        time : (n,) float array
+
+        Returns
+        -------
+        float
+        """
+        return 2e-3 * target.rank**3
+
+    def variables(self, target: Target) -> tuple[str, ...]:
+        """Names of the schema's variables that `integrate` returns.
+
+        Parameters
+        ----------
+        target : Target
+
+        Returns
+        -------
+        tuple of str
+        """
+        return (
+            "loss",
+            "overlap",
+            "energy",
+            "gram0",
+            "initial",
+            "crossing_time",
+            "status",
+            "n_steps",
+            "n_rhs",
+        )
+
+    def integrate(self, problem: Problem) -> dict[str, Any]:
+        """Trajectories of a block of runs.
+
+        Parameters
+        ----------
+        problem : Problem
+
+        Returns
+        -------
+        dict of str to array
+            The schema's variables without the axis ``dim``.
+        """
+        target = problem.target
+        link = link_of(target)
+        found = follow(problem, fixed=link)
+        out = observables(
+            problem, found.correlation, found.crossing_time, found.failed, found.counts
+        )
+        out["loss"] = np.maximum(target.norm**2 - _inner(found.averaged, link), 0.0)
+        for run in np.flatnonzero(out["status"] != FAILED):
+            out["status"][run] = _ended(target, link, found.correlation[run])
+        return out
+
+
+def duration(delta: float, exponent: int, strength: float) -> float:
+    """Time in which ``m' = s c^2 m^(s-1) (1 - m^2)`` leaves ``m = sqrt(delta)``.
+
+    Parameters
+    ----------
+    delta : float
+        Overlap ``m^2`` at the start, positive.
+    exponent : int
+        s >= 1.
+    strength : float
+        ``c^2``.
+
+    Returns
+    -------
+    float
+        ``m^(2 - s) / (s (s - 2) c^2)``, ``log(1 / m) / (2 c^2)`` for s = 2, ``1 / c^2`` for s = 1.
+
+    Examples
+    --------
+    >>> duration(1e-4, 4, 1.0)
+    1250.0
+    """
+    if exponent == 1:
+        return 1.0 / strength
+    if exponent == 2:
+        return max(math.log(1 / delta), 0.0) / (4 * strength)
+    return float(delta ** (1 - exponent / 2)) / (exponent * (exponent - 2) * strength)
+
+
+def _inner(averaged: FloatArray, link: FloatArray) -> FloatArray:
+    total = np.zeros(averaged.shape[:-1])
+    for k, value in enumerate(link):  # in this order for every shape: bits must not depend on it
+        total += value * averaged[..., k]
+    return total
+
+
+def _ended(target: Target, link: FloatArray, path: FloatArray) -> int:
+    """How a run ended, from the critical point that holds it.
+
+    A slow approach is easier to tell earlier, when it is still above rounding: what held the run
+    then still does.
+    """
+    for row in range(len(path) - 1, 0, -POINTS_PER_DECADE):
+        held = attractor(target, path[row])
+        if held is not None:
+            missed = target.norm**2 - float(averages(target, held[np.newaxis])[0] @ link)
+            return CONVERGED if missed <= GLOBAL * target.norm**2 else TRAPPED
+        if row < len(path) - 5 * POINTS_PER_DECADE:
+            break
+    return CENSORED

@@ -1,0 +1,132 @@
+"""Critical points of the planted flow: which of them hold a run for good."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+
+from .._validate import FloatArray
+from ..targets import Target
+from .frames import averages, linearise
+
+__all__ = ["attractor", "symmetries"]
+
+CLOSE = 1e-3
+"""Distance at which the limit of a slow approach is taken as reached."""
+REACH = 0.3
+"""Largest distance from a state to the critical point that is said to hold it."""
+ROUNDING = 1e-12
+"""Eigenvalues of the Jacobian above minus this, relative to the largest, count as not negative."""
+FLAT = 1e-9
+"""A rotation that changes the link by less than this, relative to the largest, is a symmetry."""
+
+
+def symmetries(target: Target) -> FloatArray:
+    """Return the rotations that leave a link unchanged, as a basis of their Lie algebra.
+
+    Parameters
+    ----------
+    target : Target
+
+    Returns
+    -------
+    (n, rank, rank) float array
+        Skew matrices A with ``A_(exp(t A)) f* = f*`` for all t; n = 0 for most targets.
+
+    Examples
+    --------
+    >>> len(symmetries(Target.parse("h2(z1) + h2(z2)"))), len(symmetries(Target.parse("z1*z2")))
+    (1, 0)
+    """
+    rank = target.rank
+    skew = []
+    for i, j in combinations(range(rank), 2):
+        generator = np.zeros((rank, rank))
+        generator[i, j], generator[j, i] = 1.0, -1.0
+        skew.append(generator)
+    if not skew:
+        return np.zeros((0, rank, rank))
+    step = 1e-3  # A_M f* is a polynomial in M: differences of its rotations are as good as exact
+    basis = np.array(skew)
+    change = averages(target, _rotations(step * basis)) - averages(
+        target, _rotations(-step * basis)
+    )
+    _, sizes, right = np.linalg.svd(change.T / (2 * step))
+    sizes = np.concatenate([sizes, np.zeros(len(skew) - len(sizes))])
+    kept = right[sizes <= max(sizes.max() * FLAT, 1e-6 * target.norm)]
+    return np.asarray(np.einsum("ng,gij->nij", kept, basis))
+
+
+def _rotations(generators: FloatArray) -> FloatArray:
+    from scipy.linalg import expm
+
+    return np.array([expm(generator) for generator in generators])
+
+
+def attractor(target: Target, correlation: FloatArray) -> FloatArray | None:
+    r"""Return the local maximum of :math:`\Phi = \langle f^*, A_M f^* \rangle` that holds a state.
+
+    Newton's method on the planted flow, started at the state. As long as every eigenvalue of the
+    flow's Jacobian (they have the signs of the Hessian on the tangent space) is negative, nothing
+    leads away; where that holds all the way to a critical point near by, the flow ends there.
+    Directions along which nothing changes, because a rotation leaves the link as it is, do not
+    count. A degenerate maximum, such as :math:`m \to 0^-` where :math:`m' = s m^{s-1}` with odd s,
+    is approached as slowly by Newton's method, but by a constant factor in each step.
+
+    Parameters
+    ----------
+    target : Target
+        The link, known to the student.
+    correlation : (rank, rank) float array
+        M.
+
+    Returns
+    -------
+    (rank, rank) float array or None
+        The critical point, or None if there is none near by or the state can still leave it.
+
+    Examples
+    --------
+    >>> cubic = Target.parse("h3(z1)")
+    >>> attractor(cubic, np.array([[0.01]])) is None, attractor(cubic, np.array([[0.99]]))
+    (True, array([[1.]]))
+    >>> bool(abs(attractor(cubic, np.array([[-0.01]]))[0, 0]) < 2e-3)
+    True
+    """
+    rank = target.rank
+    generators = symmetries(target)
+    state = np.array(correlation, dtype=np.float64)
+    ratio, before = 0.0, 0.0
+    for iteration in range(60):
+        slope, jacobian = linearise(target, state)
+        across = _across(generators, state)
+        inner = across.T @ jacobian @ across
+        values = np.linalg.eigvals(inner).real
+        if not values.max() < -ROUNDING * np.abs(values).max():
+            return None
+        step = -across @ np.linalg.solve(inner, across.T @ slope)
+        length = float(np.abs(step).max())
+        if not length < REACH:
+            return None
+        state = state + step.reshape(rank, rank)
+        if not np.linalg.norm(state - correlation) < REACH:
+            return None
+        if length < 1e-10:
+            return state
+        if iteration > 2 and ratio > 0.3 and length < before:
+            ratio = length / before
+            if length * ratio / (1 - ratio) < CLOSE:
+                return state
+        ratio = length / before if before else 0.0
+        before = length
+    return None
+
+
+def _across(generators: FloatArray, state: FloatArray) -> FloatArray:
+    """Orthonormal basis of what is orthogonal to the orbits of the symmetries, as columns."""
+    moves = np.concatenate([generators @ state, state @ generators]).reshape(-1, state.size)
+    if not len(moves):
+        return np.eye(state.size)
+    left, sizes, _ = np.linalg.svd(moves.T)
+    return left[:, int((sizes > FLAT).sum()) :]
