@@ -175,10 +175,17 @@ class MultiIndexAccessor:
         return mids.validate(self._ds)
 
     def plateaus(
-        self, var: str = "loss", *, tolerance: float = 0.02, max_plateaus: int = 8
+        self,
+        var: str = "loss",
+        *,
+        tolerance: float = 0.02,
+        contrast: float = 3.0,
+        max_plateaus: int = 8,
     ) -> xr.Dataset:
         """Find the plateaus of a variable: `mids.plateaus`."""
-        return mids.plateaus(self._ds, var, tolerance=tolerance, max_plateaus=max_plateaus)
+        return mids.plateaus(
+            self._ds, var, tolerance=tolerance, contrast=contrast, max_plateaus=max_plateaus
+        )
 
     def saddles(self) -> xr.Dataset:
         """Find the plateaus that are left again: `mids.saddles`."""

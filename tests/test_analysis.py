@@ -1,4 +1,4 @@
-"""Plateaus, saddles, theory and their comparison: synthetic curves, exact times, laziness."""
+"""Saddles, theory and their comparison: exact times, laziness."""
 
 from __future__ import annotations
 
@@ -20,16 +20,6 @@ def curve(values, time=GRID, **variables):
     return xr.Dataset({"loss": ("time", values), **variables}, {"time": time})
 
 
-def staircase(time, levels, moments, width=0.05):
-    """Curve that falls from level to level at given times, each fall of relative width."""
-    drops = -np.diff([*levels, 0.0])
-    falls = [
-        drop * 0.5 * (1 + np.tanh((time - moment) / (width * moment)))
-        for drop, moment in zip(drops, moments, strict=True)
-    ]
-    return levels[0] - np.sum(falls, axis=0)
-
-
 def refuse(*args, **kwargs):
     raise AssertionError("something was computed")
 
@@ -38,77 +28,6 @@ def refuse(*args, **kwargs):
 def ds(request):
     target = mids.Target.parse(request.param).normalize()
     return mids.simulate(target, dim=[1e2, 1e4, 1e6, 1e8], runs=64).compute()
-
-
-@pytest.mark.parametrize("noise", [0.0, 1e-4, 1e-2])
-@pytest.mark.parametrize(
-    "decay",
-    [
-        lambda t: np.exp(-t),
-        lambda t: 40 * np.exp(-t / 300),
-        lambda t: 1 / (1 + t),
-        lambda t: (1 + t) ** -0.2,
-        lambda t: 1e-3 * (1 + t / 50) ** -0.5,
-    ],
-    ids=["exponential", "slow exponential", "power law", "slow power law", "late power law"],
-)
-def test_a_curve_that_only_slows_down_has_no_plateau(decay, noise):
-    values = decay(GRID)
-    values = values + noise * values[0] * np.random.default_rng(0).standard_normal(len(GRID))
-    assert int(mids.plateaus(curve(values)).n_plateaus) == 0
-
-
-@pytest.mark.parametrize("noise", [0.0, 1e-3])
-@pytest.mark.parametrize(
-    "time",
-    [
-        GRID,
-        np.append(0, np.logspace(-1, 7, 90)),
-        np.append(0, np.logspace(-1, 7, 5000)),
-        np.sort(np.random.default_rng(1).uniform(0, 7, 800)),
-    ],
-    ids=["grid", "coarse", "dense", "irregular"],
-)
-def test_plateaus_of_a_staircase(time, noise):
-    time = time if time[-1] > 10 or time[0] == 0 else 10**time
-    levels, moments = [1.0, 0.7, 0.25], [10.0, 2000.0, 300000.0]
-    values = staircase(time, levels, moments)
-    values = values + noise * np.random.default_rng(0).standard_normal(len(time))
-    found = mids.plateaus(curve(values, time))
-    assert int(found.n_plateaus) == 3
-    np.testing.assert_allclose(found.loss[:3], levels, atol=0.02)
-    assert found.left[:3].values.tolist() == [True] * 3
-    ratio = found.stop[:3] / moments
-    assert ((ratio > 0.8) & (ratio < 1.1)).all()
-    escape = mids.saddles(curve(values, time)).escape_time[:3]
-    np.testing.assert_allclose(escape, moments, rtol=0.05)
-
-
-def test_a_trajectory_that_is_cut_off_is_censored():
-    time = GRID[GRID < 5e4]
-    values = staircase(time, [1.0, 0.7, 0.25], [10.0, 2000.0, 300000.0])
-    found = mids.plateaus(curve(values, time))
-    assert found.left[:3].values.tolist() == [True, True, False]
-    saddles = mids.saddles(curve(values, time))
-    assert saddles.censored[:3].values.tolist() == [False, False, True]
-    assert np.isnan(saddles.escape_time[2])
-    late = time > 100  # the first plateau is over before the data begin
-    assert int(mids.plateaus(curve(values[late], time[late])).n_plateaus) == 2
-
-
-def test_a_curve_that_never_moves_is_one_censored_plateau():
-    found = mids.plateaus(curve(np.full(len(GRID), 0.5)))
-    assert int(found.n_plateaus) == 1
-    assert not found.left[0]
-
-
-def test_any_variable_and_gaps():
-    values = staircase(GRID, [1.0, 0.4], [10.0, 2000.0])
-    values[::7] = np.nan
-    dataset = xr.Dataset({"accuracy": ("time", 1 - values)}, {"time": GRID})
-    found = mids.plateaus(dataset, var="accuracy")
-    np.testing.assert_allclose(found.accuracy[:2], [0.0, 0.6], atol=1e-3)
-    assert np.isnan(mids.plateaus(curve(np.full(len(GRID), np.nan))).start).all()
 
 
 def test_saddles_are_exact_where_crossing_times_are_known(ds):

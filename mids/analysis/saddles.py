@@ -160,55 +160,17 @@ def _flattest(loss: Array, time: Array, enter: float, stop: float) -> float:
 
 def _from_curve(ds: xr.Dataset) -> xr.Dataset:
     found = plateaus(ds).rename(plateau="saddle")
-    level, following = found["loss"], found["loss"].shift(saddle=-1)
-    loss = ds["loss"]
-    if loss.chunks is not None:
-        loss = loss.chunk(time=-1)
-    escape = xr.apply_ufunc(
-        _passes,
-        loss,
-        ds["time"].reset_coords(drop=True),
-        level,
-        following,
-        found["stop"],
-        found["left"],
-        input_core_dims=[["time"], ["time"], *[["saddle"]] * 4],
-        output_core_dims=[["saddle"]],
-        exclude_dims={"time"},
-        vectorize=True,
-        dask="parallelized",
-        output_dtypes=[np.float64],
-    )
+    # Where the data begin on a plateau nobody knows since when.
+    enter = found["start"].where(found["entered"])
     out = xr.Dataset(
         {
-            "loss": level,
-            "enter_time": found["start"],
-            "escape_time": escape,
-            "duration": escape - found["start"],
-            "censored": level.notnull() & ~found["left"],
+            "loss": found["loss"],
+            "enter_time": enter,
+            "escape_time": found["halfway_time"],
+            "duration": found["halfway_time"] - enter,
+            "censored": found["loss"].notnull() & ~found["left"],
             "n_saddles": found["n_plateaus"],
             "n_missing": found["n_missing"],
         }
     )
     return out.assign_attrs(method="curve")
-
-
-def _passes(
-    loss: Array, time: Array, level: Array, following: Array, stop: Array, left: Array
-) -> Array:
-    """First time after each plateau at which the loss is halfway to the next, in log time."""
-    out = np.full(len(level), np.nan)
-    keep = np.isfinite(loss)
-    loss, time = loss[keep], time[keep]
-    if not len(loss):
-        return out
-    halfway = 0.5 * (level + np.where(np.isnan(following), loss[-1], following))
-    for k in np.flatnonzero(left):
-        after = np.flatnonzero((time >= stop[k]) & (loss <= halfway[k]))
-        if not len(after) or after[0] == 0:
-            continue
-        j = after[0]
-        share = (loss[j - 1] - halfway[k]) / (loss[j - 1] - loss[j]) if loss[j - 1] > loss[j] else 1
-        low = max(time[j - 1], 1e-6 * time[j])
-        out[k] = low * (time[j] / low) ** min(max(share, 0.0), 1.0)
-    return out

@@ -1,0 +1,339 @@
+r"""The levels of one trajectory: where it slows down, stays, and speeds up again.
+
+The speed at a point is measured by how long the trajectory stays within a band around it, which
+needs no differences of neighbouring values, so neither noise nor the density of the sampling
+matters. The slow stretches between fast ones are candidates. One of them is left if what follows
+rejects that the trajectory only slows down. If it did, it would be convex (for a fall), and for
+blocks of points A < B < C in time with B between A and C
+
+.. math:: T = \bar v_B - \alpha \bar v_A - (1 - \alpha) \bar v_C \le 0, \qquad
+          \bar t_B = \alpha \bar t_A + (1 - \alpha) \bar t_C,
+
+because the points of A and C together spread more than those of B about the same mean. The
+standard error of T is known, so that noise is told from a plateau at any sampling.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Stretch", "stretches"]
+
+Array = NDArray[np.float64]
+
+BINS_PER_DECADE = 24
+FEWEST_BINS = 96
+COARSENINGS = 2
+THIRD = 0.4307
+"""A third of normal deviates is smaller; falls spoil this quantile less than the median."""
+WINDOW = 101
+"""Points over which the noise is taken to be constant."""
+STAY = 1.5
+"""Standard errors added to the band in which a stay is timed; what noise feigns is sorted out."""
+CERTAIN = 5.0
+"""Standard errors by which convexity must be violated; many blocks are tried."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A plateau of one trajectory.
+
+    Attributes
+    ----------
+    start, stop : float
+        Times at which the trajectory enters and leaves the band.
+    level : float
+        Value in the slowest third of the stretch.
+    halfway : float
+        Time at which it is halfway to the next level; NaN if it is not left.
+    left : bool
+        Whether it is left before the trajectory ends.
+    entered : bool
+        Whether its beginning is in the data.
+    """
+
+    start: float
+    stop: float
+    level: float
+    halfway: float
+    left: bool
+    entered: bool
+
+
+def stretches(
+    time: Array, values: Array, *, tolerance: float, contrast: float, to_zero: bool, ended: bool
+) -> list[Stretch]:
+    """Find the plateaus of one trajectory.
+
+    Parameters
+    ----------
+    time, values : ndarray, shape (n,)
+        The trajectory, without gaps; time increases from 0 or later.
+    tolerance : float
+        Half-width of the band, as a fraction of the range of the values.
+    contrast : float
+        Least ratio of the speeds of a transition and of the plateaus beside it.
+    to_zero : bool
+        Whether the trajectory is a loss, which has converged where it is zero within the band.
+    ended : bool
+        Whether the trajectory is known to have converged.
+
+    Returns
+    -------
+    list of Stretch
+    """
+    curve = _Curve.binned(time, values, tolerance)
+    bounds = curve.transitions(contrast)
+    while len(bounds) > 2:
+        evidence = [curve.evidence(*bounds[k : k + 3]) for k in range(len(bounds) - 2)]
+        weakest = int(np.argmin(evidence))
+        if evidence[weakest] > 1.0:
+            break
+        del bounds[weakest + 1]
+    found = []
+    levels = [curve.level(low, high) for low, high in pairwise(bounds)]
+    for k, (level, at) in enumerate(levels):
+        last = k == len(levels) - 1
+        if last and (ended or curve.still_moves(to_zero)):
+            break
+        start, stop = curve.extent(level, at, bounds[k], bounds[k + 1])
+        halfway = np.nan
+        if last:
+            stop = curve.time[-1]
+        else:
+            following, until = levels[k + 1]
+            halfway = curve.passes(0.5 * (level + following), at, until)
+        entered = start > curve.time[0] or curve.time[0] == 0
+        found.append(Stretch(start, stop, level, halfway, not last, bool(entered)))
+    return found
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """Medians in bins of log time, their standard errors and the band."""
+
+    time: Array
+    values: Array
+    noise: Array
+    band: Array
+    floor: float  # least change that counts without noise
+
+    @classmethod
+    def binned(cls, time: Array, values: Array, tolerance: float) -> _Curve:
+        """Average just enough for the noise to be well below the range."""
+        positive = time[time > 0]
+        decades = np.log10(positive[-1] / positive[0]) if len(positive) > 1 else 1.0
+        width = max(BINS_PER_DECADE, FEWEST_BINS / max(decades, 1e-9))
+        noise = _noise(time, values)
+        for _ in range(COARSENINGS + 1):
+            moments, middle, errors = _bins(time, values, noise, width)
+            errors = _lasting(moments, middle, errors)
+            spread = np.ptp(middle)
+            if 5.0 * np.median(errors) <= 0.1 * spread:
+                break
+            width /= 2
+        floor = tolerance * max(spread, 0.01 * np.abs(middle).max())
+        return cls(moments, middle, errors, floor + 3.0 * errors, floor)
+
+    def transitions(self, contrast: float) -> list[int]:
+        """Bounds of the slow stretches: 0, the points after the fastest cells, and the end."""
+        from scipy.signal import find_peaks
+
+        stay = self._stays(1)
+        stay += self._stays(-1)[::-1]
+        wide = self.floor + STAY * self.noise
+        band = np.maximum(wide[1:], wide[:-1])
+        band = np.concatenate([wide[:1], band, wide[-1:]])
+        speed = np.log(band) - np.log(np.maximum(stay, 1e-300))
+        peaks, _ = find_peaks(speed, prominence=np.log(contrast))
+        return [0, *(int(peak) for peak in peaks), len(self.time)]
+
+    def _stays(self, way: int) -> Array:
+        """Time until the curve leaves the band around its ends and the middles of its cells.
+
+        Forwards for `way` 1, backwards and in reverse order for -1. Cells are straight lines: those
+        of a curve that only slows down slow down, too, however few they are.
+        """
+        time, values = way * self.time[::way], self.values[::way]
+        band = (self.floor + STAY * self.noise)[::way]
+        at = np.concatenate([time[:1], 0.5 * (time[1:] + time[:-1]), time[-1:]])
+        value = np.concatenate([values[:1], 0.5 * (values[1:] + values[:-1]), values[-1:]])
+        width = np.concatenate([band[:1], np.maximum(band[1:], band[:-1]), band[-1:]])
+        n = len(time)
+        following = np.minimum(np.arange(n + 1), n - 1)  # first point from each place on
+        off = np.abs(values - value[:, None]) > width[:, None]
+        off &= np.arange(n) >= following[:, None]
+        leaves = off.any(axis=1)
+        out = np.where(leaves, off.argmax(axis=1), n - 1)
+        inside = out > following
+        before = np.maximum(out - 1, 0)
+        t = np.where(inside, time[before], at)
+        gone = np.abs(np.where(inside, values[before], value) - value)
+        beyond = np.abs(values[out] - value)
+        share = np.where(leaves, (width - gone) / np.where(leaves, beyond - gone, 1.0), 1.0)
+        return np.asarray(t + share * (time[out] - t) - at)
+
+    def level(self, low: int, high: int) -> tuple[float, int]:
+        """Value, and where, of the slowest third of the points from `low` up to `high`."""
+        if high - low < 3:
+            return float(np.mean(self.values[low:high])), (low + high - 1) // 2
+        x = np.log(np.maximum(self.time[low:high], 0.5 * self.time[1]))
+        slope = np.abs(np.gradient(self.values[low:high], x))
+        slowest = np.sort(np.argsort(slope, kind="stable")[: max((high - low) // 3, 1)])
+        at = low + int(slowest[len(slowest) // 2])
+        near = np.abs(self.values[low + slowest] - self.values[at]) <= self.band[at]
+        return float(np.median(self.values[low + slowest[near]])), at
+
+    def evidence(self, low: int, middle: int, high: int) -> float:
+        """How clearly the curve speeds up about `middle`: above 1 that is certain."""
+        (level, at), (following, _) = self.level(low, middle), self.level(middle, high)
+        scatter = CERTAIN * float(np.median(self.noise[low:high]))
+        if abs(level - following) <= max(2.0 * self.floor, scatter):
+            return 0.0
+        at = self._reach(level, at, low, -1)
+        fall = np.sign(level - following)
+        sums = [
+            np.concatenate([[0.0], np.cumsum(part)])
+            for part in (self.time, fall * self.values, self.noise**2)
+        ]
+        # Ends of the blocks A and B, and of C.
+        second = middle + np.concatenate([-_OFFSETS[::-1], [0], _OFFSETS])[:, None, None]
+        first = second - _OFFSETS[:, None]
+        third = second + _OFFSETS
+        usable = (first > at) & (second < high) & (third <= high)
+        if not usable.any():
+            return 0.0
+        first, second, third = (
+            np.broadcast_to(end, usable.shape)[usable] for end in (first, second, third)
+        )
+        start = np.full_like(first, at)
+        blocks = ((start, first), (first, second), (second, third))
+        t, v, error = (
+            [(total[b] - total[a]) / (b - a) ** power for a, b in blocks]
+            for total, power in zip(sums, (1, 1, 2), strict=True)
+        )
+        share = (t[2] - t[1]) / (t[2] - t[0])
+        bulge = v[1] - share * v[0] - (1.0 - share) * v[2]
+        error = np.sqrt(error[1] + share**2 * error[0] + (1.0 - share) ** 2 * error[2])
+        return float(np.max(bulge / np.maximum(CERTAIN * error, self.floor)))
+
+    def extent(self, level: float, at: int, low: int, high: int) -> tuple[float, float]:
+        """Return the times between which it stays in the band, within points `low` to `high`."""
+        first, last = self._reach(level, at, low, -1), self._reach(level, at, high - 1, 1)
+        return self._edge(level, first, -1), self._edge(level, last, 1)
+
+    def _reach(self, level: float, at: int, limit: int, way: int) -> int:
+        """Last point towards `limit` within the band; a single point off it is noise."""
+        points = np.arange(at, limit + way, way)
+        near = np.abs(self.values[points] - level) <= self.band[points]
+        off = ~near
+        off[:-1] &= off[1:]
+        gone = np.flatnonzero(off)
+        inside = np.flatnonzero(near[: gone[0]] if len(gone) else near)
+        return int(points[inside[-1]]) if len(inside) else at
+
+    def _edge(self, level: float, at: int, way: int) -> float:
+        """Time at which the band is crossed beyond a point, interpolated in log time."""
+        beyond = at + way
+        if not 0 <= beyond < len(self.time):
+            return float(self.time[at])
+        inside, outside = (abs(self.values[i] - level) for i in (at, beyond))
+        band = self.band[at]
+        if outside <= band or inside > band or self.time[min(at, beyond)] <= 0:
+            return float(self.time[at])
+        share = (band - inside) / (outside - inside)
+        return float(self.time[at] * (self.time[beyond] / self.time[at]) ** share)
+
+    def passes(self, halfway: float, at: int, until: int) -> float:
+        """Time of passing a value between two points; the middle of several, in log time."""
+        values = self.values[at : until + 1] - halfway
+        crossing = at + np.flatnonzero(np.sign(values[1:]) * np.sign(values[0]) <= 0)
+        staying = at + np.flatnonzero(np.sign(values) * np.sign(values[0]) > 0)
+        times = []
+        for i in (crossing[0], staying[-1]) if len(crossing) else ():
+            t, v = self.time[i : i + 2], self.values[i : i + 2]
+            share = min(max((v[0] - halfway) / (v[0] - v[1]), 0.0), 1.0) if v[0] != v[1] else 1.0
+            early = t[0] if t[0] > 0 else 1e-6 * t[1]
+            times.append(early * (t[1] / early) ** share)
+        return float(np.sqrt(np.prod(times))) if times else np.nan
+
+    def still_moves(self, to_zero: bool) -> bool:
+        """Whether the end is no plateau: converged to zero, or not shown to be level."""
+        level = float(np.median(self.values[self.time >= 0.5 * self.time[-1]]))
+        if to_zero and abs(level) <= self.band[-1]:
+            return True
+        low = self._reach(level, len(self.time) - 1, 0, -1)
+        low += int(self.time[low] == 0)
+        x, values = np.log10(self.time[low:]), self.values[low:]
+        if len(x) < 3 or x[-1] - x[0] < np.log10(2.0):
+            return True
+        x = x - x.mean()
+        slope = abs(x @ values) / (x @ x)
+        slope += np.sqrt(np.mean(self.noise[low:] ** 2) / (x @ x))
+        decades = np.log10(self.time[-1] / self.time[self.time > 0][0])
+        allowed = 0.3 * np.ptp(self.values) / decades
+        if to_zero:
+            allowed = min(allowed, 0.1 * abs(level))
+        if slope > max(allowed, 0.25 * self.floor / np.ptp(x)):
+            return True
+        middle, late = np.array_split(values, 3)[1:]
+        return bool(abs(middle.mean() - late.mean()) > 0.25 * self.band[-1])
+
+
+_OFFSETS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 36, 48])
+
+
+def _deviations(time: Array, values: Array) -> Array:
+    """Deviation of each point from the line through its neighbours, as of its own noise."""
+    weight = (time[1:-1] - time[:-2]) / (time[2:] - time[:-2])
+    off = values[1:-1] - (values[:-2] + weight * (values[2:] - values[:-2]))
+    return np.asarray(np.abs(off) / np.sqrt(1.0 + weight**2 + (1.0 - weight) ** 2))
+
+
+def _noise(time: Array, values: Array) -> Array:
+    """Estimate the noise at each point from deviations from the neighbours."""
+    n = len(time)
+    if n < 5:
+        return np.zeros(n)
+    off = _deviations(time, values)
+    if n > WINDOW:
+        from scipy.ndimage import percentile_filter
+
+        local = percentile_filter(off, 100 / 3, size=WINDOW)
+        half = WINDOW // 2  # beyond it the window sticks out
+        local[:half], local[-half:] = local[half], local[-half - 1]
+    else:
+        local = np.full(n - 2, np.quantile(off, 1 / 3))
+    return np.concatenate([local[:1], local, local[-1:]]) / THIRD
+
+
+def _lasting(time: Array, values: Array, errors: Array) -> Array:
+    """Errors of bins, raised where noise lasts longer than a bin: their scatter shows it."""
+    if len(time) < 5:
+        return errors
+    inner = errors[1:-1]
+    if not inner.any():
+        return np.maximum(errors, _noise(time, values))
+    shared = np.quantile(_deviations(time, values)[inner > 0] / inner[inner > 0], 1 / 3) / THIRD
+    return np.maximum(errors, np.minimum(shared * errors, _noise(time, values)))
+
+
+def _bins(
+    time: Array, values: Array, noise: Array, per_decade: float
+) -> tuple[Array, Array, Array]:
+    """Mean time, median and its standard error in bins of log time; t = 0 is a bin of its own."""
+    key = np.full(len(time), -(2**31))
+    positive = time > 0
+    key[positive] = np.floor(per_decade * np.log10(time[positive])).astype(int)
+    edges = np.flatnonzero(np.diff(key, prepend=key[0] - 1))
+    counts = np.diff(edges, append=len(key))
+    if counts.max() == 1:
+        return time, values, noise
+    middle = np.array([np.median(part) for part in np.split(values, edges[1:])])
+    moments = np.add.reduceat(time, edges) / counts
+    errors = np.sqrt(np.add.reduceat(noise**2, edges)) / counts
+    return moments, middle, np.where(counts > 2, 1.25, 1.0) * errors

@@ -1,0 +1,212 @@
+"""Plateaus and saddles from curves alone: what is found, where, and what is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mids
+
+GRID = np.append(0, np.logspace(-3, 8, 300))
+LEVELS, MOMENTS = [1.0, 0.7, 0.25], [10.0, 2000.0, 300000.0]
+
+
+def curve(values, time=GRID, **variables):
+    return xr.Dataset({"loss": ("time", values), **variables}, {"time": time})
+
+
+def noisy(values, noise, seed=0):
+    return values + noise * np.random.default_rng(seed).standard_normal(len(values))
+
+
+def staircase(time, levels, moments, width=0.05):
+    """Curve that falls from level to level at given times, each fall of relative width."""
+    drops = -np.diff([*levels, 0.0])
+    falls = [
+        drop * 0.5 * (1 + np.tanh((time - moment) / (width * moment)))
+        for drop, moment in zip(drops, moments, strict=True)
+    ]
+    return levels[0] - np.sum(falls, axis=0)
+
+
+def log_grid(per_decade, first=-1.0, last=7.0):
+    return np.append(0, np.logspace(first, last, int(per_decade * (last - first)) + 1))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    scale=st.floats(-3, 6),
+    power=st.floats(-1.5, 0.7),
+    exponential=st.booleans(),
+    per_decade=st.sampled_from([3, 8, 16, 100]),
+    linear=st.booleans(),
+    size=st.floats(-6, 3),
+    noise=st.sampled_from([0.0, 1e-4, 1e-3]),
+    seed=st.integers(0, 99),
+)
+def test_decays_have_no_plateau(scale, power, exponential, per_decade, linear, size, noise, seed):
+    time = np.linspace(0, 10 ** max(scale, 0), 40 * per_decade) if linear else log_grid(per_decade)
+    x = time / 10**scale
+    values = np.exp(-x) if exponential else (1 + x) ** -(10**power)
+    values = noisy(values, noise * np.ptp(values), seed)
+    found = mids.plateaus(curve(10**size * values, time))
+    assert not found.left.any()
+    # Data that end before anything has happened show a level that is not left.
+    if exponential and time[-1] > 10**scale:
+        assert int(found.n_plateaus) == 0
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-4, 1e-2])
+@pytest.mark.parametrize(
+    "decay",
+    [
+        lambda t: np.exp(-t),
+        lambda t: 40 * np.exp(-t / 300),
+        lambda t: 1 / (1 + t),
+        lambda t: (1 + t) ** -0.2,
+        lambda t: 1e-3 * (1 + t / 50) ** -0.5,
+    ],
+    ids=["exponential", "slow exponential", "power law", "slow power law", "late power law"],
+)
+def test_not_even_a_censored_one(decay, noise):
+    values = decay(GRID)
+    assert int(mids.plateaus(curve(noisy(values, noise * values[0]))).n_plateaus) == 0
+
+
+@pytest.mark.parametrize("sign", [1, -1], ids=["falling", "rising"])
+@pytest.mark.parametrize("offset", [0.0, 3.0])
+@pytest.mark.parametrize(
+    ("time", "noise", "near"),
+    [
+        (GRID, 0.0, 0.05),
+        (GRID, 1e-3, 0.05),
+        (GRID, 0.03, 0.15),
+        (log_grid(3), 0.0, 0.4),
+        (log_grid(5), 3e-3, 0.3),
+        (log_grid(16), 0.02, 0.15),
+        (log_grid(100), 0.05, 0.15),
+        (log_grid(1000), 0.1, 0.15),
+        (np.sort(10 ** np.random.default_rng(1).uniform(0, 7, 800)), 1e-3, 0.05),
+    ],
+    ids=[
+        "exact",
+        "fine noise",
+        "coarse noise",
+        "3 a decade",
+        "5 a decade",
+        "16 a decade",
+        "100 a decade",
+        "1000 a decade",
+        "irregular",
+    ],
+)
+def test_plateaus_of_a_staircase(time, noise, near, offset, sign):
+    values = sign * (staircase(time, LEVELS, MOMENTS) + offset)
+    ds = curve(noisy(values, noise), time).rename(loss="risk" if sign > 0 else "score")
+    var = "risk" if sign > 0 else "score"
+    found = mids.plateaus(ds, var)
+    assert found.left[:4].values.tolist() == [True] * 3 + [False]
+    # Noise at few points hides whether the end is level.
+    final = 0 if offset == 0 and sign > 0 else 1
+    assert int(found.n_plateaus) in ({3 + final} if noise < 0.02 else {3, 3 + final})
+    atol = 1e-3 if noise == 0 else max(0.02, noise)
+    np.testing.assert_allclose(sign * found[var][:3] - offset, LEVELS, atol=atol)
+    np.testing.assert_allclose(found.halfway_time[:3], MOMENTS, rtol=near)
+    assert (found.stop[:3] < 1.1 * np.array(MOMENTS)).all()
+    assert (found.start[1:3] > MOMENTS[:2]).all()
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_even_sampling_shows_what_it_resolves(noise):
+    time = np.linspace(0, 1e6, 200_000)  # two points before the first fall
+    found = mids.plateaus(curve(noisy(staircase(time, LEVELS, MOMENTS), noise), time))
+    n = int(found.n_plateaus)
+    assert n == (2 if noise else 3)
+    np.testing.assert_allclose(found.loss[n - 2 : n], LEVELS[1:], atol=0.02)
+    np.testing.assert_allclose(found.halfway_time[n - 2 : n], MOMENTS[1:], rtol=0.05)
+
+
+@pytest.mark.parametrize("exponent", [1, 2, 3])
+@pytest.mark.parametrize("start", [1e-2, 1e-6])
+def test_an_escape_as_of_the_flow(exponent, start):
+    """lambda' = lambda^s (1 - lambda), then 1 - lambda as the loss, from SciPy."""
+    from scipy.integrate import solve_ivp
+
+    def slope(_, u):
+        return np.exp((exponent - 1) * -np.logaddexp(0, -u))
+
+    u0 = np.log(start / (1 - start))
+    half = solve_ivp(slope, (0, 1e30), [u0], events=lambda _, u: u[0], rtol=1e-9).t_events[0][0]
+    time = np.append(0, np.geomspace(1e-3 * half, 20 * half, 100))
+    u = solve_ivp(slope, (0, time[-1]), [u0], "LSODA", time, rtol=1e-9, atol=1e-9).y[0]
+    found = mids.saddles(curve(np.exp(-np.logaddexp(0, u)), time))
+    assert int(found.n_saddles) == 1 and not found.censored[0]
+    assert found.escape_time[0] == pytest.approx(half, rel=0.08)  # the grid
+    assert found.loss[0] == pytest.approx(1 - start, rel=1e-2)
+
+
+def test_noise_that_shrinks_with_the_loss():
+    time = np.linspace(0, 3000, 30_000)
+    values = staircase(time, [2.0, 0.3], [40.0, 1500.0]) + 0.01
+    values *= np.exp(0.2 * np.random.default_rng(0).standard_normal(len(time)))
+    found = mids.saddles(curve(values, time))
+    np.testing.assert_allclose(found.escape_time[:2], [40, 1500], rtol=0.2)
+    assert not found.censored[:2].any()
+
+
+def test_a_trajectory_that_is_cut_off_is_censored():
+    time = GRID[GRID < 5e4]
+    values = staircase(time, LEVELS, MOMENTS)
+    for noise in (0.0, 0.01):
+        found = mids.plateaus(curve(noisy(values, noise), time))
+        assert found.left[:3].values.tolist() == [True, True, False]
+        saddles = mids.saddles(curve(noisy(values, noise), time))
+        assert saddles.censored[:3].values.tolist() == [False, False, True]
+        assert np.isnan(saddles.escape_time[2])
+
+
+@pytest.mark.parametrize(("first", "known"), [(100.0, [False, True]), (10.0, [True, True])])
+def test_a_missing_start_is_marked(first, known):
+    """After 100 the data begin on the second plateau; after 10, on the fall to it."""
+    time = GRID[np.searchsorted(GRID, first, side="right") :]
+    values = staircase(time, LEVELS, MOMENTS)
+    found = mids.plateaus(curve(values, time))
+    assert int(found.n_plateaus) == 2
+    assert found.entered[:2].values.tolist() == known
+    saddles = mids.saddles(curve(values, time))
+    assert saddles.enter_time[:2].notnull().values.tolist() == known
+    np.testing.assert_allclose(saddles.escape_time[:2], MOMENTS[1:], rtol=0.05)
+
+
+def test_a_step_that_one_point_shows_is_no_plateau():
+    time = np.append(0, 2.0 ** np.arange(12))
+    values = np.where(time < 30, 1.0, np.where(time < 60, 0.5, 0.0))
+    assert (values == 0.5).sum() == 1
+    assert int(mids.plateaus(curve(values, time)).n_plateaus) == 1
+
+
+def test_small_steps_belong_to_the_plateau():
+    values = staircase(GRID, [1.0, 0.985], MOMENTS[:2])
+    assert int(mids.plateaus(curve(values)).n_plateaus) == 1
+    assert int(mids.plateaus(curve(values), tolerance=0.002).n_plateaus) == 2
+
+
+def test_a_curve_that_never_moves_is_one_censored_plateau():
+    for values in (np.full(len(GRID), 0.5), noisy(np.full(len(GRID), 0.5), 0.01)):
+        found = mids.plateaus(curve(values))
+        assert int(found.n_plateaus) == 1
+        assert not found.left[0]
+
+
+def test_any_variable_and_gaps():
+    values = staircase(GRID, [1.0, 0.4], [10.0, 2000.0])
+    values[::7] = np.nan
+    dataset = xr.Dataset({"accuracy": ("time", 1 - values)}, {"time": GRID})
+    found = mids.plateaus(dataset, var="accuracy")
+    np.testing.assert_allclose(found.accuracy[:2], [0.0, 0.6], atol=1e-3)
+    assert int(found.n_missing) == np.isnan(values).sum()
+    empty = mids.plateaus(curve(np.full(len(GRID), np.nan)))
+    assert np.isnan(empty.start).all() and int(empty.n_missing) == len(GRID)
