@@ -123,25 +123,92 @@ class PlotAccessor:
     def __init__(self, ds: xr.Dataset) -> None:
         self._ds = ds
 
-    def loss(self, *, theory: bool = True, axes: AxesLike = None) -> np.ndarray:
-        """Draw the staircase of the loss, with the theory's saddles: `mids.plot.loss`."""
-        return mids.plot.loss(self._ds, mids.compare(self._ds) if theory else None, axes=axes)
+    def loss(
+        self,
+        *,
+        theory: bool = True,
+        row: str | None = None,
+        col: str | None = None,
+        col_wrap: int | None = None,
+        axes: AxesLike = None,
+    ) -> np.ndarray:
+        """Draw the loss with its plateaus and the theory's saddles: `mids.plot.loss`."""
+        return mids.plot.loss(
+            self._ds,
+            mids.compare(self._ds) if theory else None,
+            mids.plateaus(self._ds),
+            row=row,
+            col=col,
+            col_wrap=col_wrap,
+            axes=axes,
+        )
 
-    def overlap(self, *, axes: AxesLike = None) -> np.ndarray:
+    def overlap(
+        self,
+        *,
+        row: str | None = None,
+        col: str | None = None,
+        col_wrap: int | None = None,
+        axes: AxesLike = None,
+    ) -> np.ndarray:
         """Draw the overlaps against time: `mids.plot.overlap`."""
-        return mids.plot.overlap(self._ds, axes=axes)
+        return mids.plot.overlap(self._ds, row=row, col=col, col_wrap=col_wrap, axes=axes)
 
-    def modes(self, *, axes: AxesLike = None) -> np.ndarray:
+    def modes(
+        self,
+        *,
+        row: str | None = None,
+        col: str | None = None,
+        col_wrap: int | None = None,
+        axes: AxesLike = None,
+    ) -> np.ndarray:
         """Draw what each Hermite degree contributes: `mids.plot.modes`."""
-        return mids.plot.modes(self._ds, axes=axes)
+        return mids.plot.modes(self._ds, row=row, col=col, col_wrap=col_wrap, axes=axes)
 
-    def phase(self, *, axes: AxesLike = None) -> np.ndarray:
+    def phase(
+        self,
+        *,
+        directions: tuple[int, int] = (0, 1),
+        row: str | None = None,
+        col: str | None = None,
+        col_wrap: int | None = None,
+        axes: AxesLike = None,
+    ) -> np.ndarray:
         """Draw two overlaps against each other: `mids.plot.phase`."""
-        return mids.plot.phase(self._ds, axes=axes)
+        return mids.plot.phase(
+            self._ds, directions=directions, row=row, col=col, col_wrap=col_wrap, axes=axes
+        )
 
-    def timescales(self, *, ax: Axes | None = None) -> Axes:
+    def escape_times(
+        self,
+        *,
+        row: str | None = None,
+        col: str | None = None,
+        col_wrap: int | None = None,
+        axes: AxesLike = None,
+    ) -> np.ndarray:
+        """Draw measured against predicted escape times: `mids.plot.escape_times`."""
+        return mids.plot.escape_times(
+            mids.compare(self._ds), row=row, col=col, col_wrap=col_wrap, axes=axes
+        )
+
+    def timescales(
+        self,
+        *,
+        row: str | None = None,
+        col: str | None = None,
+        col_wrap: int | None = None,
+        axes: AxesLike = None,
+    ) -> np.ndarray:
         """Draw the escape times against d: `mids.plot.timescales`."""
-        return mids.plot.timescales(mids.compare(self._ds), ax=ax)
+        return mids.plot.timescales(
+            mids.compare(self._ds),
+            mids.scaling(self._ds),
+            row=row,
+            col=col,
+            col_wrap=col_wrap,
+            axes=axes,
+        )
 
 
 @xr.register_dataset_accessor("mi")

@@ -89,6 +89,15 @@ def test_a_method_takes_what_its_function_takes(name):
         assert (one.default, one.kind) == (two.default, two.kind)
 
 
+@pytest.mark.parametrize("name", PLOTS)
+def test_a_plot_takes_what_its_function_takes(name):
+    """But for the datasets, which the accessor has or makes, and whether to draw theory."""
+    method = inspect.signature(getattr(PlotAccessor, name)).parameters.values()
+    function = inspect.signature(getattr(mids.plot, name)).parameters.values()
+    keywords = [(p.name, p.default) for p in function if p.kind is p.KEYWORD_ONLY]
+    assert [(p.name, p.default) for p in method if p.name not in ("self", "theory")] == keywords
+
+
 @pytest.mark.parametrize("name", METHODS + PLOTS)
 def test_a_method_is_one_line_and_says_where_it_goes(name):
     owner = PlotAccessor if name in PLOTS else MultiIndexAccessor
@@ -110,8 +119,7 @@ def test_lazy_datasets_stay_lazy(lazy, name):
 def test_plots_are_drawn_from_the_dataset_alone(ds, name):
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
-    axes = getattr(ds.mi.plot, name)()
-    figure = np.atleast_1d(axes)[0].figure
+    figure = getattr(ds.mi.plot, name)().flat[0].figure
     figure.canvas.draw()
     __import__("matplotlib.pyplot").pyplot.close(figure)
 

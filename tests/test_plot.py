@@ -41,10 +41,17 @@ def comparison(ds):
         {
             "escape_time": escape,
             "escape_time_theory": escape * 1.01,
+            "censored": escape.isnull(),
             "loss": level,
             "loss_theory": level,
         }
     )
+
+
+def key_of(axes):
+    """Texts of the figure's key."""
+    (legend,) = axes.flat[0].figure.legends
+    return [text.get_text() for text in legend.get_texts()]
 
 
 TRAJECTORIES = {
@@ -59,30 +66,27 @@ FACETED = {**TRAJECTORIES, "phase": (mids.plot.phase, "overlap of direction 2")}
 def test_one_labelled_panel_for_each_dimension(ds, name):
     draw, label = FACETED[name]
     panels = draw(ds)
-    assert panels.shape == (3,)
-    assert panels[0].get_ylabel() == label
-    assert panels[-1].get_xlabel()
-    assert [ax.get_title(loc="right") for ax in panels] == [
-        "d = $10^{2}$",
-        "d = $10^{4}$",
-        "d = 54321",
-    ]
-    panels[0].figure.canvas.draw()
+    assert panels.shape == ((1, 3) if name == "phase" else (3, 1))
+    assert panels[0, 0].get_ylabel() == label
+    assert panels[-1, -1].get_xlabel()
+    titles = [ax.get_title(loc="right") for ax in panels.flat]
+    assert titles == ["$d = 10^{2}$", "$d = 10^{4}$", "$d = 54321$"]
+    panels[0, 0].figure.canvas.draw()
 
 
 @pytest.mark.parametrize("name", FACETED)
 def test_given_axes_are_drawn_into_and_returned(ds, name):
     figure, axes = plt.subplots(3)
     panels = FACETED[name][0](ds, axes=axes)
-    assert list(panels) == list(axes)
+    assert list(panels.flat) == list(axes)
     assert plt.get_fignums() == [figure.number]
-    (single,) = FACETED[name][0](ds.isel(dim=0), axes=axes[0])
+    (single,) = FACETED[name][0](ds.isel(dim=0), axes=axes[0]).flat
     assert single is axes[0]
 
 
 @pytest.mark.parametrize("name", FACETED)
 def test_a_wrong_number_of_axes_is_an_error(ds, name):
-    with pytest.raises(InputError, match="each of the 3 dims, got 2"):
+    with pytest.raises(InputError, match=r"each of the 3 panels .*, got 2"):
         FACETED[name][0](ds, axes=plt.subplots(2)[1])
 
 
@@ -95,7 +99,7 @@ def test_lazy_datasets_and_single_runs_are_drawn(name):
 
 @pytest.mark.parametrize("name", TRAJECTORIES)
 def test_the_time_axis_stops_where_nothing_happens_any_more(ds, name):
-    for ax in TRAJECTORIES[name][0](ds):
+    for ax in TRAJECTORIES[name][0](ds).flat:
         low, high = ax.get_xlim()
         assert ax.get_xscale() == "log"
         assert 1e-3 < low < 1
@@ -105,19 +109,18 @@ def test_the_time_axis_stops_where_nothing_happens_any_more(ds, name):
 
 def test_the_theory_is_marked_where_it_belongs(ds, comparison):
     panels = mids.plot.loss(ds, comparison)
-    for index, ax in enumerate(panels):
+    for index, ax in enumerate(panels.flat):
         lines = [line.get_xydata() for line in ax.get_lines()]
         levels = sorted(xy[0, 1] for xy in lines if len(xy) == 2 and xy[0, 1] == xy[1, 1])
         times = sorted(xy[0, 0] for xy in lines if len(xy) == 2 and xy[0, 0] == xy[1, 0])
         assert levels == [0.25, 0.5]
         expected = comparison.escape_time_theory[index].median("run").values
         np.testing.assert_allclose(times, expected, rtol=1e-12)
-    texts = [text.get_text() for text in panels[-1].get_legend().get_texts()]
-    assert texts == ["runs", "typical run", "theory: loss of plateaus", "theory: median escape"]
+    assert key_of(panels) == ["runs", "typical run", "plateau, theory", "escape, theory (median)"]
 
 
 def test_the_dark_line_is_a_run(ds):
-    (ax, *_) = mids.plot.loss(ds)
+    ax = mids.plot.loss(ds)[0, 0]
     drawn = ax.get_lines()[0].get_ydata()
     assert any(np.array_equal(drawn, run) for run in ds.loss.values[0])
 
@@ -125,43 +128,178 @@ def test_the_dark_line_is_a_run(ds):
 def test_censored_saddles_are_not_drawn_as_numbers(ds, comparison):
     never = comparison.copy()
     never["escape_time_theory"] = comparison.escape_time_theory.where(comparison.saddle == 0)
-    (ax, *_) = mids.plot.loss(ds, never)
+    ax = mids.plot.loss(ds, never)[0, 0]
     vertical = [
         xy for xy in (line.get_xydata() for line in ax.get_lines()) if xy[0, 0] == xy[-1, 0]
     ]
     assert len(vertical) == 1
 
 
+def lightness(colour):
+    """Lightness of a colour in print, as defined for sRGB."""
+    red, green, blue = matplotlib.colors.to_rgb(colour)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
 def test_lines_differ_without_colour(ds):
-    (ax, *_) = mids.plot.overlap(ds)
-    drawn = [line for line in ax.get_lines() if not line.get_label().startswith("_")]
+    ax = mids.plot.overlap(ds)[0, 0]
+    drawn = [line for line in ax.get_lines() if len(line.get_xdata()) > 2]
     assert len({line.get_linestyle() for line in drawn}) == len(drawn) == 2
-    for name in TRAJECTORIES:
-        for panel in TRAJECTORIES[name][0](ds):
-            for line in panel.get_lines():
-                assert len(set(matplotlib.colors.to_rgb(line.get_color()))) == 1
+    assert np.diff([lightness(line.get_color()) for line in drawn]) > 0.2
+    for row in (mids.plot.modes(ds)[0, 0], mids.plot.modes(ds)[2, 0]):
+        greys = [lightness(area.get_facecolor()[0]) for area in row.collections]
+        assert len(greys) == 2 and np.diff(greys) > 0.2
 
 
 def test_contributions_are_stacked_to_the_norm(ds):
     panels = mids.plot.modes(ds)
-    top = max(path.vertices[:, 1].max() for c in panels[0].collections for path in c.get_paths())
+    areas = panels[0, 0].collections
+    top = max(path.vertices[:, 1].max() for area in areas for path in area.get_paths())
     assert top == pytest.approx(1.0, abs=1e-3)
+    assert key_of(panels) == ["degree 1", "degree 4"]
+
+
+def test_negative_contributions_are_stacked_downwards(ds):
+    ax = mids.plot.modes(ds.assign(energy=-ds.energy))[0, 0]
+    low = min(path.vertices[:, 1].min() for area in ax.collections for path in area.get_paths())
+    assert low == pytest.approx(-1.0, abs=1e-3)
+
+
+def test_plateaus_of_the_typical_run_are_shaded(ds):
+    found = mids.plateaus(ds)
+    ax = mids.plot.loss(ds, None, found)[1, 0]
+    dark = ax.get_lines()[0].get_ydata()
+    run = next(k for k, values in enumerate(ds.loss.values[1]) if np.array_equal(values, dark))
+    expected = found.isel(dim=1, run=run).start.dropna("plateau").values
+    assert len(expected) > 0
+    np.testing.assert_array_equal([patch.get_x() for patch in ax.patches], expected)
 
 
 def test_time_scales_have_both_axes_logarithmic(comparison):
-    ax = mids.plot.timescales(comparison)
-    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
-    labels = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert sorted(labels) == ["saddle 1", "saddle 2", "theory"]
+    axes = mids.plot.timescales(comparison)
+    assert (axes[0, 0].get_xscale(), axes[0, 0].get_yscale()) == ("log", "log")
+    assert key_of(axes) == ["saddle with 0 learned", "saddle with 1 learned", "theory"]
     same = plt.subplots()[1]
-    assert mids.plot.timescales(comparison, ax=same) is same
+    assert mids.plot.timescales(comparison, axes=same).item() is same
+
+
+def test_the_slopes_expected_are_those_of_the_slowest_saddle_so_far(comparison):
+    fit = xr.Dataset({"expected": ("saddle", [2.0, 0.0])}, {"saddle": [0, 1]})
+    ax = mids.plot.timescales(comparison, fit)[0, 0]
+    guides = [line for line in ax.get_lines() if line.get_linewidth() == 0.8]
+    for line in guides:
+        slope = np.diff(np.log(line.get_ydata())) / np.diff(np.log(line.get_xdata()))
+        np.testing.assert_allclose(slope, 2.0)
+    assert len(guides) == 2
 
 
 def test_runs_that_never_escape_count_in_the_median(comparison):
     censored = comparison.copy(deep=True)
     censored.escape_time[:, :5] = np.nan  # five of nine runs
-    ax = mids.plot.timescales(censored)
-    assert ax.get_legend().get_texts()[0].get_text() == "theory"
+    assert key_of(mids.plot.timescales(censored)) == ["theory"]
+
+
+def test_measured_times_lie_where_they_belong(comparison):
+    ax = mids.plot.escape_times(comparison)[0, 0]
+    points = [line for line in ax.get_lines() if line.get_linestyle() == "None"]
+    assert len({line.get_marker() for line in points}) == len(points) == 2
+    for saddle, line in enumerate(points):
+        here = comparison.isel(saddle=saddle)
+        np.testing.assert_array_equal(line.get_ydata(), here.escape_time.values.ravel())
+        np.testing.assert_array_equal(line.get_xdata(), here.escape_time_theory.values.ravel())
+    identity = ax.get_lines()[0]
+    np.testing.assert_array_equal(identity.get_xdata(), identity.get_ydata())
+
+
+def test_censored_runs_are_marked_at_the_top(comparison):
+    late = comparison.copy(deep=True)
+    late.escape_time[0, 0, 1], late.censored[0, 0, 1] = np.nan, True
+    late.escape_time[0, 1, 1] = np.nan  # known to theory only: not drawn
+    axes = mids.plot.escape_times(late)
+    arrows = [line for line in axes[0, 0].get_lines() if "arrow" in str(line.get_marker())]
+    assert [line.get_xdata().tolist() for line in arrows] == [
+        [late.escape_time_theory.values[0, 0, 1]]
+    ]
+    assert "censored" in key_of(axes)
+
+
+# -- panels -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shape", "first"),
+    [
+        ({"row": "dim"}, (3, 1), "$d = 10^{2}$"),
+        ({"col": "dim"}, (1, 3), "$d = 10^{2}$"),
+        ({"col": "dim", "col_wrap": 2}, (2, 2), "$d = 10^{2}$"),
+        ({"col": "run"}, (3, 9), "$d = 10^{2}$, run 0"),
+        ({"row": "run", "col": "dim"}, (9, 3), "$d = 10^{2}$, run 0"),
+    ],
+)
+def test_any_dim_divides_the_figure(ds, arguments, shape, first):
+    panels = mids.plot.loss(ds, **arguments)
+    assert panels.shape == shape
+    assert panels[0, 0].get_title(loc="right") == first
+    labelled = [ax for ax in panels.flat if ax.figure is not None and ax.get_xlabel()]
+    assert len(labelled) == (2 if "col_wrap" in arguments else shape[1])
+
+
+def test_panels_show_what_their_titles_say(ds):
+    panels = mids.plot.loss(ds, row="run", col="dim")
+    for run in range(9):
+        for dim in range(3):
+            drawn = panels[run, dim].get_lines()[0].get_ydata()
+            np.testing.assert_array_equal(drawn, ds.loss.values[dim, run])
+
+
+def test_dims_of_other_origin_become_panels(ds):
+    both = xr.concat([ds, ds], xr.DataArray([0.0, 0.5], dims="ridge", name="ridge"))
+    assert mids.plot.loss(both).shape == (3, 2)
+    assert mids.plot.loss(both, row="ridge").shape == (2, 3)
+    assert mids.plot.loss(both.isel(dim=0), col="ridge").shape == (1, 2)
+    titles = [ax.get_title(loc="right") for ax in mids.plot.overlap(both)[0]]
+    assert titles == ["$d = 10^{2}$, ridge 0", "$d = 10^{2}$, ridge 0.5"]
+    more = xr.concat([both, both], "noise")
+    with pytest.raises(DatasetError, match=r"rows and columns are taken.*isel\(noise=0\)"):
+        mids.plot.loss(more, row="ridge")
+
+
+def test_directions_and_saddles_can_be_panels_too(ds, comparison):
+    assert mids.plot.overlap(ds, col="direction").shape == (3, 2)
+    assert mids.plot.timescales(comparison, col="saddle").shape == (1, 2)
+    panels = mids.plot.escape_times(comparison, row="dim", col="saddle")
+    assert panels.shape == (3, 2)
+    points = panels[2, 1].get_lines()[1]
+    np.testing.assert_array_equal(points.get_ydata(), comparison.escape_time.values[2, :, 1])
+
+
+def test_the_directions_of_a_portrait_can_be_chosen(ds):
+    axes = mids.plot.phase(ds, directions=(1, 0))
+    assert axes[0, 0].get_xlabel() == "overlap of direction 2"
+    drawn = axes[0, 0].get_lines()[0].get_xdata()
+    assert any(np.allclose(drawn, run.clip(1e-12, 0.999)) for run in ds.overlap.values[0, ..., 1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"row": "time"}, "row must be a dimension.*'dim' or 'run'"),
+        ({"col": "dims"}, "got 'dims'"),
+        ({"row": "dim", "col": "dim"}, "both 'dim'"),
+        ({"row": "dim", "col": "run", "col_wrap": 2}, "no rows"),
+        ({"col": "dim", "col_wrap": 0}, "col_wrap"),
+    ],
+)
+def test_wrong_panels_are_errors(ds, arguments, message):
+    with pytest.raises(InputError, match=message):
+        mids.plot.loss(ds, **arguments)
+    assert not plt.get_fignums()
+
+
+@pytest.mark.parametrize("directions", [(0, 0), (0, 2), (0,), "ab", (0.0, 1.0)])
+def test_wrong_directions_are_errors(ds, directions):
+    with pytest.raises(InputError, match="two different ones of 0 to 1"):
+        mids.plot.phase(ds, directions=directions)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +310,7 @@ def test_runs_that_never_escape_count_in_the_median(comparison):
         ("modes", lambda ds: ds[["loss"]], "needs the variable energy"),
         ("phase", lambda ds: ds.isel(direction=[0]), "needs two directions"),
         ("timescales", lambda ds: ds, "needs the variable escape_time"),
+        ("escape_times", lambda ds: ds, "needs the variable escape_time and .* and censored"),
     ],
 )
 def test_what_is_missing_is_named(ds, draw, data, message):

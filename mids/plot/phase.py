@@ -1,0 +1,109 @@
+"""Phase portraits: two overlaps against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from ..errors import DatasetError, InputError
+from ._lines import RUN, TYPICAL, draw_runs, key_line, typical
+from ._panels import Panels, need, take
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["phase"]
+
+FLOOR, CEILING = 1e-12, 1 - 1e-3
+
+
+def phase(
+    ds: xr.Dataset,
+    *,
+    directions: tuple[int, int] = (0, 1),
+    row: str | None = None,
+    col: str | None = None,
+    col_wrap: int | None = None,
+    axes: Axes | Iterable[Axes] | None = None,
+) -> np.ndarray:
+    """Draw two overlaps against each other, one panel for each dimension.
+
+    On log-odds axes, where overlaps of 1/d and of 1 - 1/d have room; beyond 0.999 they are cut off.
+    Circles are where the runs start.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        With the variable ``overlap`` of at least two directions.
+    directions : (int, int)
+        Which directions, counted from 0, are drawn to the right and upwards.
+    row, col : str, optional
+        Dims that change from panel to panel, downwards and to the right; by default the ambient
+        dimension does to the right.
+    col_wrap : int, optional
+        Columns, where only `col` divides the figure.
+    axes : Axes or iterable of Axes, optional
+        One for each panel.
+
+    Returns
+    -------
+    numpy.ndarray of Axes, shape (rows, columns)
+
+    Raises
+    ------
+    DatasetError
+        If the dataset has no overlaps, or of one direction only.
+    InputError
+        If `directions`, `row`, `col` or `axes` do not fit the dataset.
+    MissingDependencyError
+        If matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import mids
+    >>> axes = phase(mids.simulate("h1(z1) + h1(z1)*h1(z2)", dim=100, runs=4))
+    >>> axes[0, 0].get_xlabel()
+    'overlap of direction 1'
+    """
+    need(ds, "overlap")
+    count = ds["overlap"].sizes.get("direction", 1)
+    if count < 2:
+        raise DatasetError(
+            "a phase portrait needs two directions, but the dataset has one; "
+            "draw it with ds.mi.plot.overlap()"
+        )
+    pair = np.asarray(directions)
+    if pair.shape != (2,) or pair.dtype.kind != "i" or len({*pair.tolist()} & {*range(count)}) < 2:
+        raise InputError(
+            f"directions must be two different ones of 0 to {count - 1}, got {directions!r}"
+        )
+    data = ds["overlap"].isel(direction=pair).compute().clip(FLOOR, CEILING)
+    if col is None and "dim" in data.dims and row != "dim":
+        col = "dim"
+    panels = Panels(
+        data,
+        ("time", "direction"),
+        ("run",),
+        row=row,
+        col=col,
+        col_wrap=col_wrap,
+        axes=axes,
+        size=(3.2, 3.2),
+    )
+    low = [float(data.isel(direction=k, time=0).quantile(0.02)) / 3 for k in (0, 1)]
+    for ax, at in panels:
+        x, y = take(data, at, "direction", "run", "time").values
+        draw_runs(ax, x, y, dark=typical(x + y), light=RUN)
+        ax.plot(x[:, 0], y[:, 0], "o", color="0.35", markersize=2.5, zorder=3)
+        ax.set(xscale="logit", yscale="logit", xlim=(low[0], 1 - 9e-4), ylim=(low[1], 1 - 9e-4))
+        ax.minorticks_off()
+    key = [
+        key_line("runs", **RUN),
+        key_line("typical run", **TYPICAL),
+        key_line("start", marker="o", color="0.35", markersize=3, linestyle="none"),
+    ]
+    right, up = (f"overlap of direction {k + 1}" for k in pair)
+    return panels.finish(right, up, key)
