@@ -276,9 +276,9 @@ class MultiIndexAccessor:
         """Simulate the dataset again: `mids.replay`."""
         return mids.replay(self._ds)
 
-    def to_netcdf(self, path: str | os.PathLike[str]) -> None:
+    def to_netcdf(self, path: str | os.PathLike[str], *, compact: bool = False) -> None:
         """Write the dataset to a file: `mids.to_netcdf`."""
-        return mids.to_netcdf(self._ds, path)
+        return mids.to_netcdf(self._ds, path, compact=compact)
 
     def __repr__(self) -> str:
         """Say what the dataset is and what can be called."""

@@ -31,6 +31,8 @@ __all__ = ["NETCDF_LOCK", "open_dataset", "to_netcdf"]
 
 CHUNK_BYTES = 2**20
 """Largest chunk on disk."""
+CHUNK_SIZES = {"run": 64, "time": 256}
+"""Longest chunk along these: few chunks hold one run, and few hold one time."""
 
 
 class _NetCDFLock:
@@ -75,13 +77,13 @@ class _NetCDFLock:
 NETCDF_LOCK = _NetCDFLock()
 
 
-def to_netcdf(ds: xr.Dataset, path: str | os.PathLike[str]) -> None:
+def to_netcdf(ds: xr.Dataset, path: str | os.PathLike[str], *, compact: bool = False) -> None:
     """Write a dataset to a NetCDF-4 file.
 
     Lazy variables are computed block by block while they are written, each simulation once, so
     that the memory needed is set by the blocks. The file appears under its name when it is
     complete; an error or an interruption leaves what was there before. Data are compressed
-    without loss and carry checksums.
+    and carry checksums; without `compact` not a bit is lost.
 
     Parameters
     ----------
@@ -89,6 +91,10 @@ def to_netcdf(ds: xr.Dataset, path: str | os.PathLike[str]) -> None:
         Any dataset whose attributes NetCDF can hold.
     path : str or path
         File to write, replaced if it exists. It may be the one that `ds` was opened from.
+    compact : bool
+        Round the curves to float32, as the schema allows (`mids.schema.Variable.compact`), which
+        makes files about three times smaller. Times, crossing times and initial conditions stay
+        float64; `mids.replay` rounds in the same way before it compares.
 
     Raises
     ------
@@ -113,6 +119,8 @@ def to_netcdf(ds: xr.Dataset, path: str | os.PathLike[str]) -> None:
     """
     path = check_output(path)
     _check_names_and_attributes(ds)
+    if compact:
+        ds = _narrowed(ds)
     with replacing(path) as temporary:
         _write(ds, temporary)
 
@@ -298,6 +306,16 @@ def _store(arrays: dict[str, da.Array], path: Path) -> None:
     dask.array.store(list(arrays.values()), slots, **{"lock": False, **options})
 
 
+def _narrowed(ds: xr.Dataset) -> xr.Dataset:
+    """Round the variables that the schema has a narrower type for."""
+    narrow = {
+        name: ds[name].astype(entry.compact, keep_attrs=True)
+        for name, entry in schema.VARIABLES.items()
+        if name in ds.data_vars and entry.compact and ds[name].dtype == np.dtype(entry.dtype)
+    }
+    return ds.assign(narrow)
+
+
 def _encoding(variable: xr.Variable, is_index: bool) -> dict[str, Any]:
     if variable.dtype.kind not in "iufb" or variable.ndim == 0 or variable.size == 0:
         return {}
@@ -314,20 +332,30 @@ def _encoding(variable: xr.Variable, is_index: bool) -> dict[str, Any]:
 
 
 def _chunk_shape(variable: xr.Variable) -> tuple[int, ...]:
-    """Return a chunk for the disk: a divisor of the blocks in memory, of at most `CHUNK_BYTES`.
+    """Return a chunk for the disk, of at most `CHUNK_SIZES` and `CHUNK_BYTES`, leading axes first.
 
-    Leading axes are cut first, so that whole trajectories stay together.
+    Where the memory has several blocks along an axis it divides them, so that no chunk is written
+    twice.
     """
     blocks = variable.chunks or tuple((size,) for size in variable.shape)
-    shape = [max(sizes) for sizes in blocks]
+    shape = [
+        _part(sizes, CHUNK_SIZES.get(str(name), max(sizes)))
+        for name, sizes in zip(variable.dims, blocks, strict=True)
+    ]
     for axis, size in enumerate(shape):
         excess = variable.dtype.itemsize * int(np.prod(shape)) / CHUNK_BYTES
         if excess <= 1:
             break
-        shape[axis] = max(
-            n for n in range(1, size + 1) if size % n == 0 and n <= max(size / excess, 1)
-        )
+        shape[axis] = _part(blocks[axis], max(int(size / excess), 1))
     return tuple(shape)
+
+
+def _part(sizes: tuple[int, ...], most: int) -> int:
+    """Return a length of at most `most` that cuts blocks of these sizes into equal parts."""
+    size = max(sizes)
+    if len(sizes) == 1:
+        return -(-size // -(-size // most))
+    return max(n for n in range(1, min(size, most) + 1) if size % n == 0)
 
 
 def _check_names_and_attributes(ds: xr.Dataset) -> None:

@@ -83,6 +83,9 @@ class Variable:
         Definition, for the documentation.
     attrs : mapping
         Attributes besides ``long_name`` and ``units``.
+    compact : str, optional
+        Narrower type in compact files, where it is accurate enough: curves that are drawn, fitted
+        and compared, but not times, initial conditions, or anything a replay starts from.
     """
 
     dims: tuple[str, ...]
@@ -90,6 +93,7 @@ class Variable:
     long_name: str
     meaning: str
     attrs: Mapping[str, Any] = field(default_factory=dict)
+    compact: str | None = None
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -97,11 +101,16 @@ class Variable:
         units = {} if self.dtype == "str" else {"units": "1"}
         return {"long_name": self.long_name, **units, **self.attrs}
 
+    @property
+    def dtypes(self) -> str:
+        """The types it may have, for people."""
+        return self.dtype if self.compact is None else f"{self.dtype} or {self.compact}"
+
     def accepts(self, dtype: np.dtype[Any]) -> bool:
         """Tell whether an array of this type may hold the variable."""
         if self.dtype == "str":
             return dtype.kind in "UT"
-        return dtype == np.dtype(self.dtype)
+        return any(dtype == np.dtype(name) for name in (self.dtype, self.compact) if name)
 
 
 VARIABLES: Mapping[str, Variable] = {
@@ -110,24 +119,28 @@ VARIABLES: Mapping[str, Variable] = {
         "float64",
         "loss",
         "objective of the flow, with the factor 1/2 (paper eq. 31)",
+        compact="float32",
     ),
     "risk": Variable(
         ("dim", "run", "time"),
         "float64",
         "population risk",
         "population risk with the factor 1/2, where it differs from the objective",
+        compact="float32",
     ),
     "overlap": Variable(
         ("dim", "run", "time", "direction"),
         "float64",
         "overlap",
         "eigenvalues of G in [0, 1], descending: squared cosines of the principal angles",
+        compact="float32",
     ),
     "energy": Variable(
         ("dim", "run", "time", "mode"),
         "float64",
         "contribution of the mode to h(G)",
         "alpha_beta (A_G f*)_beta; sums over mode to h(G) = |f*|^2 - 2 loss (without ridge)",
+        compact="float32",
     ),
     "gram0": Variable(
         ("dim", "run", "axis", "axis_t"),
@@ -275,7 +288,7 @@ def spec(ds: xr.Dataset) -> dict[str, Any]:
         )
     try:
         decoded = json.loads(text)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise DatasetError(
             f"the attribute mids_spec is not JSON ({error}); restore it from the original file"
         ) from None
@@ -340,7 +353,7 @@ def _attribute_problems(attrs: Mapping[Any, Any]) -> Iterator[str]:
     if "mids_spec" in attrs:
         try:
             json.loads(attrs["mids_spec"])
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             yield f"attribute mids_spec is not JSON: {error}"
 
 
@@ -349,7 +362,7 @@ def _variable_problems(name: str, expected: Variable, found: xr.Variable) -> Ite
         dims, wanted = (", ".join(map(str, d)) for d in (found.dims, expected.dims))
         yield f"{name} has dims ({dims}), but must have ({wanted})"
     if not expected.accepts(found.dtype):
-        yield f"{name} has dtype {found.dtype}, but must have {expected.dtype}"
+        yield f"{name} has dtype {found.dtype}, but must have {expected.dtypes}"
     missing = [key for key in expected.attributes if key not in found.attrs]
     if missing:
         yield f"{name} lacks the attributes {', '.join(missing)}"
@@ -403,7 +416,7 @@ def table() -> str:
     for kind, entries in (("variable", VARIABLES), ("coordinate", COORDINATES)):
         lines += [f"| {kind} | dims | dtype | meaning |", "|---|---|---|---|"]
         lines += [
-            f"| {name} | {', '.join(v.dims)} | {v.dtype} | {v.meaning} |"
+            f"| {name} | {', '.join(v.dims)} | {v.dtypes} | {v.meaning} |"
             for name, v in entries.items()
         ]
         lines.append("")

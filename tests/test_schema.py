@@ -42,7 +42,7 @@ def test_entries_are_complete(name):
 def test_every_row_is_in_the_table():
     table = schema.table()
     for name, entry in ENTRIES.items():
-        assert f"| {name} | {', '.join(entry.dims)} | {entry.dtype} | {entry.meaning} |" in table
+        assert f"| {name} | {', '.join(entry.dims)} | {entry.dtypes} | {entry.meaning} |" in table
 
 
 def test_simulations_follow_the_schema_and_nothing_is_computed(ds):
