@@ -18,12 +18,12 @@ from . import _validate
 from ._validate import FloatArray
 from .errors import InputError
 
-__all__ = ["check_initial", "draw", "draw_runs", "stream"]
+__all__ = ["check_initial", "draw", "draw_runs", "frame", "stream"]
 
 _WORD = 2**32
 
 
-def stream(seed: int, dim: int, run: int) -> np.random.Generator:
+def stream(seed: int, dim: int, run: int, branch: int = 0) -> np.random.Generator:
     """Return the random stream of one run.
 
     It depends on its three arguments only, never on other runs, blocks or processes.
@@ -36,6 +36,8 @@ def stream(seed: int, dim: int, run: int) -> np.random.Generator:
         Ambient dimension.
     run : int
         Index of the run, from 0.
+    branch : int
+        0 for the stream of M(0), 1 to 2^32 - 1 for independent ones of the same run.
 
     Returns
     -------
@@ -62,6 +64,8 @@ def stream(seed: int, dim: int, run: int) -> np.random.Generator:
             raise InputError(f"dim and run must be below 2**64, got {_validate.shown(value)}")
         # Two words each: a spawn key with entries beyond 32 bits collides with a longer key.
         key += [value % _WORD, value // _WORD]
+    if branch:
+        key.append(branch)
     return np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence(seed, spawn_key=key)))
 
 
@@ -164,6 +168,50 @@ def check_initial(initial: ArrayLike, rank: int, student_rank: int) -> FloatArra
             "M(0) = W*^T W(0) needs frames with orthonormal columns"
         )
     return matrices.copy()
+
+
+def frame(M: ArrayLike, dim: int, rng: np.random.Generator) -> FloatArray:
+    """Draw a student's frame W uniformly among those with a given correlation matrix.
+
+    The target's frame is the first r columns of the identity.
+
+    Parameters
+    ----------
+    M : array_like of float, shape (rank, student_rank)
+        ``W*^T W``, with singular values of at most 1.
+    dim : int
+        Ambient dimension d, at least ``rank + student_rank``.
+    rng : numpy.random.Generator
+        The stream to draw from.
+
+    Returns
+    -------
+    numpy.ndarray, shape (dim, student_rank)
+        Orthonormal columns, of which the first rows are `M`.
+
+    Raises
+    ------
+    InputError
+        If `M` is no correlation matrix or the dimension is too small.
+
+    Examples
+    --------
+    >>> W = frame([[0.6]], 50, stream(0, 50, 0))
+    >>> float(W[0, 0]), float(np.round(W[:, 0] @ W[:, 0], 12))
+    (0.6, 1.0)
+    """
+    matrix = _validate.matrix(M, "M", None, None)
+    rank, student_rank, dim = _check_sizes(len(matrix), len(matrix.T), dim)
+    matrix = check_initial(matrix, rank, student_rank)
+    rest = rng.standard_normal((dim - rank, student_rank))
+    for _ in range(2):  # Gram-Schmidt, without a matrix library: see `_correlations`
+        for j in range(student_rank):
+            for k in range(j):
+                rest[:, j] -= (rest[:, j] * rest[:, k]).sum() * rest[:, k]
+            rest[:, j] /= np.sqrt((rest[:, j] ** 2).sum())
+    values, vectors = np.linalg.eigh(np.eye(student_rank) - matrix.T @ matrix)
+    root = vectors * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
+    return np.concatenate([matrix, (rest[:, :, None] * root).sum(axis=1)])
 
 
 def _check_sizes(rank: int, student_rank: int, dim: int) -> tuple[int, int, int]:

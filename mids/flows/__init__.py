@@ -9,12 +9,14 @@ from .. import _validate
 from ..errors import InputError
 from .base import Flow, Problem
 from .kernel import HermiteKernel
+from .online_sgd import OnlineSGD
 from .planted import Planted
 from .two_timescale import TwoTimescale
 
 __all__ = [
     "Flow",
     "HermiteKernel",
+    "OnlineSGD",
     "Planted",
     "Problem",
     "TwoTimescale",
@@ -23,7 +25,7 @@ __all__ = [
     "names",
 ]
 
-_FLOWS: dict[str, type[Flow]] = {flow.name: flow for flow in (TwoTimescale, Planted)}
+_FLOWS: dict[str, type[Flow]] = {flow.name: flow for flow in (TwoTimescale, Planted, OnlineSGD)}
 
 
 def names() -> tuple[str, ...]:
@@ -36,7 +38,7 @@ def names() -> tuple[str, ...]:
     Examples
     --------
     >>> names()
-    ('two-timescale', 'planted')
+    ('two-timescale', 'planted', 'online-sgd')
     """
     return tuple(_FLOWS)
 

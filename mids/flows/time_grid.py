@@ -76,13 +76,14 @@ def beyond_escapes(
     *,
     duration: Callable[[float, int, float], float] = fast_link_duration,
     freedom: int | None = None,
+    late: float = LATE,
 ) -> FloatArray:
     r"""Return a logarithmic time grid that covers the last escape.
 
     The saddle of exponent s and strength :math:`c^2` after j learned directions is left after
     ``duration(delta, s, c^2)``, where :math:`\delta \sim \chi^2_{q-j} / d` (the law of the
     overlaps' Schur complement). The grid ends at twice the sum of these times at the quantiles of
-    :math:`\delta` that only 0.001 of the runs fall below.
+    :math:`\delta` that a fraction `late` of the runs fall below.
 
     Parameters
     ----------
@@ -99,6 +100,8 @@ def beyond_escapes(
         Time at a saddle; that of the fast link if not given.
     freedom : int, optional
         Degrees of freedom of every :math:`\delta`, instead of q - j.
+    late : float, optional
+        Fraction of runs that may be left on their last plateau; 0.001 if not given.
 
     Returns
     -------
@@ -115,12 +118,12 @@ def beyond_escapes(
     from scipy.stats import chi2
 
     steps = leaps(target).steps
-    late = LATE / min(target.rank, student_rank)
+    quantile = late / min(target.rank, student_rank)
     total = 0.0
     for step in steps:
         for learned in range(step.rank_before, min(step.rank_after, student_rank)):
             delta = (
-                float(chi2.ppf(late, freedom or student_rank - learned)) / dim
+                float(chi2.ppf(quantile, freedom or student_rank - learned)) / dim
                 if initial is None
                 else _smallest(initial)
             )

@@ -1,0 +1,125 @@
+"""Checkpoints of long runs: complete or absent, and never code."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+import uuid
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import FileError, InputError
+
+__all__ = ["Checkpoint", "check_folder"]
+
+INTERVAL = 20.0
+"""Seconds between two checkpoints of a run."""
+
+
+def check_folder(folder: object) -> str:
+    """Return the path of a folder for checkpoints, which need not exist yet.
+
+    Parameters
+    ----------
+    folder : str or path
+
+    Returns
+    -------
+    str
+        Absolute, so that it means the same in every process of this machine.
+
+    Raises
+    ------
+    InputError
+        If it is no path, or there is a file in its place.
+    """
+    if not isinstance(folder, str | os.PathLike):
+        raise InputError(f"checkpoint must be the path of a folder, got {folder!r}")
+    path = Path(folder).absolute()
+    if path.exists() and not path.is_dir():
+        raise InputError(f"checkpoint must be a folder, but {path} is a file; give another path")
+    return str(path)
+
+
+class Checkpoint:
+    """The file that holds where a run has got to.
+
+    Its name contains a digest of everything the run's numbers depend on, so that no run goes on
+    from the state of another. It is written under another name and renamed when it is complete.
+
+    Parameters
+    ----------
+    folder : str or None
+        Where it lies; nothing is kept if None.
+    name : str
+        Readable first part of the file's name.
+    identity : mapping
+        What the numbers depend on, JSON-able.
+    """
+
+    def __init__(self, folder: str | None, name: str, identity: Mapping[str, Any]) -> None:
+        text = json.dumps(identity, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        self.path = None if folder is None else Path(folder, f"{name}-{digest[:32]}.npz")
+        self._last = time.monotonic()
+
+    def load(self) -> dict[str, np.ndarray] | None:
+        """Return the arrays of the last checkpoint, or None if there is none.
+
+        Returns
+        -------
+        dict of str to array or None
+
+        Raises
+        ------
+        FileError
+            If the file is damaged.
+        """
+        if self.path is None or not self.path.exists():
+            return None
+        try:
+            with self.path.open("rb") as stored, np.load(stored, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise FileError(
+                f"the checkpoint {self.path} is damaged ({error}); delete it to start that run over"
+            ) from None
+
+    def save(self, arrays: Mapping[str, np.ndarray], *, now: bool = False) -> None:
+        """Keep arrays, if the last checkpoint is older than 20 seconds or `now` is set.
+
+        Parameters
+        ----------
+        arrays : mapping of str to array
+        now : bool
+
+        Raises
+        ------
+        FileError
+            If the file cannot be written.
+        """
+        if self.path is None or not (now or time.monotonic() - self._last >= INTERVAL):
+            return
+        temporary = self.path.with_name(f"{self.path.stem}.{uuid.uuid4().hex}.tmp")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                np.savez(file, allow_pickle=False, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise FileError(
+                f"cannot write the checkpoint {self.path} ({error.strerror or error}); "
+                "give another folder or free some space"
+            ) from None
+        self._last = time.monotonic()

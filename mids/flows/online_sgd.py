@@ -1,0 +1,253 @@
+"""Online stochastic gradient descent: every sample is used once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any, ClassVar
+
+import numpy as np
+
+from .. import _validate
+from .._validate import FloatArray, IntArray
+from ..errors import InputError
+from ..initial import frame, stream
+from ..schema import LEVELS
+from ..targets import Target
+from .base import Problem
+from .checkpoint import Checkpoint, check_folder
+from .readout import Features
+from .sampled import DATA, FEATURES, FRAME, SampledFlow, Trajectory
+
+__all__ = ["OnlineSGD"]
+
+PIECE_SECONDS = 1.0
+"""Rough work between two looks at the clock."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineSGD(SampledFlow):
+    r"""Projected stochastic gradient descent on fresh samples, the link refitted after each batch.
+
+    Samples are :math:`x \sim N(0, I_d)` with labels :math:`F^*(x)` and noise. The link is the
+    ridge regressor on features of :math:`W^T x` over past batches, which it forgets exponentially;
+    W moves against the batch's gradient, orthogonal to its columns, and is made orthonormal by a QR
+    factorisation. Time is `step` times the number of steps. As `step` goes to 0 with
+    ``batch / step`` to infinity it follows the two-timescale flow.
+
+    Parameters
+    ----------
+    step : float
+        Step of the descent on W, at most 1.
+    batch : int
+        Samples in a step.
+    memory : float or None
+        Batches after which the regression has forgotten all but 1/e of a sample; 1 fits the latest
+        batch alone, None never forgets.
+    readout : str
+        ``"hermite-ridge"``: all Hermite polynomials up to `degree`; ``"random-features"``: random
+        features of a Gaussian kernel (`mids.flows.readout`).
+    noise : float
+        Standard deviation of the noise on the labels.
+    ridge : float
+        Regularisation mu of the link. It must be positive for random features, and may be 0 for
+        Hermite features if a batch has at least as many samples as there are features.
+    degree : int, optional
+        Highest degree of the Hermite features; the target's if not given.
+    kernel : HermiteKernel or mapping, optional
+        Eigenvalues ``q_k`` that weigh the ridge of Hermite features; all 1 if not given.
+    features : int
+        Number of random features.
+    width : float
+        Width of the Gaussian kernel of the random features.
+    checkpoint : str or path, optional
+        Folder in which each run keeps its state. A run that was killed goes on from there, with the
+        same numbers bit by bit; a finished one is not run again. Not recorded with the data.
+
+    Raises
+    ------
+    InputError
+        If a parameter is wrong.
+
+    Examples
+    --------
+    >>> import mids
+    >>> flow = OnlineSGD(step=0.05, batch=512)
+    >>> ds = mids.simulate("h1(z1)", dim=64, runs=2, flow=flow, time=[0.0, 1.0, 6.0]).compute()
+    >>> ds.samples.values.tolist(), bool((ds.risk[..., -1] < 0.05).all())
+    ([0, 10240, 61440], True)
+    """
+
+    name: ClassVar[str] = "online-sgd"
+    batch: int = 256
+    memory: float | None = 8.0
+    checkpoint: str | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check the parameters."""
+        super().__post_init__()
+        self._set(batch=_validate.integer(self.batch, "batch", at_least=1))
+        if self.memory is not None:
+            self._set(memory=_validate.number(self.memory, "memory", at_least=1.0))
+        if self.checkpoint is not None:
+            self._set(checkpoint=check_folder(self.checkpoint))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name and parameters in types that JSON knows, without the folder of checkpoints.
+
+        Returns
+        -------
+        dict
+        """
+        parameters = super().to_dict()
+        del parameters["checkpoint"]
+        return parameters
+
+    def _check_samples(self, count: int) -> None:
+        """Raise InputError if a link of so many features cannot be fitted."""
+        if self.ridge == 0 and self.batch < count:
+            raise InputError(
+                f"without ridge a batch needs at least as many samples as the link has features, "
+                f"{count}, got batch={self.batch}; pass a larger batch or ridge=1e-4"
+            )
+
+    def coordinates(self, time: FloatArray) -> dict[str, FloatArray | IntArray]:
+        """Return the samples used by each time.
+
+        Parameters
+        ----------
+        time : (n,) float array
+
+        Returns
+        -------
+        dict of str to array
+        """
+        return {"samples": self.steps(time) * self.batch}
+
+    def run_seconds(self, target: Target, dim: int, student_rank: int, time: FloatArray) -> float:
+        """Rough work of one run in seconds.
+
+        Parameters
+        ----------
+        target : Target
+        dim : int
+        student_rank : int
+        time : (n,) float array
+
+        Returns
+        -------
+        float
+        """
+        steps = float(self.steps(time)[-1])
+        return steps * self.batch * self._sample_seconds(target, dim, student_rank)
+
+    def _sample_seconds(self, target: Target, dim: int, student_rank: int) -> float:
+        count = self.link.count(target, student_rank)
+        sample = dim * (1 + 0.5 * student_rank) + 30 * count + 0.5 * count**2
+        return 1e-9 * (sample + (count**3 / 3 + 8 * student_rank**2 * dim) / self.batch)
+
+    def integrate(self, problem: Problem) -> dict[str, Any]:
+        """Trajectories of a block of runs.
+
+        Parameters
+        ----------
+        problem : Problem
+
+        Returns
+        -------
+        dict of str to array
+            The schema's variables without the axis ``dim``.
+        """
+        runs = [
+            self.observe(problem.target, self._run(problem, int(run), initial))
+            for run, initial in zip(problem.runs, problem.initial, strict=True)
+        ]
+        return {name: np.stack([run[name] for run in runs]) for name in runs[0]}
+
+    def _run(self, problem: Problem, run: int, initial: FloatArray) -> Trajectory:
+        from ._sampled import Link, Rates, advance, watch
+
+        target, dim, times = problem.target, problem.dim, len(problem.time)
+        rank, size = initial.shape
+        levels = np.array(LEVELS)
+        name = (problem.seed, dim, run)
+        features = self.link.build(target, size, stream(*name, branch=FEATURES))
+        key = stream(*name, branch=DATA).integers(2**32, size=2, dtype=np.uint64)
+        link = Link(target.modes, target.coefficients, self.noise)
+        keep = 1.0 if self.memory is None else 1.0 - 1.0 / self.memory
+        rates = Rates(self.step, self.batch, keep, self.ridge)
+        piece = 1 + int(PIECE_SECONDS / self._sample_seconds(target, dim, size))
+
+        checkpoint = Checkpoint(
+            self.checkpoint, f"{self.name}-d{dim}-run{run}", self._identity(problem, run, initial)
+        )
+        kept = checkpoint.load()
+        if kept is None:
+            rows = frame(initial, dim, stream(*name, branch=FRAME)).T
+            kept = _start(rows, rank, dim + (self.noise > 0), features) | {
+                "links": np.full((times, len(features.penalty)), np.nan),
+                "correlations": np.full((times, rank, size), np.nan),
+                "recorded": np.zeros(1, dtype=np.int64),
+            }
+            watch(0.0, 0.0, levels, _state(kept))
+        state = _state(kept)
+        recorded = kept["recorded"]
+        stops = self.steps(problem.time) * self.batch
+        while recorded[0] < times and not state.used[1]:
+            stop = stops[recorded[0]]
+            while state.used[0] < stop and not state.used[1]:
+                until = min(stop, state.used[0] + piece)
+                advance(link, features, rates, levels, key, state, until)
+                checkpoint.save(kept)
+            if not state.used[1]:
+                kept["links"][recorded[0]] = state.link
+                kept["correlations"][recorded[0]] = state.frame[:, :rank].T
+                recorded[0] += 1
+        checkpoint.save(kept, now=True)
+        return Trajectory(
+            features=features,
+            links=kept["links"],
+            correlations=kept["correlations"],
+            crossing=state.crossing,
+            steps=int(state.used[0]) // self.batch,
+        )
+
+    def _identity(self, problem: Problem, run: int, initial: FloatArray) -> dict[str, Any]:
+        """All that the numbers of a run depend on."""
+        return {
+            "flow": self.to_dict(),
+            "target": problem.target.to_dict(),
+            "seed": problem.seed,
+            "dim": problem.dim,
+            "run": run,
+            "initial": initial.tolist(),
+            "time": problem.time.tolist(),
+            "versions": {name: version(name) for name in ("numpy", "numba")},
+        }
+
+
+def _start(rows: FloatArray, rank: int, normals: int, features: Features) -> dict[str, Any]:
+    """Arrays of the state before the first sample, by the names of `State`."""
+    from ._normals import LANES
+
+    size, count = len(rows), len(features.penalty)
+    return {
+        "used": np.zeros(2, dtype=np.int64),
+        "frame": np.ascontiguousarray(rows),
+        "gradient": np.zeros((size, -(-normals // LANES) * LANES), dtype=np.float32),
+        "link": np.zeros(count),
+        "gram": np.zeros((count, count)),
+        "moment": np.zeros(count),
+        "weight": np.zeros(1),
+        "previous": rows[:, :rank].copy(),
+        "reference": rows[:, :rank].copy(),
+        "margin": np.zeros(1),
+        "crossing": np.full((rank, len(LEVELS)), np.nan),
+    }
+
+
+def _state(kept: dict[str, Any]) -> Any:
+    """Return the state on the arrays themselves, so that both change together."""
+    from ._sampled import State
+
+    return State(**{name: kept[name] for name in State._fields})
