@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 from scipy.special import expit, logit
 
+import mids
 from mids import flows, operators
 from mids.errors import InputError
 from mids.flows import HermiteKernel, TwoTimescale
@@ -380,7 +381,11 @@ def test_a_uniform_ridge_slows_time():
 
 @pytest.mark.parametrize(
     "flow",
-    [TwoTimescale(), TwoTimescale(ridge=0.5), TwoTimescale(0.1, HermiteKernel(exponential=0.5))],
+    [
+        TwoTimescale(),
+        TwoTimescale(ridge=0.5),
+        TwoTimescale(ridge=0.1, kernel=HermiteKernel(exponential=0.5)),
+    ],
 )
 def test_flows_survive_their_dictionary(flow):
     assert flows.from_dict(flow.to_dict()) == flow
@@ -400,7 +405,11 @@ def test_flows_survive_their_dictionary(flow):
         (lambda: flows.get(3), "name or a flow"),
         (lambda: flows.from_dict({"name": "two-timescale", "rigde": 1}), "did you mean 'ridge'"),
         (
-            lambda: TwoTimescale(0.1, HermiteKernel(eigenvalues=[1, 1])).check(dense_target(), 3),
+            lambda: mids.simulate(
+                dense_target(),
+                dim=100,
+                flow=TwoTimescale(ridge=0.1, kernel=HermiteKernel(eigenvalues=[1, 1])),
+            ),
             "degree 4",
         ),
     ],

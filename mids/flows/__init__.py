@@ -7,7 +7,9 @@ from typing import Any
 
 from .. import _validate
 from ..errors import InputError
+from .ambient import Ambient
 from .base import Flow, Problem
+from .joint import Joint
 from .kernel import HermiteKernel
 from .online_sgd import OnlineSGD
 from .planted import Planted
@@ -25,7 +27,9 @@ __all__ = [
     "names",
 ]
 
-_FLOWS: dict[str, type[Flow]] = {flow.name: flow for flow in (TwoTimescale, Planted, OnlineSGD)}
+_FLOWS: dict[str, type[Flow]] = {
+    flow.name: flow for flow in (TwoTimescale, Planted, Joint, Ambient, OnlineSGD)
+}
 
 
 def names() -> tuple[str, ...]:
@@ -38,7 +42,7 @@ def names() -> tuple[str, ...]:
     Examples
     --------
     >>> names()
-    ('two-timescale', 'planted', 'online-sgd')
+    ('two-timescale', 'planted', 'joint', 'ambient', 'online-sgd')
     """
     return tuple(_FLOWS)
 

@@ -195,6 +195,18 @@ def _error(table: LinkTables, path: Path, tolerance: float) -> float:
 
 
 @compiled
+def _settled(table: LinkTables, rate: float, path: Path) -> bool:
+    """Tell whether frame and link are learned to rounding, so that nothing will move any more."""
+    rank, students = table.child.shape[1], table.successor.shape[1]
+    if students < rank or path.sizes[rank - 1] < 1.0 - 1e-13:
+        return False
+    for i in range(rank * students, path.start.shape[0]):
+        if abs(path.first[i]) > 1e-13 * rate * path.scale[i]:
+            return False
+    return True
+
+
+@compiled
 def _excess(path: Path, table: LinkTables, state: np.ndarray, which: int, level: float) -> float:
     """Logarithm of an overlap over a level."""
     rank, students = table.child.shape[1], table.successor.shape[1]
@@ -276,6 +288,12 @@ def _run(
         slope(table, path.start, link, rate, decay, work, path.first)
         jacobian(table, path.start, link, rate, decay, work, path.jacobian)
         counts[1] += 2
+        if rate > 0.0 and _settled(table, rate, path):
+            while row < time.shape[0]:
+                for i in range(size):
+                    states[row, i] = path.start[i]
+                row += 1
+            return True
         if h < 0.0:
             fastest = rate
             for i in range(size):

@@ -47,7 +47,8 @@ class HermiteKernel:
 
     def __post_init__(self) -> None:
         """Check the fields."""
-        given = [n for n in ("polynomial", "exponential", "eigenvalues") if getattr(self, n)]
+        names = ("polynomial", "exponential", "eigenvalues")
+        given = [name for name in names if getattr(self, name) is not None]
         if len(given) != 1:
             raise InputError(
                 "kernel needs exactly one of polynomial=a, exponential=b or eigenvalues=[q_0, ...] "

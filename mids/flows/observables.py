@@ -47,6 +47,7 @@ def observables(
     crossing_time: FloatArray,
     failed: np.ndarray,
     counts: IntArray,
+    climbed: Target | None = None,
 ) -> dict[str, Any]:
     """Variables of the schema that depend on M(t) alone.
 
@@ -60,6 +61,8 @@ def observables(
     failed : (runs,) bool array
     counts : (runs, 2) int array
         Steps and evaluations of the right-hand side.
+    climbed : Target, optional
+        The target whose ``h(G)`` the energies add up to, where a ridge weighs it.
 
     Returns
     -------
@@ -68,7 +71,7 @@ def observables(
         where every direction the student can hold has reached the highest level), ``n_steps`` and
         ``n_rhs``.
     """
-    target = problem.target
+    target = climbed or problem.target
     learnable = min(correlation.shape[2:])
     shape = correlation.shape[:2]
     overlap = np.full((*shape, target.rank), np.nan)
@@ -76,7 +79,7 @@ def observables(
     for run, path in enumerate(correlation):  # one by one: bits must not depend on the others
         done = np.isfinite(path).all(axis=(1, 2))
         overlap[run, done] = overlaps(path[done], target.rank)
-        energies[run, done] = _energies(target, path[done])
+        energies[run, done] = energy(target, path[done] @ path[done].swapaxes(1, 2))
     learned = np.isfinite(crossing_time[:, :learnable, len(LEVELS) - 1]).all(axis=1)
     status = np.where(learned, CONVERGED, CENSORED)
     return {
@@ -89,7 +92,3 @@ def observables(
         "n_steps": counts[:, 0].copy(),
         "n_rhs": counts[:, 1].copy(),
     }
-
-
-def _energies(target: Target, path: FloatArray) -> FloatArray:
-    return energy(target, path @ path.swapaxes(1, 2))

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from .. import _validate
-from .._validate import FloatArray, IntArray
-from ..errors import InputError
 from ..schema import LEVELS
 from ..targets import Target
-from .base import Flow, Problem
-from .kernel import HermiteKernel
-from .time_grid import beyond_escapes
+from .base import Problem
+from .ridge import RidgeFlow
 
 __all__ = ["TwoTimescale"]
 
 
-@dataclass(frozen=True)
-class TwoTimescale(Flow):
+@dataclass(frozen=True, kw_only=True)
+class TwoTimescale(RidgeFlow):
     """Grassmannian gradient flow of ``L = ||f*||^2 / 2 - h(G) / 2`` (paper eq. 30 and 31).
 
     With the link at its optimum ``f = A_M f*`` the correlation matrix follows the d-free system
@@ -48,58 +43,6 @@ class TwoTimescale(Flow):
     """
 
     name: ClassVar[str] = "two-timescale"
-    ridge: float = 0.0
-    kernel: HermiteKernel | None = None
-
-    def __post_init__(self) -> None:
-        """Check the parameters."""
-        object.__setattr__(self, "ridge", _validate.number(self.ridge, "ridge", at_least=0.0))
-        if isinstance(self.kernel, Mapping):
-            object.__setattr__(self, "kernel", HermiteKernel.from_dict(self.kernel))
-        if not isinstance(self.kernel, HermiteKernel | None):
-            raise InputError(
-                f"kernel must be a mids.flows.HermiteKernel, got {_validate.shown(self.kernel)}; "
-                "pass for example HermiteKernel(polynomial=2)"
-            )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Name and parameters in types that JSON knows.
-
-        Returns
-        -------
-        dict
-        """
-        kernel = None if self.kernel is None else self.kernel.to_dict()
-        return {"name": self.name, "ridge": self.ridge, "kernel": kernel}
-
-    def check(self, target: Target, dims: IntArray, student_rank: int) -> None:
-        """Raise InputError if the kernel does not reach the target's degree.
-
-        Parameters
-        ----------
-        target : Target
-        dims : (n,) int array
-        student_rank : int
-        """
-        self._shrinkage(target)
-
-    def default_time(
-        self, target: Target, dim: int, student_rank: int, initial: FloatArray | None = None
-    ) -> FloatArray:
-        """Logarithmic grid that covers the last escape of 0.999 of the runs.
-
-        Parameters
-        ----------
-        target : Target
-        dim : int
-        student_rank : int
-        initial : ndarray, shape (..., rank, student_rank), optional
-
-        Returns
-        -------
-        (n,) float array
-        """
-        return beyond_escapes(self.effective_target(target), dim, student_rank, initial)
 
     def variables(self, target: Target) -> tuple[str, ...]:
         """Names of the schema's variables that `integrate` returns.
@@ -124,32 +67,6 @@ class TwoTimescale(Flow):
             "n_steps",
             "n_rhs",
         )
-
-    def effective_target(self, target: Target) -> Target:
-        """``f*_mu``: each degree scaled by ``sqrt(q_k / (q_k + ridge))`` (paper Prop. 3.3).
-
-        Parameters
-        ----------
-        target : Target
-
-        Returns
-        -------
-        Target
-        """
-        if self.ridge == 0:
-            return target
-        weights = np.sqrt(self._shrinkage(target))
-        modes = map(tuple, target.modes.tolist())
-        scaled = (target.coefficients * weights).tolist()
-        return Target(dict(zip(modes, scaled, strict=True)), name=target.name)
-
-    def _shrinkage(self, target: Target) -> FloatArray:
-        """``q_k / (q_k + ridge)`` of each mode."""
-        degrees = target.modes.sum(axis=1)
-        if self.kernel is None:
-            return np.full(len(degrees), 1.0 / (1.0 + self.ridge))
-        values = self.kernel.of_degrees(degrees)
-        return values / (values + self.ridge)
 
     def integrate(self, problem: Problem) -> dict[str, Any]:
         """Trajectories of a block of runs.
@@ -203,8 +120,7 @@ class TwoTimescale(Flow):
         )
         if self.ridge > 0:
             out["loss"] += 0.5 * (target.norm**2 - effective.norm**2)
-            weights = 1.0 - 0.5 * self._shrinkage(target)
-            out["risk"] = 0.5 * target.norm**2 - out["energy"] @ weights
+            _, out["risk"] = self.at_best_link(target, out["energy"])
         out["gram0"] = problem.initial @ problem.initial.swapaxes(1, 2)
         out["n_steps"], out["n_rhs"] = counts.T.copy()
         return out

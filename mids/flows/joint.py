@@ -1,0 +1,221 @@
+"""The joint flow: link and subspace are learned together, the link faster by a finite factor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from .. import _validate
+from .._validate import FloatArray, IntArray
+from ..errors import InputError
+from ..ladder import leaps
+from ..targets import Target
+from .base import Problem
+from .frames import averages, degrees, follow
+from .observables import observables
+from .ridge import RidgeFlow
+
+__all__ = ["Joint"]
+
+LARGEST_LINK = 400
+"""Coefficients of the largest link: a step solves linear systems of that size."""
+STARTS = ("fitted", "zero")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joint(RidgeFlow):
+    r"""Gradient flow of ``L(f, W)`` in link and frame, the link faster by ``1 / epsilon``.
+
+    The link is the vector of its Hermite tensors :math:`S_k`. With
+    :math:`D = \partial_M \sum_k \langle S_k, (M^T)^{\otimes k} T_k \rangle`,
+
+    .. math:: S_k' = \frac1\epsilon \big( (M^T)^{\otimes k} T_k - (1 + \mu / q_k) S_k \big),
+              \qquad M' = D - M \, \mathrm{sym}(M^T D),
+
+    the gradient on the Stiefel manifold at the current link. As :math:`\epsilon \to 0` it becomes
+    the two-timescale flow, with an error of order :math:`\epsilon`.
+
+    Parameters
+    ----------
+    epsilon : float
+        Separation of the time scales, positive.
+    link : {"fitted", "zero"}
+        Where the link starts: at its optimum for M(0), or at 0.
+    ridge : float
+        Regularisation mu >= 0 of the link.
+    kernel : HermiteKernel or mapping, optional
+        Eigenvalues ``q_k``; all 1 if not given.
+
+    Raises
+    ------
+    InputError
+        If a parameter is wrong.
+
+    Examples
+    --------
+    >>> Joint(epsilon=0.1).to_dict()
+    {'name': 'joint', 'ridge': 0.0, 'kernel': None, 'epsilon': 0.1, 'link': 'fitted'}
+    """
+
+    name: ClassVar[str] = "joint"
+    epsilon: float = 0.01
+    link: str = "fitted"
+
+    def __post_init__(self) -> None:
+        """Check the parameters."""
+        super().__post_init__()
+        object.__setattr__(self, "epsilon", _validate.number(self.epsilon, "epsilon", above=0.0))
+        _validate.one_of(self.link, STARTS, "link of the flow 'joint'")
+
+    def check(self, target: Target, dims: IntArray, student_rank: int) -> None:
+        """Raise InputError if the link has too many coefficients, or a kernel too few eigenvalues.
+
+        Parameters
+        ----------
+        target : Target
+        dims : (n,) int array
+        student_rank : int
+        """
+        from ._link_tables import link_size
+
+        super().check(target, dims, student_rank)
+        size = link_size(target, min(student_rank, target.rank))
+        if size > LARGEST_LINK:
+            raise InputError(
+                f"the link of this target has {size} Hermite coefficients, the flow 'joint' "
+                f"integrates up to {LARGEST_LINK}; take a target of lower degree or rank"
+            )
+
+    def default_time(
+        self, target: Target, dim: int, student_rank: int, initial: FloatArray | None = None
+    ) -> FloatArray:
+        """Grid of the two-timescale flow, longer where the link is slow.
+
+        Parameters
+        ----------
+        target : Target
+        dim : int
+        student_rank : int
+        initial : ndarray, shape (..., rank, student_rank), optional
+
+        Returns
+        -------
+        (n,) float array
+        """
+        grid = super().default_time(target, dim, student_rank, initial)
+        longer = np.searchsorted(grid, (1 + 10 * self.epsilon) * grid[-1]) - len(grid)
+        beyond = grid[-1] * (grid[-1] / grid[-2]) ** np.arange(1, longer + 1)
+        return np.concatenate([grid, beyond])
+
+    def run_seconds(self, target: Target, dim: int, student_rank: int, time: FloatArray) -> float:
+        """Rough work of one run in seconds.
+
+        Parameters
+        ----------
+        target : Target
+        dim : int
+        student_rank : int
+        time : (n,) float array
+
+        Returns
+        -------
+        float
+        """
+        from ._link_tables import link_size
+
+        size = link_size(target, min(student_rank, target.rank)) + target.rank * student_rank
+        return 3e-3 + 1e-6 * size**3
+
+    def variables(self, target: Target) -> tuple[str, ...]:
+        """Names of the schema's variables that `integrate` returns.
+
+        Parameters
+        ----------
+        target : Target
+
+        Returns
+        -------
+        tuple of str
+        """
+        return (
+            "loss",
+            *(["risk"] if self.ridge > 0 else []),
+            "overlap",
+            "energy",
+            "gram0",
+            "initial",
+            "crossing_time",
+            "status",
+            "n_steps",
+            "n_rhs",
+        )
+
+    def integrate(self, problem: Problem) -> dict[str, Any]:
+        """Trajectories of a block of runs.
+
+        The student's coordinates are chosen so that M(0) is lower triangular in the frame in which
+        the target is learned: small coefficients of the link then stand apart from large ones.
+
+        Parameters
+        ----------
+        problem : Problem
+
+        Returns
+        -------
+        dict of str to array
+            The schema's variables without the axis ``dim``.
+        """
+        target = problem.target
+        runs, rank, students = problem.initial.shape
+        frame = _learned_frame(target)
+        turned = target.rotate(frame.T)
+        small = min(rank, students)
+        start = np.zeros((runs, rank, small))
+        for run, M in enumerate(problem.initial):  # one by one: bits must not depend on the others
+            start[run] = np.asarray(np.linalg.qr((frame.T @ M).T, mode="r")).T
+        kept = self.shrinkage(degrees(turned, small))
+        link = (
+            kept * averages(turned, start) if self.link == "fitted" else np.zeros((runs, len(kept)))
+        )
+        found = follow(
+            Problem(
+                turned,
+                problem.dim,
+                problem.runs,
+                problem.seed,
+                start,
+                problem.time,
+                problem.rtol,
+            ),
+            rate=1.0 / self.epsilon,
+            decay=1.0 / kept,
+            start=link,
+        )
+        out = observables(
+            problem,
+            frame @ found.correlation,
+            found.crossing_time,
+            found.failed,
+            found.counts,
+            self.effective_target(target),
+        )
+        # |f - f*|^2 over coefficients in which both are known, and what no frame explains
+        missed = 0.5 * ((found.link - found.averaged) ** 2).sum(axis=-1)
+        rest = 0.5 * (target.norm**2 - (found.averaged**2).sum(axis=-1))
+        risk = missed + np.maximum(rest, 0.0)
+        out["loss"] = risk
+        if self.ridge > 0:
+            out["risk"] = risk
+            out["loss"] = risk + 0.5 * (found.link**2 * (1.0 / kept - 1.0)).sum(axis=-1)
+        return out
+
+
+def _learned_frame(target: Target) -> FloatArray:
+    """Orthogonal matrix whose columns are the directions in the order in which they are learned."""
+    steps = leaps(target).steps
+    learned = np.column_stack([step.learned for step in steps])
+    left, _, _ = np.linalg.svd(learned)
+    frame = np.column_stack([learned, left[:, learned.shape[1] :]])
+    return np.where(np.abs(frame) < 1e-12, 0.0, frame)
