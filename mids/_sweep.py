@@ -46,13 +46,17 @@ class Sweep:
     rtol: float
 
     @property
+    def counted(self) -> bool:
+        """Whether the runs are 0, 1, 2, ..."""
+        return np.array_equal(self.runs, np.arange(len(self.runs)))
+
+    @property
     def spec(self) -> dict[str, Any]:
         """Everything needed to simulate the sweep again, JSON-able."""
-        counted = np.array_equal(self.runs, np.arange(len(self.runs)))
         return {
             "target": self.target.to_dict(),
             "dim": self.dims.tolist(),
-            "runs": len(self.runs) if counted else _inline(self.runs, "run"),
+            "runs": len(self.runs) if self.counted else _inline(self.runs, "run"),
             "seed": self.seed,
             "flow": self.flow.to_dict(),
             "student_rank": self.student_rank,

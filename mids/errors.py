@@ -6,6 +6,7 @@ expect (`ValueError`, `OSError`, `ImportError`).
 """
 
 __all__ = [
+    "ClusterError",
     "DatasetError",
     "FileError",
     "InputError",
@@ -68,6 +69,10 @@ class DatasetError(MidsError, ValueError):
 
 class FileError(MidsError, OSError):
     """A file cannot be used: truncated, foreign, of a newer schema, or not writable."""
+
+
+class ClusterError(MidsError, RuntimeError):
+    """Workers or their scheduler cannot be reached, or are lost again and again."""
 
 
 class MissingDependencyError(MidsError, ImportError):

@@ -1,44 +1,24 @@
-"""Lazy datasets of simulated trajectories: the one place that builds dask graphs.
-
-The graph has one task for each block of runs of one dimension, whose result is a dictionary of
-arrays, and one small task for each variable and block that picks its array from it. Computing any
-set of variables together therefore simulates each run once.
-"""
+"""Lazy datasets of simulated trajectories, and the way back from a dataset to its simulation."""
 
 from __future__ import annotations
 
-import json
-import math
-import textwrap
+import os
+import tomllib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from . import __version__, _sweep, _validate, schema
-from ._sweep import Sweep
-from ._validate import FloatArray, IntArray
-from .errors import DatasetError, InputError
+from . import _graph, _sweep, _validate, schema
+from .errors import DatasetError, FileError, InputError
 from .flows import from_dict
-from .flows.base import Flow, Problem
-from .hermite import mode_label
-from .initial import draw_runs
+from .flows.base import Flow
 from .targets import Target
 
-if TYPE_CHECKING:
-    import dask.array as da
-
-__all__ = ["differences", "flow_of", "from_spec", "replay", "simulate", "target_of"]
-
-BLOCK_BYTES = 64e6
-"""Largest output of one block of runs."""
-BLOCK_SECONDS = 4.0
-"""Longest work of one block of runs."""
-BLOCKS = 32
-"""Blocks that a sweep is cut into where that leaves each of them `SMALL_SECONDS` of work."""
-SMALL_SECONDS = 0.1
+__all__ = ["differences", "flow_of", "from_spec", "read_spec", "replay", "simulate", "target_of"]
 
 
 def simulate(
@@ -105,7 +85,7 @@ def simulate(
     ('dim', 'run', 'direction', 'level')
     """
     sweep = _sweep.check(target, dim, runs, seed, flow, student_rank, initial, time, rtol)
-    return _dataset(sweep, _block_size(sweep, chunks))
+    return _graph.dataset(sweep, _graph.block_size(sweep, chunks))
 
 
 def from_spec(spec: Mapping[str, Any]) -> xr.Dataset:
@@ -150,6 +130,37 @@ def from_spec(spec: Mapping[str, Any]) -> xr.Dataset:
 
 
 _ARGUMENTS = tuple(name for name in simulate.__annotations__ if name != "return")
+
+
+def read_spec(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the arguments of a sweep from a TOML file, for `from_spec`.
+
+    Parameters
+    ----------
+    path : str or path
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    FileError
+        If there is no such file or it is no TOML.
+
+    Examples
+    --------
+    >>> read_spec("nowhere.toml")
+    Traceback (most recent call last):
+        ...
+    mids.errors.FileError: cannot read nowhere.toml (No such file or directory); check the path
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FileError(f"cannot read {path} ({error.strerror}); check the path") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise FileError(f"{path} is no TOML file ({error}); see toml.io for the format") from None
 
 
 def replay(ds: xr.Dataset) -> xr.Dataset:
@@ -310,184 +321,7 @@ def flow_of(ds: xr.Dataset) -> Flow:
     return from_dict(recorded)
 
 
-def _block_size(sweep: Sweep, chunks: object) -> int:
-    """Return the number of runs in a block; "auto" gives a power of two, which files can chunk."""
-    if not isinstance(chunks, str):
-        return _validate.integer(chunks, "chunks", at_least=1)
-    if chunks != "auto":
-        raise InputError(
-            f'chunks must be "auto" or the number of runs in a task, got {chunks!r}; '
-            'pass for example chunks="auto"'
-        )
-    run_seconds = sweep.flow.run_seconds(
-        sweep.target, int(sweep.dims.max()), sweep.student_rank, sweep.time
-    )
-    run_bytes = sum(
-        math.prod(sweep.shape(name)) * np.dtype(schema.VARIABLES[name].dtype).itemsize
-        for name in sweep.variables
-    )
-    total = run_seconds * len(sweep.runs) * len(sweep.dims)
-    seconds = min(max(total / BLOCKS, SMALL_SECONDS), BLOCK_SECONDS)
-    runs = min(seconds / run_seconds, BLOCK_BYTES / run_bytes)
-    return int(2 ** max(round(math.log2(runs)), 0))
-
-
-def _dataset(sweep: Sweep, block_size: int) -> xr.Dataset:
-    import dask.array as da
-    from dask.base import annotate, tokenize
-
-    spec = sweep.spec
-    token = tokenize(json.dumps(spec), sweep.initial, sweep.time, block_size)
-    dims = da.from_array(sweep.dims, chunks=1, name=f"dim-{token}")
-    runs = da.from_array(sweep.runs, chunks=block_size, name=f"run-{token}")
-    initial = _initial(sweep, block_size, token)
-    # Two things keep the simulations out of reach of dask's fusion, which would repeat them for
-    # variables that are computed apart and change the tasks of a key (dask#9888): the annotation,
-    # and the second argument of `_pick`.
-    with annotate(mids="simulation"):
-        cells = da.blockwise(
-            _simulate_block,
-            "dr",
-            dims,
-            "d",
-            runs,
-            "r",
-            *(() if initial is None else (initial, "drxq")),
-            name=f"simulate-{token}",
-            dtype=object,
-            meta=np.empty((0, 0), dtype=object),
-            concatenate=True,
-            target=sweep.target,
-            flow=sweep.flow,
-            seed=sweep.seed,
-            student_rank=sweep.student_rank,
-            time=sweep.time,
-            rtol=sweep.rtol,
-        )
-    variables = {}
-    for name in sweep.variables:
-        entry = schema.VARIABLES[name]
-        axes = dict(zip("xyz", sweep.shape(name), strict=False))
-        data = da.blockwise(
-            _pick,
-            ("d", "r", *axes),
-            cells,
-            "dr",
-            runs,
-            "r",
-            new_axes=axes,
-            name=f"{name}-{token}",
-            dtype=entry.dtype,
-            meta=np.empty((0,) * len(entry.dims), dtype=entry.dtype),
-            variable=name,
-            shape=tuple(axes.values()),
-        )
-        variables[name] = xr.Variable(entry.dims, data, entry.attributes)
-    if initial is not None and sweep.initial_is_large:
-        entry = schema.VARIABLES["initial"]
-        shape = (len(dims), len(runs), *initial.shape[2:])
-        chunks = (dims.chunks[0], runs.chunks[0], *initial.chunks[2:])
-        data = da.broadcast_to(initial, shape, chunks=chunks)
-        variables["initial"] = xr.Variable(entry.dims, data, entry.attributes)
-    return xr.Dataset(variables, _coordinates(sweep), _attributes(sweep, spec))
-
-
-def _initial(sweep: Sweep, block_size: int, token: str) -> da.Array | None:
-    """Return the given initial conditions in the blocks of the runs."""
-    import dask.array as da
-
-    if sweep.initial is None:
-        return None
-    chunks = (1, min(block_size, sweep.initial.shape[1]), -1, -1)
-    array: da.Array = da.from_array(sweep.initial, chunks=chunks, name=f"initial-{token}")
-    return array
-
-
-def _simulate_block(
-    dims: IntArray,
-    runs: IntArray,
-    initial: FloatArray | None = None,
-    *,
-    target: Target,
-    flow: Flow,
-    seed: int,
-    student_rank: int,
-    time: FloatArray,
-    rtol: float,
-) -> dict[str, np.ndarray]:
-    """Simulate a block of runs of one dimension."""
-    dim = int(dims[0])
-    if initial is None:
-        matrices = draw_runs(target.rank, student_rank, dim, runs, seed)
-    else:
-        matrices = np.broadcast_to(initial[0], (len(runs), target.rank, student_rank)).copy()
-    return flow.integrate(
-        Problem(
-            target=target,
-            dim=dim,
-            runs=runs,
-            seed=seed,
-            initial=matrices,
-            time=time,
-            rtol=rtol,
-        )
-    )
-
-
 def _bits_differ(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     unsigned = f"u{one.dtype.itemsize}"
     unequal: np.ndarray = one.view(unsigned) != two.view(unsigned)
     return unequal
-
-
-def _pick(
-    cell: dict[str, np.ndarray], runs: IntArray, *, variable: str, shape: tuple[int, ...]
-) -> np.ndarray:
-    """Return one variable of a block, with the axis ``dim`` in front."""
-    array = np.asarray(cell[variable], dtype=schema.VARIABLES[variable].dtype)
-    if array.shape != (len(runs), *shape):
-        raise RuntimeError(
-            f"the flow returned {variable} of shape {array.shape} instead of {(len(runs), *shape)}"
-        )
-    return array[np.newaxis]
-
-
-def _coordinates(sweep: Sweep) -> dict[str, xr.Variable]:
-    modes = sweep.target.modes
-    values = {
-        "dim": sweep.dims,
-        "run": sweep.runs,
-        "time": sweep.time,
-        "direction": np.arange(sweep.target.rank),
-        "level": np.array(schema.LEVELS),
-        "degree": modes.sum(axis=1),
-        "exponents": modes,
-        "label": np.array([mode_label(exponents) for exponents in modes]),
-        "coefficient": sweep.target.coefficients,
-        **sweep.flow.coordinates(sweep.time),
-    }
-    used = {dim for name in sweep.variables for dim in schema.VARIABLES[name].dims}
-    return {
-        name: xr.Variable(entry.dims, values[name], entry.attributes)
-        for name, entry in schema.COORDINATES.items()
-        if name in values and used.issuperset(entry.dims)
-    }
-
-
-def _attributes(sweep: Sweep, spec: Mapping[str, Any]) -> dict[str, Any]:
-    target = sweep.target.name or textwrap.shorten(str(sweep.target), 80, placeholder=" ...")
-    dims = ", ".join(f"{dim:g}" for dim in sweep.dims)
-    flow = sweep.flow.name
-    return schema.attributes(
-        spec,
-        title=f"Gradient flow ({flow}) on the Gaussian multi-index target {target}",
-        summary=(
-            f"Trajectories of {len(sweep.runs)} independent runs at each ambient dimension "
-            f"d = {dims}, from initial conditions "
-            f"{'uniform on the Stiefel manifold' if sweep.initial is None else 'that were given'}: "
-            "loss, overlaps with the target's directions, exact times at which they are learned."
-        ),
-        source=f"mids {__version__}",
-        command=f"simulate({target}, dim=[{dims}], runs={len(sweep.runs)}, seed={sweep.seed}, "
-        f"flow={flow})",
-    )

@@ -180,7 +180,7 @@ class Failing(ToyFlow):
         return super().integrate(problem)
 
 
-@pytest.mark.parametrize("error", [ValueError("broken"), KeyboardInterrupt(), MemoryError()])
+@pytest.mark.parametrize("error", [InputError("broken"), KeyboardInterrupt(), MemoryError()])
 @pytest.mark.parametrize("exists", [True, False])
 def test_errors_leave_what_was_there(tmp_path, error, exists):
     path = tmp_path / "runs.nc"

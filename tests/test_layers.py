@@ -25,7 +25,11 @@ LEVELS = {
     "initial": 3,
     "ladder": 3,
     "flows": 4,
+    "_block": 5,
+    "_files": 5,
+    "_graph": 5,
     "_sweep": 5,
+    "progress": 5,
     "simulate": 5,
     "analysis": 6,
     "catalog": 6,
@@ -39,6 +43,10 @@ LEVELS = {
 SIBLINGS = {
     ("_validate", "errors"),
     ("targets", "_parser"),
+    ("_graph", "_block"),
+    ("progress", "_block"),
+    ("_graph", "_sweep"),
+    ("simulate", "_graph"),
     ("simulate", "_sweep"),
     ("catalog", "io"),
 }

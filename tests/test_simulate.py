@@ -127,7 +127,7 @@ def test_distributed_gives_the_same_numbers_without_a_warning():
     handler = logging.StreamHandler(log)
     logger = logging.getLogger("distributed.scheduler")
     with distributed.Client(
-        processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None
+        processes=False, n_workers=1, threads_per_worker=2, dashboard_address=":0"
     ) as client:
         logger.addHandler(handler)
         SIMULATED.clear()
@@ -466,6 +466,48 @@ def test_wrong_arguments_are_named_before_any_work(arguments, message):
 def test_wrong_specs_are_named(spec, message):
     with pytest.raises(InputError, match=message):
         simulate_module.from_spec(spec)
+
+
+class Raising(ToyFlow):
+    """A flow that raises on some runs, in whatever block they are."""
+
+    def __init__(self, *bad, error=ZeroDivisionError):
+        super().__init__()
+        object.__setattr__(self, "bad", bad)
+        object.__setattr__(self, "error", error)
+
+    def integrate(self, problem):
+        found = sorted(set(self.bad) & set(problem.runs.tolist()))
+        if found:
+            raise self.error(f"bad luck in run {found[0]}")
+        return super().integrate(problem)
+
+
+@pytest.mark.parametrize("chunks", [1, 4, 6])
+def test_runs_that_raise_fail_alone(chunks):
+    ds = toy(flow=Raising(0, 3), chunks=chunks).compute()
+    good = toy().compute()
+    failed = [0, 3]
+    assert (ds.status.isel(run=failed) == 3).all()
+    for name in ("loss", "overlap", "energy", "crossing_time"):
+        assert ds[name].isel(run=failed).isnull().all()
+    np.testing.assert_array_equal(ds.gram0, good.gram0)
+    rest = [run for run in range(6) if run not in failed]
+    assert not simulate_module.differences(ds.isel(run=rest), good.isel(run=rest))
+    ds.mi.validate()
+    assert "4 failed" in ds.mi.describe()
+
+
+@pytest.mark.parametrize("error", [MemoryError, InputError])
+def test_errors_that_no_single_run_causes_are_raised(error):
+    with pytest.raises(error, match="bad luck"):
+        toy(flow=Raising(2, error=error)).loss.compute()
+
+
+def test_all_runs_may_fail():
+    ds = toy(flow=Raising(*range(6))).compute()
+    assert (ds.status == 3).all()
+    assert ds.mi.saddles().n_saddles.sum() == 0
 
 
 def test_flows_that_return_the_wrong_shape_are_named():

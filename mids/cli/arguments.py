@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
-from pathlib import Path
 from typing import Any
 
 import click
 
-from ..errors import FileError, InputError, MidsError, TargetSyntaxError
+from ..errors import InputError, MidsError, TargetSyntaxError
 
-__all__ = ["Main", "UserError", "numbers", "read_toml"]
+__all__ = ["Main", "UserError", "numbers"]
 
 
 class UserError(click.ClickException):
@@ -33,16 +31,6 @@ class Main(click.Group):
             ) from None
         except MidsError as error:
             raise UserError(" ".join(str(error).split())) from None
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a spec file."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileError(f"cannot read {path} ({error.strerror}); check the path") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise FileError(f"{path} is no TOML file ({error}); see toml.io for the format") from None
 
 
 def numbers(text: str, name: str) -> list[float]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from .arguments import numbers, read_toml
-from .progress import progress
+from .arguments import numbers
+from .cluster import cluster_options, computing_on
 from .reports import picture, report
 
 __all__ = ["replay", "simulate"]
@@ -33,12 +33,15 @@ __all__ = ["replay", "simulate"]
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="NetCDF file to write.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Picture of the loss to write.")
+@cluster_options
 def simulate(
     spec: Path | None,
     output: Path | None,
     plot: Path | None,
     dim: str | None,
     ridge: float | None,
+    scheduler: str | None,
+    workers: int | None,
     **options: Any,
 ) -> None:
     """Simulate a sweep and hold its saddles against the theory.
@@ -47,9 +50,10 @@ def simulate(
     median measured and predicted escape times, their ratio, and how many runs are censored.
     """
     from .. import io
-    from ..simulate import from_spec
+    from ..progress import causes_text, watching
+    from ..simulate import from_spec, read_spec
 
-    arguments = read_toml(spec) if spec else {}
+    arguments = read_spec(spec) if spec else {}
     arguments |= {name: value for name, value in options.items() if value is not None}
     if dim is not None:
         arguments["dim"] = numbers(dim, "--dim")
@@ -59,17 +63,21 @@ def simulate(
     written = [io.check_output(path) for path in (output, plot) if path is not None]
     save = picture(plot) if plot else None
     ds = from_spec(arguments)
+    runs = ds.sizes["dim"] * ds.sizes["run"]
     try:
-        with progress():
-            if output is None:
-                ds = ds.compute()
-            else:
-                io.to_netcdf(ds, output)
-        with ds if output is None else io.open_dataset(output, chunks={"run": "auto"}) as ds:
-            report(ds, save)
+        with computing_on(scheduler, workers):
+            with watching(runs) as progress:
+                if output is None:
+                    ds = ds.compute()
+                else:
+                    io.to_netcdf(ds, output)
+            with ds if output is None else io.open_dataset(output, chunks={"run": "auto"}) as ds:
+                report(ds, save)
     except KeyboardInterrupt:
-        click.echo("interrupted; nothing was written", err=True)
+        click.echo("interrupted; a file is written whole or not at all", err=True)
         sys.exit(130)
+    if progress.causes:
+        click.echo(causes_text(progress.causes, runs))
     if written:
         click.echo(f"wrote {' and '.join(map(str, written))}")
 
@@ -80,12 +88,13 @@ def simulate(
 def replay(file: Path, runs: int | None) -> None:
     """Simulate FILE again and compare bit by bit; exit code 1 if it differs."""
     from .. import io
+    from ..progress import watching
     from ..simulate import differences
     from ..simulate import replay as again
 
     with io.open_dataset(file, chunks={"run": "auto"}) as ds:
         ds = ds.isel(run=slice(runs))
-        with progress():
+        with watching(ds.sizes["dim"] * ds.sizes["run"]):
             found = differences(ds, again(ds))
         count = ds.sizes["dim"] * ds.sizes["run"]
     if found:

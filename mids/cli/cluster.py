@@ -1,0 +1,63 @@
+"""Where a command computes: threads of this process, local workers, or a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import click
+
+from .. import _validate
+from ..errors import ClusterError, InputError, MissingDependencyError
+
+__all__ = ["cluster_options", "computing_on"]
+
+
+def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options ``--scheduler`` and ``--workers`` to a command."""
+    workers = click.option(
+        "--workers", type=int, metavar="N", help="Compute in N processes with one thread each."
+    )
+    scheduler = click.option(
+        "--scheduler", metavar="ADDRESS", help="Compute on a dask cluster: tcp://host:8786."
+    )
+    return scheduler(workers(command))
+
+
+@contextmanager
+def computing_on(scheduler: str | None, workers: int | None) -> Iterator[None]:
+    """Make dask compute on the cluster that the options name, or in threads without them."""
+    if scheduler is None and workers is None:
+        yield
+        return
+    if scheduler is not None and workers is not None:
+        raise InputError("--scheduler and --workers were both given; pass one of them")
+    try:
+        import distributed
+    except ImportError:
+        raise MissingDependencyError(
+            "computing on a cluster needs dask.distributed; install it with: "
+            'python -m pip install "mids[distributed]"'
+        ) from None
+    with ExitStack() as stack:
+        if workers is not None:
+            count = _validate.integer(workers, "--workers", at_least=1)
+            scheduler = stack.enter_context(
+                distributed.LocalCluster(
+                    n_workers=count,
+                    threads_per_worker=1,
+                    memory_limit=0.9 / count,  # of the machine's memory
+                    dashboard_address=":0",
+                    silence_logs="ERROR",
+                )
+            )
+        try:
+            stack.enter_context(distributed.Client(scheduler, timeout="10s"))
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ClusterError(
+                f"cannot reach a dask scheduler at {scheduler} ({reason}); start one with "
+                "dask scheduler and pass the address it prints, such as tcp://host:8786"
+            ) from None
+        yield
