@@ -108,7 +108,7 @@ def timescales(
 
     Markers are medians over the runs, bars go from the 10 % to the 90 % quantile, dashed lines are
     the medians of the predictions. Censored runs count as infinite. Where the fitted slopes are
-    given, thin lines have the slope s - 1 that the theory expects as d grows.
+    given, thin lines have the slopes that the theory expects as d grows: the largest s - 1 so far.
 
     Parameters
     ----------
@@ -158,7 +158,6 @@ def timescales(
     key = {}
     for ax, at in panels:
         here = take(data, at, "saddle", "dim", "run")
-        slowest = 0.0
         for saddle in here["saddle"].values:
             one = here.sel(saddle=saddle)
             low, middle, high = quantiles(one["escape_time"].values, (0.1, 0.5, 0.9))
@@ -175,10 +174,8 @@ def timescales(
             ax.plot(dims, np.where(np.isfinite(predicted), predicted, np.nan), "--", **style)
             key[saddle] = key_line(_name(saddle), linestyle="none", **styles[saddle])
             if fit is not None:
-                # A saddle is left after all before it: the largest exponent so far decides.
-                expected = take(fit, at, "saddle")["expected"].sel(saddle=saddle).item()
-                slowest = max(slowest, expected)
-                guide = middle[seen][-1] * (dims / dims[seen][-1]) ** slowest
+                slopes = take(fit, at, "saddle")["expected"].reindex(saddle=[saddle])
+                guide = middle[seen][-1] * (dims / dims[seen][-1]) ** slopes.item()
                 ax.plot(dims, guide, **GUIDE)
         ax.set(xscale="log", yscale="log")
     key["theory"] = key_line("theory", color="0.2", linestyle="--")
