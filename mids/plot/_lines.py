@@ -107,4 +107,4 @@ def time_limits(time: xr.DataArray, blocks: Iterable[FloatArray]) -> tuple[float
             starts.append(int(np.quantile(first[moves], 0.1)))
             stops.append(int(np.quantile(last[moves], 0.9)))
     low = grid[max(min(starts), positive)] / 3
-    return float(low), float(max(3 * grid[max(stops)], 20 * low))
+    return float(low), float(max(3 * grid[max(stops)], 100 * low))
