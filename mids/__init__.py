@@ -15,13 +15,14 @@ from . import accessor as accessor  # registers ``ds.mi``
 from .simulate import replay, simulate
 
 if TYPE_CHECKING:
-    from . import errors, flows, plot, targets
+    from . import catalog, errors, flows, plot, targets
     from .accessor import describe
     from .analysis.compare import compare
     from .analysis.plateaus import plateaus
     from .analysis.saddles import saddles
     from .analysis.scaling import scaling
     from .analysis.theory import theory
+    from .catalog import open_catalog
     from .io import open_dataset, to_netcdf
     from .ladder import leaps
     from .schema import validate
@@ -30,12 +31,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Target",
+    "catalog",
     "compare",
     "describe",
     "errors",
     "flows",
     "from_trajectories",
     "leaps",
+    "open_catalog",
     "open_dataset",
     "plateaus",
     "plot",
@@ -49,13 +52,14 @@ __all__ = [
     "validate",
 ]
 
-_MODULES = ("errors", "flows", "plot", "targets")
+_MODULES = ("catalog", "errors", "flows", "plot", "targets")
 _ORIGIN = {
     "Target": "targets",
     "compare": "analysis",
     "describe": "accessor",
     "from_trajectories": "trajectories",
     "leaps": "ladder",
+    "open_catalog": "catalog",
     "open_dataset": "io",
     "plateaus": "analysis",
     "saddles": "analysis",

@@ -6,6 +6,7 @@ import click
 
 from .. import __version__
 from .arguments import Main
+from .catalog import catalog
 from .files import info, saddles, targets
 from .simulations import replay, simulate
 
@@ -18,5 +19,5 @@ def main() -> None:
     """Gradient flow on Gaussian multi-index models: simulate, store, compare with theory."""
 
 
-for command in (simulate, saddles, info, replay, targets):
+for command in (simulate, saddles, info, replay, targets, catalog):
     main.add_command(command)

@@ -1,0 +1,117 @@
+"""Run as a script, apart from the package: open NetCDF files that nobody vouches for.
+
+Reads one path per line from standard input and answers each with one line of JSON, the problem
+found or null. The file is opened and read to its end with all checksums, under limits on memory
+and open files, so that what crashes, hangs or fills this process does so here and not in the one
+that asks. Without the package: it starts in a moment and has nothing to lose.
+"""
+
+import json
+import os
+import sys
+from typing import Any
+
+import netCDF4
+import numpy as np
+
+MEMORY = 2**30
+"""Bytes of address space beyond what this process needs for itself."""
+FREE = 2**26
+RATIO = 256
+"""A file may declare `FREE` bytes of content and `RATIO` bytes for each of its own."""
+BLOCK = 2**22
+ATTRIBUTES = 2**24
+NAMES = 1000
+
+
+def limit_memory() -> None:
+    """Keep what is allocated from now on within `MEMORY`, where the system can."""
+    try:
+        import resource
+
+        with open("/proc/self/statm") as file:
+            used = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    except (ImportError, OSError, ValueError):
+        pass
+
+
+def allow_open_files(more: int | None) -> None:
+    """Allow so many more files to be opened; None lifts the limit."""
+    try:
+        import resource
+    except ImportError:
+        return
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if more is None:
+        soft = hard
+    else:
+        probe = os.dup(0)  # the lowest free descriptor
+        os.close(probe)
+        soft = probe + more
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def problem(path: str) -> str | None:
+    """Return what is wrong with a file, or None."""
+    size = os.path.getsize(path)
+    allow_open_files(1)  # what leads to other files fails
+    try:
+        with netCDF4.Dataset(path) as dataset:
+            found = _structure(dataset, FREE + RATIO * size)
+            if found is None:
+                _content(dataset)
+            return found
+    except MemoryError:
+        return "it needs far more memory than its size explains"
+    except Exception as error:
+        return f"it is damaged ({' '.join(str(error).split())[:200]})"
+    finally:
+        allow_open_files(None)
+
+
+def _structure(dataset: netCDF4.Dataset, most: int) -> str | None:
+    if dataset.groups or dataset.cmptypes or dataset.vltypes or dataset.enumtypes:
+        return "it has groups or types of its own, which no dataset of mids has"
+    if len(dataset.variables) > NAMES or len(dataset.dimensions) > NAMES:
+        return f"it has more than {NAMES} variables or dimensions"
+    declared = 0
+    for name, variable in dataset.variables.items():
+        if variable.dtype is not str and np.dtype(variable.dtype).kind not in "iufS":
+            return f"its variable {name!r} has type {variable.dtype}, which no dataset of mids has"
+        itemsize = 16 if variable.dtype is str else np.dtype(variable.dtype).itemsize
+        count = itemsize
+        for length in variable.shape:
+            count *= length
+        declared += count
+    if declared > most:
+        return f"it unpacks to {declared} bytes, far more than its size explains"
+    total = 0
+    owners: list[Any] = [dataset, *dataset.variables.values()]
+    for owner in owners:
+        for name in owner.ncattrs():
+            total += len(str(owner.getncattr(name)))
+            if total > ATTRIBUTES:
+                return f"its attributes hold more than {ATTRIBUTES} characters"
+    return None
+
+
+def _content(dataset: netCDF4.Dataset) -> None:
+    for variable in dataset.variables.values():
+        variable.set_auto_maskandscale(False)
+        if not variable.ndim:
+            variable[...]
+            continue
+        row = max(np.prod(variable.shape[1:], dtype=float), 1)
+        step = max(int(BLOCK / row), 1)
+        for start in range(0, variable.shape[0], step):
+            variable[start : start + step]
+
+
+if __name__ == "__main__":
+    limit_memory()
+    for line in sys.stdin:
+        answer = problem(json.loads(line))
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()

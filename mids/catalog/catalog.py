@@ -1,0 +1,494 @@
+"""A catalog as an object: search, open, add, remove, verify, merge."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from .. import io
+from ..errors import FileError, InputError
+from . import display, files, probe, verify
+from .entry import Entry, check_key, suggest_key
+from .folder import Folder
+from .query import query
+from .remote import Remote, is_url
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Catalog", "open_catalog", "reindex"]
+
+
+def open_catalog(
+    path: str | os.PathLike[str],
+    *,
+    create: bool = False,
+    cache: str | os.PathLike[str] | None = None,
+) -> Catalog:
+    """Open a catalog: a folder, or one behind http(s).
+
+    Opening reads the index only and executes nothing. Datasets are opened when asked for, once
+    their size and checksum are those of the index.
+
+    Parameters
+    ----------
+    path : str or path
+        The folder, or a URL that begins with ``http://`` or ``https://``.
+    create : bool
+        Start an empty catalog if the folder has none.
+    cache : str or path, optional
+        Where files from a URL are kept; by default the user's cache folder, or that of the
+        environment variable ``MIDS_CACHE``.
+
+    Returns
+    -------
+    Catalog
+
+    Raises
+    ------
+    FileError
+        If there is no catalog, its index is damaged, or the server does not answer.
+    MissingDependencyError
+        If a URL is given and pooch is not installed.
+
+    Examples
+    --------
+    >>> import mids, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> catalog = open_catalog(folder.name, create=True)
+    >>> catalog.add(mids.simulate("h2(z1)", dim=[100, 1000], runs=4), key="s2")
+    's2'
+    >>> list(catalog.search(information_exponent=2, dims=(500, None)))
+    ['s2']
+    >>> with catalog["s2"] as ds:
+    ...     ds.mi.target
+    <Target of rank 1, degree 2, norm 1: 1 h2(z1)>
+    >>> folder.cleanup()
+    """
+    if is_url(path):
+        if create:
+            raise InputError(f"cannot create a catalog at {path}; make it in a folder and copy it")
+        return Catalog(Remote(os.fspath(path), cache))
+    folder = Folder(Path(path))
+    if create:
+        folder.create()
+    folder.entries()
+    folder.recover()
+    return Catalog(folder)
+
+
+def reindex(path: str | os.PathLike[str]) -> Catalog:
+    """Make the index of a folder from its files ``data/*.nc`` alone.
+
+    Parameters
+    ----------
+    path : str or path
+        The folder of the catalog; an index that is there is not read but for what an interrupted
+        change left unfinished.
+
+    Returns
+    -------
+    Catalog
+
+    Raises
+    ------
+    FileError
+        If files in it are no datasets; all are named, and the index stays as it was.
+    """
+    folder = Folder(Path(path))
+    if not folder.data.is_dir():
+        raise FileError(f"{folder.root} has no folder data; put NetCDF files there")
+
+    def rebuild(entries: dict[str, Entry]) -> Mapping[Path, Entry]:
+        problems = []
+        for file in sorted(folder.data.glob("*.nc")):
+            if file.name.startswith("."):
+                continue
+            try:
+                entries[file.stem] = describe(file, check_key(file.stem))
+            except (FileError, ValueError) as error:
+                problems.append(str(error) if file.name in str(error) else f"{file}: {error}")
+        if problems:
+            raise FileError("cannot index:\n  " + "\n  ".join(problems))
+        return {}
+
+    folder.change(rebuild, afresh=True)
+    return Catalog(folder)
+
+
+def describe(file: Path, key: str) -> Entry:
+    """Return the entry of a file that anyone may have written.
+
+    Parameters
+    ----------
+    file : Path
+    key : str
+
+    Returns
+    -------
+    Entry
+
+    Raises
+    ------
+    FileError, DatasetError
+        If it is no dataset of the schema.
+    """
+    sha256 = files.checksum(file)
+    probe.check(file, sha256)
+    with io.open_dataset(file) as ds:
+        return Entry.of(key, ds, sha256=sha256, size=file.stat().st_size)
+
+
+class Catalog(Mapping[str, xr.Dataset]):
+    """Datasets by key, in a folder or behind a URL; `mids.open_catalog` opens one.
+
+    ``catalog[key]`` is a lazy Dataset, to be closed or used in a ``with`` statement. Every access
+    sees what others have added or removed in the meantime.
+    """
+
+    def __init__(self, source: Folder | Remote, keys: frozenset[str] | None = None) -> None:
+        self._source = source
+        self._keys = keys
+
+    # -- reading --------------------------------------------------------------------------------
+
+    @property
+    def location(self) -> str:
+        """The folder or the URL."""
+        return str(self._source.root)
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        """Rows of the index by key, sorted."""
+        entries = self._source.entries()
+        if self._keys is None:
+            return dict(entries)
+        return {key: entry for key, entry in entries.items() if key in self._keys}
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return the index as a table, one row for each dataset.
+
+        Returns
+        -------
+        pandas.DataFrame
+            With the keys as index.
+        """
+        return display.frame(self.entries.values())
+
+    def search(self, **conditions: object) -> Catalog:
+        """Select the datasets that meet all conditions.
+
+        Parameters
+        ----------
+        **conditions
+            By column of the index (`to_dataframe`): a value; a text in which ``*`` stands for
+            anything; a pair ``(lowest, highest)``, inclusive, with None for no bound; or a list of
+            alternatives. A column of several numbers, ``dims`` or ``leaps``, matches if one of
+            them does, or as a whole by its text, ``leaps="1-2-3"``.
+
+        Returns
+        -------
+        Catalog
+            To read from; its `add`, `remove` and `merge` are those of the whole catalog.
+
+        Raises
+        ------
+        InputError
+            If a column is unknown or a condition makes no sense for it.
+        """
+        meets = query(conditions)
+        found = frozenset(key for key, entry in self.entries.items() if meets(entry))
+        return Catalog(self._source, found)
+
+    def open(self, key: str, *, chunks: int | Mapping[Any, Any] | str | None = None) -> xr.Dataset:
+        """Open a dataset.
+
+        Parameters
+        ----------
+        key : str
+        chunks : int, mapping, "auto" or None
+            As in `mids.open_dataset`.
+
+        Returns
+        -------
+        xarray.Dataset
+            To be closed with its method ``close`` or used in a ``with`` statement.
+
+        Raises
+        ------
+        InputError
+            If there is no such key.
+        FileError
+            If the file is missing, damaged, or not the one that the index means.
+        """
+        return io.open_dataset(self.path(key), chunks=chunks)
+
+    def path(self, key: str) -> Path:
+        """Return the file of a dataset on this machine, checked and safe to open.
+
+        Parameters
+        ----------
+        key : str
+
+        Returns
+        -------
+        pathlib.Path
+
+        Raises
+        ------
+        InputError, FileError
+            As `open`.
+        """
+        entry = self._entry(key)
+        try:
+            path = self._source.file(entry)
+        except FileError:
+            if self._entry(key) == entry:
+                raise
+            return self.path(key)  # replaced in the meantime
+        probe.check(path, entry.sha256)
+        return path
+
+    def _entry(self, key: str) -> Entry:
+        entries = self.entries
+        if key not in entries:
+            import difflib
+
+            close = difflib.get_close_matches(str(key), entries, n=1)
+            remedy = f"did you mean {close[0]!r}?" if close else "list(catalog) has all keys"
+            raise UnknownKeyError(f"{self.location} has no dataset {key!r}; {remedy}")
+        return entries[key]
+
+    def to_datatree(self) -> xr.DataTree:
+        """Return all datasets as a tree with one node for each key, lazy.
+
+        Returns
+        -------
+        xarray.DataTree
+        """
+        return xr.DataTree.from_dict({key: self[key] for key in self})
+
+    def __getitem__(self, key: str) -> xr.Dataset:
+        return self.open(key, chunks={})
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.entries
+
+    def __repr__(self) -> str:
+        return display.text(self.location, self.entries.values())
+
+    def _repr_html_(self) -> str:
+        return display.html(self.location, self.entries.values())
+
+    # -- writing --------------------------------------------------------------------------------
+
+    def add(self, ds: xr.Dataset, *, key: str | None = None, overwrite: bool = False) -> str:
+        """Add a dataset, as a compact file.
+
+        Parameters
+        ----------
+        ds : xarray.Dataset
+            A dataset of the schema, lazy or not.
+        key : str, optional
+            Its name; if not given, one is made of its target and flow.
+        overwrite : bool
+            Whether to replace a dataset of this key.
+
+        Returns
+        -------
+        str
+            The key.
+
+        Raises
+        ------
+        InputError
+            If the key is taken or cannot be a file name, or the catalog is behind a URL.
+        DatasetError
+            If the dataset breaks the schema.
+        FileError
+            If the folder cannot be written.
+        """
+        folder = self._folder("add to")
+        name = check_key(key) if key is not None else suggest_key(ds)
+        Entry.of(name, ds, sha256="", size=0)
+        if not overwrite:
+            _check_free(folder.entries(), name)
+        with folder.workshop() as workshop:
+            file = workshop / "new.nc"
+            io.to_netcdf(ds, file, compact=True)
+            sha256 = files.checksum(file)
+            probe.vouch(sha256)
+            with io.open_dataset(file) as written:
+                entry = Entry.of(name, written, sha256=sha256, size=file.stat().st_size)
+
+            def put(entries: dict[str, Entry]) -> Mapping[Path, Entry]:
+                if not overwrite:
+                    _check_free(entries, name)
+                entries[name] = entry
+                return {file: entry}
+
+            folder.change(put)
+        return name
+
+    def remove(self, key: str) -> None:
+        """Remove a dataset and its file.
+
+        Parameters
+        ----------
+        key : str
+
+        Raises
+        ------
+        InputError
+            If there is no such key, or the catalog is behind a URL.
+        """
+
+        def drop(entries: dict[str, Entry]) -> Mapping[Path, Entry]:
+            self._entry(key)
+            entries.pop(key, None)
+            return {}
+
+        self._folder("remove from").change(drop)
+
+    def merge(self, other: Catalog | str | os.PathLike[str]) -> list[str]:
+        """Take over the datasets of another catalog, all of them or, after an error, none.
+
+        Parameters
+        ----------
+        other : Catalog, str or path
+            A catalog, a selection of one, or where it is.
+
+        Returns
+        -------
+        list of str
+            Keys that are new here. Datasets that both have, equal in all variables and in how
+            they were made, stay as they are here.
+
+        Raises
+        ------
+        InputError
+            If a key has different content in the two; the message lists all such keys.
+        FileError
+            If a file of `other` is damaged.
+        """
+        folder = self._folder("merge into")
+        if not isinstance(other, Catalog):
+            other = open_catalog(other)
+        theirs = other.entries
+        fetched = {key: other.path(key) for key in theirs}
+        checked = {key: describe(fetched[key], key) for key in theirs}
+        with folder.workshop() as workshop:
+            copies = {key: files.copy(fetched[key], workshop / f"{key}.nc") for key in theirs}
+            added: list[str] = []
+
+            def join(entries: dict[str, Entry]) -> Mapping[Path, Entry]:
+                conflicts = [
+                    key
+                    for key in theirs
+                    if key in entries
+                    and entries[key].sha256 != checked[key].sha256
+                    and not _equal(folder.file(entries[key]), copies[key])
+                ]
+                if conflicts:
+                    raise InputError(
+                        f"{self.location} and {other.location} have different datasets of the same "
+                        f"key: {', '.join(conflicts)}; nothing was merged; remove them from one, "
+                        "or add them under another key"
+                    )
+                added.extend(key for key in theirs if key not in entries)
+                entries |= {key: checked[key] for key in added}
+                return {copies[key]: checked[key] for key in added}
+
+            folder.change(join)
+        return added
+
+    def reindex(self) -> None:
+        """Make the index again from the files: `mids.catalog.reindex`."""
+        reindex(self._folder("reindex").root)
+
+    def verify(
+        self, *, replay: int = 1, progress: Callable[[str], None] | None = None
+    ) -> verify.Verification:
+        """Check files, schema and index, and simulate a sample of runs again.
+
+        Parameters
+        ----------
+        replay : int
+            Runs of each dataset that are simulated again, spread over its dimensions; 0 for none.
+        progress : callable, optional
+            Called with each key before its turn.
+
+        Returns
+        -------
+        Verification
+            With everything that is wrong, in sentences.
+        """
+        return verify.verify(self, replay=replay, progress=progress)
+
+    def fetch(self, keys: Iterable[str] | None = None) -> list[Path]:
+        """Bring datasets to this machine.
+
+        Parameters
+        ----------
+        keys : iterable of str, optional
+            All if not given.
+
+        Returns
+        -------
+        list of pathlib.Path
+            Checked files.
+        """
+        return [self.path(key) for key in (self if keys is None else keys)]
+
+    def strays(self) -> list[str]:
+        """Name files in the data folder that the index does not have.
+
+        Returns
+        -------
+        list of str
+        """
+        if self._keys is not None or not isinstance(self._source, Folder):
+            return []
+        return self._source.strays()
+
+    def _folder(self, verb: str) -> Folder:
+        if not isinstance(self._source, Folder):
+            raise InputError(
+                f"cannot {verb} {self.location}: it is behind a URL; merge it into a folder with "
+                "mids.open_catalog(folder, create=True).merge(url)"
+            )
+        return self._source
+
+
+class UnknownKeyError(InputError, KeyError):
+    """A catalog has no dataset of this key."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def _check_free(entries: Mapping[str, Entry], key: str) -> None:
+    if key in entries:
+        raise InputError(
+            f"the catalog has a dataset {key!r} already; pass another key, or overwrite=True to "
+            "replace it"
+        )
+
+
+def _equal(one: Path, two: Path) -> bool:
+    """Tell whether two files hold the same data, made in the same way at whatever time."""
+    with io.open_dataset(one) as first, io.open_dataset(two) as second:
+        for ds in (first, second):
+            for name in ("date_created", "history"):
+                ds.attrs.pop(name, None)
+        return bool(first.identical(second))
