@@ -13,7 +13,7 @@ from xarray.backends.locks import HDF5_LOCK, NETCDFC_LOCK, combine_locks
 
 from .errors import InputError
 
-__all__ = ["NETCDF_LOCK", "check_output", "replacing"]
+__all__ = ["NETCDF_LOCK", "check_output", "replacing", "sync"]
 
 
 class _NetCDFLock:
@@ -64,17 +64,18 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
     try:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         os.replace(temporary, path)
-        if os.name == "posix":
-            _sync(path.parent)
+        sync(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def _sync(path: Path) -> None:
-    """Make the system write a file, or the names in a folder, to disk."""
+def sync(path: Path) -> None:
+    """Make the system write a file, or the names in a folder where it can, to disk."""
+    if os.name != "posix" and path.is_dir():
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
