@@ -6,13 +6,17 @@ and open files, so that what crashes, hangs or fills this process does so here a
 that asks. Without the package: it starts in a moment and has nothing to lose.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import netCDF4
 import numpy as np
+
+if TYPE_CHECKING:
+    import netCDF4
 
 MEMORY = 2**30
 """Bytes of address space beyond what this process needs for itself."""
@@ -55,6 +59,8 @@ def allow_open_files(more: int | None) -> None:
 
 def problem(path: str) -> str | None:
     """Return what is wrong with a file, or None."""
+    import netCDF4
+
     size = os.path.getsize(path)
     allow_open_files(1)  # what leads to other files fails
     try:
@@ -109,9 +115,15 @@ def _content(dataset: netCDF4.Dataset) -> None:
             variable[start : start + step]
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Answer until nobody asks."""
+    problem(os.devnull)  # imports the library before memory is limited
     limit_memory()
     for line in sys.stdin:
         answer = problem(json.loads(line))
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
