@@ -163,10 +163,10 @@ def serve(folder: Path, host: str, port: int) -> None:
 def build(spec: Path, output: Path | None, only: tuple[str, ...]) -> None:
     """Simulate the datasets of SPEC, a TOML file, into a catalog."""
     from ..catalog.build import build
-    from .arguments import read_toml
+    from ..simulate import read_spec
 
     folder = output or spec.parent
-    for key, seconds in build(read_toml(spec), folder, only=only):
+    for key, seconds in build(read_spec(spec), folder, only=only):
         click.echo(f"built {key} in {seconds:.1f} s")
     click.echo(repr(_open(str(folder))))
 
