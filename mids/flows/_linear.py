@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from ._compile import inlined
 
 __all__ = [
     "ROUNDING",
-    "compiled",
     "complete",
     "factorise",
     "narrow",
@@ -16,19 +16,10 @@ __all__ = [
     "trial",
 ]
 
-# Called from compiled code only: no wrappers for Python, no reference counts.
-compiled = njit(
-    nogil=True,
-    error_model="numpy",
-    fastmath={"contract"},
-    no_cpython_wrapper=True,
-    no_cfunc_wrapper=True,
-    _nrt=False,
-)
 ROUNDING = 2.0**-52
 
 
-@compiled
+@inlined
 def orthogonalise(columns: np.ndarray, count: int) -> None:
     """Rotate the first `count` columns until they are orthogonal to working accuracy."""
     size = columns.shape[0]
@@ -58,7 +49,7 @@ def orthogonalise(columns: np.ndarray, count: int) -> None:
             return
 
 
-@compiled
+@inlined
 def complete(frame: np.ndarray, known: int) -> None:
     """Fill columns ``known, known + 1, ...`` to an orthonormal basis; re-orthonormalise all."""
     size = frame.shape[0]
@@ -90,7 +81,7 @@ def complete(frame: np.ndarray, known: int) -> None:
             frame[k, i] *= total
 
 
-@compiled
+@inlined
 def factorise(matrix: np.ndarray, pivot: np.ndarray, size: int) -> None:
     """Factorise the leading `size` rows and columns by Gauss elimination with row pivoting."""
     for k in range(size):
@@ -113,7 +104,7 @@ def factorise(matrix: np.ndarray, pivot: np.ndarray, size: int) -> None:
                 matrix[i, k] = 0.0
 
 
-@compiled
+@inlined
 def solve(matrix: np.ndarray, pivot: np.ndarray, right: np.ndarray, size: int) -> None:
     """Solve for one right-hand side, in place."""
     for k in range(size):
@@ -132,7 +123,7 @@ def solve(matrix: np.ndarray, pivot: np.ndarray, right: np.ndarray, size: int) -
         right[i] = total / matrix[i, i]
 
 
-@compiled
+@inlined
 def trial(low: float, high: float, f_low: float, f_high: float, iteration: int) -> float:
     """Return the next point at which to look for a root: regula falsi, at last bisection."""
     point = low - f_low * (high - low) / (f_high - f_low)
@@ -141,7 +132,7 @@ def trial(low: float, high: float, f_low: float, f_high: float, iteration: int) 
     return point
 
 
-@compiled
+@inlined
 def narrow(
     low: float, high: float, f_low: float, f_high: float, point: float, value: float
 ) -> tuple[float, float, float, float]:

@@ -1,20 +1,58 @@
-"""Compiled changes of frame, and what is observed of a state."""
+"""Pieces around a step: the target in a new frame, the eigenframe of a state, what is observed."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+from typing import Any
 
-from ._kernels import COLUMNS, HESSIAN, METRIC, Active, Scratch, eigenframe
-from ._linear import ROUNDING, compiled, complete
+import numpy as np
+from numba import types
+
+from ._compile import ARRAY, MATRIX, inlined, piece
+from ._kernels import load, rate_here
+from ._linear import ROUNDING, complete, narrow, orthogonalise, trial
+from ._state import (
+    ACTIVE,
+    COLUMNS,
+    DENSE_0,
+    HESSIAN,
+    KEPT_END,
+    LOWER,
+    ODDS,
+    POINT,
+    REST,
+    SATURATED,
+    SCRATCH,
+    START,
+    STEPPING,
+    TABLES,
+    Active,
+    Scratch,
+    Step,
+)
 from ._tables import Substitution, Tables
 
-__all__ = ["coefficients", "observe", "turn"]
+__all__ = ["BEGIN", "RECORD", "SETTLE", "begin", "fraction", "interpolate", "record", "settle"]
 
 # Coefficients below this multiple of rounding, relative to the norm, are rounding themselves.
 FLUSH = 64.0
 
+BEGIN = types.void(TABLES, MATRIX, ARRAY, ACTIVE, SCRATCH, ARRAY)
+SETTLE = types.void(ARRAY, MATRIX, ACTIVE, SCRATCH, ARRAY, MATRIX)
+RECORD = types.void(
+    TABLES,
+    ACTIVE,
+    types.float64,
+    STEPPING,
+    SCRATCH,
+    types.FunctionType(SETTLE),
+    ARRAY,
+    ARRAY,
+    ARRAY,
+)
 
-@compiled
+
+@inlined
 def _substitute(
     table: Substitution, basis: np.ndarray, buffer: np.ndarray, out: np.ndarray
 ) -> None:
@@ -42,7 +80,7 @@ def _substitute(
             out[first + i] = buffer[offset + i]
 
 
-@compiled
+@inlined
 def _average(
     table: Tables, gram: np.ndarray, buffer: np.ndarray, moved: np.ndarray, energy: np.ndarray
 ) -> float:
@@ -56,60 +94,128 @@ def _average(
     return total
 
 
-@compiled
-def turn(frame: np.ndarray, work: Scratch, out: np.ndarray) -> None:
-    """Put the frame of the eigenvectors, ``frame @ COLUMNS``, into `out`."""
-    rank = frame.shape[0]
-    for i in range(rank):
-        for j in range(rank):
-            total = 0.0
-            for k in range(rank):
-                total += frame[i, k] * work.square[COLUMNS, k, j]
-            work.square[METRIC, i, j] = total
-    for i in range(rank):
-        for j in range(rank):
-            out[i, j] = work.square[METRIC, i, j]
-    complete(out, rank)
+@inlined
+def interpolate(state: np.ndarray, size: int, theta: float) -> None:
+    """Put the state at a fraction of the step into POINT."""
+    rest = 1.0 - theta
+    for i in range(size):
+        inner = state[DENSE_0 + 1, i] + theta * state[DENSE_0 + 2, i]
+        inner = state[KEPT_END, i] + rest * (state[DENSE_0, i] + theta * inner)
+        state[POINT, i] = rest * state[START, i] + theta * inner
 
 
-@compiled
-def coefficients(table: Tables, frame: np.ndarray, work: Scratch, base: np.ndarray) -> None:
-    """Target in a frame, entries that are rounding set to zero.
+@inlined
+def fraction(dense: np.ndarray, wanted: float) -> float:
+    """Find where in the step a time lies."""
+    if wanted >= dense[3]:
+        return 1.0
+    low, high = 0.0, 1.0
+    f_low, f_high = -wanted, dense[3] - wanted
+    theta = 0.0
+    for iteration in range(80):
+        theta = trial(low, high, f_low, f_high, iteration)
+        inner = dense[0] + theta * (dense[1] + theta * dense[2])
+        value = theta * (dense[3] + (1.0 - theta) * inner) - wanted
+        if abs(value) <= 1e-13 * dense[3] or high - low < 1e-13:
+            break
+        low, high, f_low, f_high = narrow(low, high, f_low, f_high, theta, value)
+    return theta
 
-    A learned direction known to 1e-16 would otherwise feed a spurious rate of 1e-32 to the
-    direction to be learned next, whose own rate is of order d^(1 - s).
+
+@piece(BEGIN)
+def begin(
+    table: Tables,
+    frame: np.ndarray,
+    log_odds: np.ndarray,
+    active: Active,
+    work: Scratch,
+    base: np.ndarray,
+) -> None:
+    """Put the target's coefficients in a frame into `base`, and differentiate there.
+
+    Entries that are rounding are set to zero: a learned direction known to 1e-16 would otherwise
+    feed a spurious rate of 1e-32 to the direction to be learned next, whose own rate is of order
+    d^(1 - s).
     """
     _substitute(table.substitution, frame, work.buffer, base)
     floor = FLUSH * ROUNDING * table.norm
     for i in range(base.shape[0]):
         if abs(base[i]) <= floor:
             base[i] = 0.0
+    rate_here(table.derivative, base, log_odds, active, work)
 
 
-@compiled
-def observe(
-    table: Tables,
+@piece(SETTLE)
+def settle(
     x: np.ndarray,
-    active: Active,
     frame: np.ndarray,
+    active: Active,
     work: Scratch,
     log_odds: np.ndarray,
-    overlap: np.ndarray,
-    energy: np.ndarray,
-) -> float:
-    """Overlaps and mode energies at a state; returns the loss."""
+    out: np.ndarray,
+) -> None:
+    """Log-odds of a state's overlaps, largest first, and the frame of its eigenvectors in `out`.
+
+    One-sided Jacobi rotations of the graded factor ``L diag(e^(v/2))`` (Demmel and Veselic 1992)
+    give both to high relative accuracy.
+    """
     learnable = active.learnable
-    rank = frame.shape[0]
-    eigenframe(x, active, work, log_odds)
+    factor, columns = work.square[LOWER], work.square[COLUMNS]
+    odds, norm = work.diagonal[ODDS], work.diagonal[REST]
+    rank = norm.shape[0]
+    load(x, active, work)
+    for i in range(learnable):
+        scale = np.sqrt(odds[i])
+        for k in range(i, rank):
+            factor[k, i] *= scale
+    orthogonalise(factor, learnable)
+    for i in range(learnable):
+        norm[i] = 0.0
+        for k in range(rank):
+            norm[i] += factor[k, i] * factor[k, i]
+    for i in range(learnable):
+        best = 0
+        for j in range(1, learnable):
+            if norm[j] > norm[best]:
+                best = j
+        log_odds[i] = min(np.log(norm[best]), SATURATED)
+        scale = 1.0 / np.sqrt(norm[best])
+        for k in range(rank):
+            columns[k, i] = factor[k, best] * scale
+        norm[best] = -1.0
     for i in range(rank):
-        overlap[i] = 1.0 / (1.0 + np.exp(-log_odds[i])) if i < learnable else 0.0
-    gram, vectors = work.square[HESSIAN], work.square[METRIC]
-    for i in range(rank):
-        for j in range(rank):
+        for j in range(learnable):
             total = 0.0
             for k in range(rank):
-                total += frame[i, k] * work.square[COLUMNS, k, j]
-            vectors[i, j] = total
+                total += frame[i, k] * columns[k, j]
+            out[i, j] = total
+    complete(out, learnable)
+
+
+@piece(RECORD)
+def record(
+    table: Tables,
+    active: Active,
+    wanted: float,
+    step: Step,
+    work: Scratch,
+    settle: Callable[..., Any],
+    overlap: np.ndarray,
+    energy: np.ndarray,
+    loss: np.ndarray,
+) -> None:
+    """Overlaps, mode energies and loss at a time after the start of the step.
+
+    A time that is not positive means the start itself.
+    """
+    learnable = active.learnable
+    gram, vectors, log_odds = work.square[HESSIAN], work.frame[2], work.log_odds[2]
+    rank = gram.shape[0]
+    theta = fraction(step.time_dense, wanted) if wanted > 0.0 else 0.0
+    interpolate(step.state, active.size, theta)
+    settle(step.state[POINT], work.frame[0], active, work, log_odds, vectors)
+    for i in range(rank):
+        overlap[i] = 1.0 / (1.0 + np.exp(-log_odds[i])) if i < learnable else 0.0
     for i in range(rank):
         for j in range(i + 1):
             total = 0.0
@@ -118,4 +224,4 @@ def observe(
             gram[i, j] = total
             gram[j, i] = total
     explained = _average(table, gram, work.buffer, work.monomial[1], energy)
-    return max(0.5 * (table.norm * table.norm - explained), 0.0)
+    loss[0] = max(0.5 * (table.norm * table.norm - explained), 0.0)

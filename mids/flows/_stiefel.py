@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._linear import compiled
+from ._compile import compiled
 from ._link_tables import LinkTables
 
 __all__ = ["Work", "averaged", "evaluate", "jacobian", "slope", "work_for"]

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from ._linear import compiled, factorise, narrow, orthogonalise, solve, trial
+from ._compile import compiled
+from ._linear import factorise, narrow, orthogonalise, solve, trial
 from ._link_tables import LinkTables
 from ._rodas import DENSE, GAMMA, STAGES, A, C
 from ._stiefel import Work, averaged, evaluate, jacobian, slope

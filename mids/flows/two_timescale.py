@@ -80,8 +80,7 @@ class TwoTimescale(RidgeFlow):
         dict of str to array
             The schema's variables without the axis ``dim``.
         """
-        from ._integrator import integrate_runs
-        from ._kernels import scratch
+        from ._integrator import integrate
         from ._tables import tables
 
         target = problem.target
@@ -102,14 +101,12 @@ class TwoTimescale(RidgeFlow):
         }
         counts = np.zeros((runs, 2), dtype=np.int64)
         levels = np.array(LEVELS)
-        table = tables(effective)
-        integrate_runs(
-            table,
+        integrate(
+            tables(effective),
             factor,
             np.ascontiguousarray(problem.time),
             np.log(levels / (1.0 - levels)),
             problem.rtol,
-            scratch(table),
             out["overlap"],
             out["energy"],
             out["loss"],
