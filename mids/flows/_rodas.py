@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["DENSE", "GAMMA", "A", "C"]
+__all__ = ["DENSE", "GAMMA", "STAGES", "A", "C"]
+
+STAGES = 8
 
 GAMMA = 0.21193756319429014
 A = np.array(
