@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .analysis.saddles import saddles
     from .analysis.scaling import scaling
     from .analysis.theory import theory
+    from .analysis.traps import traps
     from .catalog import open_catalog
     from .io import open_dataset, to_netcdf
     from .ladder import leaps
@@ -49,6 +50,7 @@ __all__ = [
     "targets",
     "theory",
     "to_netcdf",
+    "traps",
     "validate",
 ]
 
@@ -66,6 +68,7 @@ _ORIGIN = {
     "scaling": "analysis",
     "theory": "analysis",
     "to_netcdf": "io",
+    "traps": "analysis",
     "validate": "schema",
 }
 

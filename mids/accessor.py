@@ -272,6 +272,10 @@ class MultiIndexAccessor:
         """Fit the growth of the escape times with d: `mids.scaling`."""
         return mids.scaling(self._ds, resamples=resamples, confidence=confidence, seed=seed)
 
+    def traps(self, *, confidence: float = 0.95) -> xr.Dataset:
+        """Count how runs ended, and how often they are trapped: `mids.traps`."""
+        return mids.traps(self._ds, confidence=confidence)
+
     def replay(self) -> xr.Dataset:
         """Simulate the dataset again: `mids.replay`."""
         return mids.replay(self._ds)

@@ -9,8 +9,8 @@ from scipy.integrate import solve_ivp
 import mids
 from mids.errors import InputError
 from mids.flows import Ambient, HermiteKernel, TwoTimescale
-from mids.flows.ambient import _follow, initial_frame
-from mids.initial import draw_runs, stream
+from mids.flows.ambient import _follow
+from mids.initial import draw_runs, frame, stream
 from mids.operators import gradient
 from mids.simulate import differences
 
@@ -67,20 +67,10 @@ def test_the_correlation_itself_follows_the_reduced_system(students):
 
     expected = solve_ivp(slope, (0, 8), M0.ravel(), "DOP853", time, rtol=1e-10, atol=1e-12).y.T
     path = np.full((len(time), *M0.shape), np.nan)
-    frame = initial_frame(M0, 50, stream(0, 50, 1))
+    start = frame(M0, 50, stream(0, 50, 1))
     crossing, counts = np.full((2, 3), np.nan), np.zeros(2, dtype=int)
-    assert _follow(target, frame, time, 1e-8, path, crossing, counts)
+    assert _follow(target, start, time, 1e-8, path, crossing, counts)
     np.testing.assert_allclose(path, expected.reshape(path.shape), atol=1e-7)
-
-
-@pytest.mark.parametrize(("rank", "students", "dim"), [(1, 1, 2), (2, 3, 5), (3, 2, 400)])
-def test_frames_are_orthonormal_and_have_the_correlation_that_was_given(rank, students, dim):
-    M = draw_runs(rank, students, dim, [0], 7)[0]
-    W = initial_frame(M, dim, stream(7, dim, 0))
-    np.testing.assert_array_equal(W[:rank], M)
-    np.testing.assert_allclose(W.T @ W, np.eye(students), atol=1e-14)
-    edge = initial_frame(np.eye(2), 7, stream(0, 7, 0))
-    np.testing.assert_allclose(edge, np.eye(7)[:, :2], atol=1e-15)
 
 
 def test_numbers_do_not_depend_on_blocks_and_are_replayed():

@@ -90,6 +90,77 @@ def test_a_spec_holds_a_sweep_and_options_go_before_it(run, tmp_path):
     assert spec["flow"]["ridge"] == 0.3
 
 
+FLOWS = {
+    "planted": ([], {"name": "planted"}),
+    "joint": (
+        ["--flow-option", "epsilon=1e-3", "--flow-option", "link=zero", "--ridge", 0.1],
+        {"name": "joint", "ridge": 0.1, "kernel": None, "epsilon": 1e-3, "link": "zero"},
+    ),
+    "ambient": (
+        ["--flow-option", "ridge=0.5", "--flow-option", "kernel.polynomial=2"],
+        {"name": "ambient", "ridge": 0.5, "kernel": {"polynomial": 2.0}},
+    ),
+    "two-timescale": (
+        ["--ridge", 0.2, "--flow-option", "kernel={eigenvalues=[1, 0.5, 0.3]}"],
+        {"name": "two-timescale", "ridge": 0.2, "kernel": {"eigenvalues": [1.0, 0.5, 0.3]}},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_flows_and_their_parameters_reach_the_simulation_and_replay(run, tmp_path, name):
+    options, recorded = FLOWS[name]
+    text = "h1(z1) + h1(z1)*h1(z2)"
+    done = run(
+        "simulate",
+        "--target",
+        text,
+        "--dim",
+        30,
+        "--runs",
+        2,
+        "--flow",
+        name,
+        *options,
+        "-o",
+        "o.nc",
+    )
+    assert done.exit_code == 0, done.output
+    with mids.open_dataset(tmp_path / "o.nc") as ds:
+        assert mids.schema.spec(ds)["flow"] == recorded
+        mids.validate(ds)
+    assert "identical bit by bit" in run("replay", "o.nc").stdout
+
+
+def test_a_spec_may_hold_a_flow_with_a_kernel(run, tmp_path):
+    (tmp_path / "sweep.toml").write_text(
+        'target = "h1(z1) + h2(z2)"\ndim = 100\nruns = 2\n[flow]\nname = "joint"\n'
+        "epsilon = 0.1\nridge = 0.3\nkernel = {exponential = 0.5}\n"
+    )
+    done = run("simulate", "--spec", "sweep.toml", "--flow-option", "epsilon=0.2", "-o", "o.nc")
+    assert done.exit_code == 0, done.output
+    with mids.open_dataset(tmp_path / "o.nc") as ds:
+        flow = mids.schema.spec(ds)["flow"]
+    assert (flow["epsilon"], flow["kernel"]) == (0.2, {"exponential": 0.5})
+
+
+def test_traps_are_counted(run):
+    done = run(
+        "simulate", "--target", "h3(z1)", "--dim", "1e2,1e6", "--runs", 20, "--flow", "planted"
+    )
+    assert done.exit_code == 0, done.output
+    assert "trapped" in done.stdout and "escape (theory)" in done.stdout
+    done = run("simulate", "--target", "z1*z2", "--dim", "100", "--runs", 3, "--flow", "planted")
+    assert "probability" in done.stdout and "theory" not in done.stdout
+
+
+def test_flows_are_listed_with_their_parameters(run):
+    listed = run("flows").stdout
+    for name in mids.flows.names():
+        assert f"{name}: " in listed
+    assert "  epsilon = 0.01\n" in listed
+
+
 def test_info(run, file):
     done = run("info", file)
     assert done.exit_code == 0
@@ -149,6 +220,21 @@ def test_version(run):
         (["--target", "h1(z1)", "--dim", "100", "--runs", "0"], "runs must be"),
         (["--target", "h1(z1)", "--dim", "100", "--flow", "slow"], "allowed: .*two-timescale"),
         (["--target", "h1(z1)", "--dim", "100", "--ridge", "-1"], "ridge"),
+        (
+            ["--target", "h1(z1)", "--dim", "100", "--flow", "joint", "--flow-option", "eps=1"],
+            "unknown parameter of the flow 'joint' 'eps'.*did you mean 'epsilon'",
+        ),
+        (["--target", "z1", "--dim", "9", "--flow-option", "ridge"], "must be NAME=VALUE"),
+        (["--target", "z1", "--dim", "9", "--flow-option", "a b=1"], "cannot be read"),
+        (["--target", "z1", "--dim", "9", "--flow", "planted", "--ridge", "1"], "no parameters"),
+        (
+            ["--target", "z1", "--dim", "9", "--flow", "planted", "--student-rank", "2"],
+            "needs student_rank = 1",
+        ),
+        (
+            ["--target", "z1", "--dim", "9", "--flow-option", "kernel=3", "--ridge", "1"],
+            "kernel must be",
+        ),
         (["--target", "h1(z1)", "--dim", "100", "-o", "no/where.nc"], "folder .* does not exist"),
         (["--target", "h1(z1)", "--dim", "100", "--plot", "no/where.png"], "does not exist"),
         (["--target", "h1(z1)", "--dim", "100", "--plot", "loss.docx"], "png"),

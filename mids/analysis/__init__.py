@@ -5,5 +5,6 @@ from .plateaus import plateaus
 from .saddles import saddles
 from .scaling import scaling
 from .theory import theory
+from .traps import traps
 
-__all__ = ["compare", "plateaus", "saddles", "scaling", "theory"]
+__all__ = ["compare", "plateaus", "saddles", "scaling", "theory", "traps"]

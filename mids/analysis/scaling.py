@@ -10,6 +10,7 @@ from .. import _validate, flows, schema
 from ..errors import DatasetError
 from ..ladder import leaps, rate
 from ..targets import Target
+from . import known_link
 from .compare import _by_rank
 from .saddles import saddles
 
@@ -30,7 +31,8 @@ def scaling(
 
     A saddle of relative exponent s takes a time of order ``d^(s - 1)``, or log d for s = 1 (paper
     Theorem 1.4), and the escape time is the sum of those so far: `expected` is the largest s - 1
-    up to the saddle. For log d it is 0, which the slope approaches as slowly as 1 / log d.
+    up to the saddle. For log d it is 0, which the slope approaches as slowly as 1 / log d. Where
+    the link is known (the planted flow) the powers are s / 2 - 1 instead.
 
     Parameters
     ----------
@@ -96,7 +98,7 @@ def scaling(
         dask_gufunc_kwargs={"output_sizes": {"column": 4}},
     )
     slope, low, high, n_dims = (columns.isel(column=k, drop=True) for k in range(4))
-    exponents = _exponents(ds, escape.sizes["saddle"], known="rank" in found)
+    exponents, rates = _expected(ds, escape.sizes["saddle"], known="rank" in found)
     out = xr.Dataset(
         {
             "slope": slope,
@@ -104,7 +106,7 @@ def scaling(
             "high": high,
             "n_dims": n_dims.astype(np.int64),
             "expected": ("saddle", exponents),
-            "rate": ("saddle", ["" if np.isnan(e) else rate(int(e) + 1) for e in exponents]),
+            "rate": ("saddle", rates),
         }
     ).assign_coords(saddle=np.arange(escape.sizes["saddle"]))
     names = {
@@ -121,20 +123,22 @@ def scaling(
     return out
 
 
-def _exponents(ds: xr.Dataset, size: int, *, known: bool) -> Array:
-    """Largest s - 1 up to each saddle, NaN where the theory has none or the target is unknown."""
-    out = np.full(size, np.nan)
+def _expected(ds: xr.Dataset, size: int, *, known: bool) -> tuple[Array, list[str]]:
+    """Largest power of d up to each saddle and its name; NaN where there is no theory for it."""
+    powers, names = np.full(size, np.nan), [""] * size
     recipe = schema.spec(ds) if known and "mids_spec" in ds.attrs else {}
     if "target" not in recipe:
-        return out
-    target = Target.from_dict(recipe["target"])
-    if "flow" in recipe:
-        target = flows.from_dict(recipe["flow"]).effective_target(target)
+        return powers, names
+    flow = flows.from_dict(recipe["flow"]) if "flow" in recipe else flows.TwoTimescale()
     largest = 0
-    for step in leaps(target).steps:
-        largest = max(largest, step.exponent - 1)
-        out[step.rank_before : step.rank_after] = largest
-    return out
+    for step in leaps(flow.effective_target(Target.from_dict(recipe["target"]))).steps:
+        largest = max(largest, step.exponent)
+        power, name = (
+            (largest - 1.0, rate(largest)) if flow.fast_link else known_link.order(largest)
+        )
+        for j in range(step.rank_before, step.rank_after):
+            powers[j], names[j] = power, name
+    return powers, names
 
 
 def _fit(escape: Array, log_dim: Array, *, resamples: int, confidence: float, seed: int) -> Array:

@@ -11,10 +11,11 @@ from ..errors import DatasetError
 from ..ladder import leaps
 from ..targets import Target
 from .closed_form import ClosedForm
+from .known_link import KnownLink
 from .limit_flow import LimitFlow
 from .prediction import Prediction
 
-__all__ = ["theory"]
+__all__ = ["has_theory", "theory"]
 
 Array = NDArray[np.float64]
 
@@ -24,7 +25,8 @@ def theory(ds: xr.Dataset) -> xr.Dataset:
 
     Where the leading parts of the target decouple the escape times are closed forms; otherwise
     they come from the limit flow, which knows the leading parts and the start d G(0) alone. The
-    simulated flow takes no part in either.
+    simulated flow takes no part in either. For the planted flow, whose link is known, they are
+    quadratures, for targets of rank 1 only.
 
     Parameters
     ----------
@@ -37,8 +39,8 @@ def theory(ds: xr.Dataset) -> xr.Dataset:
         Dims of the runs and ``saddle``, in the order of the visits, padded with NaN: ``rank``
         (directions learned), ``exponent`` (information exponent relative to them), ``loss``,
         ``escape_time`` (overlap of the next direction 1/2; inf where it never gets there); and
-        ``n_saddles``. The attributes ``method`` ("closed-form" or "limit-flow") and ``ladder`` say
-        how and for which leaps. Lazy where `ds` is.
+        ``n_saddles``. The attributes ``method`` ("closed-form", "limit-flow" or "quadrature") and
+        ``ladder`` say how and for which leaps. Lazy where `ds` is.
 
     Raises
     ------
@@ -64,18 +66,22 @@ def theory(ds: xr.Dataset) -> xr.Dataset:
             "mids.simulate or pass target= to mids.from_trajectories"
         )
     target = Target.from_dict(spec["target"])
-    weighted, constant = target, 0.0
-    if "flow" in spec:
-        weighted = flows.from_dict(spec["flow"]).effective_target(target)
-        constant = 0.5 * (target.norm**2 - weighted.norm**2)
-    model = ClosedForm(weighted) if ClosedForm.applies(weighted) else LimitFlow(weighted)
-    gram = ds["gram0"]
-    if gram.chunks is not None:
-        gram = gram.chunk(axis=-1, axis_t=-1)
+    flow = flows.from_dict(spec["flow"]) if "flow" in spec else flows.TwoTimescale()
+    weighted = flow.effective_target(target)
+    constant = 0.5 * (target.norm**2 - weighted.norm**2)
+    model: ClosedForm | LimitFlow | KnownLink
+    if flow.fast_link:
+        model = ClosedForm(weighted) if ClosedForm.applies(weighted) else LimitFlow(weighted)
+        start, ladder = ds["gram0"], repr(leaps(weighted))
+    else:
+        model = KnownLink(weighted)
+        start, ladder = ds["initial"], model.ladder
+    if start.chunks is not None:
+        start = start.chunk(dict.fromkeys(start.dims[-2:], -1))
     columns = xr.apply_ufunc(
         _predict,
-        gram,
-        input_core_dims=[["axis", "axis_t"]],
+        start,
+        input_core_dims=[list(start.dims[-2:])],
         output_core_dims=[["column", "saddle"]],
         dask="parallelized",
         kwargs={"model": model},
@@ -93,15 +99,40 @@ def theory(ds: xr.Dataset) -> xr.Dataset:
     out = xr.Dataset(parts | {"n_saddles": parts["rank"].notnull().sum("saddle")})
     for name, text in (names | {"n_saddles": "number of saddles"}).items():
         out[name].attrs = {"long_name": text, "units": "1"}
-    return out.drop_vars(("axis", "axis_t"), errors="ignore").assign_attrs(
-        method=model.method, ladder=repr(leaps(weighted))
+    return out.drop_vars(("axis", "axis_t", "student"), errors="ignore").assign_attrs(
+        method=model.method, ladder=ladder
     )
 
 
-def _predict(gram: Array, *, model: ClosedForm | LimitFlow) -> Array:
+def has_theory(ds: xr.Dataset) -> bool:
+    """Tell whether `theory` knows the saddles of the flow that made a dataset.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        With ``mids_spec``.
+
+    Returns
+    -------
+    bool
+        False where the link is known and the target has several directions.
+
+    Examples
+    --------
+    >>> import mids
+    >>> has_theory(mids.simulate("h1(z1) + h1(z1)*h3(z2)", dim=1e4, runs=1, flow="planted"))
+    False
+    """
+    recipe = schema.spec(ds)
+    if "flow" not in recipe or flows.from_dict(recipe["flow"]).fast_link:
+        return True
+    return Target.from_dict(recipe["target"]).rank == 1
+
+
+def _predict(start: Array, *, model: ClosedForm | LimitFlow | KnownLink) -> Array:
     """Columns rank, exponent, loss and escape time of each saddle, for a block of runs."""
-    rank = gram.shape[-1]
-    flat = gram.reshape(-1, rank, rank)
+    rank = start.shape[-2]
+    flat = start.reshape(-1, *start.shape[-2:])
     usable = np.isfinite(flat).all((1, 2))
     out = np.full((len(flat), 4, rank), np.nan)
     if usable.any():
@@ -109,4 +140,4 @@ def _predict(gram: Array, *, model: ClosedForm | LimitFlow) -> Array:
         out[usable] = np.stack([found.rank, found.exponent, found.loss, found.escape_time], axis=1)[
             ..., :rank
         ]
-    return out.reshape(*gram.shape[:-2], 4, rank)
+    return out.reshape(*start.shape[:-2], 4, rank)

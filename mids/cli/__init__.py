@@ -7,7 +7,7 @@ import click
 from .. import __version__
 from .arguments import Main
 from .catalog import catalog
-from .files import info, saddles, targets
+from .files import flows, info, saddles, targets
 from .simulations import replay, simulate
 
 __all__ = ["main"]
@@ -19,5 +19,5 @@ def main() -> None:
     """Gradient flow on Gaussian multi-index models: simulate, store, compare with theory."""
 
 
-for command in (simulate, saddles, info, replay, targets, catalog):
+for command in (simulate, saddles, info, replay, targets, flows, catalog):
     main.add_command(command)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import tomllib
+from collections.abc import Iterable
 from typing import Any
 
 import click
 
 from ..errors import InputError, MidsError, TargetSyntaxError
 
-__all__ = ["Main", "UserError", "numbers"]
+__all__ = ["Main", "UserError", "numbers", "settings"]
 
 
 class UserError(click.ClickException):
@@ -41,4 +44,29 @@ def numbers(text: str, name: str) -> list[float]:
         raise InputError(
             f"{name} must be numbers with commas between them, got {text!r}; "
             f"pass for example {name} 1e2,1e4,1e6"
+        ) from None
+
+
+def settings(texts: Iterable[str], name: str) -> dict[str, Any]:
+    """Read settings such as ``epsilon=1e-3`` or ``kernel.polynomial=2``, values as in TOML.
+
+    A value that is none in TOML is a text, so that quotes can be left out.
+    """
+    lines = []
+    for text in texts:
+        key, separator, value = (part.strip() for part in text.partition("="))
+        if not separator or not key or not value:
+            raise InputError(
+                f"{name} must be NAME=VALUE, got {text!r}; pass for example {name} epsilon=1e-3"
+            )
+        try:
+            tomllib.loads(f"value = {value}")
+        except tomllib.TOMLDecodeError:
+            value = json.dumps(value)
+        lines.append(f"{key} = {value}")
+    try:
+        return tomllib.loads("\n".join(lines))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(
+            f"{name} cannot be read ({error}); give each NAME=VALUE once, without spaces in NAME"
         ) from None

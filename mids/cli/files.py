@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 from pathlib import Path
 
 import click
 
 from .reports import report
 
-__all__ = ["info", "saddles", "targets"]
+__all__ = ["flows", "info", "saddles", "targets"]
 
 
 @click.command(epilog="Example: mids saddles ladder.nc")
@@ -33,6 +35,19 @@ def info(file: Path) -> None:
         for name in ("title", "summary", "source", "date_created", "license", "references"):
             if name in ds.attrs:
                 click.echo(f"  {name:<12}  {ds.attrs[name]}")
+
+
+@click.command(epilog="Example: mids flows")
+def flows() -> None:
+    """List the flows and their parameters, for --flow and --flow-option."""
+    from .. import flows as known
+
+    for name in known.names():
+        flow = known.get(name)
+        click.echo(f"{name}: {(inspect.getdoc(flow) or name).splitlines()[0]}")
+        for key, value in flow.to_dict().items():
+            if key != "name":
+                click.echo(f"  {key} = {json.dumps(value)}")
 
 
 @click.command(epilog='Example: mids targets "leaps(1,2,3)"')

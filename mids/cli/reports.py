@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
 
 __all__ = ["picture", "report"]
@@ -21,12 +22,23 @@ COLUMNS = {
 }
 
 
-def report(ds: xr.Dataset, save: Callable[[xr.Dataset, xr.Dataset], None] | None) -> None:
-    """Print the saddles measured against theory, and draw them."""
-    from ..analysis.compare import compare, summary
+def report(ds: xr.Dataset, save: Callable[[xr.Dataset, xr.Dataset | None], None] | None) -> None:
+    """Print the saddles measured against theory, and how many runs are trapped; draw the loss."""
+    from ..analysis import compare, traps
+    from ..analysis.compare import summary
+    from ..analysis.theory import has_theory
 
-    comparison = compare(ds).compute()
-    frame = summary(comparison).rename(columns=COLUMNS)
+    comparison = compare(ds).compute() if has_theory(ds) else None
+    if comparison is not None:
+        _echo(summary(comparison).rename(columns=COLUMNS))
+    ends = traps(ds).compute() if "status" in ds else None
+    if ends is not None and (comparison is None or int(ends["trapped"].sum())):
+        _echo(ends.to_dataframe().reset_index().rename(columns={"dim": "d"}))
+    if save is not None:
+        save(ds, comparison)
+
+
+def _echo(frame: pd.DataFrame) -> None:
     click.echo(
         frame.to_string(
             index=False,
@@ -35,17 +47,15 @@ def report(ds: xr.Dataset, save: Callable[[xr.Dataset, xr.Dataset], None] | None
             na_rep="-",
         )
     )
-    if save is not None:
-        save(ds, comparison)
 
 
-def picture(path: Path) -> Callable[[xr.Dataset, xr.Dataset], None]:
+def picture(path: Path) -> Callable[[xr.Dataset, xr.Dataset | None], None]:
     """Return a function that draws a dataset into a file, once it is clear that it can."""
     from .. import io, plot
 
     plot.check_format(path)
 
-    def save(ds: xr.Dataset, comparison: xr.Dataset) -> None:
+    def save(ds: xr.Dataset, comparison: xr.Dataset | None) -> None:
         axes = plot.loss(ds, comparison)
         with io.replacing(path) as temporary:
             axes.flat[0].figure.savefig(temporary, format=path.suffix[1:], dpi=150)

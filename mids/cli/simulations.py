@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .arguments import numbers
+from .arguments import numbers, settings
 from .cluster import cluster_options, computing_on
 from .reports import picture, report
 
@@ -23,7 +23,15 @@ __all__ = ["replay", "simulate"]
 @click.option("--runs", type=int, help="Number of runs at each dimension (default 64).")
 @click.option("--seed", type=int, help="Seed of the random streams (default 0).")
 @click.option("--flow", metavar="NAME", help="Name of the flow (default two-timescale).")
-@click.option("--ridge", type=float, help="Ridge of the two-timescale flow (default 0).")
+@click.option("--ridge", type=float, help="Ridge of a flow that learns the link (default 0).")
+@click.option(
+    "--flow-option",
+    "flow_options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Parameter of the flow, such as epsilon=1e-3 or kernel.polynomial=2; may be repeated. "
+    "`mids flows` lists them.",
+)
 @click.option("--student-rank", type=int, help="Columns of the student's frame (default: rank).")
 @click.option("--rtol", type=float, help="Relative tolerance (default 1e-8).")
 @click.option(
@@ -40,6 +48,7 @@ def simulate(
     plot: Path | None,
     dim: str | None,
     ridge: float | None,
+    flow_options: tuple[str, ...],
     scheduler: str | None,
     workers: int | None,
     **options: Any,
@@ -57,9 +66,13 @@ def simulate(
     arguments |= {name: value for name, value in options.items() if value is not None}
     if dim is not None:
         arguments["dim"] = numbers(dim, "--dim")
+    parameters = settings(flow_options, "--flow-option")
     if ridge is not None:
+        parameters["ridge"] = ridge
+    if parameters:
         flow = arguments.get("flow", "two-timescale")
-        arguments["flow"] = {**(flow if isinstance(flow, dict) else {"name": flow}), "ridge": ridge}
+        named = flow if isinstance(flow, dict) else {"name": flow}
+        arguments["flow"] = {**named, **parameters}
     written = [io.check_output(path) for path in (output, plot) if path is not None]
     save = picture(plot) if plot else None
     ds = from_spec(arguments)

@@ -16,8 +16,10 @@ from .planted import Planted
 from .two_timescale import TwoTimescale
 
 __all__ = [
+    "Ambient",
     "Flow",
     "HermiteKernel",
+    "Joint",
     "OnlineSGD",
     "Planted",
     "Problem",

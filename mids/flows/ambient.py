@@ -10,13 +10,14 @@ import numpy as np
 
 from .._validate import FloatArray, IntArray
 from ..errors import InputError
-from ..initial import stream
+from ..initial import frame, stream
 from ..operators import gradient
 from ..schema import LEVELS
 from ..targets import Target
 from .base import Problem
 from .observables import observables, overlaps
 from .ridge import RidgeFlow
+from .sampled import FRAME
 
 __all__ = ["Ambient"]
 
@@ -138,44 +139,16 @@ class Ambient(RidgeFlow):
         failed = np.zeros(runs, dtype=np.bool_)
         counts = np.zeros((runs, 2), dtype=np.int64)
         for k, run in enumerate(problem.runs):
-            rng = stream(problem.seed, problem.dim, int(run)).spawn(1)[0]
-            frame = initial_frame(problem.initial[k], problem.dim, rng)
+            rng = stream(problem.seed, problem.dim, int(run), branch=FRAME)
+            start = frame(problem.initial[k], problem.dim, rng)
             failed[k] = not _follow(
-                target, frame, problem.time, problem.rtol, path[k], crossing[k], counts[k]
+                target, start, problem.time, problem.rtol, path[k], crossing[k], counts[k]
             )
         out = observables(problem, path, crossing, failed, counts, target)
         out["loss"], risk = self.at_best_link(problem.target, out["energy"])
         if self.ridge > 0:
             out["risk"] = risk
         return out
-
-
-def initial_frame(M: FloatArray, dim: int, rng: np.random.Generator) -> FloatArray:
-    """Orthonormal W whose first rows are M and whose other rows are uniformly random.
-
-    Parameters
-    ----------
-    M : (rank, student_rank) float array
-        Singular values at most 1.
-    dim : int
-        At least ``rank + student_rank``.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    (dim, student_rank) float array
-
-    Examples
-    --------
-    >>> W = initial_frame(np.array([[0.1, 0.2]]), 5, np.random.default_rng(0))
-    >>> W[0].round(12).tolist(), bool(np.allclose(W.T @ W, np.eye(2)))
-    ([0.1, 0.2], True)
-    """
-    rank, students = M.shape
-    values, vectors = np.linalg.eigh(np.eye(students) - M.T @ M)
-    root = np.sqrt(np.maximum(values, 0.0))[:, np.newaxis] * vectors.T
-    random = np.linalg.qr(rng.standard_normal((dim - rank, students)))[0]
-    return np.concatenate([M, random @ root])
 
 
 def _orthonormal(W: FloatArray) -> FloatArray:
@@ -188,7 +161,7 @@ def _orthonormal(W: FloatArray) -> FloatArray:
 
 def _follow(
     target: Target,
-    frame: FloatArray,
+    start: FloatArray,
     time: FloatArray,
     rtol: float,
     path: FloatArray,
@@ -200,7 +173,7 @@ def _follow(
     from scipy.optimize import brentq
 
     rank, students = path.shape[1:]
-    dim, learnable = len(frame), min(rank, students)
+    dim, learnable = len(start), min(rank, students)
 
     def slope(_: float, y: FloatArray) -> FloatArray:
         W = y.reshape(dim, students)
@@ -219,7 +192,7 @@ def _follow(
     # Entries of W are of order d^(-1/2): those that count must not drown among the others.
     accuracy = max(rtol / np.sqrt(dim), 3e-14)
     solver = DOP853(
-        slope, 0.0, frame.ravel(), time[-1], rtol=accuracy, atol=1e-3 * accuracy / np.sqrt(dim)
+        slope, 0.0, start.ravel(), time[-1], rtol=accuracy, atol=1e-3 * accuracy / np.sqrt(dim)
     )
     path[0] = correlation(solver.y)
     held = overlaps(path[0], rank)
