@@ -217,7 +217,8 @@ class Folder:
                     lock.release()
 
     def _untidy(self) -> bool:
-        if any(self.root.glob(f"{WORKSHOP}*")) or any(self.data.glob(".*.parked")):
+        waste = ((self.root, f"{WORKSHOP}*"), (self.root, ".*.part"), (self.data, ".*.parked"))
+        if any(any(folder.glob(pattern)) for folder, pattern in waste):
             return True
         return any(
             self._content(name) != content

@@ -33,7 +33,8 @@ WAIT_SECONDS = 0.2
 """Before the second attempt, doubled for each further one."""
 TIMEOUT_SECONDS = (10.0, 30.0)
 REDIRECTS = 5
-BLOCK = 2**16
+BLOCK = 2**12
+"""Bytes that are lost at most where a connection is cut."""
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
