@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     AxesLike: TypeAlias = Axes | Iterable[Axes] | None
 
-__all__ = ["MultiIndexAccessor", "PlotAccessor", "describe"]
+__all__ = ["MultiIndexAccessor", "PlotAccessor", "describe", "description"]
 
 NEXT = ("saddles", "compare", "scaling", "plot.loss", "to_netcdf")
 """What to call first."""
@@ -58,11 +58,12 @@ def describe(ds: xr.Dataset) -> str:
       variables  9, lazy, 0.3 MB: loss, overlap, energy, gram0, crossing_time, ...
       next       .saddles() .compare() .scaling() .plot.loss() .to_netcdf()
     """
-    title, rows = _description(ds)
+    title, rows = description(ds)
     return "\n".join([title, *(f"  {name:<9}  {text}" for name, text in rows)])
 
 
-def _description(ds: xr.Dataset) -> tuple[str, list[tuple[str, str]]]:
+def description(ds: xr.Dataset) -> tuple[str, list[tuple[str, str]]]:
+    """Return what `describe` says as a title and rows of a name and a text."""
     version = ds.attrs.get("mids_schema")
     if version is None:
         return "not a dataset of mids", [
@@ -289,7 +290,7 @@ class MultiIndexAccessor:
         return describe(self._ds)
 
     def _repr_html_(self) -> str:
-        title, rows = _description(self._ds)
+        title, rows = description(self._ds)
         cells = "".join(
             f"<tr><th style='text-align: left'>{escape(name)}</th>"
             f"<td style='text-align: left'>{escape(text)}</td></tr>"

@@ -37,8 +37,9 @@ LEVELS = {
     "trajectories": 6,
     "plot": 7,
     "accessor": 8,
-    "cli": 9,
-    "__main__": 10,
+    "page": 9,
+    "cli": 10,
+    "__main__": 11,
 }
 SIBLINGS = {
     ("_validate", "errors"),

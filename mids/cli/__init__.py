@@ -8,6 +8,7 @@ from .. import __version__
 from .arguments import Main
 from .catalog import catalog
 from .files import flows, info, saddles, targets
+from .pages import report
 from .simulations import replay, simulate
 
 __all__ = ["main"]
@@ -19,5 +20,5 @@ def main() -> None:
     """Gradient flow on Gaussian multi-index models: simulate, store, compare with theory."""
 
 
-for command in (simulate, saddles, info, replay, targets, flows, catalog):
+for command in (simulate, saddles, info, replay, targets, flows, report, catalog):
     main.add_command(command)
