@@ -106,20 +106,8 @@ class CriticalPoint:
             (rates[grows], modes[:, grows]),
         )
 
-    def angle(self, subspace: Array) -> float:
-        """Tangent of the largest tilt of a subspace against U, inf for another rank."""
-        return float(np.abs(self._tilt(subspace)).max(initial=0.0))
-
-    def contains(self, subspace: Array) -> bool:
-        """Tell whether a subspace is U, but for a small tilt of the kind that grows."""
-        tilt = self._tilt(subspace)
-        if np.isinf(tilt).any():
-            return False
-        growing = self._tilting[1].T @ tilt
-        rest = np.abs(tilt - self._tilting[1] @ growing).max(initial=0.0)
-        return bool(rest < NEAR and np.sum(growing**2) < 4 * self.limit)
-
-    def _tilt(self, subspace: Array) -> Array:
+    def tilt(self, subspace: Array) -> Array:
+        """Theta of a subspace ``U + V theta``, flattened; inf for one of another rank."""
         far: Array = np.full(1, np.inf)
         if subspace.shape[1] != self.learned.shape[1]:
             return far
@@ -128,6 +116,14 @@ class CriticalPoint:
         if abs(np.linalg.det(onto)) < 0.1:
             return far
         return np.asarray(np.linalg.solve(onto.T, off.T), dtype=np.float64).T.ravel()
+
+    def contains(self, tilt: Array) -> bool:
+        """Tell whether a tilt is that of U, but for a small one of the kind that grows."""
+        if np.isinf(tilt).any():
+            return False
+        growing = self._tilting[1].T @ tilt
+        rest = np.abs(tilt - self._tilting[1] @ growing).max(initial=0.0)
+        return bool(rest < NEAR and np.sum(growing**2) < 4 * self.limit)
 
     def split(self, factor: Array) -> tuple[Array, Array]:
         """Read theta, shape (m, k), and L, shape (m, c - k), off a factor P of shape (rank, c).

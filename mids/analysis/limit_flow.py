@@ -26,6 +26,8 @@ Array = NDArray[np.float64]
 MAX_STEPS = 5000
 APART = 0.3
 """Tangent of the angle within which there is at most one isolated critical subspace."""
+SLOW, CLOSER = 0.02, 0.7
+"""Turning of a learned subspace, relative to H, near a saddle; ratio that is worth a new look."""
 _LEVELS = np.log([1 / 9, 1.0, 9.0])  # log-odds of the overlaps 0.1, 0.5 and 0.9
 
 
@@ -81,18 +83,23 @@ class LimitFlow:
                 leaving += _leave(point, here, runs)
             places = self._connect(leaving, runs)
 
-    def _point(self, subspace: Array) -> CriticalPoint | None:
-        """Return the critical point at a subspace, each one object; None if there is none."""
+    def _point(self, subspace: Array, *, new: bool = True) -> CriticalPoint | None:
+        """Return the critical point at a subspace, if there is one; `new` ones are looked for."""
         for known in self._points:
-            if known.contains(subspace):
+            if known.learned.shape[1] != subspace.shape[1]:
+                continue
+            tilt = known.tilt(subspace)
+            if known.contains(tilt):
                 return known
-            if known.isolated and known.angle(subspace) < APART:
+            if known.isolated and np.abs(tilt).max(initial=0.0) < APART:
                 return None
+        if not new:
+            return None
         point = CriticalPoint.near(self._target, subspace)
-        if any(known.contains(point.learned) for known in self._points):
+        if any(known.contains(known.tilt(point.learned)) for known in self._points):
             return None
         self._points.append(point)
-        return point if point.contains(subspace) else None
+        return point if point.contains(point.tilt(subspace)) else None
 
     def _flow(self, factor: Array) -> tuple[Array, Array]:
         """H on a connecting orbit, where ``G = P (I + P^T P)^{-1} P^T``; time runs at rate 1."""
@@ -114,10 +121,14 @@ class LimitFlow:
             runs.record(index, step, before, after)
             runs.remember(index, after[0], stepper)
             going = np.ones(len(index), dtype=bool)
-            for i in np.flatnonzero((step > 0) & _may_stay(after[0], stepper)):
+            push = _stays(after[0], stepper)
+            for i in np.flatnonzero((step > 0) & (push < SLOW)):
                 k = int(np.sum(after[0][i] > -np.log(SMALL)))
-                factor = stepper.factor[i]
-                point = self._point(_directions(factor)[:, :k])
+                factor, run = stepper.factor[i], index[i]
+                closer = push[i] < CLOSER * runs.tried[run, k]
+                point = self._point(_directions(factor)[:, :k], new=closer)
+                if closer:
+                    runs.tried[run, k] = push[i]
                 if point is not None and point.holds(*point.split(factor)):
                     going[i] = False
                     runs.factor[index[i]] = factor
@@ -175,6 +186,8 @@ class _Runs:
         self.factor = factor  # P with X = P P^T
         self.clock = np.zeros(n)
         self.stays = np.zeros(n, dtype=bool)
+        # For each k how the subspace was turned when a saddle was last looked for near it.
+        self.tried = np.full((n, c + 1), np.inf)
         self.crossing = np.full((n, c, 3), np.nan)
         self.visited: list[list[CriticalPoint]] = [[] for _ in range(n)]
         # For each k the frame in which the first k directions come closest to being critical.
@@ -230,13 +243,13 @@ def _push(stepper: Stepper, learned: NDArray[np.int64]) -> Array:
     return np.abs(push).max(axis=(1, 2)) / np.abs(stepper.H).max(axis=(1, 2))  # type: ignore[no-any-return]
 
 
-def _may_stay(log_odds: Array, stepper: Stepper) -> NDArray[np.bool_]:
-    """Tell which runs have directions that are learned, none halfway, and hardly turn them."""
+def _stays(log_odds: Array, stepper: Stepper) -> Array:
+    """How fast H turns what each run has learned, relative to H; inf where some is halfway."""
     learned = log_odds > -np.log(SMALL)
     settled = learned[:, 0] & (learned | (log_odds < 0)).all(axis=1)
-    if settled.any():
-        settled &= _push(stepper, learned.sum(axis=1)) < 0.02
-    return np.asarray(settled)
+    if not settled.any():
+        return np.full(len(settled), np.inf)
+    return np.where(settled, _push(stepper, learned.sum(axis=1)), np.inf)
 
 
 def _hermite_root(u0: Array, u1: Array, d0: Array, d1: Array) -> Array:
