@@ -6,7 +6,7 @@ They are taken from the package itself, which imports the modules behind them on
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -259,9 +259,9 @@ class MultiIndexAccessor:
         """Find the plateaus that are left again: `mids.saddles`."""
         return mids.saddles(self._ds)
 
-    def theory(self) -> xr.Dataset:
+    def theory(self, *, quantiles: Sequence[float] = (), samples: int = 500) -> xr.Dataset:
         """Predict the saddles from the initial conditions: `mids.theory`."""
-        return mids.theory(self._ds)
+        return mids.theory(self._ds, quantiles=quantiles, samples=samples)
 
     def compare(self) -> xr.Dataset:
         """Hold the measured saddles against the theory: `mids.compare`."""

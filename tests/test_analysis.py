@@ -96,13 +96,15 @@ def test_fewer_students_than_directions_meet_fewer_saddles():
     target = mids.Target.parse(COUPLED[0]).normalize()
     ds = mids.simulate(target, dim=1e4, runs=4, student_rank=1).compute()
     compared = mids.compare(ds)
+    assert np.isinf(mids.theory(ds).escape_time.isel(saddle=1)).all()  # where the runs end
+    assert compared.match.sum("saddle").values.tolist() == [[1] * 4]
     assert compared.escape_time.notnull().sum("saddle").max() == 1
     np.testing.assert_allclose(compared.ratio.isel(saddle=0), 1, rtol=0.01)
 
 
 def test_ridge_moves_measured_and_predicted_alike():
     target = mids.Target.parse(COUPLED[0]).normalize()
-    flow = mids.flows.TwoTimescale(0.5, mids.flows.HermiteKernel(polynomial=1))
+    flow = mids.flows.TwoTimescale(ridge=0.5, kernel=mids.flows.HermiteKernel(polynomial=1))
     ds = mids.simulate(target, dim=1e6, runs=8, flow=flow).compute()
     compared = mids.compare(ds)
     np.testing.assert_allclose(compared.ratio, 1, rtol=0.01)

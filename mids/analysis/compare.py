@@ -20,7 +20,8 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
     """Hold the measured saddles of each run against the predicted ones.
 
     Saddles are matched by the number of directions learned; saddles that only one side knows are
-    kept, with NaN on the other.
+    kept, with NaN on the other. One that the theory says is never left, as where the student has no
+    direction left, is where a run ends and counts as none.
 
     Parameters
     ----------
@@ -53,6 +54,8 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
             "'crossing_time', as mids.simulate and mids.from_trajectories(correlation=...) write it"
         )
     size = ds.sizes["direction"]
+    left = np.isfinite(predicted["escape_time"])
+    predicted = predicted[["rank", "loss", "escape_time"]].where(left)
     columns = {
         "loss": (measured["loss"], measured["rank"]),
         "loss_theory": (predicted["loss"], predicted["rank"]),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from .. import flows, schema
+from .. import _validate, flows, schema
 from ..errors import DatasetError
 from ..ladder import leaps
 from ..targets import Target
 from .closed_form import ClosedForm
+from .distribution import escape_time_quantiles
 from .known_link import KnownLink
 from .limit_flow import LimitFlow
 from .prediction import Prediction
@@ -20,7 +24,7 @@ __all__ = ["has_theory", "theory"]
 Array = NDArray[np.float64]
 
 
-def theory(ds: xr.Dataset) -> xr.Dataset:
+def theory(ds: xr.Dataset, *, quantiles: Sequence[float] = (), samples: int = 500) -> xr.Dataset:
     """Predict the saddles of each run from its own initial condition.
 
     Where the leading parts of the target decouple the escape times are closed forms; otherwise
@@ -32,6 +36,10 @@ def theory(ds: xr.Dataset) -> xr.Dataset:
     ----------
     ds : xarray.Dataset
         With ``gram0`` and a target in ``mids_spec``.
+    quantiles : sequence of float
+        Probabilities for which the law of the escape times over initial conditions is worked out.
+    samples : int
+        Initial conditions drawn for that at each dimension, where the theory is a limit flow.
 
     Returns
     -------
@@ -40,12 +48,17 @@ def theory(ds: xr.Dataset) -> xr.Dataset:
         (directions learned), ``exponent`` (information exponent relative to them), ``loss``,
         ``escape_time`` (overlap of the next direction 1/2; inf where it never gets there); and
         ``n_saddles``. The attributes ``method`` ("closed-form", "limit-flow" or "quadrature") and
-        ``ladder`` say how and for which leaps. Lazy where `ds` is.
+        ``ladder`` say how and for which leaps. Lazy where `ds` is. With `quantiles`,
+        ``escape_time_quantile`` with the dims ``dim``, ``saddle`` and ``quantile``: the law for
+        students whose frame is uniform, of the runs that visit the saddle.
 
     Raises
     ------
     DatasetError
-        If the dataset has no initial condition or does not name its target.
+        If the dataset has no initial condition or does not name its target, or, with `quantiles`,
+        neither the student's rank nor that its frame was drawn at random.
+    InputError
+        If a quantile is not between 0 and 1.
 
     Examples
     --------
@@ -99,6 +112,8 @@ def theory(ds: xr.Dataset) -> xr.Dataset:
     out = xr.Dataset(parts | {"n_saddles": parts["rank"].notnull().sum("saddle")})
     for name, text in (names | {"n_saddles": "number of saddles"}).items():
         out[name].attrs = {"long_name": text, "units": "1"}
+    if len(quantiles):
+        out["escape_time_quantile"] = _quantiles(ds, spec, model, quantiles, samples)
     return out.drop_vars(("axis", "axis_t", "student"), errors="ignore").assign_attrs(
         method=model.method, ladder=ladder
     )
@@ -127,6 +142,33 @@ def has_theory(ds: xr.Dataset) -> bool:
     if "flow" not in recipe or flows.from_dict(recipe["flow"]).fast_link:
         return True
     return Target.from_dict(recipe["target"]).rank == 1
+
+
+def _quantiles(
+    ds: xr.Dataset,
+    spec: Mapping[str, Any],
+    model: ClosedForm | LimitFlow | KnownLink,
+    quantiles: Sequence[float],
+    samples: int,
+) -> xr.DataArray:
+    """Quantiles of the escape times over uniform initial frames of the student."""
+    levels = [_validate.number(p, "quantile", above=0.0, at_most=1.0) for p in quantiles]
+    samples = _validate.integer(samples, "samples", at_least=1)
+    if spec.get("initial") is not None or "student_rank" not in spec or "dim" not in ds.coords:
+        raise DatasetError(
+            "quantiles are those of runs whose initial frames are uniform, which mids_spec does "
+            "not say of these; leave quantiles= out"
+        )
+    if isinstance(model, KnownLink):
+        raise DatasetError("quantiles are known for flows with a fast link; leave quantiles= out")
+    dims = [int(d) for d in np.atleast_1d(ds["dim"].values)]
+    values = escape_time_quantiles(model, int(spec["student_rank"]), dims, levels, samples)
+    array = xr.DataArray(values, dims=("dim", "saddle", "quantile"), coords={"quantile": levels})
+    if "dim" not in ds.dims:
+        array = array.isel(dim=0)
+    array.attrs = {"long_name": "quantile of the escape time over initial conditions", "units": "1"}
+    array["quantile"].attrs = {"long_name": "probability", "units": "1"}
+    return array
 
 
 def _predict(start: Array, *, model: ClosedForm | LimitFlow | KnownLink) -> Array:

@@ -68,7 +68,7 @@ def zoo() -> Iterator[Case]:
     yield Case("ladder 1-2-3, q = 5", ladder, 5)
     yield Case("parity 3, q = 2", Target.parse("parity(3)").normalize(), 2)
     yield Case("parity 3, q = 5", Target.parse("parity(3)").normalize(), 5)
-    ridge = flows.TwoTimescale(0.5, flows.HermiteKernel(polynomial=2))
+    ridge = flows.TwoTimescale(ridge=0.5, kernel=flows.HermiteKernel(polynomial=2))
     yield Case("ladder 1-3, ridge", Target.parse(texts["ladder 1-3"]).normalize(), flow=ridge)
     yield Case("drift, ridge", Target.parse(texts["drift"]).normalize(), flow=ridge)
 
@@ -83,5 +83,3 @@ def dense(rank: int, degree: int, seed: int) -> Target:
 def rotation(rank: int) -> np.ndarray:
     """Return a fixed rotation without zeros."""
     return np.linalg.qr(np.random.default_rng(5).standard_normal((rank, rank)))[0]
-
-

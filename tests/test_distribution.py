@@ -1,0 +1,77 @@
+"""The law of the escape times over initial conditions against simulated runs and exact laws."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import chi2, f, kstest
+
+import mids
+from mids.errors import DatasetError, InputError
+
+PROBABILITIES = np.linspace(0, 1, 2049)[1:-1]
+RUNS = 2000
+
+
+@pytest.mark.parametrize(
+    ("text", "student_rank", "dim"),
+    [
+        ("h1(z1) + h1(z1)*h3(z2)", 2, 1e4),
+        ("h2(z1) + h1(z1)*h2(z2)", 4, 1e6),
+        ("h1(z1) + h1(z1)*h2(z2) + h2(z2)*h3(z3)", 3, 1e5),
+    ],
+)
+def test_simulated_runs_follow_the_law(text, student_rank, dim):
+    target = mids.Target.parse(text).normalize()
+    ds = mids.simulate(target, dim=dim, runs=RUNS, seed=1, student_rank=student_rank)
+    ds = ds[["gram0", "crossing_time", "status"]].compute()
+    predicted = mids.theory(ds, quantiles=PROBABILITIES)
+    law = predicted.escape_time_quantile.isel(dim=0)
+    for saddle in range(target.rank):
+        times = ds.crossing_time[0, :, saddle].sel(level=0.5).values
+        times[np.isnan(times)] = np.inf  # cut off: later than all others
+        quantiles = law.isel(saddle=saddle).values
+
+        def cumulative(t, quantiles=quantiles):
+            return np.interp(t, quantiles, PROBABILITIES, left=0.0, right=1.0)
+
+        assert kstest(times, cumulative).pvalue > 0.01
+
+
+@pytest.mark.parametrize("text", ["parity(2)", "h1(z1) + h2(z1) + 1/2*h1(z1)*h1(z2)"])
+def test_limit_flows_have_the_law_of_the_simulation(text):
+    target = mids.Target.parse(text).normalize()
+    ds = mids.simulate(target, dim=1e5, runs=RUNS, seed=2)[["gram0", "crossing_time"]].compute()
+    some = ds.isel(run=[0])
+    law = mids.theory(some, quantiles=PROBABILITIES[::64], samples=200).escape_time_quantile[0]
+    times = ds.crossing_time[0].sel(level=0.5)
+    for saddle in range(target.rank):
+        # The fraction of runs before each quantile, against the error of 200 samples.
+        before = [(times[:, saddle] <= t).mean().item() for t in law[saddle].values]
+        assert np.abs(before - PROBABILITIES[::64]).max() < 1.95 / np.sqrt(200)
+
+
+def test_one_direction_has_an_exact_law():
+    """Escape from h2 takes 1 / (4 delta) to leading order; delta = chi2_q / chi2_(d-q)."""
+    dim, q, levels = 10**8, 3, [0.05, 0.5, 0.95]
+    ds = mids.simulate("h2(z1)", dim=dim, runs=1, student_rank=q)
+    found = mids.theory(ds, quantiles=levels).escape_time_quantile.values[0, 0]
+    exact = 1 / (4 * f.isf(levels, q, dim - q) * q / (dim - q))
+    np.testing.assert_allclose(found, exact, rtol=1e-3)
+    np.testing.assert_allclose(found, dim / (4 * chi2.isf(levels, q)), rtol=1e-3)
+
+
+def test_quantiles_of_saddles_nobody_leaves():
+    target = mids.Target.parse("h1(z1) + h1(z1)*h3(z2)").normalize()
+    ds = mids.simulate(target, dim=[1e4, 1e5], runs=1, student_rank=1)
+    law = ds.mi.theory(quantiles=[0.5]).escape_time_quantile
+    assert law.dims == ("dim", "saddle", "quantile")
+    assert np.isfinite(law.isel(saddle=0)).all() and np.isinf(law.isel(saddle=1)).all()
+
+
+def test_quantiles_need_the_law_of_the_start():
+    given = mids.simulate("h2(z1)", dim=100, runs=1, initial=[[0.1]])
+    with pytest.raises(DatasetError, match="uniform"):
+        mids.theory(given, quantiles=[0.5])
+    with pytest.raises(InputError, match="quantile must be"):
+        mids.theory(mids.simulate("h2(z1)", dim=100, runs=1), quantiles=[1.5])
