@@ -1,9 +1,9 @@
 """How the integrator is compiled.
 
-Two kinds of functions.  Small ones are inlined wherever they are called: passing a few dozen arrays
-costs more than what they compute.  `piece` marks the large ones, which call each other by address:
-each is translated to machine code once, for one signature, instead of once more in every caller,
-and is cached in a file of its own.
+Small functions are inlined wherever they are called: passing a few dozen arrays costs more than
+what they compute.  `piece` marks the large ones, which call each other by address and find their
+arrays at an address: each is translated to machine code once, for one signature, instead of once
+more in every caller, and is cached in a file of its own.
 
 The cache is safe with several processes starting at once: a piece has one signature, hence one
 file, which is renamed into place when complete.  Its key covers the sources of all pieces, as
@@ -18,35 +18,35 @@ from pathlib import Path
 from typing import Any
 
 from numba import njit, types
+from numba.core import cgutils
 from numba.core.caching import FunctionCache
+from numba.extending import intrinsic
 
 __all__ = [
-    "ARRAY",
-    "CUBE",
-    "FLAG",
-    "INTEGERS",
-    "MATRIX",
+    "ADDRESS",
+    "address_of",
+    "caller",
     "compiled",
     "inlined",
     "pair_sum",
     "piece",
+    "place",
+    "reader",
 ]
 
-FLAG = types.boolean
-ARRAY, MATRIX, CUBE = (types.Array(types.float64, n, "C") for n in (1, 2, 3))
-INTEGERS = types.Array(types.int64, 1, "C")
+ADDRESS = types.uintp
 
 _OPTIONS: dict[str, Any] = {
     "nogil": True,
     "error_model": "numpy",
-    "no_cpython_wrapper": True,
     "no_cfunc_wrapper": True,
     "_nrt": False,
 }
-compiled = njit(fastmath={"contract"}, **_OPTIONS)
-inlined = njit(forceinline=True, fastmath={"contract"}, **_OPTIONS)
+_INNER = _OPTIONS | {"no_cpython_wrapper": True}
+compiled = njit(fastmath={"contract"}, **_INNER)
+inlined = njit(fastmath={"contract"}, forceinline=True, **_INNER)
 # Sums whose order is free, so that they can be vectorised.
-pair_sum = njit(fastmath={"contract", "reassoc"}, forceinline=True, **_OPTIONS)
+pair_sum = njit(fastmath={"contract", "reassoc"}, forceinline=True, **_INNER)
 
 _SOURCES = hashlib.sha256(
     b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("_*.py")))
@@ -58,14 +58,11 @@ class _Cache(FunctionCache):
         return (super()._index_key(sig, codegen), _SOURCES)
 
 
-def piece(signature: Any, callable_from_python: bool = False) -> Callable[[Any], Any]:
+def piece(signature: Any, from_python: bool = False) -> Callable[[Any], Any]:
     """Compile a function for one signature, or load it from the cache."""
 
     def decorate(function: Any) -> Any:
-        options = _OPTIONS | {
-            "no_cpython_wrapper": not callable_from_python,
-            "no_cfunc_wrapper": False,
-        }
+        options = _OPTIONS if from_python else _INNER
         dispatcher = njit(fastmath={"contract"}, **options)(function)
         dispatcher._cache = _Cache(function)
         dispatcher.compile(signature)
@@ -73,3 +70,59 @@ def piece(signature: Any, callable_from_python: bool = False) -> Callable[[Any],
         return dispatcher
 
     return decorate
+
+
+def place(dispatcher: Any) -> int:
+    """Address of a piece."""
+    (result,) = dispatcher.overloads.values()
+    return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+
+
+def caller(signature: Any) -> Any:
+    """Compiled function that calls the piece of a signature: ``call(address, *arguments)``."""
+
+    @intrinsic
+    def call(typing: Any, address: Any, *arguments: Any) -> Any:
+        def generate(context: Any, builder: Any, given: Any, values: Any) -> Any:
+            kind = context.call_conv.get_function_type(signature.return_type, signature.args)
+            function = builder.inttoptr(values[0], kind.as_pointer())
+            passed = cgutils.unpack_tuple(builder, values[1])
+            passed = [
+                context.cast(builder, value, have, want)
+                for value, have, want in zip(passed, given.args[1], signature.args, strict=True)
+            ]
+            _, result = context.call_conv.call_function(
+                builder, function, signature.return_type, signature.args, passed
+            )
+            return result
+
+        return signature.return_type(ADDRESS, types.StarArgTuple(arguments)), generate
+
+    return call
+
+
+def _address_of(typing: Any, value: Any) -> Any:
+    """Where a value lies, until the calling function returns."""
+
+    def generate(context: Any, builder: Any, given: Any, values: Any) -> Any:
+        slot = cgutils.alloca_once_value(builder, values[0])
+        return builder.ptrtoint(slot, context.get_value_type(ADDRESS))
+
+    return ADDRESS(value), generate
+
+
+address_of: Any = intrinsic(_address_of)
+
+
+def reader(kind: Any) -> Any:
+    """Compiled function that reads a value of a type at an address."""
+
+    @intrinsic
+    def read(typing: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, given: Any, values: Any) -> Any:
+            pointer = context.get_value_type(kind).as_pointer()
+            return builder.load(builder.inttoptr(values[0], pointer))
+
+        return kind(ADDRESS), generate
+
+    return read

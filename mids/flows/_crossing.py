@@ -2,54 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from numba import types
 
-from ._compile import FLAG, piece
+from ._compile import ADDRESS, caller, piece
 from ._linear import narrow, trial
-from ._observe import BEGIN, SETTLE, fraction, interpolate
+from ._observe import call_begin, call_settle, fraction, interpolate
 from ._state import (
     ACTIVE,
+    ADVANCE,
+    BEGIN,
     END,
     HESSIAN,
     KEPT_END,
     POINT,
-    SCRATCH,
+    SETTLE,
     START,
-    STEPPING,
-    TABLES,
     Active,
-    Scratch,
-    Step,
+    machine_at,
 )
-from ._steps import ADVANCE
-from ._tables import Tables
+from ._steps import call_advance
 
-__all__ = ["CROSS", "cross"]
+__all__ = ["call_cross", "cross"]
 
-CROSS = types.float64(
-    TABLES,
+_SIGNATURE = types.float64(
+    ADDRESS,
     ACTIVE,
     types.int64,
     types.float64,
     types.float64,
-    FLAG,
+    types.boolean,
     types.int64,
     types.float64,
     types.float64,
-    STEPPING,
-    SCRATCH,
-    types.FunctionType(ADVANCE),
-    types.FunctionType(SETTLE),
-    types.FunctionType(BEGIN),
 )
+call_cross = caller(_SIGNATURE)
 
 
-@piece(CROSS)
+@piece(_SIGNATURE)
 def cross(
-    table: Tables,
+    where: int,
     active: Active,
     clock: int,
     pace: float,
@@ -58,36 +49,32 @@ def cross(
     direction: int,
     threshold: float,
     close: float,
-    step: Step,
-    work: Scratch,
-    advance: Callable[..., Any],
-    settle: Callable[..., Any],
-    begin: Callable[..., Any],
 ) -> float:
     """Time after the start of the step at which log-odds reach a threshold.
 
     Found on the interpolant, then made as accurate as the steps: a step that ends there, and
     Newton's correction with the slope there.  Overwrites the step, but not its interpolant.
     """
+    _, work, step, pieces = machine_at(where)
     size = active.size
-    state, frame, log_odds = step.state, work.frame[2], work.log_odds[2]
+    state, log_odds = step.state, work.log_odds[2]
     low, high, theta = 0.0, 1.0, 1.0
-    settle(state[KEPT_END], work.frame[0], active, work, log_odds, frame)
+    call_settle(pieces[SETTLE], where, active, KEPT_END, 2)
     f_high = log_odds[direction] - threshold
     f_low = state[START, direction - active.saturated] - threshold
     for iteration in range(50):
         theta = trial(low, high, f_low, f_high, iteration)
         interpolate(state, size, theta)
-        settle(state[POINT], work.frame[0], active, work, log_odds, frame)
+        call_settle(pieces[SETTLE], where, active, POINT, 2)
         value = log_odds[direction] - threshold
         if abs(value) < close or high - low < 1e-12:
             break
         low, high, f_low, f_high = narrow(low, high, f_low, f_high, theta, value)
     time = 0.0
     for _ in range(3):
-        elapsed = advance(table, work.base[0], active, clock, pace, theta * h, explicit, step, work)
-        settle(state[END], work.frame[0], active, work, log_odds, frame)
-        begin(table, frame, log_odds, active, work, work.base[1])
+        elapsed = call_advance(pieces[ADVANCE], where, active, clock, pace, theta * h, explicit)
+        call_settle(pieces[SETTLE], where, active, END, 2)
+        call_begin(pieces[BEGIN], where, active, 2)
         missing = threshold - log_odds[direction]
         time = elapsed + missing / (2.0 * work.square[HESSIAN, direction, direction])
         if abs(missing) < 10.0 * close:

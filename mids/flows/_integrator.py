@@ -15,13 +15,12 @@ crossing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-from numba import types
+from numba import typeof, types
 
-from ._compile import ARRAY, CUBE, INTEGERS, MATRIX, inlined, piece
+from ._compile import ADDRESS, address_of, caller, inlined, piece, place, reader
 from ._control import (
     activate,
     differentiate,
@@ -30,28 +29,35 @@ from ._control import (
     pick_clock,
     stiffness,
 )
-from ._crossing import CROSS, cross
-from ._kernels import LINEARISE, linearise
+from ._crossing import call_cross, cross
+from ._kernels import call_linearise, linearise
 from ._linear import ROUNDING, complete, orthogonalise
-from ._observe import BEGIN, RECORD, SETTLE, begin, record, settle
+from ._observe import begin, call_begin, call_record, call_settle, record, settle
 from ._state import (
+    ADVANCE,
+    ARRAY,
+    BEGIN,
+    CROSS,
+    CUBE,
     END,
     HESSIAN,
+    LINEARISE,
+    MACHINE,
+    RECORD,
     REST,
+    RUN,
     SATURATED,
-    SCRATCH,
+    SETTLE,
     STAGES,
-    STEPPING,
-    TABLES,
+    Machine,
     Scratch,
-    Step,
-    scratch,
-    stepping,
+    machine,
+    machine_at,
 )
-from ._steps import ADVANCE, advance
+from ._steps import advance, call_advance
 from ._tables import Tables
 
-__all__ = ["integrate"]
+__all__ = ["Output", "integrate"]
 
 CONVERGED, CENSORED, FAILED = 0, 1, 3
 HALF = 1  # of the thresholds, the one that ends a stage
@@ -91,54 +97,66 @@ def _start(initial: np.ndarray, work: Scratch) -> int:
     return learnable
 
 
-PIECES = (begin, linearise, advance, settle, record, cross)
-_PIECES = tuple(
-    types.FunctionType(signature)
-    for signature in (BEGIN, LINEARISE, ADVANCE, SETTLE, RECORD, CROSS)
-)
-RUN = types.boolean(
-    TABLES,
-    ARRAY,
-    ARRAY,
-    types.float64,
-    types.int64,
-    SCRATCH,
-    STEPPING,
-    *_PIECES,
-    MATRIX,
-    MATRIX,
-    ARRAY,
-    MATRIX,
-    ARRAY,
-    INTEGERS,
-)
+class Output(NamedTuple):
+    """Arrays of a block of runs, filled with NaN by the caller, `status` and `counts` with 0.
+
+    Attributes
+    ----------
+    overlap, energy, loss : (runs, n, rank), (runs, n, modes), (runs, n)
+        On the grid of times.
+    crossing : (runs, rank, 3)
+        When the log-odds of a direction reach a threshold.
+    stage_duration : (runs, rank)
+    status : (runs,) int8
+    counts : (runs, 2) int64
+        Steps and right-hand sides.
+    """
+
+    overlap: np.ndarray
+    energy: np.ndarray
+    loss: np.ndarray
+    crossing: np.ndarray
+    stage_duration: np.ndarray
+    status: np.ndarray
+    counts: np.ndarray
 
 
-@piece(RUN)
+_EMPTY = np.zeros((1, 1, 1))
+OUTPUT = typeof(
+    Output(
+        _EMPTY,
+        _EMPTY,
+        _EMPTY[0],
+        _EMPTY,
+        _EMPTY[0],
+        np.zeros(1, dtype=np.int8),
+        np.zeros((1, 2), dtype=np.int64),
+    )
+)
+output_at = reader(OUTPUT)
+
+_RUN = types.boolean(ADDRESS, ADDRESS, types.int64, ARRAY, ARRAY, types.float64, types.int64)
+call_run = caller(_RUN)
+
+
+@piece(_RUN)
 def run(
-    table: Tables,
+    where: int,
+    output: int,
+    number: int,
     time: np.ndarray,
     thresholds: np.ndarray,
     rtol: float,
     learnable: int,
-    work: Scratch,
-    step: Step,
-    begin: Callable[..., Any],
-    linearise: Callable[..., Any],
-    advance: Callable[..., Any],
-    settle: Callable[..., Any],
-    record: Callable[..., Any],
-    cross: Callable[..., Any],
-    overlap: np.ndarray,
-    energy: np.ndarray,
-    loss: np.ndarray,
-    crossing: np.ndarray,
-    stage_duration: np.ndarray,
-    counts: np.ndarray,
 ) -> bool:
     """Integrate one run from the first frame and log-odds; returns whether it succeeded."""
+    _, work, step, pieces = machine_at(where)
+    out = output_at(output)
+    overlap, energy, loss = out.overlap[number], out.energy[number], out.loss[number]
+    crossing, stage_duration = out.crossing[number], out.stage_duration[number]
+    counts = out.counts[number]
     frame, next_frame, log_odds = work.frame[0], work.frame[1], work.log_odds[0]
-    base, state, square = work.base[0], step.state, work.square
+    state, square = step.state, work.square
     rank, levels = frame.shape[0], thresholds.shape[0]
     for i in range(learnable):
         for level in range(levels):
@@ -155,7 +173,7 @@ def run(
     while row < time.shape[0]:
         active = activate(learnable, rank, log_odds)
         saturated, size = active.saturated, active.size
-        begin(table, frame, log_odds, active, work, base)
+        call_begin(pieces[BEGIN], where, active, 0)
         counts[1] += 1
         for i in range(rank):
             work.rest[i] = work.diagonal[REST, i]
@@ -184,13 +202,11 @@ def run(
         largest = differentiate(active, pace, work, state)
         if row == 0 or largest == 0.0:
             while row < time.shape[0] and (row == 0 or largest == 0.0):
-                record(
-                    table,
+                call_record(
+                    pieces[RECORD],
+                    where,
                     active,
                     0.0,
-                    step,
-                    work,
-                    settle,
                     overlap[row],
                     energy[row],
                     loss[row : row + 1],
@@ -211,7 +227,7 @@ def run(
                     h = missing
         explicit = h * max(stiffness(active, pace, work.hessian), measured) <= STABLE
         if not explicit:
-            linearise(table, active, clock, pace, step, work)
+            call_linearise(pieces[LINEARISE], where, active, clock, pace)
 
         rejected = 0
         while True:
@@ -219,9 +235,9 @@ def run(
                 return False
             if explicit and (rejected == 2 or (rejected and step.time_dense[4] > STABLE)):
                 explicit = False
-                begin(table, frame, log_odds, active, work, base)
-                linearise(table, active, clock, pace, step, work)
-            elapsed = advance(table, base, active, clock, pace, h, explicit, step, work)
+                call_begin(pieces[BEGIN], where, active, 0)
+                call_linearise(pieces[LINEARISE], where, active, clock, pace)
+            elapsed = call_advance(pieces[ADVANCE], where, active, clock, pace, h, explicit)
             attempts += 1
             counts[1] += 6 if explicit else STAGES - 1
             error = 1e10
@@ -256,26 +272,27 @@ def run(
             after = (time[row] - now) - remainder
             if after > elapsed:
                 break
-            record(
-                table,
+            call_record(
+                pieces[RECORD],
+                where,
                 active,
                 after,
-                step,
-                work,
-                settle,
                 overlap[row],
                 energy[row],
                 loss[row : row + 1],
             )
             row += 1
 
-        settle(state[END], frame, active, work, log_odds, next_frame)
+        call_settle(pieces[SETTLE], where, active, END, 1)
+        for i in range(active.learnable):
+            log_odds[i] = work.log_odds[1, i]
         late = near if row < time.shape[0] else 0.0
         for i in range(saturated, learnable):
             for level in range(levels):
                 if np.isnan(crossing[i, level]) and log_odds[i] >= thresholds[level] + late:
-                    after = cross(
-                        table,
+                    after = call_cross(
+                        pieces[CROSS],
+                        where,
                         active,
                         clock,
                         pace,
@@ -284,11 +301,6 @@ def run(
                         i,
                         thresholds[level],
                         0.1 * near,
-                        step,
-                        work,
-                        advance,
-                        settle,
-                        begin,
                     )
                     moment = now + (remainder + after)
                     if moment <= last:
@@ -308,108 +320,54 @@ def run(
     return True
 
 
-@piece(
-    types.void(
-        TABLES,
-        CUBE,
-        ARRAY,
-        ARRAY,
-        types.float64,
-        SCRATCH,
-        STEPPING,
-        types.FunctionType(RUN),
-        *_PIECES,
-        CUBE,
-        CUBE,
-        MATRIX,
-        CUBE,
-        MATRIX,
-        types.Array(types.int8, 1, "C"),
-        types.Array(types.int64, 2, "C"),
-    ),
-    callable_from_python=True,
-)
+@piece(types.void(MACHINE, CUBE, ARRAY, ARRAY, types.float64, OUTPUT), from_python=True)
 def integrate_runs(
+    machine: Machine,
+    initial: np.ndarray,
+    time: np.ndarray,
+    thresholds: np.ndarray,
+    rtol: float,
+    out: Output,
+) -> None:
+    """Integrate runs one after another."""
+    where, output = address_of(machine), address_of(out)
+    runs, rank, students = initial.shape
+    for k in range(runs):
+        learnable = _start(initial[k], machine.work)
+        done = call_run(machine.pieces[RUN], where, output, k, time, thresholds, rtol, learnable)
+        out.status[k] = CONVERGED if done else FAILED
+        for i in range(min(rank, students)):
+            if done and np.isnan(out.crossing[k, i, thresholds.shape[0] - 1]):
+                out.status[k] = CENSORED
+
+
+_PIECES = np.array(
+    [place(each) for each in (begin, linearise, advance, settle, record, cross, run)],
+    dtype=np.uintp,
+)
+
+
+def integrate(
     table: Tables,
     initial: np.ndarray,
     time: np.ndarray,
     thresholds: np.ndarray,
     rtol: float,
-    work: Scratch,
-    step: Step,
-    run: Callable[..., Any],
-    begin: Callable[..., Any],
-    linearise: Callable[..., Any],
-    advance: Callable[..., Any],
-    settle: Callable[..., Any],
-    record: Callable[..., Any],
-    cross: Callable[..., Any],
-    overlap: np.ndarray,
-    energy: np.ndarray,
-    loss: np.ndarray,
-    crossing: np.ndarray,
-    stage_duration: np.ndarray,
-    status: np.ndarray,
-    counts: np.ndarray,
+    out: Output,
 ) -> None:
-    """Integrate runs one after another; every output array has the run as its first axis.
+    """Integrate a block of runs; may be called in several threads at once.
 
     Parameters
     ----------
     table : Tables
         Of the target the flow climbs.
     initial : (runs, rank, columns) float64
-        ``M0``, or any ``N`` with ``N N^T = M0 M0^T``.  Overwritten.
+        ``M0``, or any ``N`` with ``N N^T = M0 M0^T``, with at most `rank` columns.  Overwritten.
     time : (n,) float64
         Increasing, from 0.
     thresholds : (3,) float64
         Log-odds of the overlaps whose crossing times are wanted; the second one ends a stage.
     rtol : float
-    work : Scratch
-    step : Step
-    run, begin, linearise, advance, settle, record, cross
-        `PIECES`.
-    overlap, energy, loss, crossing, stage_duration, status, counts
-        Outputs, filled with NaN by the caller; `counts` (steps, right-hand sides) with 0.
+    out : Output
     """
-    runs, rank, students = initial.shape
-    for k in range(runs):
-        learnable = _start(initial[k], work)
-        done = run(
-            table,
-            time,
-            thresholds,
-            rtol,
-            learnable,
-            work,
-            step,
-            begin,
-            linearise,
-            advance,
-            settle,
-            record,
-            cross,
-            overlap[k],
-            energy[k],
-            loss[k],
-            crossing[k],
-            stage_duration[k],
-            counts[k],
-        )
-        status[k] = CONVERGED if done else FAILED
-        for i in range(min(rank, students)):
-            if done and np.isnan(crossing[k, i, thresholds.shape[0] - 1]):
-                status[k] = CENSORED
-
-
-def integrate(table: Tables, *arguments: np.ndarray | float) -> None:
-    """Call `integrate_runs` with the pieces and work arrays of this call.
-
-    Parameters
-    ----------
-    table : Tables
-    *arguments
-        ``initial, time, thresholds, rtol`` and the outputs.
-    """
-    work, step = scratch(table), stepping(table.derivative.gradient_factor.shape[0])
-    integrate_runs(table, *arguments[:4], work, step, run, *PIECES, *arguments[4:])
+    integrate_runs(machine(table, _PIECES), initial, time, thresholds, rtol, out)

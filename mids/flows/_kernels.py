@@ -28,7 +28,7 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
-from ._compile import inlined, pair_sum, piece
+from ._compile import ADDRESS, caller, inlined, pair_sum, piece
 from ._state import (
     ACTIVE,
     CHANGE,
@@ -43,19 +43,16 @@ from ._state import (
     REST,
     SATURATED,
     SCALE,
-    SCRATCH,
     SLOPE,
     STEP,
-    STEPPING,
-    TABLES,
     TILT,
     Active,
     Scratch,
-    Step,
+    machine_at,
 )
-from ._tables import Derivative, Tables
+from ._tables import Derivative
 
-__all__ = ["LINEARISE", "linearise", "load", "rate", "rate_here"]
+__all__ = ["call_linearise", "linearise", "load", "rate", "rate_here"]
 
 
 @inlined
@@ -234,17 +231,17 @@ def rate_here(
                 square[STEP, j, i] *= 1.0 + diagonal[ODDS, j] / diagonal[ODDS, i]
 
 
-LINEARISE = types.void(TABLES, ACTIVE, types.int64, types.float64, STEPPING, SCRATCH)
+_SIGNATURE = types.void(ADDRESS, ACTIVE, types.int64, types.float64)
+call_linearise = caller(_SIGNATURE)
 
 
-@piece(LINEARISE)
-def linearise(
-    table: Tables, active: Active, clock: int, pace: float, step: Step, work: Scratch
-) -> None:
+@piece(_SIGNATURE)
+def linearise(where: int, active: Active, clock: int, pace: float) -> None:
     """Jacobian of `rate` at ``L = I``, where `begin` was called, and scales of the unknowns.
 
     Tilts of a learned direction are as small as the ratio of the rates.
     """
+    table, work, step, _ = machine_at(where)
     saturated, learnable = active.saturated, active.learnable
     derivative, square, state = table.derivative, work.square, step.state
     monomial, gradient = work.monomial, work.gradient

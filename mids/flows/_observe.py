@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 from numba import types
 
-from ._compile import ARRAY, MATRIX, inlined, piece
+from ._compile import ADDRESS, caller, inlined, piece
 from ._kernels import load, rate_here
 from ._linear import ROUNDING, complete, narrow, orthogonalise, trial
 from ._state import (
     ACTIVE,
+    ARRAY,
     COLUMNS,
     DENSE_0,
     HESSIAN,
@@ -22,34 +20,31 @@ from ._state import (
     POINT,
     REST,
     SATURATED,
-    SCRATCH,
+    SETTLE,
     START,
-    STEPPING,
-    TABLES,
     Active,
-    Scratch,
-    Step,
+    machine_at,
 )
 from ._tables import Substitution, Tables
 
-__all__ = ["BEGIN", "RECORD", "SETTLE", "begin", "fraction", "interpolate", "record", "settle"]
+__all__ = [
+    "begin",
+    "call_begin",
+    "call_record",
+    "call_settle",
+    "fraction",
+    "interpolate",
+    "record",
+    "settle",
+]
 
 # Coefficients below this multiple of rounding, relative to the norm, are rounding themselves.
 FLUSH = 64.0
 
-BEGIN = types.void(TABLES, MATRIX, ARRAY, ACTIVE, SCRATCH, ARRAY)
-SETTLE = types.void(ARRAY, MATRIX, ACTIVE, SCRATCH, ARRAY, MATRIX)
-RECORD = types.void(
-    TABLES,
-    ACTIVE,
-    types.float64,
-    STEPPING,
-    SCRATCH,
-    types.FunctionType(SETTLE),
-    ARRAY,
-    ARRAY,
-    ARRAY,
-)
+_BEGIN = types.void(ADDRESS, ACTIVE, types.int64)
+_SETTLE = types.void(ADDRESS, ACTIVE, types.int64, types.int64)
+_RECORD = types.void(ADDRESS, ACTIVE, types.float64, ARRAY, ARRAY, ARRAY)
+call_begin, call_settle, call_record = caller(_BEGIN), caller(_SETTLE), caller(_RECORD)
 
 
 @inlined
@@ -122,48 +117,40 @@ def fraction(dense: np.ndarray, wanted: float) -> float:
     return theta
 
 
-@piece(BEGIN)
-def begin(
-    table: Tables,
-    frame: np.ndarray,
-    log_odds: np.ndarray,
-    active: Active,
-    work: Scratch,
-    base: np.ndarray,
-) -> None:
-    """Put the target's coefficients in a frame into `base`, and differentiate there.
+@piece(_BEGIN)
+def begin(where: int, active: Active, place: int) -> None:
+    """Put the target's coefficients in the frame at a place into the base, differentiate there.
 
     Entries that are rounding are set to zero: a learned direction known to 1e-16 would otherwise
     feed a spurious rate of 1e-32 to the direction to be learned next, whose own rate is of order
     d^(1 - s).
     """
-    _substitute(table.substitution, frame, work.buffer, base)
+    table, work, _, _ = machine_at(where)
+    base = work.base[place]
+    _substitute(table.substitution, work.frame[place], work.buffer, base)
     floor = FLUSH * ROUNDING * table.norm
     for i in range(base.shape[0]):
         if abs(base[i]) <= floor:
             base[i] = 0.0
-    rate_here(table.derivative, base, log_odds, active, work)
+    rate_here(table.derivative, base, work.log_odds[place], active, work)
 
 
-@piece(SETTLE)
-def settle(
-    x: np.ndarray,
-    frame: np.ndarray,
-    active: Active,
-    work: Scratch,
-    log_odds: np.ndarray,
-    out: np.ndarray,
-) -> None:
-    """Log-odds of a state's overlaps, largest first, and the frame of its eigenvectors in `out`.
+@piece(_SETTLE)
+def settle(where: int, active: Active, row: int, place: int) -> None:
+    """Log-odds of a state's overlaps, largest first, and the frame of its eigenvectors.
+
+    The state is a row of `Step.state`; results go to a place of the work arrays.
 
     One-sided Jacobi rotations of the graded factor ``L diag(e^(v/2))`` (Demmel and Veselic 1992)
     give both to high relative accuracy.
     """
+    _, work, step, _ = machine_at(where)
     learnable = active.learnable
+    frame, log_odds, out = work.frame[0], work.log_odds[place], work.frame[place]
     factor, columns = work.square[LOWER], work.square[COLUMNS]
     odds, norm = work.diagonal[ODDS], work.diagonal[REST]
     rank = norm.shape[0]
-    load(x, active, work)
+    load(step.state[row], active, work)
     for i in range(learnable):
         scale = np.sqrt(odds[i])
         for k in range(i, rank):
@@ -192,14 +179,11 @@ def settle(
     complete(out, learnable)
 
 
-@piece(RECORD)
+@piece(_RECORD)
 def record(
-    table: Tables,
+    where: int,
     active: Active,
     wanted: float,
-    step: Step,
-    work: Scratch,
-    settle: Callable[..., Any],
     overlap: np.ndarray,
     energy: np.ndarray,
     loss: np.ndarray,
@@ -208,12 +192,13 @@ def record(
 
     A time that is not positive means the start itself.
     """
+    table, work, step, pieces = machine_at(where)
     learnable = active.learnable
     gram, vectors, log_odds = work.square[HESSIAN], work.frame[2], work.log_odds[2]
     rank = gram.shape[0]
     theta = fraction(step.time_dense, wanted) if wanted > 0.0 else 0.0
     interpolate(step.state, active.size, theta)
-    settle(step.state[POINT], work.frame[0], active, work, log_odds, vectors)
+    call_settle(pieces[SETTLE], where, active, POINT, 2)
     for i in range(rank):
         overlap[i] = 1.0 / (1.0 + np.exp(-log_odds[i])) if i < learnable else 0.0
     for i in range(rank):

@@ -5,45 +5,55 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import typeof
+from numba import typeof, types
 
 from ..targets import Target
+from ._compile import reader
 from ._rodas import STAGES
 from ._tables import Tables, tables
 
 __all__ = [
     "ACTIVE",
+    "ADVANCE",
+    "ARRAY",
+    "BEGIN",
     "CHANGE",
     "COLUMNS",
+    "CROSS",
+    "CUBE",
     "DENSE_0",
     "END",
     "GENERATOR",
     "HESSIAN",
     "INVERSE",
     "KEPT_END",
+    "LINEARISE",
     "LOWER",
+    "MACHINE",
+    "MATRIX",
     "METRIC",
     "ODDS",
     "OVERLAP",
     "PACE_GRADIENT",
     "POINT",
+    "RECORD",
     "REST",
     "RIGHT",
+    "RUN",
     "SATURATED",
     "SCALE",
-    "SCRATCH",
+    "SETTLE",
     "SLOPE",
     "STAGES",
     "START",
     "STEP",
-    "STEPPING",
-    "TABLES",
     "TILT",
     "Active",
+    "Machine",
     "Scratch",
     "Step",
-    "scratch",
-    "stepping",
+    "machine",
+    "machine_at",
 ]
 
 SATURATED = 37.0  # 1 - overlap is below rounding
@@ -87,8 +97,8 @@ class Scratch(NamedTuple):
         Frame at the start of a step, at its end, and at a crossing.
     log_odds : (3, rank)
         The same for the log-odds.
-    base : (2, n_monomials)
-        The target in the frame at the start of a step, and at a crossing.
+    base : (3, n_monomials)
+        The target in these frames.
     hessian : (rank, rank)
         ``Ht`` at the start of a step.
     rest : (rank,)
@@ -120,7 +130,7 @@ def scratch(table: Tables) -> Scratch:
         np.zeros(table.buffer),
         np.zeros((3, rank, rank)),
         np.zeros((3, rank)),
-        np.zeros((2, table.weight.size)),
+        np.zeros((3, table.weight.size)),
         np.zeros((rank, rank)),
         np.zeros(rank),
     )
@@ -166,7 +176,25 @@ def stepping(rank: int) -> Step:
     )
 
 
-# Types of the arguments of the pieces, the same for every target.
-_SAMPLE = tables(Target({(1,): 1.0}))
-TABLES, SCRATCH, STEPPING = typeof(_SAMPLE), typeof(scratch(_SAMPLE)), typeof(stepping(1))
+class Machine(NamedTuple):
+    """What the pieces find at an address: the target, work arrays, and the pieces' addresses."""
+
+    table: Tables
+    work: Scratch
+    step: Step
+    pieces: np.ndarray
+
+
+def machine(table: Tables, pieces: np.ndarray) -> Machine:
+    """Work arrays for one target, of one thread."""
+    rank = table.derivative.gradient_factor.shape[0]
+    return Machine(table, scratch(table), stepping(rank), pieces)
+
+
+# The same for every target.
+MACHINE = typeof(machine(tables(Target({(1,): 1.0})), np.zeros(1, dtype=np.uintp)))
+machine_at = reader(MACHINE)
 ACTIVE = typeof(Active(0, 1, 1))
+ARRAY, MATRIX, CUBE = (types.Array(types.float64, n, "C") for n in (1, 2, 3))
+# Places in Machine.pieces.
+BEGIN, LINEARISE, ADVANCE, SETTLE, RECORD, CROSS, RUN = range(7)

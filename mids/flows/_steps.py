@@ -13,7 +13,7 @@ import numpy as np
 from numba import types
 
 from . import _rodas, _tsit5
-from ._compile import ARRAY, FLAG, piece
+from ._compile import ADDRESS, caller, piece
 from ._kernels import rate
 from ._linear import factorise, solve
 from ._state import (
@@ -23,19 +23,14 @@ from ._state import (
     POINT,
     RIGHT,
     SCALE,
-    SCRATCH,
     SLOPE,
     STAGES,
     START,
-    STEPPING,
-    TABLES,
     Active,
-    Scratch,
-    Step,
+    machine_at,
 )
-from ._tables import Tables
 
-__all__ = ["ADVANCE", "DENSE", "advance"]
+__all__ = ["DENSE", "advance", "call_advance"]
 
 GAMMA, C = _rodas.GAMMA, _rodas.C
 A = np.zeros((2, STAGES, STAGES))
@@ -44,31 +39,14 @@ A[0, 6:, :5], A[0, 6, 5], A[0, 7, 5:7] = _rodas.A[5], 1.0, 1.0  # stiffly accura
 ERROR = _tsit5.ERROR
 DENSE = np.stack([_rodas.DENSE, _tsit5.DENSE])
 
-ADVANCE = types.float64(
-    TABLES,
-    ARRAY,
-    ACTIVE,
-    types.int64,
-    types.float64,
-    types.float64,
-    FLAG,
-    STEPPING,
-    SCRATCH,
+_SIGNATURE = types.float64(
+    ADDRESS, ACTIVE, types.int64, types.float64, types.float64, types.boolean
 )
+call_advance = caller(_SIGNATURE)
 
 
-@piece(ADVANCE)
-def advance(
-    table: Tables,
-    base: np.ndarray,
-    active: Active,
-    clock: int,
-    pace: float,
-    h: float,
-    explicit: bool,
-    step: Step,
-    work: Scratch,
-) -> float:
+@piece(_SIGNATURE)
+def advance(where: int, active: Active, clock: int, pace: float, h: float, explicit: bool) -> float:
     """Take a step of size `h` from the start, where L = I; returns the time it takes.
 
     The last row of stages and times receives the error estimates.  An explicit step also measures
@@ -76,7 +54,8 @@ def advance(
     the two stages at its end.  Unknowns of linear systems are
     scaled, so that pivoting compares like with like.
     """
-    size = active.size
+    table, work, step, _ = machine_at(where)
+    size, base = active.size, work.base[0]
     state, stages, times = step.state, step.stages, step.time
     method = 1 if explicit else 0
     inverse = 1.0 / h

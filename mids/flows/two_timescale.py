@@ -80,7 +80,7 @@ class TwoTimescale(RidgeFlow):
         dict of str to array
             The schema's variables without the axis ``dim``.
         """
-        from ._integrator import integrate
+        from ._integrator import Output, integrate
         from ._tables import tables
 
         target = problem.target
@@ -107,13 +107,7 @@ class TwoTimescale(RidgeFlow):
             np.ascontiguousarray(problem.time),
             np.log(levels / (1.0 - levels)),
             problem.rtol,
-            out["overlap"],
-            out["energy"],
-            out["loss"],
-            out["crossing_time"],
-            out["stage_duration"],
-            out["status"],
-            counts,
+            Output(*(out[name] for name in out), counts=counts),
         )
         if self.ridge > 0:
             out["loss"] += 0.5 * (target.norm**2 - effective.norm**2)
