@@ -145,7 +145,9 @@ def driver(tmp_path_factory):
     if program is None or browser is None:
         pytest.skip("needs chromium and chromium-driver")
     with subprocess.Popen([program, "--port=0"], stdout=subprocess.PIPE, text=True) as process:
-        port = next(m[1] for line in process.stdout if (m := re.search(r"successfully on port (\d+)", line)))
+        port = next(
+            m[1] for line in process.stdout if (m := re.search(r"successfully on port (\d+)", line))
+        )
 
         def send(method, path, data=None):
             request = urllib.request.Request(

@@ -1,0 +1,337 @@
+"""Runs of the zoo against the theory, and what they say as Markdown."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+import mids
+from mids.initial import draw_runs
+
+from .zoo import Case
+
+__all__ = ["Result", "document", "verify"]
+
+SETTLED = 10_000
+"""Smallest dimension in the fits of exponents."""
+PURE = 1_000_000
+"""Smallest dimension at which all saddles must be found."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one case has shown.
+
+    Attributes
+    ----------
+    case : Case
+    ladder, method : str
+        Of the theory.
+    saddles : pandas.DataFrame
+        One row for each dimension and saddle.
+    runs : pandas.DataFrame
+        One row for each dimension.
+    fits : pandas.DataFrame
+        One row for each saddle.
+    seconds : float
+    """
+
+    case: Case
+    ladder: str
+    method: str
+    saddles: pd.DataFrame
+    runs: pd.DataFrame
+    fits: pd.DataFrame
+    seconds: float
+
+
+def verify(case: Case, dims: Sequence[float], runs: int, seed: int) -> Result:
+    """Simulate a case and compare every run with the theory.
+
+    Parameters
+    ----------
+    case : Case
+    dims : sequence of float
+    runs : int
+        At each dimension.
+    seed : int
+
+    Returns
+    -------
+    Result
+    """
+    began = time.perf_counter()
+    ds = mids.simulate(
+        case.target,
+        dim=dims,
+        runs=runs,
+        seed=seed,
+        flow=case.flow,
+        student_rank=case.student_rank,
+    )
+    ds = ds[["loss", "crossing_time", "gram0", "status"]].compute()
+    predicted = mids.theory(ds)
+    compared = mids.compare(ds)
+    measured = compared["escape_time"].notnull() | compared["censored"]
+    expected = compared["escape_time_theory"].notnull()
+    exponents = {
+        int(rank): int(exponent)
+        for rank, exponent in np.unique(
+            np.stack([predicted["rank"].values.ravel(), predicted["exponent"].values.ravel()]),
+            axis=1,
+        ).T
+        if np.isfinite(rank)
+    }
+    error = np.abs(compared["loss"] / compared["loss_theory"] - 1)
+    saddles = [
+        {
+            "dim": int(dim),
+            "saddle": rank,
+            "exponent": exponents[rank],
+            "runs": int((measured & expected).sel(dim=dim, saddle=rank).sum()),
+            "loss error": _quantile(error.sel(dim=dim, saddle=rank), 0.5),
+            "ratio": _quantile(compared["ratio"].sel(dim=dim, saddle=rank), 0.5),
+            "5 %": _quantile(compared["ratio"].sel(dim=dim, saddle=rank), 0.05),
+            "95 %": _quantile(compared["ratio"].sel(dim=dim, saddle=rank), 0.95),
+        }
+        for dim in ds["dim"].values
+        for rank in exponents
+        if bool((measured | expected).sel(dim=dim, saddle=rank).any())
+    ]
+    same = (measured == expected).all("saddle")
+    ended = [
+        {
+            "dim": int(dim),
+            "measured saddles": float(measured.sel(dim=dim).sum("saddle").mean()),
+            "expected saddles": float(expected.sel(dim=dim).sum("saddle").mean()),
+            "as expected": float(same.sel(dim=dim).mean()),
+            "converged": int((ds["status"].sel(dim=dim) == 0).sum()),
+            "censored": int((ds["status"].sel(dim=dim) == 1).sum()),
+            "other": int((ds["status"].sel(dim=dim) > 1).sum()),
+        }
+        for dim in ds["dim"].values
+    ]
+    return Result(
+        case,
+        predicted.attrs["ladder"],
+        predicted.attrs["method"],
+        pd.DataFrame(saddles),
+        pd.DataFrame(ended),
+        _fits(case, ds, compared, exponents, seed),
+        time.perf_counter() - began,
+    )
+
+
+def _fits(
+    case: Case, ds: xr.Dataset, compared: xr.Dataset, exponents: dict[int, int], seed: int
+) -> pd.DataFrame:
+    """Slopes of the escape times in log d: of common starts, of the runs, of their theory."""
+    large = ds["dim"].values[ds["dim"].values >= SETTLED]
+    if len(large) < 2:
+        return pd.DataFrame()
+    found = mids.scaling(ds.sel(dim=large), resamples=200)
+    common = _common_starts(case, large, max(ds.sizes["run"] // 4, 1), seed)
+    rows = []
+    for rank in exponents:
+        expected = float(found["expected"].sel(saddle=rank))
+        # For log d the time itself, not its logarithm, is linear in log d.
+        scale: Callable[[np.ndarray], np.ndarray] = np.log if expected > 0 else np.asarray
+        medians = [
+            np.array([_median(row) for row in times])
+            for times in (
+                common[:, :, rank],
+                compared["escape_time"].sel(dim=large, saddle=rank).values,
+                compared["escape_time_theory"].sel(dim=large, saddle=rank).values,
+            )
+        ]
+        if not all(np.isfinite(scale(m)).all() for m in medians):
+            continue
+        slopes = [np.polyfit(np.log(large), scale(m), 1)[0] for m in medians]
+        rows.append(
+            {
+                "saddle": rank,
+                "s - 1": int(expected),
+                "common starts": slopes[0],
+                "runs": slopes[1],
+                "low": float(found["low"].sel(saddle=rank)) if expected > 0 else np.nan,
+                "high": float(found["high"].sel(saddle=rank)) if expected > 0 else np.nan,
+                "theory": slopes[2],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _common_starts(case: Case, dims: np.ndarray, runs: int, seed: int) -> np.ndarray:
+    """Escape times, (dim, run, direction), where M(0) sqrt(d) is the same at every d."""
+    rank = case.target.rank
+    largest = 10**8
+    M = draw_runs(rank, case.student_rank or rank, largest, range(runs), seed)
+    starts = M * np.sqrt(largest / dims)[:, None, None, None]
+    ds = mids.simulate(case.target, dim=dims, runs=runs, flow=case.flow, initial=starts)
+    half = ds["crossing_time"].sel(level=0.5)
+    return half.where(half.notnull(), np.inf).compute().values
+
+
+def _median(times: np.ndarray) -> float:
+    """Median of the known times, some of which may be inf; NaN of none."""
+    known = np.sort(times[~np.isnan(times)])
+    n = len(known)
+    return float(known[(n - 1) // 2] + known[n // 2]) / 2 if n else np.nan
+
+
+def _quantile(values: xr.DataArray, probability: float) -> float:
+    known = values.values[np.isfinite(values.values)]
+    return float(np.quantile(known, probability)) if len(known) else np.nan
+
+
+def document(results: Sequence[Result], runs: int, seed: int) -> str:
+    """Write the report.
+
+    Parameters
+    ----------
+    results : sequence of Result
+    runs, seed : int
+        As given to `verify`.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    seconds = sum(result.seconds for result in results)
+    packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "scipy", "numba"))
+    parts = [
+        "# Theory against simulation\n",
+        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, mids {mids.__version__}, Python "
+        f"{platform.python_version()}, {packages}. {runs} runs at each dimension, seed {seed}, "
+        f"{seconds / 60:.0f} minutes. `python -m tests.verification` writes this page.\n",
+        "Each run is predicted from its own initial condition alone; ratios are measured over "
+        "predicted escape times.\n",
+        "## Against the goals\n",
+        *_goals(results),
+        "\n## Cases\n",
+        _table(map(_overview, results)),
+        "## Exponents\n",
+        f"Slope of the logarithm of the median escape time in log d from d = {SETTLED:.0e} on. "
+        "Common starts: the same M(0) sqrt(d) at every d, which leaves no sampling error. Runs: "
+        "independent at every d, with a 95 % bootstrap interval, and their theory. For saddles of "
+        "log d (s - 1 = 0) the slope of the median time itself.\n",
+        _table(row for result in results for row in _named(result, result.fits)),
+        "## Saddles\n",
+        _table(row for result in results for row in _named(result, result.saddles)),
+        "## Runs\n",
+        _table(row for result in results for row in _named(result, result.runs)),
+    ]
+    return "\n".join(parts)
+
+
+def _goals(results: Sequence[Result]) -> Iterable[str]:
+    """One line for each number to reach, with the worst case."""
+    saddles = pd.concat([r.saddles.assign(case=r.case.name, method=r.method) for r in results])
+    saddles["off"] = np.abs(saddles["ratio"] - 1)
+    for dim, close in ((100, 0.05), (10**4, 0.01), (10**6, 0.001)):
+        for method, factor in (("closed-form", 1), ("limit-flow", 2)):
+            rows = saddles[(saddles["dim"] == dim) & (saddles["method"] == method)]
+            yield _worst(
+                f"median ratio within {factor * close:.1%} at d = {dim:.0e}, {method}",
+                rows,
+                "off",
+                factor * close,
+            )
+    large = saddles[saddles["dim"] >= SETTLED]
+    later = (large["exponent"] == 1) & (large["saddle"] > 0)
+    name = f"median plateau loss within 1e-3 at d >= {SETTLED:.0e}"
+    yield _worst(f"{name}, but for log d saddles after others", large[~later], "loss error", 1e-3)
+    yield _worst(f"{name}, log d saddles after others", large[later], "loss error", 1e-3)
+    ended = pd.concat([r.runs.assign(case=r.case.name, saddle="") for r in results])
+    ended["missed"] = 1 - ended["as expected"]
+    pure = ended[ended["dim"] >= PURE]
+    yield _worst(f"saddles as expected in 99 % of runs at d >= {PURE:.0e}", pure, "missed", 0.01)
+    fits = pd.concat([r.fits.assign(case=r.case.name, dim="") for r in results])
+    if len(fits):
+        power = fits[fits["s - 1"] > 0]
+        power = power.assign(
+            away=np.abs(power["common starts"] - power["s - 1"]),
+            apart=np.abs(power["runs"] - power["theory"]),
+        )
+        yield _worst("slope within 0.02 of s - 1, common starts", power, "away", 0.02)
+        yield _worst("slope within 0.02 of that of the same runs' theory", power, "apart", 0.02)
+        inside = (power["low"] <= power["s - 1"]) & (power["s - 1"] <= power["high"])
+        yield f"- {inside.sum()} of {len(power)} bootstrap intervals (95 %) contain s - 1."
+        slow = fits[fits["s - 1"] == 0]
+        slow = slow.assign(apart=np.abs(slow["runs"] / slow["theory"] - 1))
+        yield _worst("log d saddles: slope within 2 % of the theory's", slow, "apart", 0.02)
+    able = [r for r in results if r.case.converges]
+    trapped = sum(int(r.runs["other"].sum()) for r in able)
+    cut = sum(int(r.runs["censored"].sum()) for r in able)
+    total = sum(int(r.runs[["converged", "censored", "other"]].sum().sum()) for r in able)
+    yield (
+        f"- Students with enough directions: {total - trapped - cut} of {total} runs converged, "
+        f"{cut} were still on a plateau at the last time, {trapped} ended otherwise."
+    )
+
+
+def _worst(claim: str, rows: pd.DataFrame, column: str, limit: float) -> str:
+    rows = rows[rows[column].notna()]
+    if not len(rows):
+        return f"- {claim}: no such runs."
+    worst = rows.loc[rows[column] == rows[column].max()].iloc[0]
+    failing = int((rows[column] > limit).sum())
+    verdict = "met" if not failing else f"missed in {failing} of {len(rows)} places"
+    where = ", ".join(
+        text
+        for text in (
+            worst["case"],
+            f"d = {worst['dim']:.0e}" if worst["dim"] != "" else "",
+            f"saddle {worst['saddle']}" if worst["saddle"] != "" else "",
+        )
+        if text
+    )
+    return f"- {claim}: **{verdict}**; worst {worst[column]:.2g} ({where})."
+
+
+def _overview(result: Result) -> dict[str, object]:
+    return {
+        "case": result.case.name,
+        "target": _shortened(repr(result.case.target)[1:-1].split(": ", 1)[1]),
+        "q": result.case.student_rank or result.case.target.rank,
+        "leaps": result.ladder,
+        "theory": result.method,
+        "seconds": f"{result.seconds:.0f}",
+    }
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _named(result: Result, rows: pd.DataFrame) -> Iterable[dict[str, object]]:
+    for row in rows.to_dict("records"):
+        yield {"case": result.case.name, **{str(k): _text(str(k), v) for k, v in row.items()}}
+
+
+def _text(name: str, value: float) -> str:
+    if name == "dim":
+        return f"{value:.0e}"
+    if isinstance(value, int):
+        return str(value)
+    if np.isnan(value):
+        return ""
+    return f"{value:.1e}" if name == "loss error" else f"{value:.4f}"
+
+
+def _table(rows: Iterable[dict[str, object]]) -> str:
+    listed = list(rows)
+    if not listed:
+        return "None.\n"
+    lines = [f"| {' | '.join(listed[0])} |", f"|{'---|' * len(listed[0])}"]
+    lines += [f"| {' | '.join(map(str, row.values()))} |" for row in listed]
+    return "\n".join([*lines, ""])
