@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .analysis.theory import theory
     from .analysis.traps import traps
     from .catalog import open_catalog
+    from .generate import generate
     from .io import open_dataset, to_netcdf
     from .ladder import leaps
     from .schema import validate
@@ -38,6 +39,7 @@ __all__ = [
     "errors",
     "flows",
     "from_trajectories",
+    "generate",
     "leaps",
     "open_catalog",
     "open_dataset",
@@ -60,6 +62,7 @@ _ORIGIN = {
     "compare": "analysis",
     "describe": "accessor",
     "from_trajectories": "trajectories",
+    "generate": "generate",
     "leaps": "ladder",
     "open_catalog": "catalog",
     "open_dataset": "io",

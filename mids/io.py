@@ -21,11 +21,19 @@ from xarray.backends import NetCDF4DataStore
 from . import schema
 from ._files import NETCDF_LOCK, check_output, replacing
 from .errors import DatasetError, FileError
+from .store import is_store, open_store
 
 if TYPE_CHECKING:
     import dask.array as da
 
-__all__ = ["NETCDF_LOCK", "check_output", "open_dataset", "replacing", "to_netcdf"]
+__all__ = [
+    "NETCDF_LOCK",
+    "check_output",
+    "narrowed",
+    "open_dataset",
+    "replacing",
+    "to_netcdf",
+]
 
 CHUNK_BYTES = 2**20
 """Largest chunk on disk."""
@@ -76,7 +84,7 @@ def to_netcdf(ds: xr.Dataset, path: str | os.PathLike[str], *, compact: bool = F
     path = check_output(path)
     _check_names_and_attributes(ds)
     if compact:
-        ds = _narrowed(ds)
+        ds = narrowed(ds)
     with replacing(path) as temporary:
         _write(ds, temporary)
 
@@ -84,12 +92,12 @@ def to_netcdf(ds: xr.Dataset, path: str | os.PathLike[str], *, compact: bool = F
 def open_dataset(
     path: str | os.PathLike[str], *, chunks: int | Mapping[Any, Any] | str | None = None
 ) -> xr.Dataset:
-    """Open a NetCDF file of the schema.
+    """Open a NetCDF file of the schema, or a store that `mids.generate` wrote.
 
     Parameters
     ----------
     path : str or path
-        The file.
+        The file; or the folder or URL of a store, which gives dask arrays in any case.
     chunks : int, mapping, "auto" or None
         None reads variables when they are used; anything else gives dask arrays, as in
         `xarray.Dataset.chunk`, for example ``{"run": 1000}``.
@@ -112,6 +120,9 @@ def open_dataset(
         ...
     mids.errors.FileError: nowhere.nc does not exist; check the path
     """
+    if is_store(path):
+        ds = open_store(path)
+        return ds if chunks is None else ds.chunk(chunks)
     path = Path(path)
     _check_magic(path)
     with NETCDF_LOCK:
@@ -210,7 +221,7 @@ def _store(arrays: dict[str, da.Array], path: Path) -> None:
     dask.array.store(list(arrays.values()), slots, **{"lock": False, **options})
 
 
-def _narrowed(ds: xr.Dataset) -> xr.Dataset:
+def narrowed(ds: xr.Dataset) -> xr.Dataset:
     """Round the variables that the schema has a narrower type for."""
     narrow = {
         name: ds[name].astype(entry.compact, keep_attrs=True)

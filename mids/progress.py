@@ -14,7 +14,7 @@ from ._block import CAUSES, TOPIC
 __all__ = ["Progress", "causes_text", "cluster_client", "watching"]
 
 DELAY = 2.0
-"""Seconds after which progress is shown at all."""
+"""Seconds after which a terminal shows progress."""
 
 
 class Progress:
@@ -51,7 +51,8 @@ class Progress:
         self._terminal = self._out.isatty()
         self._interval = 0.2 if self._terminal else 60.0
         self._started = time.monotonic()
-        self._shown: float | None = None
+        self._next = self._started + (DELAY if self._terminal else self._interval)
+        self._shown = False
         self._width = 0
 
     def add(self, count: int, causes: Mapping[str, int] | None = None) -> None:
@@ -68,11 +69,8 @@ class Progress:
     def tick(self) -> None:
         """Show the state if it is time to."""
         now = time.monotonic()
-        # The first line comes after `DELAY` on a terminal and after a minute in a log.
-        last = self._started + DELAY - 0.2 if self._shown is None and self._terminal else None
-        since = last if last is not None else (self._shown or self._started)
-        if now - since >= self._interval:
-            self._shown = now
+        if now >= self._next:
+            self._next = now + self._interval
             self._write(self.text())
 
     def text(self) -> str:
@@ -93,7 +91,7 @@ class Progress:
 
     def finish(self) -> None:
         """Show the last state, if anything was shown or it took long."""
-        if self._shown is not None or time.monotonic() - self._started >= DELAY:
+        if self._shown or time.monotonic() - self._started >= DELAY:
             self._write(self.text())
             if self._terminal:
                 self._out.write("\n")
@@ -101,12 +99,13 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Write a line of its own."""
-        if self._terminal and self._shown is not None:
+        if self._terminal and self._shown:
             self._out.write("\n")
         self._out.write(text + "\n")
         self._out.flush()
 
     def _write(self, text: str) -> None:
+        self._shown = True
         if self._terminal:
             if self.total:
                 filled = min(30 * (self.done + self.kept) // self.total, 30)

@@ -10,6 +10,7 @@ from .catalog import catalog
 from .files import flows, info, saddles, targets
 from .pages import report
 from .simulations import replay, simulate
+from .stores import generate
 
 __all__ = ["main"]
 
@@ -20,5 +21,5 @@ def main() -> None:
     """Gradient flow on Gaussian multi-index models: simulate, store, compare with theory."""
 
 
-for command in (simulate, saddles, info, replay, targets, flows, report, catalog):
+for command in (simulate, generate, saddles, info, replay, targets, flows, report, catalog):
     main.add_command(command)

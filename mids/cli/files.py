@@ -32,7 +32,15 @@ def info(file: Path) -> None:
 
     with io.open_dataset(file) as ds:
         click.echo(describe(ds.load() if ds.nbytes < 1e8 else ds))
-        for name in ("title", "summary", "source", "date_created", "license", "references"):
+        for name in (
+            "title",
+            "summary",
+            "failures",
+            "source",
+            "date_created",
+            "license",
+            "references",
+        ):
             if name in ds.attrs:
                 click.echo(f"  {name:<12}  {ds.attrs[name]}")
 

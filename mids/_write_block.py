@@ -1,0 +1,151 @@
+"""What a worker does for a store: compute one block, write it, record its checksums."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from . import io, schema
+from ._block import CAUSES
+from .errors import FileError, MissingDependencyError
+from .storage import Storage, sha256
+from .store import ZARR, Block
+
+__all__ = ["FORMATS", "NOT_IN_BLOCKS", "intact", "write_block", "write_header"]
+
+FORMATS = ("netcdf", "zarr")
+
+NOT_IN_BLOCKS = ("date_created", "history")
+"""Attributes that say when a store was begun: they stay out of what has checksums."""
+
+
+def write_block(payload: bytes, place: str, format: str, name: str) -> dict[str, Any]:
+    """Compute one block of a sweep, write it and its record.
+
+    Parameters
+    ----------
+    payload : bytes
+        The lazy dataset of the block and its position, pickled.
+    place : str
+        Folder or URL of the store.
+    format : {"netcdf", "zarr"}
+    name : str
+        Name of the block.
+
+    Returns
+    -------
+    dict
+        The record: ``files`` with ``bytes`` and ``sha256`` (None if there is no object because
+        all numbers are missing), ``runs``, ``status`` and ``causes``, counted.
+    """
+    part, block = pickle.loads(payload)
+    causes: Counter[str] = Counter()
+
+    def finished(key: Any, result: Any, *_: Any) -> None:
+        if isinstance(result, dict) and CAUSES in result:
+            causes.update(result[CAUSES].values())
+
+    ds = part.compute(
+        scheduler="synchronous",
+        optimize_graph=False,
+        callbacks=[(None, None, None, finished, None)],
+    )
+    storage = Storage(place)
+    written = _write_zarr if format == "zarr" else _write_netcdf
+    names = written(ds, block, storage, name)
+    if "status" in ds:
+        counts = np.bincount(ds["status"].values.ravel(), minlength=len(schema.STATUS)).tolist()
+    else:
+        counts = []
+    record = {
+        "runs": ds.sizes["dim"] * ds.sizes["run"],
+        "status": dict(zip(schema.STATUS, counts, strict=False)),
+        "causes": dict(sorted(causes.items())),
+        "files": _checksums(storage, names),
+    }
+    storage.write(f"records/{name}.json", json.dumps(record).encode())
+    return record
+
+
+def write_header(ds: xr.Dataset, storage: Storage, format: str) -> dict[str, Any]:
+    """Write the coordinates and attributes of a store, and return their record."""
+    if format == "zarr":
+        _write_template(ds, storage)
+        names = [f"{ZARR}/.zmetadata"]
+    else:
+        assert storage.folder is not None
+        io.to_netcdf(ds.drop_vars(list(ds.data_vars)), storage.folder / "header.nc")
+        names = ["header.nc"]
+    return {"files": _checksums(storage, names)}
+
+
+def _checksums(storage: Storage, names: list[str]) -> dict[str, Any]:
+    contents = {name: storage.read(name) for name in names}
+    return {
+        name: None if content is None else {"bytes": len(content), "sha256": sha256(content)}
+        for name, content in contents.items()
+    }
+
+
+def intact(place: str, record: dict[str, Any]) -> bool:
+    """Tell whether all files of a record are there with their checksums."""
+    files = record.get("files")
+    return files is not None and files == _checksums(Storage(place), list(files))
+
+
+def _write_netcdf(ds: xr.Dataset, block: Block, storage: Storage, name: str) -> list[str]:
+    assert storage.folder is not None
+    path = storage.folder / f"{name}.nc"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"cannot write {path.parent} ({error.strerror})") from None
+    io.to_netcdf(ds, path)
+    return [f"{name}.nc"]
+
+
+def _write_template(ds: xr.Dataset, storage: Storage) -> None:
+    """Write the metadata and coordinates of a Zarr group that blocks are then written into."""
+    try:
+        import zarr  # noqa: F401
+    except ImportError:
+        raise MissingDependencyError(
+            "stores in Zarr's format need zarr; install it with: "
+            'python -m pip install "mids[zarr]"'
+        ) from None
+    if storage.read(f"{ZARR}/.zmetadata") is not None:  # written last
+        return
+    # Without a fill value every block is an object, and integers stay integers.
+    encoding = {name: {"_FillValue": None} for name in ds.variables}
+    try:
+        ds.drop_encoding().to_zarr(
+            storage.location(ZARR),
+            mode="a",
+            compute=False,
+            zarr_format=2,
+            consolidated=True,
+            encoding=encoding,
+        )
+    except OSError as error:
+        raise FileError(f"cannot write {storage.place} ({error})") from None
+
+
+def _write_zarr(ds: xr.Dataset, block: Block, storage: Storage, name: str) -> list[str]:
+    region = {"dim": block.dims, "run": block.runs}
+    data = ds.drop_vars(list(ds.coords)).drop_attrs()
+    try:
+        data.drop_encoding().to_zarr(storage.location(ZARR), region=region, zarr_format=2)
+    except OSError as error:
+        raise FileError(
+            f"cannot write {storage.place} ({error}); check permissions and free space"
+        ) from None
+    place = ".".join(map(str, block.index))
+    return [
+        f"{ZARR}/{variable}/{place}{'.0' * (array.ndim - 2)}"
+        for variable, array in ds.data_vars.items()
+    ]

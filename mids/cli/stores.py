@@ -1,0 +1,50 @@
+"""Commands that write stores: sweeps larger than memory."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .cluster import cluster_options, computing_on
+
+__all__ = ["generate"]
+
+
+@click.command(epilog="Example: mids generate --spec sweep.toml sweep --workers 8")
+@click.argument("store")
+@click.option(
+    "--spec",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="TOML file with arguments of mids.simulate.",
+)
+@click.option(
+    "--format",
+    type=click.Choice(["netcdf", "zarr"]),
+    help="One NetCDF file for each block, or Zarr (default: Zarr for URLs).",
+)
+@click.option("--compact", is_flag=True, help="Round the curves to float32.")
+@cluster_options
+def generate(
+    store: str, spec: Path, scheduler: str | None, workers: int | None, **options: Any
+) -> None:
+    """Simulate a sweep into STORE, a folder or URL, block by block.
+
+    The same command resumes what was interrupted: blocks whose checksums hold are kept.
+    """
+    from ..generate import generate as write
+    from ..simulate import read_spec
+
+    arguments = read_spec(spec)
+    try:
+        with computing_on(scheduler, workers):
+            ds = write(arguments, store, **options)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    runs = ds.sizes["dim"] * ds.sizes["run"]
+    click.echo(f"{store} is complete: {runs} runs, {ds.nbytes / 1e6:.0f} MB in memory")
+    if "failures" in ds.attrs:
+        click.echo(ds.attrs["failures"])

@@ -1,0 +1,298 @@
+"""Sweeps written block by block where they are simulated, and resumed where they were cut off."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from . import _validate, io, schema
+from ._run_tasks import run_tasks
+from ._write_block import FORMATS, NOT_IN_BLOCKS, intact, write_block, write_header
+from .errors import InputError, MidsError
+from .progress import Progress
+from .simulate import from_spec, read_spec
+from .storage import Storage, sha256
+from .store import STORE_VERSION, Block, Layout, recorded
+
+__all__ = ["generate"]
+
+
+def generate(
+    spec: Mapping[str, Any] | str | os.PathLike[str] | xr.Dataset,
+    store: str | os.PathLike[str],
+    *,
+    format: Literal["netcdf", "zarr"] | None = None,
+    compact: bool = False,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Simulate a sweep into a store, block by block, and open it.
+
+    Each block of runs is simulated and written by one task, in threads or wherever dask computes:
+    the memory needed is that of the blocks being worked on. Call it again with the same arguments
+    after any interruption: blocks whose checksums hold are kept, the others are simulated, and the
+    finished store has the same bytes, but for the date in ``store.json``, as an uninterrupted one.
+
+    Parameters
+    ----------
+    spec : mapping, path or Dataset
+        Arguments of `mids.simulate` by name; a TOML file of them; or a lazy dataset, such as
+        ``mids.simulate(...)[["crossing_time", "status"]]``, whose variables all have the dims
+        ``dim`` and ``run`` first.
+    store : str or path
+        A new folder or one that an earlier call has begun, or a URL that fsspec knows.
+    format : {"netcdf", "zarr"}, optional
+        One NetCDF file for each block, the default in folders, or a Zarr group, the default of
+        URLs.
+    compact : bool
+        Round the curves to float32, as in `mids.to_netcdf`.
+    progress : bool
+        Show runs done, rate, time left and failures on the standard error stream, after two
+        seconds; where that is no terminal, once a minute.
+
+    Returns
+    -------
+    xarray.Dataset
+        What `mids.open_dataset` gives for the store. Where runs failed, its attribute ``failures``
+        says how many and why.
+
+    Raises
+    ------
+    InputError
+        If an argument is wrong, or the store holds another sweep; the message says what differs.
+    FileError
+        If a block cannot be written, for example because the disk is full. What is complete is
+        kept.
+    ClusterError
+        If the cluster is lost, or workers die again and again.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> place = os.path.join(folder.name, "sweep")
+    >>> ds = generate({"target": "h1(z1)", "dim": [100, 1e4], "runs": 20, "chunks": 10}, place)
+    >>> sorted(os.listdir(place))
+    ['d100', 'd10000', 'header.nc', 'manifest.json', 'store.json']
+    >>> sorted(os.listdir(os.path.join(place, "d100")))
+    ['r000000000.nc', 'r000000010.nc']
+    >>> ds.status.max().compute().item()
+    0
+    >>> folder.cleanup()
+    """
+    ds, chosen = _dataset(spec), _format(format, store)
+    if compact:
+        ds = io.narrowed(ds)
+    layout = _layout(ds)
+    uneven = layout.chunks["run"]
+    if chosen == "zarr" and len({*uneven[:-1], max(uneven)}) > 1:
+        raise InputError(
+            f"Zarr needs blocks of one length, but run is cut into {_validate.shown(uneven)}; "
+            f'rechunk first: ds.chunk({{"run": {max(uneven)}}})'
+        )
+    recipe = _recipe(ds, layout)
+    storage = Storage(store)
+    _begin(storage, ds, recipe, chosen)
+    shown = Progress(ds.sizes["dim"] * ds.sizes["run"]) if progress else None
+    with ExitStack() as stack:
+        if shown is not None:
+            stack.callback(shown.finish)
+        _complete(storage, ds, layout, chosen, shown)
+    return io.open_dataset(storage.place)
+
+
+def _dataset(spec: Mapping[str, Any] | str | os.PathLike[str] | xr.Dataset) -> xr.Dataset:
+    """Return the lazy dataset that is asked for."""
+    if isinstance(spec, str | os.PathLike):
+        spec = read_spec(spec)
+    if isinstance(spec, Mapping) and not isinstance(spec, xr.Dataset):
+        return from_spec(spec)
+    if not isinstance(spec, xr.Dataset):
+        raise InputError(
+            f"spec must be a mapping of mids.simulate's arguments, a TOML file or a lazy dataset, "
+            f'got {_validate.shown(spec)}; pass for example {{"target": "h2(z1)", "dim": [100]}}'
+        )
+    for name, variable in spec.data_vars.items():
+        if variable.dims[:2] != ("dim", "run") or variable.dtype.kind not in "iufb":
+            raise InputError(
+                f"a store holds numbers with the dims dim and run first, but {name} has "
+                f"{variable.dtype} of {variable.dims}; drop or transpose it"
+            )
+    if not spec.data_vars or not spec.chunksizes:
+        raise InputError(
+            "a store is written from a lazy dataset; write one in memory with mids.to_netcdf, or "
+            'chunk it first: ds.chunk({"dim": 1, "run": 1000})'
+        )
+    return spec.unify_chunks().chunk({"dim": 1})
+
+
+def _format(format: str | None, store: str | os.PathLike[str]) -> str:
+    remote = "://" in os.fspath(store)
+    if format is None:
+        return "zarr" if remote else "netcdf"
+    if _validate.one_of(format, FORMATS, "format") == "netcdf" and remote:
+        raise InputError(
+            f'NetCDF files are written into folders, not to {os.fspath(store)}; pass format="zarr"'
+        )
+    return format
+
+
+def _layout(ds: xr.Dataset) -> Layout:
+    labels = ds["dim"].values.tolist() if "dim" in ds.coords else list(range(ds.sizes["dim"]))
+    chunks = {
+        name: list(ds.chunksizes[name]) if name in ds.chunksizes else [ds.sizes[name]]
+        for name in ("dim", "run")
+    }
+    return Layout(labels, chunks)
+
+
+def _recipe(ds: xr.Dataset, layout: Layout) -> dict[str, Any]:
+    """Return what makes a store this store and no other."""
+    coordinates = {
+        str(name): sha256(np.ascontiguousarray(variable.values).tobytes())
+        for name, variable in ds.coords.items()
+    }
+    recipe = {
+        "spec": schema.spec(ds) if "mids_spec" in ds.attrs else {},
+        "variables": {
+            str(name): {
+                "dims": list(variable.dims),
+                "dtype": variable.dtype.str,
+                "shape": list(variable.shape),
+                "attributes": {key: np.asarray(v).tolist() for key, v in variable.attrs.items()},
+            }
+            for name, variable in ds.data_vars.items()
+        },
+        "coordinates": coordinates,
+        "labels": layout.labels,
+        "chunks": dict(layout.chunks),
+    }
+    if "initial" in ds:  # too large for the spec
+        recipe["initial"] = sha256(ds["initial"].values.tobytes())
+    plain: dict[str, Any] = json.loads(json.dumps(recipe))
+    return plain
+
+
+def _begin(storage: Storage, ds: xr.Dataset, recipe: dict[str, Any], format: str) -> None:
+    """Begin a store, or check that it has been begun with the same arguments."""
+    storage.create()
+    content = storage.read("store.json")
+    if content is None:
+        if any(not name.endswith(".part") for name in storage.names()):
+            raise InputError(
+                f"{storage.place} is neither empty nor a store; give a new folder, or empty it"
+            )
+        attributes = {name: ds.attrs[name] for name in NOT_IN_BLOCKS if name in ds.attrs}
+        store = {
+            "mids_store": STORE_VERSION,
+            "format": format,
+            "begun": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "attributes": attributes,
+            "recipe": recipe,
+        }
+        storage.write("store.json", json.dumps(store, indent=1).encode())
+    else:
+        store = json.loads(content)
+        here = {"format": format, **recipe}
+        there = {"format": store["format"], **store["recipe"]}
+        found = _differing(there, here)
+        if found:
+            raise InputError(
+                f"{storage.place} holds another sweep: "
+                + "; ".join(found[:4])
+                + (f"; and {len(found) - 4} more" if len(found) > 4 else "")
+                + "; give the same arguments to complete it, or a new store"
+            )
+    if storage.folder is not None:  # left by processes that were killed
+        for path in storage.folder.rglob(".*.part"):
+            path.unlink(missing_ok=True)
+
+
+def _differing(there: Any, here: Any, place: str = "") -> list[str]:
+    """Return what differs between two nested structures, in words."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        return [
+            text
+            for key in sorted(there.keys() | here.keys())
+            for text in _differing(
+                there.get(key), here.get(key), f"{place}.{key}" if place else str(key)
+            )
+        ]
+    if there == here:
+        return []
+    name = place.removeprefix("spec.")
+    return [f"{name} is {_validate.shown(there)} there and {_validate.shown(here)} here"]
+
+
+def _complete(
+    storage: Storage, ds: xr.Dataset, layout: Layout, format: str, progress: Progress | None
+) -> None:
+    """Simulate the blocks that are missing and write the manifest."""
+    static = ds.drop_attrs(deep=False).assign_attrs(
+        {name: value for name, value in ds.attrs.items() if name not in NOT_IN_BLOCKS}
+    )
+    records = _kept(storage, layout, format)
+    for record in records.values():
+        if progress is not None:
+            progress.keep(record["runs"], record["causes"])
+    missing = {
+        name: block for block in layout if (name := block.name(layout.labels)) not in records
+    }
+    content = storage.read("manifest.json")
+    header = json.loads(content)["header"] if content is not None else {}
+    if missing or not intact(storage.place, header):
+        header = write_header(static, storage, format)
+    tasks = ((name, _payload(static, block)) for name, block in missing.items())
+    try:
+        for name, record in run_tasks(
+            write_block,
+            ((name, (payload, storage.place, format, name)) for name, payload in tasks),
+            tick=(lambda: None) if progress is None else progress.tick,
+        ):
+            records[name] = record
+            if progress is not None:
+                progress.add(record["runs"], record["causes"])
+    except (KeyboardInterrupt, MidsError) as error:
+        count = len(records.keys() | recorded(storage).keys())  # running ones have finished
+        kept = f"{count} of {len(layout)} blocks are kept in {storage.place}"
+        how = "the same call simulates the others"
+        if isinstance(error, KeyboardInterrupt):
+            if progress is not None:
+                progress.say(f"interrupted: {kept}; {how}")
+            raise
+        raise type(error)(f"{error}; {kept}; {how}") from None
+    blocks = dict(sorted(records.items()))
+    manifest = {"mids_store": STORE_VERSION, "header": header, "blocks": blocks}
+    content = json.dumps(manifest, indent=1).encode()
+    if storage.read("manifest.json") != content:
+        storage.write("manifest.json", content)
+    for folder in storage.names("records"):
+        for name in storage.names(f"records/{folder}"):
+            storage.remove(f"records/{folder}/{name}")
+        storage.remove(f"records/{folder}")
+    storage.remove("records")
+
+
+def _kept(storage: Storage, layout: Layout, format: str) -> dict[str, dict[str, Any]]:
+    """Return the records of the blocks that are there, checked against their checksums."""
+    content = storage.read("manifest.json")
+    known = (json.loads(content)["blocks"] if content is not None else {}) | recorded(storage)
+    names = {block.name(layout.labels) for block in layout}
+    checks = ((name, (storage.place, record)) for name, record in known.items() if name in names)
+    return {name: known[name] for name, good in run_tasks(intact, checks) if good}
+
+
+def _payload(ds: xr.Dataset, block: Block) -> bytes:
+    """Return one block of a lazy dataset with its part of the graph, pickled."""
+    import cloudpickle
+    from dask.base import optimize
+
+    (small,) = optimize(ds.isel(dim=block.dims, run=block.runs))
+    payload: bytes = cloudpickle.dumps((small, block))
+    return payload
