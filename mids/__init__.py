@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .analysis.theory import theory
     from .analysis.traps import traps
     from .catalog import open_catalog
-    from .generate import generate
+    from .generation import generate
     from .io import open_dataset, to_netcdf
     from .ladder import leaps
     from .schema import validate
@@ -62,7 +62,7 @@ _ORIGIN = {
     "compare": "analysis",
     "describe": "accessor",
     "from_trajectories": "trajectories",
-    "generate": "generate",
+    "generate": "generation",
     "leaps": "ladder",
     "open_catalog": "catalog",
     "open_dataset": "io",

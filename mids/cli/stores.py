@@ -35,7 +35,7 @@ def generate(
 
     The same command resumes what was interrupted: blocks whose checksums hold are kept.
     """
-    from ..generate import generate as write
+    from ..generation import generate as write
     from ..simulate import read_spec
 
     arguments = read_spec(spec)
