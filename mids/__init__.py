@@ -16,6 +16,7 @@ from .simulate import replay, simulate
 
 if TYPE_CHECKING:
     from . import catalog, errors, flows, plot, targets
+    from ._against import against
     from .accessor import describe
     from .analysis.compare import compare
     from .analysis.plateaus import plateaus
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Target",
+    "against",
     "catalog",
     "compare",
     "describe",
@@ -59,6 +61,7 @@ __all__ = [
 _MODULES = ("catalog", "errors", "flows", "plot", "targets")
 _ORIGIN = {
     "Target": "targets",
+    "against": "_against",
     "compare": "analysis",
     "describe": "accessor",
     "from_trajectories": "trajectories",

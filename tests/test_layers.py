@@ -34,6 +34,7 @@ LEVELS = {
     "storage": 5,
     "_run_tasks": 6,
     "_write_block": 7,
+    "_against": 6,
     "analysis": 6,
     "catalog": 6,
     "generation": 7,

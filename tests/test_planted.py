@@ -16,8 +16,8 @@ from scipy.stats import ortho_group
 import mids
 from mids.errors import InputError
 from mids.flows import Planted
-from mids.flows.frames import averages, linearise, link_of
-from mids.flows.stability import attractor, symmetries
+from mids.flows.frames import averages, follow, link_of
+from mids.flows.stability import Landscape, symmetries
 from mids.operators import average
 from mids.simulate import differences
 
@@ -52,7 +52,7 @@ def field(target, M, step=1e-5):
 def test_the_slope_is_the_gradient_on_the_stiefel_manifold(text):
     target = mids.Target.parse(text)
     M = np.random.default_rng(1).uniform(-0.5, 0.5, (target.rank, target.rank))
-    slope, _ = linearise(target, M)
+    slope, _ = Landscape(target).linearise(M)
     np.testing.assert_allclose(slope.reshape(M.shape), field(target, M), atol=1e-9)
 
 
@@ -60,9 +60,11 @@ def test_the_slope_is_the_gradient_on_the_stiefel_manifold(text):
 def test_the_jacobian_is_the_derivative_of_the_slope(text):
     target = mids.Target.parse(text)
     M = np.random.default_rng(2).uniform(-0.5, 0.5, (target.rank, target.rank))
-    _, jacobian = linearise(target, M)
+    landscape = Landscape(target)
+    _, jacobian = landscape.linearise(M)
     for column, unit in enumerate(np.eye(M.size).reshape(M.size, *M.shape) * 1e-6):
-        difference = (linearise(target, M + unit)[0] - linearise(target, M - unit)[0]) / 2e-6
+        ends = landscape.linearise(M + unit)[0], landscape.linearise(M - unit)[0]
+        difference = (ends[0] - ends[1]) / 2e-6
         np.testing.assert_allclose(jacobian[:, column], difference, atol=1e-8)
 
 
@@ -240,7 +242,7 @@ def test_traps_are_local_maxima_among_all_frames():
     run = int(trapped.run[0])
     end = Planted().integrate(problem(target, ds.initial[0, run].values, ds.time.values))
     assert end["loss"][0, -1] == trapped.loss[0, -1]
-    M = attractor(target, final(target, ds.initial[0, run].values, ds.time.values))
+    M = Landscape(target).attractor(final(target, ds.initial[0, run].values, ds.time.values))
     for _ in range(50):
         bend, slope = curvature(target, M, rng.normal(size=(5, 5)))
         assert bend < 1e-6 and abs(slope) < 1e-4
@@ -253,8 +255,6 @@ def problem(target, start, time):
 
 
 def final(target, start, time):
-    from mids.flows.frames import follow
-
     return follow(problem(target, start, time), fixed=link_of(target)).correlation[0, -1]
 
 
@@ -279,7 +279,8 @@ def final(target, start, time):
     ],
 )
 def test_states_are_held_where_no_direction_leads_away(text, M, held):
-    assert (attractor(mids.Target.parse(text), np.array(M, dtype=float)) is not None) == held
+    landscape = Landscape(mids.Target.parse(text))
+    assert (landscape.attractor(np.array(M, dtype=float)) is not None) == held
 
 
 @pytest.mark.parametrize(
@@ -297,6 +298,24 @@ def test_symmetries_are_found_in_any_frame(text, count):
 def test_a_run_on_its_plateau_is_censored_not_trapped():
     ds = mids.simulate("h4(z1)", dim=1e6, runs=8, flow="planted", time=[0, 1, 10, 100])
     assert (ds.status == CENSORED).all()
+
+
+@pytest.mark.parametrize("text", ["h3(z1)", "h1(z1) + h1(z1)*h3(z2)", "h2(z1)*h1(z2)"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_is_held_stays_for_good(text, turned):
+    """Rounding would let runs leave a degenerate point after times of 1e16."""
+    target = mids.Target.parse(text)
+    if turned:
+        target = target.rotate(ortho_group.rvs(2, random_state=1) if target.rank > 1 else [[-1.0]])
+    time = np.concatenate([[0], np.geomspace(1e-2, 1e24, 160)])
+    arguments = {"dim": [1e2, 1e6], "runs": 10, "flow": "planted"}
+    long = mids.simulate(target, time=time, **arguments).compute()
+    short = mids.simulate(target, **arguments).compute()
+    assert (long.status == short.status).all() and (short.status == TRAPPED).any()
+    assert np.isin(long.status, [0, TRAPPED]).all()
+    np.testing.assert_allclose(long.crossing_time, short.crossing_time, rtol=1e-8)
+    end, last = (ds.loss.isel(time=-1) for ds in (short, long))
+    np.testing.assert_allclose(last, end, atol=1e-6)
 
 
 # -- invariances --------------------------------------------------------------------------------

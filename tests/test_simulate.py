@@ -290,6 +290,16 @@ def test_the_default_grid_follows_given_initial_conditions():
     assert np.isfinite(blind).all()
 
 
+def test_grids_may_be_read_only_and_change_later():
+    time = TIME.copy()
+    ds = mids.simulate(TARGET, dim=100, runs=2, time=time)
+    time[:] = 0
+    time = TIME.copy()
+    time.flags.writeable = False
+    frozen = mids.simulate(TARGET, dim=100, runs=2, time=time)
+    assert identical(ds, frozen) and (ds.status != 3).all()
+
+
 # -- recipe and replay --------------------------------------------------------------------------
 
 

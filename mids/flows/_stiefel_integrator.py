@@ -23,8 +23,8 @@ SAFETY, SHRINK, GROW = 0.9, 0.2, 8.0
 CAUTION = 0.2
 """Local errors are held this much below rtol, so that a whole run stays within it."""
 FLOOR = 1e-12
-"""Singular values of M below this need no relative accuracy."""
-MAX_STEPS = 50_000
+"""Rows of M below this need no relative accuracy."""
+MAX_STEPS = 20_000
 
 
 class Path(NamedTuple):
@@ -138,9 +138,11 @@ def _singular(
 
 @compiled
 def _rescale(table: LinkTables, rate: float, path: Path) -> None:
-    """Set the natural size of every unknown at the start, and the singular vectors there.
+    """Set the natural size of every unknown at the start, and the overlaps there.
 
-    A link that the frame explains has coefficients of order ``|T_k| prod_j |M e_j|^gamma_j``.
+    Each row of M, the overlap of a direction of the target with the student, has its own size: what
+    is still to be learned keeps its digits beside what is learned. A link that the frame explains
+    has coefficients of order ``|T_k| prod_j |M e_j|^gamma_j``.
     """
     rank, students = table.child.shape[1], table.successor.shape[1]
     entries = rank * students
@@ -166,32 +168,11 @@ def _rescale(table: LinkTables, rate: float, path: Path) -> None:
 
 
 @compiled
-def _error(table: LinkTables, path: Path, tolerance: float) -> float:
-    """Largest local error in units of what is allowed.
-
-    Along each left singular vector of M errors are relative to its singular value, so that what
-    is still to be learned keeps its digits in any frame.
-    """
-    rank, students = table.child.shape[1], table.successor.shape[1]
-    entries = rank * students
-    errors = path.stages[STAGES - 1]
+def _error(path: Path, tolerance: float) -> float:
+    """Largest local error, relative to the natural sizes, in units of what is allowed."""
     worst = 0.0
-    for e in range(entries):
-        worst = max(worst, abs(errors[e]))
-    for a in range(min(rank, students)):
-        value = np.sqrt(path.sizes[a])
-        if value <= FLOOR:
-            break
-        for j in range(students):
-            total = 0.0
-            for i in range(rank):
-                left = 0.0
-                for k in range(students):
-                    left += path.start[i * students + k] * path.columns[k, a]
-                total += left * errors[i * students + j]
-            worst = max(worst, abs(total) / (value * value * value))
-    for gamma in range(entries, errors.shape[0]):
-        worst = max(worst, abs(errors[gamma]) / path.scale[gamma])
+    for i in range(path.start.shape[0]):
+        worst = max(worst, abs(path.stages[STAGES - 1, i]) / path.scale[i])
     return worst / tolerance
 
 
@@ -311,7 +292,7 @@ def _run(
             h = min(h, 1.000001 * (last - now))
             _step(table, link, rate, decay, h, path, work)
             counts[1] += STAGES - 1
-            error = _error(table, path, CAUTION * rtol)
+            error = _error(path, CAUTION * rtol)
             if not error < 1e10:
                 error = 1e10
             factor = SAFETY * max(error, 1e-8) ** -0.2

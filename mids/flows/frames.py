@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from .._validate import FloatArray, IntArray
+from ..ladder import leaps
 from ..schema import LEVELS
 from ..targets import Target
 from .base import Problem
 
-__all__ = ["Frames", "averages", "degrees", "follow", "linearise", "link_of"]
+__all__ = ["Frames", "averages", "degrees", "follow", "learned_frame", "link_of"]
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,6 @@ class Frames:
         M on the time grid; NaN after a failure.
     link : (runs, T, n) float array
         Hermite coefficients of the link; n = 0 where it is fixed.
-    averaged : (runs, T, n) float array
-        Hermite coefficients of ``A_M f*``.
     crossing_time : (runs, rank, levels) float array
     failed : (runs,) bool array
     counts : (runs, 2) int array
@@ -34,7 +34,6 @@ class Frames:
 
     correlation: FloatArray
     link: FloatArray
-    averaged: FloatArray
     crossing_time: FloatArray
     failed: np.ndarray
     counts: IntArray
@@ -56,6 +55,29 @@ def degrees(target: Target, student_rank: int) -> IntArray:
 
     total: IntArray = link_tables(target, student_rank).exponents.sum(axis=1)
     return total
+
+
+@lru_cache(maxsize=64)
+def learned_frame(target: Target) -> FloatArray:
+    """Orthogonal matrix whose columns are the directions in the order in which they are learned.
+
+    Parameters
+    ----------
+    target : Target
+
+    Returns
+    -------
+    (rank, rank) float array
+
+    Examples
+    --------
+    >>> abs(learned_frame(Target.parse("h1(z2) + h3(z1)*h1(z2)"))).tolist()
+    [[0.0, 1.0], [1.0, 0.0]]
+    """
+    learned = np.column_stack([step.learned for step in leaps(target).steps])
+    left, _, _ = np.linalg.svd(learned)
+    frame = np.column_stack([learned, left[:, learned.shape[1] :]])
+    return np.where(np.abs(frame) < 1e-12, 0.0, frame)
 
 
 def link_of(target: Target) -> FloatArray:
@@ -82,49 +104,22 @@ def averages(target: Target, correlation: FloatArray) -> FloatArray:
     Parameters
     ----------
     target : Target
-    correlation : (n, rank, student_rank) float array
+    correlation : (..., rank, student_rank) float array
 
     Returns
     -------
-    (n, n_link) float array
+    (..., n_link) float array
     """
     from ._link_tables import link_tables
     from ._stiefel import work_for
     from ._stiefel_integrator import averaged_links
 
-    table = link_tables(target, correlation.shape[-1])
-    out = np.zeros((len(correlation), len(table.root)))
-    averaged_links(table, correlation.reshape(len(correlation), -1), work_for(table), out)
-    return out
-
-
-def linearise(target: Target, correlation: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """``M'`` of the planted flow and its Jacobian.
-
-    Parameters
-    ----------
-    target : Target
-    correlation : (rank, rank) float array
-
-    Returns
-    -------
-    (rank**2,) float array
-        Row by row.
-    (rank**2, rank**2) float array
-    """
-    from ._link_tables import link_tables
-    from ._stiefel import work_for
-    from ._stiefel_integrator import slope_and_jacobian
-
-    table = link_tables(target, target.rank)
-    link = link_of(target)
-    size = correlation.size
-    slope, jacobian = np.zeros(size), np.zeros((size, size))
-    state = np.ascontiguousarray(correlation).ravel()
-    slope_and_jacobian(
-        table, state, link, 0.0, np.ones(len(link)), work_for(table), slope, jacobian
-    )
-    return slope, jacobian
+    *shape, rank, students = correlation.shape
+    table = link_tables(target, students)
+    states = np.ascontiguousarray(correlation).reshape(-1, rank * students)
+    out = np.zeros((len(states), len(table.root)))
+    averaged_links(table, states, work_for(table), out)
+    return out.reshape(*shape, -1)
 
 
 def follow(
@@ -155,7 +150,7 @@ def follow(
     """
     from ._link_tables import link_tables
     from ._stiefel import work_for
-    from ._stiefel_integrator import averaged_links, integrate_frames
+    from ._stiefel_integrator import integrate_frames
 
     runs, rank, students = problem.initial.shape
     table = link_tables(problem.target, students)
@@ -183,12 +178,9 @@ def follow(
         failed,
         counts,
     )
-    averaged = np.zeros((runs, steps, count))
-    averaged_links(table, states.reshape(runs * steps, -1), work, averaged.reshape(-1, count))
     return Frames(
         states[..., :entries].reshape(runs, steps, rank, students),
         states[..., entries:],
-        averaged,
         crossing,
         failed,
         counts,

@@ -10,10 +10,9 @@ import numpy as np
 from .. import _validate
 from .._validate import FloatArray, IntArray
 from ..errors import InputError
-from ..ladder import leaps
 from ..targets import Target
 from .base import Problem
-from .frames import averages, degrees, follow
+from .frames import averages, degrees, follow, learned_frame
 from .observables import observables
 from .ridge import RidgeFlow
 
@@ -169,7 +168,7 @@ class Joint(RidgeFlow):
         """
         target = problem.target
         runs, rank, students = problem.initial.shape
-        frame = _learned_frame(target)
+        frame = learned_frame(target)
         turned = target.rotate(frame.T)
         small = min(rank, students)
         start = np.zeros((runs, rank, small))
@@ -201,21 +200,13 @@ class Joint(RidgeFlow):
             found.counts,
             self.effective_target(target),
         )
+        averaged = averages(turned, found.correlation)
         # |f - f*|^2 over coefficients in which both are known, and what no frame explains
-        missed = 0.5 * ((found.link - found.averaged) ** 2).sum(axis=-1)
-        rest = 0.5 * (target.norm**2 - (found.averaged**2).sum(axis=-1))
+        missed = 0.5 * ((found.link - averaged) ** 2).sum(axis=-1)
+        rest = 0.5 * (target.norm**2 - (averaged**2).sum(axis=-1))
         risk = missed + np.maximum(rest, 0.0)
         out["loss"] = risk
         if self.ridge > 0:
             out["risk"] = risk
             out["loss"] = risk + 0.5 * (found.link**2 * (1.0 / kept - 1.0)).sum(axis=-1)
         return out
-
-
-def _learned_frame(target: Target) -> FloatArray:
-    """Orthogonal matrix whose columns are the directions in the order in which they are learned."""
-    steps = leaps(target).steps
-    learned = np.column_stack([step.learned for step in steps])
-    left, _, _ = np.linalg.svd(learned)
-    frame = np.column_stack([learned, left[:, learned.shape[1] :]])
-    return np.where(np.abs(frame) < 1e-12, 0.0, frame)

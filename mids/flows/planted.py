@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,9 +12,9 @@ from .._validate import FloatArray, IntArray
 from ..errors import InputError
 from ..targets import Target
 from .base import Flow, Problem
-from .frames import averages, follow, link_of
+from .frames import averages, follow, learned_frame, link_of
 from .observables import CENSORED, CONVERGED, FAILED, TRAPPED, observables
-from .stability import attractor
+from .stability import Landscape
 from .time_grid import POINTS_PER_DECADE, beyond_escapes
 
 __all__ = ["Planted"]
@@ -132,14 +132,31 @@ class Planted(Flow):
             The schema's variables without the axis ``dim``.
         """
         target = problem.target
-        link = link_of(target)
-        found = follow(problem, fixed=link)
-        out = observables(
-            problem, found.correlation, found.crossing_time, found.failed, found.counts
+        frame = _frame(target)
+        turned = target.rotate(frame.T)
+        link = link_of(turned)
+        found = follow(
+            replace(problem, target=turned, initial=frame.T @ problem.initial @ frame),
+            fixed=link,
         )
-        out["loss"] = np.maximum(target.norm**2 - _inner(found.averaged, link), 0.0)
-        for run in np.flatnonzero(out["status"] != FAILED):
-            out["status"][run] = _ended(target, link, found.correlation[run])
+        path, crossing, failed = found.correlation, found.crossing_time, found.failed
+        trapped = np.zeros(len(path), dtype=np.bool_)
+        converged = np.zeros(len(path), dtype=np.bool_)
+        landscape = Landscape(turned)
+        for run in range(len(path)):
+            limit = _hold(landscape, path[run], crossing[run], problem.time)
+            if limit is not None:
+                missed = target.norm**2 - float(averages(turned, limit) @ link)
+                converged[run] = missed <= GLOBAL * target.norm**2
+                trapped[run] = not converged[run]
+                failed[run] = False
+        out = observables(
+            problem, frame @ path @ frame.T, found.crossing_time, found.failed, found.counts
+        )
+        out["loss"] = np.maximum(target.norm**2 - _inner(averages(turned, path), link), 0.0)
+        undecided = np.where(failed, FAILED, CENSORED)
+        status = np.where(trapped, TRAPPED, np.where(converged, CONVERGED, undecided))
+        out["status"] = status.astype(np.int8)
         return out
 
 
@@ -179,17 +196,35 @@ def _inner(averaged: FloatArray, link: FloatArray) -> FloatArray:
     return total
 
 
-def _ended(target: Target, link: FloatArray, path: FloatArray) -> int:
-    """How a run ended, from the critical point that holds it.
+def _frame(target: Target) -> FloatArray:
+    """Frame in which the target is learned row by row, unless it has more modes there.
 
-    A slow approach is easier to tell earlier, when it is still above rounding: what held the run
-    then still does.
+    Zeros of the target are then exact, and no rounding feeds directions that stand still.
     """
-    for row in range(len(path) - 1, 0, -POINTS_PER_DECADE):
-        held = attractor(target, path[row])
-        if held is not None:
-            missed = target.norm**2 - float(averages(target, held[np.newaxis])[0] @ link)
-            return CONVERGED if missed <= GLOBAL * target.norm**2 else TRAPPED
-        if row < len(path) - 5 * POINTS_PER_DECADE:
-            break
-    return CENSORED
+    frame = learned_frame(target)
+    more = len(target.rotate(frame.T).modes) > len(target.modes)
+    return np.eye(target.rank) if more else frame
+
+
+def _hold(
+    landscape: Landscape, path: FloatArray, crossing: FloatArray, time: FloatArray
+) -> FloatArray | None:
+    """Find the critical point that holds a run, and keep it there.
+
+    Once nothing leads away, only rounding can: over times of 1e16 it does. What then leaves is put
+    back to the critical point, in `path` and `crossing`.
+    """
+    done = int(np.isfinite(path[:, 0, 0]).sum())
+    rows = [*range(1, done, POINTS_PER_DECADE), done - 1]
+    for row in rows:
+        limit = landscape.attractor(path[row])
+        if limit is None:
+            continue
+        distance = np.abs(path[row:] - limit).max(axis=(1, 2))
+        gone = ~(distance <= 2 * distance[0] + 1e-8)
+        if gone.any():
+            first = row + int(np.argmax(gone))
+            path[first:] = limit
+            crossing[crossing > time[first - 1]] = np.nan
+        return limit
+    return None

@@ -8,9 +8,9 @@ import numpy as np
 
 from .._validate import FloatArray
 from ..targets import Target
-from .frames import averages, linearise
+from .frames import averages, link_of
 
-__all__ = ["attractor", "symmetries"]
+__all__ = ["Landscape", "symmetries"]
 
 CLOSE = 1e-3
 """Distance at which the limit of a slow approach is taken as reached."""
@@ -64,63 +64,101 @@ def _rotations(generators: FloatArray) -> FloatArray:
     return np.array([expm(generator) for generator in generators])
 
 
-def attractor(target: Target, correlation: FloatArray) -> FloatArray | None:
-    r"""Return the local maximum of :math:`\Phi = \langle f^*, A_M f^* \rangle` that holds a state.
-
-    Newton's method on the planted flow, started at the state. As long as every eigenvalue of the
-    flow's Jacobian (they have the signs of the Hessian on the tangent space) is negative, nothing
-    leads away; where that holds all the way to a critical point near by, the flow ends there.
-    Directions along which nothing changes, because a rotation leaves the link as it is, do not
-    count. A degenerate maximum, such as :math:`m \to 0^-` where :math:`m' = s m^{s-1}` with odd s,
-    is approached as slowly by Newton's method, but by a constant factor in each step.
+class Landscape:
+    r"""The planted flow of a target around a state, and where it leads.
 
     Parameters
     ----------
     target : Target
         The link, known to the student.
-    correlation : (rank, rank) float array
-        M.
-
-    Returns
-    -------
-    (rank, rank) float array or None
-        The critical point, or None if there is none near by or the state can still leave it.
-
-    Examples
-    --------
-    >>> cubic = Target.parse("h3(z1)")
-    >>> attractor(cubic, np.array([[0.01]])) is None, attractor(cubic, np.array([[0.99]]))
-    (True, array([[1.]]))
-    >>> bool(abs(attractor(cubic, np.array([[-0.01]]))[0, 0]) < 2e-3)
-    True
     """
-    rank = target.rank
-    generators = symmetries(target)
-    state = np.array(correlation, dtype=np.float64)
-    ratio, before = 0.0, 0.0
-    for iteration in range(60):
-        slope, jacobian = linearise(target, state)
-        across = _across(generators, state)
-        inner = across.T @ jacobian @ across
-        values = np.linalg.eigvals(inner).real
-        if not values.max() < -ROUNDING * np.abs(values).max():
-            return None
-        step = -across @ np.linalg.solve(inner, across.T @ slope)
-        length = float(np.abs(step).max())
-        if not length < REACH:
-            return None
-        state = state + step.reshape(rank, rank)
-        if not np.linalg.norm(state - correlation) < REACH:
-            return None
-        if length < 1e-10:
-            return state
-        if iteration > 2 and ratio > 0.3 and length < before:
-            ratio = length / before
-            if length * ratio / (1 - ratio) < CLOSE:
+
+    def __init__(self, target: Target) -> None:
+        from ._link_tables import link_tables
+        from ._stiefel import work_for
+
+        self._table = link_tables(target, target.rank)
+        self._work = work_for(self._table)
+        self._link = link_of(target)
+        self._generators = symmetries(target)
+
+    def linearise(self, correlation: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """``M'`` and its Jacobian.
+
+        Parameters
+        ----------
+        correlation : (rank, rank) float array
+            M.
+
+        Returns
+        -------
+        (rank**2,) float array
+            Row by row.
+        (rank**2, rank**2) float array
+        """
+        from ._stiefel_integrator import slope_and_jacobian
+
+        state = np.ascontiguousarray(correlation).ravel()
+        slope, jacobian = np.zeros(state.size), np.zeros((state.size, state.size))
+        slope_and_jacobian(
+            self._table, state, self._link, 0.0, self._link, self._work, slope, jacobian
+        )
+        return slope, jacobian
+
+    def attractor(self, correlation: FloatArray) -> FloatArray | None:
+        r"""Return the local maximum of :math:`\Phi = \langle f^*, A_M f^* \rangle` that holds M.
+
+        Newton's method on the flow, started at the state. As long as every eigenvalue of the
+        Jacobian (they have the signs of the Hessian on the tangent space) is negative, nothing
+        leads away; where that holds all the way to a critical point near by, the flow ends there.
+        Directions along which nothing changes, because a rotation leaves the link as it is, do not
+        count. A degenerate maximum, such as :math:`m \to 0^-` where :math:`m' = s m^{s-1}` with
+        odd s, is approached slowly also by Newton's method, but by a constant factor in each step.
+
+        Parameters
+        ----------
+        correlation : (rank, rank) float array
+            M.
+
+        Returns
+        -------
+        (rank, rank) float array or None
+            The critical point, or None if there is none near by or the state can still leave it.
+
+        Examples
+        --------
+        >>> cubic = Landscape(Target.parse("h3(z1)"))
+        >>> cubic.attractor(np.array([[0.01]])) is None, cubic.attractor(np.array([[0.99]]))
+        (True, array([[1.]]))
+        >>> bool(abs(cubic.attractor(np.array([[-0.01]]))[0, 0]) < 1e-6)
+        True
+        """
+        state = np.array(correlation, dtype=np.float64)
+        ratio, before = 0.0, 0.0
+        for iteration in range(60):
+            slope, jacobian = self.linearise(state)
+            across = _across(self._generators, state)
+            inner = across.T @ jacobian @ across
+            values = np.linalg.eigvals(inner).real
+            if not values.max() < -ROUNDING * np.abs(values).max():
+                return None
+            step = (-across @ np.linalg.solve(inner, across.T @ slope)).reshape(state.shape)
+            length = float(np.abs(step).max())
+            if not length < REACH:
+                return None
+            state = state + step
+            if not np.abs(state - correlation).max() < REACH:
+                return None
+            if length < 1e-10:
                 return state
-        ratio = length / before if before else 0.0
-        before = length
-    return None
+            if iteration > 2 and ratio > 0.3 and length < before:
+                ratio = length / before
+                rest = ratio / (1 - ratio)  # of a geometric series
+                if length * rest < CLOSE:
+                    return state + rest * step
+            ratio = length / before if before else 0.0
+            before = length
+        return None
 
 
 def _across(generators: FloatArray, state: FloatArray) -> FloatArray:

@@ -7,8 +7,18 @@ lightness and lines differ in dashes, points in markers, so that the pictures re
 """
 
 from .files import check_format
+from .flows import against
 from .phase import phase
 from .times import escape_times, timescales
 from .trajectories import loss, modes, overlap
 
-__all__ = ["check_format", "escape_times", "loss", "modes", "overlap", "phase", "timescales"]
+__all__ = [
+    "against",
+    "check_format",
+    "escape_times",
+    "loss",
+    "modes",
+    "overlap",
+    "phase",
+    "timescales",
+]

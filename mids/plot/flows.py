@@ -1,0 +1,103 @@
+"""The same runs under several flows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from ..errors import InputError
+from ..schema import STATUS
+from ._lines import DASHES, TYPICAL, draw_runs, key_line, shades, time_limits, typical
+from ._panels import Panels, label, need, take
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+
+__all__ = ["against"]
+
+TRAPPED = STATUS.index("trapped")
+
+
+def against(
+    tree: xr.DataTree,
+    *,
+    row: str | None = None,
+    col: str | None = None,
+    col_wrap: int | None = None,
+    axes: Axes | Iterable[Axes] | None = None,
+) -> np.ndarray:
+    """Draw the loss of the same runs under several flows against log time.
+
+    Losses are divided by the run's own loss at the start, because flows count them from different
+    links. Light lines are runs, the dark one of each flow is the run closest to its median; the
+    key says how many runs were trapped.
+
+    Parameters
+    ----------
+    tree : xarray.DataTree
+        What `mids.against` returns: a dataset for each flow, on one time grid.
+    row, col : str, optional
+        Dims that change from panel to panel, downwards and to the right.
+    col_wrap : int, optional
+        Columns, where only `col` divides the figure.
+    axes : Axes or iterable of Axes, optional
+        One for each panel. If not given, a figure with shared axes is made.
+
+    Returns
+    -------
+    numpy.ndarray of Axes, shape (rows, columns)
+
+    Raises
+    ------
+    DatasetError
+        If a dataset has no loss.
+    InputError
+        If the tree has no datasets, or `row`, `col` or `axes` do not fit them.
+    MissingDependencyError
+        If matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import mids
+    >>> tree = mids.against("h3(z1)", ["two-timescale", "planted"], dim=1e4, runs=10)
+    >>> against(tree)[0, 0].get_ylabel()
+    'loss relative to its start'
+    """
+    flows = {name: node.to_dataset() for name, node in tree.children.items()}
+    if not flows:
+        raise InputError("the tree has no datasets; pass what mids.against returns")
+    for ds in flows.values():
+        need(ds, "loss", "status")
+    found = {name: ds[["loss", "status"]].compute() for name, ds in flows.items()}
+    losses = {name: ds["loss"] / ds["loss"].isel(time=0) for name, ds in found.items()}
+    first = next(iter(losses.values()))
+    panels = Panels(
+        first, ("time",), ("run",), row=row, col=col, col_wrap=col_wrap, axes=axes, size=(6.0, 2.4)
+    )
+    colours = dict(zip(losses, shades(len(losses)), strict=True))
+    blocks, key = [], []
+    for index, (name, loss) in enumerate(losses.items()):
+        style = {"color": colours[name], "linestyle": DASHES[index % len(DASHES)]}
+        light = {"color": colours[name], "alpha": 0.25, "linewidth": 0.6}
+        for ax, at in panels:
+            lines = take(loss, at, "run", "time").values
+            dark = typical(lines)
+            draw_runs(ax, loss.time.values, lines, dark=dark, light=light, zorder=3, **style)
+            blocks.append(lines)
+        key.append(_entry(name, found[name]["status"], **{**TYPICAL, **style}))
+    limits = time_limits(first.time, blocks)
+    for ax, _ in panels:
+        ax.set_xscale("log")
+        ax.set_xlim(limits)
+        ax.set_ylim(bottom=-0.04)
+    return panels.finish(label(first.time, "time $t$"), "loss relative to its start", key)
+
+
+def _entry(name: str, status: xr.DataArray, **style: object) -> Artist:
+    trapped = int((status == TRAPPED).sum())
+    text = f"{name} ({trapped} of {status.size} trapped)" if trapped else name
+    return key_line(text, **style)
