@@ -37,8 +37,10 @@ __all__ = [
 
 CHUNK_BYTES = 2**20
 """Largest chunk on disk."""
-CHUNK_SIZES = {"run": 64, "time": 256}
+CHUNK_SIZES = {"dim": 1, "run": 64, "time": 256}
 """Longest chunk along these: few chunks hold one run, and few hold one time."""
+UNCUT_BYTES = 2**16
+"""Up to this size a variable in memory is one chunk."""
 
 
 def to_netcdf(ds: xr.Dataset, path: str | os.PathLike[str], *, compact: bool = False) -> None:
@@ -252,6 +254,8 @@ def _chunk_shape(variable: xr.Variable) -> tuple[int, ...]:
     Where the memory has several blocks along an axis it divides them, so that no chunk is written
     twice.
     """
+    if variable.chunks is None and variable.nbytes <= UNCUT_BYTES:
+        return variable.shape
     blocks = variable.chunks or tuple((size,) for size in variable.shape)
     shape = [
         _part(sizes, CHUNK_SIZES.get(str(name), max(sizes)))

@@ -52,6 +52,11 @@ REFERENCES = (
     "flow part I: general properties and two-timescale learning, Communications on Pure and "
     "Applied Mathematics 78(12):2354-2435, https://doi.org/10.1002/cpa.70006"
 )
+CITE = (
+    "Cite the article under references for the theory, and the software under source, whose "
+    "file CITATION.cff says how, for the data."
+)
+KEYWORDS = "gradient flow, multi-index model, feature learning, saddle-to-saddle dynamics"
 LICENSE = "https://creativecommons.org/licenses/by/4.0/"
 
 DIMENSIONS: Mapping[str, str] = {
@@ -255,6 +260,8 @@ def attributes(
         "references": REFERENCES,
         "history": f"{now} {source}: {command}",
         "license": LICENSE,
+        "comment": CITE,
+        "keywords": KEYWORDS,
         "date_created": now,
         "mids_schema": SCHEMA_VERSION,
         "mids_spec": json.dumps(mids_spec),

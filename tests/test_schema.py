@@ -131,6 +131,8 @@ def test_global_attributes(ds):
         "references",
         "history",
         "license",
+        "comment",
+        "keywords",
         "date_created",
         "mids_schema",
         "mids_spec",

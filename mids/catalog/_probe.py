@@ -18,7 +18,7 @@ import numpy as np
 if TYPE_CHECKING:
     import netCDF4
 
-MEMORY = 2**30
+MEMORY = 2**29
 """Bytes of address space beyond what this process needs for itself."""
 FREE = 2**26
 RATIO = 256
@@ -58,23 +58,39 @@ def allow_open_files(more: int | None) -> None:
 
 
 def problem(path: str) -> str | None:
-    """Return what is wrong with a file, or None."""
+    """Return what is wrong with a file, or None.
+
+    What is stored in other files (virtual and external datasets, links) is found by the files that
+    stay open, or by the failure to open one; HDF5 reads the former as missing where it cannot.
+    """
     import netCDF4
 
     size = os.path.getsize(path)
-    allow_open_files(1)  # what leads to other files fails
     try:
-        with netCDF4.Dataset(path) as dataset:
-            found = _structure(dataset, FREE + RATIO * size)
-            if found is None:
-                _content(dataset)
-            return found
+        for others, read in ((1, _unchunked), (0, _content)):
+            allow_open_files(1 + others)
+            with netCDF4.Dataset(path) as dataset:
+                found = _structure(dataset, FREE + RATIO * size)
+                if found is not None:
+                    return found
+                read(dataset)
+                if others and not _may_open_one():
+                    return "it keeps data in other files, which are not part of the catalog"
     except MemoryError:
         return "it needs far more memory than its size explains"
     except Exception as error:
         return f"it is damaged ({' '.join(str(error).split())[:200]})"
     finally:
         allow_open_files(None)
+    return None
+
+
+def _may_open_one() -> bool:
+    try:
+        os.close(os.dup(0))
+    except OSError:
+        return False
+    return True
 
 
 def _structure(dataset: netCDF4.Dataset, most: int) -> str | None:
@@ -86,6 +102,9 @@ def _structure(dataset: netCDF4.Dataset, most: int) -> str | None:
     for name, variable in dataset.variables.items():
         if variable.dtype is not str and np.dtype(variable.dtype).kind not in "iufS":
             return f"its variable {name!r} has type {variable.dtype}, which no dataset of mids has"
+        is_array = variable.ndim and variable.size and variable.dtype is not str
+        if is_array and variable.chunking() == "contiguous":
+            return f"its variable {name!r} is not stored in chunks; add it with mids itself"
         itemsize = 16 if variable.dtype is str else np.dtype(variable.dtype).itemsize
         count = itemsize
         for length in variable.shape:
@@ -103,7 +122,15 @@ def _structure(dataset: netCDF4.Dataset, most: int) -> str | None:
     return None
 
 
+def _unchunked(dataset: netCDF4.Dataset) -> None:
+    """Read what may lie in another file: chunks never do."""
+    for variable in dataset.variables.values():
+        if variable.chunking() == "contiguous":
+            variable[...]
+
+
 def _content(dataset: netCDF4.Dataset) -> None:
+    """Read everything."""
     for variable in dataset.variables.values():
         variable.set_auto_maskandscale(False)
         if not variable.ndim:

@@ -172,7 +172,7 @@ def _collection() -> dict[str, Any]:
         "attributes": [{"column_name": name} for name in COLUMNS if name != "path"],
         "assets": {"column_name": "path", "format": "netcdf"},
         "aggregation_control": {
-            "variable_column_name": "flow",
+            "variable_column_name": "title",  # searching it would select variables
             "groupby_attrs": ["key", "schema"],
             "aggregations": [],
         },

@@ -60,7 +60,7 @@ def check(path: Path, sha256: str) -> None:
     with _lock:
         problem = _prober().ask(path.absolute())
     if problem is not None:
-        raise FileError(f"{path} cannot be used: {problem}; do not open it by other means either")
+        raise FileError(f"{path} cannot be used: {problem}")
     _fine.add(sha256)
 
 
