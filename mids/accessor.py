@@ -118,6 +118,13 @@ def _in_memory(array: xr.DataArray) -> bool:
     return array.variable._in_memory
 
 
+def _comparison(ds: xr.Dataset) -> xr.Dataset | None:
+    """Return the comparison with theory of a flow that has one."""
+    from .analysis.theory import has_theory
+
+    return mids.compare(ds) if has_theory(ds) else None
+
+
 class PlotAccessor:
     """The plots of a dataset, ``ds.mi.plot``."""
 
@@ -133,10 +140,10 @@ class PlotAccessor:
         col_wrap: int | None = None,
         axes: AxesLike = None,
     ) -> np.ndarray:
-        """Draw the loss with its plateaus and the theory's saddles: `mids.plot.loss`."""
+        """Draw the loss with its plateaus and, if there is one, its theory: `mids.plot.loss`."""
         return mids.plot.loss(
             self._ds,
-            mids.compare(self._ds) if theory else None,
+            _comparison(self._ds) if theory else None,
             mids.plateaus(self._ds),
             row=row,
             col=col,

@@ -46,6 +46,13 @@ def foreign():
     return xr.Dataset({"t2m": ("x", [1.0, 2.0])})
 
 
+def test_the_loss_is_drawn_without_theory_where_there_is_none():
+    ds = mids.simulate("h1(z1)*h1(z2)", dim=100, runs=3, flow="planted")
+    assert len(ds.mi.plot.loss()[0, 0].lines) == 1
+    with pytest.raises(DatasetError, match="no theory"):
+        ds.mi.compare()
+
+
 def test_the_accessor_has_the_methods_of_the_design():
     assert {
         "compare",
@@ -58,7 +65,7 @@ def test_the_accessor_has_the_methods_of_the_design():
         "to_netcdf",
         "validate",
     } <= set(METHODS)
-    assert set(PLOTS) == set(mids.plot.__all__) - {"check_format"}
+    assert set(PLOTS) == set(mids.plot.__all__) - {"against", "check_format"}  # of several datasets
 
 
 @pytest.mark.parametrize("name", METHODS)

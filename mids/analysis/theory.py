@@ -88,6 +88,11 @@ def theory(ds: xr.Dataset, *, quantiles: Sequence[float] = (), samples: int = 50
         start, ladder = ds["gram0"], repr(leaps(weighted))
     else:
         model = KnownLink(weighted)
+        if "initial" not in ds:
+            raise DatasetError(
+                "theory of the planted flow needs the variable 'initial', M(0) with its sign, as "
+                "mids.simulate writes it; start from the original file"
+            )
         start, ladder = ds["initial"], model.ladder
     if start.chunks is not None:
         start = start.chunk(dict.fromkeys(start.dims[-2:], -1))

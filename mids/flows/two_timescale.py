@@ -107,7 +107,15 @@ class TwoTimescale(RidgeFlow):
             np.ascontiguousarray(problem.time),
             np.log(levels / (1.0 - levels)),
             problem.rtol,
-            Output(*(out[name] for name in out), counts=counts),
+            Output(
+                out["overlap"],
+                out["energy"],
+                out["loss"],
+                out["crossing_time"],
+                out["stage_duration"],
+                out["status"],
+                counts,
+            ),
         )
         if self.ridge > 0:
             out["loss"] += 0.5 * (target.norm**2 - effective.norm**2)
