@@ -65,6 +65,9 @@ def test_the_exponents_are_found_in_the_scaling(ds):
         if s > 1:
             assert fit.low[j] <= s - 1 <= fit.high[j]
         assert fit.low[j] < fit.slope[j] < fit.high[j]
+    if exponents[0] == 1:  # t = log(d) / (2 c^2) + ..., c^2 = 1/2
+        assert fit.time_low[0] <= 1 <= fit.time_high[0]
+        assert fit.time_slope[0] == pytest.approx(1, abs=0.1)
     with pytest.raises(DatasetError, match="two dimensions"):
         mids.scaling(ds.isel(dim=[0]))
 
@@ -100,6 +103,24 @@ def test_fewer_students_than_directions_meet_fewer_saddles():
     assert compared.match.sum("saddle").values.tolist() == [[1] * 4]
     assert compared.escape_time.notnull().sum("saddle").max() == 1
     np.testing.assert_allclose(compared.ratio.isel(saddle=0), 1, rtol=0.01)
+
+
+def test_stages_that_grow_side_by_side():
+    """Each direction of a separable target is a clock of its own: t_j does not add up."""
+    target = mids.Target.parse("h1(z1) + h2(z2) + h3(z3)").normalize()
+    ds = mids.simulate(target, dim=[1e2, 1e4], runs=64).compute()
+    ratio = summary(mids.compare(ds)).set_index(["dim", "saddle"]).ratio
+    assert (ratio[100] - 1).abs().max() < 0.1
+    assert (ratio[10**4] - 1).abs().max() < 3e-3
+
+
+@pytest.mark.parametrize("student_rank", [1, 2])
+def test_rounding_is_no_direction(student_rank):
+    target = mids.Target.parse("h1(z1) + h1(z1)*h2(z2) + h2(z2)*h3(z3)").normalize()
+    ds = mids.simulate(target, dim=1e8, runs=200, student_rank=student_rank)
+    escape = mids.theory(ds[["gram0"]]).escape_time.values
+    assert np.isfinite(escape[..., :student_rank]).all()
+    assert np.isposinf(escape[..., student_rank]).all()
 
 
 def test_ridge_moves_measured_and_predicted_alike():

@@ -66,6 +66,15 @@ def test_large_targets(rank, degree):
     assert ladder.exponents == (1,) * len(terms)
 
 
+def test_the_largest_ladder():
+    """Rank 6, degree 8, every exponent its own leap."""
+    modes = [(1,), (1, 1), (0, 1, 2), (0, 0, 1, 3), (0, 0, 0, 1, 4), (0, 0, 0, 0, 2, 6)]
+    target = Target({(*beta, *[0] * (6 - len(beta))): 1.0 for beta in modes})
+    ladder = leaps(target.rotate(ortho_group.rvs(6, random_state=1)))
+    assert ladder.exponents == (1, 1, 2, 3, 4, 6)
+    np.testing.assert_allclose([step.loss for step in ladder], np.arange(6, 0, -1) / 2, rtol=1e-9)
+
+
 def test_directions_that_the_target_ignores_are_never_learned():
     target = Target({(2, 0, 0): 1.0, (1, 1, 0): 0.1})
     ladder = leaps(target.rotate(ortho_group.rvs(3, random_state=0)))

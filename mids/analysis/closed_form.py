@@ -9,8 +9,10 @@ With the odds ``x = lambda / (1 - lambda)`` of the direction that is being learn
 at 1 and those after it at 0, the flow is ``x' = 2 x dh/dlambda``: its time is one integral, equal
 to ``x^(1-s) / (2 s (s-1) c^2)`` or ``log(1/x) / (2 c^2)`` to leading order. The odds at the start
 are the Schur complement of ``X(0) = G(0) (I - G(0))^{-1}`` with respect to what is learned before.
-A direction of relative exponent 1 grows already while the one before it is being learned; the
-factor it gains is an integral along the orbit that connects the two saddles.
+A later direction, of exponent s and with no other unlearned one in its leading part, grows already
+while those before it are being learned: by ``x' = 2 s w x^s``, with its strength w at the overlap
+reached. So ``log x`` (s = 1) or ``-x^(1-s) / (s (s-1))`` gains ``2 int w dt``, an integral along
+the orbit that connects the saddles.
 """
 
 from __future__ import annotations
@@ -58,7 +60,8 @@ class ClosedForm:
         if decoupled is None:
             raise ValueError("the leading parts of this target do not decouple")
         self._frame, modes, weights = decoupled
-        self._stages = [_Stage(modes, weights, j) for j in range(len(self.ladder))]
+        exponents = self.ladder.exponents
+        self._stages = [_Stage(modes, weights, exponents, j) for j in range(len(exponents))]
 
     @staticmethod
     def applies(target: Target) -> bool:
@@ -100,7 +103,9 @@ class ClosedForm:
         clock = np.zeros(len(x))
         for j, (step, stage) in enumerate(zip(steps, self._stages, strict=True)):
             clock = clock + stage.duration(start[:, j])
-            start[:, j + 1 :] += stage.gain(start[:, j])[:, j + 1 :]
+            gain = stage.gain(start[:, j])
+            for p in range(j + 1, len(steps)):
+                start[:, p] = _grown(start[:, p], gain[:, p], steps[p].exponent)
             reached = np.isfinite(start[:, :j]).all(axis=1)
             result.escape_time[:, j] = np.where(reached, clock, np.nan)
             result.loss[:, j] = np.where(reached, step.loss, np.nan)
@@ -112,7 +117,9 @@ class ClosedForm:
 class _Stage:
     """The transition on which direction `j` is learned, as functions of its first log-odds."""
 
-    def __init__(self, modes: NDArray[np.int64], weights: Array, j: int) -> None:
+    def __init__(
+        self, modes: NDArray[np.int64], weights: Array, exponents: tuple[int, ...], j: int
+    ) -> None:
         rank = modes.shape[1]
         later = np.arange(rank) > j
         foreign = modes[:, later].sum(axis=1)
@@ -127,11 +134,11 @@ class _Stage:
         leading = self._leading(_GRID)
         self._correction = _spline(exact - leading if self._s == 1 else exact / leading)
         self._gains = {}
-        for p in np.flatnonzero(later):
-            grows = (modes[:, p] == 1) & (foreign == 1)
+        for p in range(j + 1, len(exponents)):
+            grows = (modes[:, p] == exponents[p]) & (foreign == exponents[p])
             if grows.any():
                 rate = _Polynomial(own[grows], weights[grows])
-                self._gains[int(p)] = _gain(rate, slope)
+                self._gains[p] = _gain(rate, slope)
 
     def _leading(self, start: Array) -> Array:
         s, strength = self._s, self._strength
@@ -147,11 +154,20 @@ class _Stage:
         return leading + correction if self._s == 1 else leading * correction
 
     def gain(self, start: Array) -> Array:
-        """Growth of every direction's log-odds that the transition brings, shape (n, rank)."""
+        """Gain ``2 int w dt`` of every direction that the stage brings, shape (n, rank)."""
         result = np.zeros((len(start), self._rank))
         for p, gain in self._gains.items():
             result[:, p] = gain(np.clip(start, _GRID[0], 0.0))
         return result
+
+
+def _grown(start: Array, gain: Array, exponent: int) -> Array:
+    """Log-odds after a gain; at most 0, where the direction has been learned on the way."""
+    if exponent == 1:
+        return start + gain
+    with np.errstate(divide="ignore", over="ignore"):
+        left = np.exp((1 - exponent) * start) - exponent * (exponent - 1) * gain
+    return np.asarray(np.log(np.maximum(left, 1.0)) / (1 - exponent))
 
 
 class _Polynomial:
@@ -166,7 +182,7 @@ class _Polynomial:
 
 
 def _gain(rate: _Polynomial, slope: _Polynomial) -> Callable[[Array], Array]:
-    """Log-growth ``2 int rate dt`` up to overlap 1/2, and beyond it what differs from its limit."""
+    """Gain ``2 int rate dt`` up to overlap 1/2, and beyond it what differs from its limit."""
     limit = rate(np.array([np.inf]))[0]
     after = _integrate(_BEYOND, lambda y: (rate(y) - limit) / slope(y))[-1]
     before = -_integrate(_GRID[::-1], lambda y: rate(y) / slope(y))[::-1]
@@ -191,11 +207,12 @@ def _spline(values: Array) -> Callable[[Array], Array]:
 def _schur_complements(x: Array) -> Array:
     """Successive Schur complements of the diagonal, shape (n, rank): the D of ``L D L^T``."""
     x = x.copy()
-    scale = np.diagonal(x, axis1=1, axis2=2).copy()
-    result = np.zeros_like(scale)
+    values = np.linalg.eigvalsh(x)
+    # Where the student has fewer directions than the target, rounding is all that remains.
+    directions = (values > 1e-13 * values[:, -1:]).sum(axis=1)
+    result = np.zeros_like(values)
     for j in range(x.shape[1]):
-        # Where the student has fewer directions than the target, rounding is all that remains.
-        result[:, j] = np.where(x[:, j, j] > 1e-13 * scale[:, j], x[:, j, j], 0.0)
+        result[:, j] = np.where(j < directions, np.maximum(x[:, j, j], 0.0), 0.0)
         divisor = np.where(result[:, j] > 0, result[:, j], np.inf)
         column = x[:, :, j]
         x = x - column[:, :, None] * column[:, None, :] / divisor[:, None, None]

@@ -31,8 +31,9 @@ def scaling(
 
     A saddle of relative exponent s takes a time of order ``d^(s - 1)``, or log d for s = 1 (paper
     Theorem 1.4), and the escape time is the sum of those so far: `expected` is the largest s - 1
-    up to the saddle. For log d it is 0, which the slope approaches as slowly as 1 / log d. Where
-    the link is known (the planted flow) the powers are s / 2 - 1 instead.
+    up to the saddle. For log d it is 0, which the slope approaches as slowly as 1 / log d; there
+    the time itself is a line in log d, whose slope is given, too. Where the link is known (the
+    planted flow) the powers are s / 2 - 1 instead.
 
     Parameters
     ----------
@@ -49,8 +50,9 @@ def scaling(
     -------
     xarray.Dataset
         Dim ``saddle``, the number of directions learned there (the order of visit where the
-        dataset has no crossing times): ``slope``, ``low``, ``high``, ``n_dims`` (dimensions in the
-        fit), ``expected`` and ``rate`` such as "d^2". Where fewer than two dimensions are left the
+        dataset has no crossing times): ``slope``, ``low``, ``high``; ``time_slope``, ``time_low``,
+        ``time_high`` (of the time itself in log d); ``n_dims`` (dimensions in the fit),
+        ``expected`` and ``rate`` such as "d^2". Where fewer than two dimensions are left the
         slope is NaN; so is `expected`, with an empty `rate`, where target or directions are
         unknown. Lazy where `ds` is.
 
@@ -95,15 +97,16 @@ def scaling(
         dask="parallelized",
         kwargs={"resamples": resamples, "confidence": confidence, "seed": seed},
         output_dtypes=[np.float64],
-        dask_gufunc_kwargs={"output_sizes": {"column": 4}},
+        dask_gufunc_kwargs={"output_sizes": {"column": 7}},
     )
-    slope, low, high, n_dims = (columns.isel(column=k, drop=True) for k in range(4))
+    slope, low, high, *time, n_dims = (columns.isel(column=k, drop=True) for k in range(7))
     exponents, rates = _expected(ds, escape.sizes["saddle"], known="rank" in found)
     out = xr.Dataset(
         {
             "slope": slope,
             "low": low,
             "high": high,
+            **dict(zip(("time_slope", "time_low", "time_high"), time, strict=True)),
             "n_dims": n_dims.astype(np.int64),
             "expected": ("saddle", exponents),
             "rate": ("saddle", rates),
@@ -113,6 +116,9 @@ def scaling(
         "slope": "slope of log escape time in log d",
         "low": "lower end of the bootstrap interval",
         "high": "upper end of the bootstrap interval",
+        "time_slope": "slope of escape time in log d",
+        "time_low": "lower end of its bootstrap interval",
+        "time_high": "upper end of its bootstrap interval",
         "n_dims": "dimensions in the fit",
         "expected": "exponent that the theory expects",
     }
@@ -142,7 +148,10 @@ def _expected(ds: xr.Dataset, size: int, *, known: bool) -> tuple[Array, list[st
 
 
 def _fit(escape: Array, log_dim: Array, *, resamples: int, confidence: float, seed: int) -> Array:
-    """Slope, interval and number of dimensions, of escape times (..., saddle, dim, run)."""
+    """Fit escape times (..., saddle, dim, run).
+
+    Columns: slope and interval of the logarithm, those of the time, number of dimensions.
+    """
     # Once a run is cut off it is late at all later saddles, too.
     cut = np.maximum.accumulate(np.isposinf(escape), axis=-3)
     escape = np.where(cut, np.inf, escape)
@@ -158,11 +167,17 @@ def _fit(escape: Array, log_dim: Array, *, resamples: int, confidence: float, se
     fitted = np.isfinite(drawn).any(axis=0)
     ends[:, fitted] = np.nanquantile(drawn[:, fitted], [tail, 1.0 - tail], axis=0)
     ends[:, np.isnan(slope)] = np.nan
-    return np.stack([slope, *ends, n_dims], axis=-1)
+    log_low, low = ends[0]
+    log_high, high = ends[1]
+    columns = (slope[0], log_low, log_high, slope[1], low, high, n_dims)
+    return np.stack(columns, axis=-1)
 
 
 def _slope(escape: Array, log_dim: Array) -> tuple[Array, Array]:
-    """Least-squares slope through the medians, and how many of them are finite."""
+    """Least-squares slopes through the medians, (2, ...), and how many of them are finite.
+
+    The first are those of the logarithms.
+    """
     ordered = np.sort(escape, axis=-1)  # inf after all numbers, NaN after inf
     count = np.isfinite(ordered).sum(-1) + np.isposinf(ordered).sum(-1)
     middle = [
@@ -172,7 +187,8 @@ def _slope(escape: Array, log_dim: Array) -> tuple[Array, Array]:
     median = np.where(count > 0, 0.5 * (middle[0] + middle[1]), np.nan)
     usable = np.isfinite(median) & (median > 0)
     n_dims = usable.sum(-1)
-    y = np.log(np.where(usable, median, 1.0))
+    known = np.where(usable, median, 1.0)
+    y = np.stack([np.log(known), known])
     divisor = np.maximum(n_dims, 1)[..., None]
     x = np.where(usable, log_dim - (usable * log_dim).sum(-1, keepdims=True) / divisor, 0.0)
     spread = (x**2).sum(-1)
