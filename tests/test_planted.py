@@ -16,7 +16,7 @@ from scipy.stats import ortho_group
 import mids
 from mids.errors import InputError
 from mids.flows import Planted
-from mids.flows.frames import averages, follow, link_of
+from mids.flows.frames import averages, follow, learned_frame, link_of
 from mids.flows.stability import Landscape, symmetries
 from mids.operators import average
 from mids.simulate import differences
@@ -293,6 +293,24 @@ def test_symmetries_are_found_in_any_frame(text, count):
     wide = mids.Target.parse(text + " + h5(z3)")
     assert len(symmetries(target)) == count
     assert len(symmetries(wide.rotate(Q) if wide.rank == 3 else wide)) == count
+
+
+@pytest.mark.parametrize("flow", ["planted", "joint"])
+@pytest.mark.parametrize("seed", range(6))
+def test_targets_of_any_kind_are_followed_to_an_end(flow, seed):
+    """Dense ones too, whose learned subspaces turn on the way."""
+    rng = np.random.default_rng(seed)
+    rank = 2 + seed % 2
+    modes = [b for b in np.ndindex(*(4,) * rank) if 1 <= sum(b) <= 3]
+    target = mids.Target({b: float(rng.normal()) for b in modes}).normalize()
+    frame = learned_frame(target)
+    np.testing.assert_allclose(frame.T @ frame, np.eye(rank), atol=1e-12)
+    ds = mids.simulate(target, dim=[1e2, 1e5], runs=5, flow=flow, rtol=1e-6).compute()
+    assert np.isin(ds.status, [0, TRAPPED]).all()
+    lost = ds.loss.isel(time=-1)
+    assert (lost.where(ds.status == 0, 0) < 1e-6).all()
+    assert (lost.where(ds.status == TRAPPED, 1) > 1e-3).all()
+    assert (ds.loss.diff("time") < 1e-6).all()
 
 
 def test_a_run_on_its_plateau_is_censored_not_trapped():

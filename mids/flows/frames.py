@@ -74,10 +74,18 @@ def learned_frame(target: Target) -> FloatArray:
     >>> abs(learned_frame(Target.parse("h1(z2) + h3(z1)*h1(z2)"))).tolist()
     [[0.0, 1.0], [1.0, 0.0]]
     """
-    learned = np.column_stack([step.learned for step in leaps(target).steps])
-    left, _, _ = np.linalg.svd(learned)
-    frame = np.column_stack([learned, left[:, learned.shape[1] :]])
-    return np.where(np.abs(frame) < 1e-12, 0.0, frame)
+    found: list[FloatArray] = []
+    steps = [step.learned for step in leaps(target).steps]
+    for column in np.concatenate([*steps, np.eye(target.rank)], axis=1).T:
+        rest = column
+        for _ in range(2):  # what is learned may have turned away from what was learned before
+            for direction in found:
+                rest = rest - (direction @ rest) * direction
+        size = np.linalg.norm(rest)
+        if size > 1e-3 and len(found) < target.rank:
+            rest = rest / size
+            found.append(np.where(np.abs(rest) < 1e-12, 0.0, rest))
+    return np.column_stack(found)
 
 
 def link_of(target: Target) -> FloatArray:
