@@ -16,10 +16,11 @@ from scipy import stats
 import mids
 from mids.errors import FileError, InputError
 from mids.flows import HermiteKernel, OnlineSGD, checkpoint, online_sgd
+from mids.flows._features import Link
 from mids.flows._normals import bits, normals, sample
-from mids.flows._sampled import Link, Rates, advance
-from mids.flows.online_sgd import _start, _state
+from mids.flows._sampled import Rates, State, advance
 from mids.flows.readout import Readout
+from mids.flows.sampled import start
 from mids.hermite import multi_indices
 from mids.initial import draw, frame, stream
 from mids.simulate import differences
@@ -144,8 +145,8 @@ def started(readout, target, student_rank, dim, seed=0, noise=0.0):
     """A run before its first sample, with an arbitrary link."""
     rng = np.random.default_rng(seed)
     features = readout.build(target, student_rank, rng)
-    W = frame(draw(target.rank, student_rank, dim, rng), dim, rng)
-    state = _state(_start(W.T, target.rank, dim + (noise > 0), features))
+    state = State(**start(features, draw(target.rank, student_rank, dim, rng), dim, noise, rng))
+    W = state.frame.T.copy()
     state.link[:] = rng.normal(size=len(state.link)) / 3
     return W, features, state, Link(target.modes, target.coefficients, noise)
 

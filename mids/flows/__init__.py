@@ -9,6 +9,7 @@ from .. import _validate
 from ..errors import InputError
 from .ambient import Ambient
 from .base import Flow, Problem
+from .empirical import Empirical
 from .joint import Joint
 from .kernel import HermiteKernel
 from .online_sgd import OnlineSGD
@@ -17,6 +18,7 @@ from .two_timescale import TwoTimescale
 
 __all__ = [
     "Ambient",
+    "Empirical",
     "Flow",
     "HermiteKernel",
     "Joint",
@@ -30,7 +32,7 @@ __all__ = [
 ]
 
 _FLOWS: dict[str, type[Flow]] = {
-    flow.name: flow for flow in (TwoTimescale, Planted, Joint, Ambient, OnlineSGD)
+    flow.name: flow for flow in (TwoTimescale, Planted, Joint, Ambient, OnlineSGD, Empirical)
 }
 
 
@@ -44,7 +46,7 @@ def names() -> tuple[str, ...]:
     Examples
     --------
     >>> names()
-    ('two-timescale', 'planted', 'joint', 'ambient', 'online-sgd')
+    ('two-timescale', 'planted', 'joint', 'ambient', 'online-sgd', 'empirical')
     """
     return tuple(_FLOWS)
 

@@ -11,13 +11,11 @@ import numpy as np
 from .. import _validate
 from .._validate import FloatArray, IntArray
 from ..errors import InputError
-from ..initial import frame, stream
 from ..schema import LEVELS
 from ..targets import Target
 from .base import Problem
 from .checkpoint import Checkpoint, check_folder
-from .readout import Features
-from .sampled import DATA, FEATURES, FRAME, SampledFlow, Trajectory
+from .sampled import SampledFlow, Trajectory, start
 
 __all__ = ["OnlineSGD"]
 
@@ -159,20 +157,19 @@ class OnlineSGD(SampledFlow):
             The schema's variables without the axis ``dim``.
         """
         runs = [
-            self.observe(problem.target, self._run(problem, int(run), initial))
+            self._run(problem, int(run), initial)
             for run, initial in zip(problem.runs, problem.initial, strict=True)
         ]
-        return {name: np.stack([run[name] for run in runs]) for name in runs[0]}
+        return self.observe(problem, runs)
 
     def _run(self, problem: Problem, run: int, initial: FloatArray) -> Trajectory:
-        from ._sampled import Link, Rates, advance, watch
+        from ._features import Link
+        from ._sampled import Rates, State, advance, watch
 
         target, dim, times = problem.target, problem.dim, len(problem.time)
         rank, size = initial.shape
         levels = np.array(LEVELS)
-        name = (problem.seed, dim, run)
-        features = self.link.build(target, size, stream(*name, branch=FEATURES))
-        key = stream(*name, branch=DATA).integers(2**32, size=2, dtype=np.uint64)
+        features, key, rng = self.streams(problem, run)
         link = Link(target.modes, target.coefficients, self.noise)
         keep = 1.0 if self.memory is None else 1.0 - 1.0 / self.memory
         rates = Rates(self.step, self.batch, keep, self.ridge)
@@ -182,15 +179,16 @@ class OnlineSGD(SampledFlow):
             self.checkpoint, f"{self.name}-d{dim}-run{run}", self._identity(problem, run, initial)
         )
         kept = checkpoint.load()
+        resumed = kept is not None
         if kept is None:
-            rows = frame(initial, dim, stream(*name, branch=FRAME)).T
-            kept = _start(rows, rank, dim + (self.noise > 0), features) | {
+            kept = start(features, initial, dim, self.noise, rng) | {
                 "links": np.full((times, len(features.penalty)), np.nan),
                 "correlations": np.full((times, rank, size), np.nan),
                 "recorded": np.zeros(1, dtype=np.int64),
             }
-            watch(0.0, 0.0, levels, _state(kept))
-        state = _state(kept)
+        state = State(**{name: kept[name] for name in State._fields})
+        if not resumed:
+            watch(0.0, 0.0, levels, state)
         recorded = kept["recorded"]
         stops = self.steps(problem.time) * self.batch
         while recorded[0] < times and not state.used[1]:
@@ -224,30 +222,3 @@ class OnlineSGD(SampledFlow):
             "time": problem.time.tolist(),
             "versions": {name: version(name) for name in ("numpy", "numba")},
         }
-
-
-def _start(rows: FloatArray, rank: int, normals: int, features: Features) -> dict[str, Any]:
-    """Arrays of the state before the first sample, by the names of `State`."""
-    from ._normals import LANES
-
-    size, count = len(rows), len(features.penalty)
-    return {
-        "used": np.zeros(2, dtype=np.int64),
-        "frame": np.ascontiguousarray(rows),
-        "gradient": np.zeros((size, -(-normals // LANES) * LANES), dtype=np.float32),
-        "link": np.zeros(count),
-        "gram": np.zeros((count, count)),
-        "moment": np.zeros(count),
-        "weight": np.zeros(1),
-        "previous": rows[:, :rank].copy(),
-        "reference": rows[:, :rank].copy(),
-        "margin": np.zeros(1),
-        "crossing": np.full((rank, len(LEVELS)), np.nan),
-    }
-
-
-def _state(kept: dict[str, Any]) -> Any:
-    """Return the state on the arrays themselves, so that both change together."""
-    from ._sampled import State
-
-    return State(**{name: kept[name] for name in State._fields})

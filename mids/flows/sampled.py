@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,18 +12,19 @@ import numpy as np
 from .. import _validate
 from .._validate import FloatArray, IntArray
 from ..errors import InputError
-from ..operators import energy
+from ..initial import frame, stream
 from ..schema import LEVELS
 from ..targets import Target
-from .base import Flow
+from .base import Flow, Problem
 from .kernel import HermiteKernel
+from .observables import observables
 from .readout import Features, Readout
 from .time_grid import beyond_escapes
 
-__all__ = ["DATA", "FEATURES", "FRAME", "SampledFlow", "Trajectory"]
+__all__ = ["SampledFlow", "Trajectory", "start"]
 
 FRAME, DATA, FEATURES = 1, 2, 3
-"""Branches of a run's random stream for what W(0) has besides M(0), samples, random features."""
+"""Branches of a run's random streams: what W(0) has besides M(0), samples, random features."""
 
 MAX_DIM = 10**6
 """Samples and frames have this many entries."""
@@ -54,6 +55,46 @@ class Trajectory:
     correlations: FloatArray
     crossing: FloatArray
     steps: int
+
+
+def start(
+    features: Features, initial: FloatArray, dim: int, noise: float, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Arrays of `mids.flows._sampled.State` before the first sample.
+
+    Parameters
+    ----------
+    features : Features
+    initial : (r, q) float array
+        M(0).
+    dim : int
+    noise : float
+        Standard deviation of the noise on the labels, which takes one more normal if positive.
+    rng : numpy.random.Generator
+        Stream of the frame W(0).
+
+    Returns
+    -------
+    dict of str to array
+    """
+    from ._normals import LANES
+
+    rank, size = initial.shape
+    rows = np.ascontiguousarray(frame(initial, dim, rng).T)
+    count, normals = len(features.penalty), dim + (noise > 0)
+    return {
+        "used": np.zeros(2, dtype=np.int64),
+        "frame": rows,
+        "gradient": np.zeros((size, -(-normals // LANES) * LANES), dtype=np.float32),
+        "link": np.zeros(count),
+        "gram": np.zeros((count, count)),
+        "moment": np.zeros(count),
+        "weight": np.zeros(1),
+        "previous": rows[:, :rank].copy(),
+        "reference": rows[:, :rank].copy(),
+        "margin": np.zeros(1),
+        "crossing": np.full((rank, len(LEVELS)), np.nan),
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +240,26 @@ class SampledFlow(Flow):
         """
         return np.floor(time / self.step * (1 + 1e-12) + 1e-9).astype(np.int64)
 
+    def streams(self, problem: Problem, run: int) -> tuple[Features, IntArray, np.random.Generator]:
+        """Return the features of a run, the key of its samples and the stream of its frame.
+
+        Parameters
+        ----------
+        problem : Problem
+        run : int
+
+        Returns
+        -------
+        features : Features
+        key : (2,) uint64 array
+        rng : numpy.random.Generator
+        """
+        frame, data, features = (
+            stream(problem.seed, problem.dim, run, branch) for branch in (FRAME, DATA, FEATURES)
+        )
+        built = self.link.build(problem.target, problem.initial.shape[2], features)
+        return built, data.integers(2**32, size=2, dtype=np.uint64), frame
+
     def variables(self, target: Target) -> tuple[str, ...]:
         """Names of the schema's variables that `integrate` returns.
 
@@ -222,47 +283,45 @@ class SampledFlow(Flow):
             "n_steps",
         )
 
-    def observe(self, target: Target, run: Trajectory) -> dict[str, Any]:
-        """Return the schema's variables of one run.
+    def observe(
+        self, problem: Problem, runs: Sequence[Trajectory], loss: FloatArray | None = None
+    ) -> dict[str, Any]:
+        """Return the schema's variables of a block of runs.
 
         Parameters
         ----------
-        target : Target
-        run : Trajectory
+        problem : Problem
+        runs : sequence of Trajectory
+        loss : (runs, T) float array, optional
+            The objective, where it is not the population's.
 
         Returns
         -------
         dict of str to array
-            Without the axes ``dim`` and ``run``.
+            Without the axis ``dim``.
         """
-        M, climbed = run.correlations, self.effective_target(target)
-        times, rank, size = M.shape
-        known = np.isfinite(M).all(axis=(1, 2))
-        out = {
-            "loss": np.full(times, np.nan),
-            "risk": np.full(times, np.nan),
-            "overlap": np.full((times, rank), np.nan),
-            "energy": np.full((times, len(target.modes)), np.nan),
-        }
-        links, M = run.links[known], M[known]
-        gram = M @ M.swapaxes(1, 2)
-        out["risk"][known] = self.link.risk(target, run.features, links, M)
-        out["loss"][known] = self.link.objective(run.features, links, out["risk"][known])
-        out["overlap"][known] = 0.0
-        singular = np.linalg.svd(M, compute_uv=False)
-        out["overlap"][known, : min(rank, size)] = np.minimum(singular, 1.0) ** 2
-        modes = {tuple(beta): j for j, beta in enumerate(target.modes.tolist())}
-        columns = [modes[tuple(beta)] for beta in climbed.modes.tolist()]
-        energies = np.zeros((len(M), len(modes)))
-        energies[:, columns] = energy(climbed, gram)
-        out["energy"][known] = energies
-        half = run.crossing[:, LEVELS.index(0.5)]
-        learned = bool(np.isfinite(half[: min(rank, size)]).all())
+        target, climbed = problem.target, self.effective_target(problem.target)
+        risk = np.full((len(runs), len(problem.time)), np.nan)
+        objective = np.full_like(risk, np.nan)
+        for row, run in enumerate(runs):
+            done = np.isfinite(run.correlations).all(axis=(1, 2))
+            links = run.links[done]
+            risk[row, done] = self.link.risk(target, run.features, links, run.correlations[done])
+            objective[row, done] = self.link.objective(run.features, links, risk[row, done])
+        crossing = np.array([run.crossing for run in runs])
+        failed = np.isnan(risk).any(axis=1)
+        counts = np.array([[run.steps, 0] for run in runs])
+        out = observables(
+            problem, np.array([run.correlations for run in runs]), crossing, failed, counts
+        )
+        # h(G) of the target that is climbed: each mode of the target weighted, or absent.
+        kept = dict(zip(map(tuple, climbed.modes.tolist()), climbed.coefficients, strict=True))
+        weighted = [kept.get(tuple(beta), 0.0) for beta in target.modes.tolist()]
+        out["energy"] *= (np.array(weighted) / target.coefficients) ** 2
+        half = crossing[:, :, LEVELS.index(0.5)]
         return {
-            **out,
-            "gram0": run.correlations[0] @ run.correlations[0].T,
-            "crossing_time": run.crossing,
-            "stage_duration": np.diff(half, prepend=0.0),
-            "status": np.int8(3 if not known.all() else 0 if learned else 1),
-            "n_steps": run.steps,
+            **{name: out[name] for name in self.variables(target) if name in out},
+            "loss": objective if loss is None else loss,
+            "risk": risk,
+            "stage_duration": np.diff(half, prepend=0.0, axis=1),
         }
