@@ -24,6 +24,7 @@ from numba.extending import intrinsic
 
 __all__ = [
     "ADDRESS",
+    "SourcesCache",
     "address_of",
     "caller",
     "compiled",
@@ -53,7 +54,9 @@ _SOURCES = hashlib.sha256(
 ).hexdigest()
 
 
-class _Cache(FunctionCache):
+class SourcesCache(FunctionCache):
+    """Numba's cache, whose entries also depend on the sources of all compiled modules here."""
+
     def _index_key(self, sig: Any, codegen: Any) -> Any:
         return (super()._index_key(sig, codegen), _SOURCES)
 
@@ -64,7 +67,7 @@ def piece(signature: Any, from_python: bool = False) -> Callable[[Any], Any]:
     def decorate(function: Any) -> Any:
         options = _OPTIONS if from_python else _INNER
         dispatcher = njit(fastmath={"contract"}, **options)(function)
-        dispatcher._cache = _Cache(function)
+        dispatcher._cache = SourcesCache(function)
         dispatcher.compile(signature)
         dispatcher.disable_compile()
         return dispatcher

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
+from ._compile import SourcesCache
 from .readout import Features
 
 __all__ = [
@@ -17,6 +19,7 @@ __all__ = [
     "compiled",
     "differentiate",
     "dot",
+    "entry",
     "evaluate",
     "fit",
     "highest",
@@ -25,11 +28,16 @@ __all__ = [
     "vectorised",
 ]
 
-compiled = njit(nogil=True, cache=True, error_model="numpy")
+compiled = njit(nogil=True, error_model="numpy")
 # Sums may be split over the lanes of a vector register.
-vectorised = njit(
-    nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"}
-)
+vectorised = njit(nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+
+
+def entry(function: Callable[..., Any]) -> Any:
+    """Compile a function that Python calls, once per machine for all sources of the package."""
+    dispatcher: Any = vectorised(function)
+    dispatcher._cache = SourcesCache(function)
+    return dispatcher
 
 
 class Link(NamedTuple):

@@ -53,7 +53,7 @@ _ONE, _TWO = i32(1), i32(2)
 _HALF, _MINUS_TWO, _ZERO = f32(0.5), f32(-2.0), f32(0.0)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def bits(key: np.ndarray, index: int, out: np.ndarray) -> None:
     """Fill `out` with random bits.
 
@@ -84,7 +84,7 @@ def bits(key: np.ndarray, index: int, out: np.ndarray) -> None:
         out[3 * quarter + i] = u32(c3)
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz", "nnan"})
+@njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz", "nnan"})
 def normals(bits: np.ndarray, work: np.ndarray, out: np.ndarray) -> None:
     """Fill `out` with standard normals.
 
@@ -140,7 +140,7 @@ def normals(bits: np.ndarray, work: np.ndarray, out: np.ndarray) -> None:
         out[half + i] = value[i] * second
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def sample(
     key: np.ndarray, index: int, words: np.ndarray, work: np.ndarray, out: np.ndarray
 ) -> None:

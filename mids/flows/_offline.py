@@ -12,12 +12,12 @@ from ._features import (
     add,
     differentiate,
     dot,
+    entry,
     evaluate,
     fit,
     highest,
     label,
     project,
-    vectorised,
 )
 from ._normals import sample
 from ._sampled import State, retract, spread, watch
@@ -26,7 +26,7 @@ from .readout import Features
 __all__ = ["descend", "draw_samples", "objective", "refit"]
 
 
-@vectorised
+@entry
 def draw_samples(
     target: Link, key: np.ndarray, dim: int, x: np.ndarray, labels: np.ndarray
 ) -> None:
@@ -53,7 +53,7 @@ def draw_samples(
             labels[n] += target.noise * float(x[n, dim])
 
 
-@vectorised
+@entry
 def refit(
     features: Features,
     ridge: float,
@@ -92,7 +92,7 @@ def refit(
     fit(state.gram, state.moment, features.penalty, ridge * x.shape[0], factor, state.link)
 
 
-@vectorised
+@entry
 def descend(
     features: Features,
     ridge: float,
@@ -149,7 +149,7 @@ def descend(
     return False
 
 
-@vectorised
+@entry
 def objective(
     features: Features, ridge: float, labels: np.ndarray, z: np.ndarray, link: np.ndarray
 ) -> float:

@@ -18,6 +18,7 @@ from ._features import (
     compiled,
     differentiate,
     dot,
+    entry,
     evaluate,
     fit,
     highest,
@@ -167,7 +168,7 @@ def _overlaps(correlation: np.ndarray, out: np.ndarray) -> None:
         out[place] = total
 
 
-@compiled
+@entry
 def watch(time: float, step: float, levels: np.ndarray, state: State) -> None:
     """Note the levels that the overlaps have reached in the last step, interpolated in time.
 
@@ -204,7 +205,7 @@ def watch(time: float, step: float, levels: np.ndarray, state: State) -> None:
             state.previous[i, j] = state.frame[i, j]
 
 
-@vectorised
+@entry
 def advance(
     target: Link,
     features: Features,
