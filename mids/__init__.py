@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ._against import against
     from .accessor import describe
     from .analysis.compare import compare
+    from .analysis.phase_diagram import phase_diagram
     from .analysis.plateaus import plateaus
     from .analysis.saddles import saddles
     from .analysis.scaling import scaling
@@ -45,6 +46,7 @@ __all__ = [
     "leaps",
     "open_catalog",
     "open_dataset",
+    "phase_diagram",
     "plateaus",
     "plot",
     "replay",
@@ -69,6 +71,7 @@ _ORIGIN = {
     "leaps": "ladder",
     "open_catalog": "catalog",
     "open_dataset": "io",
+    "phase_diagram": "analysis",
     "plateaus": "analysis",
     "saddles": "analysis",
     "scaling": "analysis",

@@ -200,6 +200,10 @@ class PlotAccessor:
             mids.compare(self._ds), row=row, col=col, col_wrap=col_wrap, axes=axes
         )
 
+    def success(self, *, x: str = "ratio", axes: Axes | None = None) -> np.ndarray:
+        """Fractions of successful runs of a phase diagram: `mids.plot.success`."""
+        return mids.plot.success(self._ds, x=x, axes=axes)
+
     def timescales(
         self,
         *,

@@ -69,6 +69,7 @@ DIMENSIONS: Mapping[str, str] = {
     "axis_t": "coordinates of the link function, as columns",
     "student": "columns of the student's frame",
     "level": "overlaps at which crossing times are recorded",
+    "n": "numbers of samples of an empirical loss",
 }
 
 
@@ -193,6 +194,25 @@ VARIABLES: Mapping[str, Variable] = {
         "M(0) = W*^T W(0), where the flow depends on more than G(0), or as it was given where that "
         "is too large for mids_spec",
     ),
+    "success": Variable(
+        ("dim", "n", "run"),
+        "int8",
+        "whether the run succeeded",
+        "1 if all directions that the student can hold were learned at the end of the run, else 0",
+        {"flag_values": np.arange(2, dtype=np.int8), "flag_meanings": "no yes"},
+    ),
+    "final_overlap": Variable(
+        ("dim", "n", "run", "direction"),
+        "float64",
+        "overlap at the end of the run",
+        "the variable overlap at the last time",
+    ),
+    "final_risk": Variable(
+        ("dim", "n", "run"),
+        "float64",
+        "population risk at the end of the run",
+        "the variable risk at the last time",
+    ),
 }
 """Data variables by name."""
 
@@ -204,6 +224,10 @@ COORDINATES: Mapping[str, Variable] = {
     ),
     "samples": Variable(
         ("time",), "int64", "samples used", "samples that a stochastic flow has drawn by this time"
+    ),
+    "n": Variable(("n",), "int64", "samples", "number of samples of the empirical loss"),
+    "ratio": Variable(
+        ("dim", "n"), "float64", "samples in units of d^s", "n / d^s, s the largest leap"
     ),
     "direction": Variable(
         ("direction",), "int64", "direction", "rank of the direction, 0 for the most learned"

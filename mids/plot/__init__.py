@@ -9,6 +9,7 @@ lightness and lines differ in dashes, points in markers, so that the pictures re
 from .files import check_format
 from .flows import against
 from .phase import phase
+from .success import success
 from .times import escape_times, timescales
 from .trajectories import loss, modes, overlap
 
@@ -20,5 +21,6 @@ __all__ = [
     "modes",
     "overlap",
     "phase",
+    "success",
     "timescales",
 ]

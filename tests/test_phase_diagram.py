@@ -1,0 +1,116 @@
+"""Phase diagrams of the empirical flow: what they hold, the collapse in n / d^s, their picture."""
+
+from __future__ import annotations
+
+import dask
+import numpy as np
+import pytest
+
+import mids
+from mids import schema
+from mids.errors import DatasetError, InputError
+from mids.flows import Empirical
+from mids.simulate import differences
+
+ARGUMENTS = {"dim": [12, 24], "n": [12, 24, 384, 768], "runs": 8, "noise": 0.5, "duration": 40}
+
+
+@pytest.fixture(scope="module")
+def diagram():
+    return mids.phase_diagram("h1(z1) + h1(z1)*h1(z2)", **ARGUMENTS).compute()
+
+
+def refuse(*args, **kwargs):
+    raise AssertionError("something was computed")
+
+
+def test_nothing_runs_before_it_is_computed():
+    with dask.config.set(scheduler=refuse):
+        ds = mids.phase_diagram("h1(z1)", **ARGUMENTS)
+        ds.mi.validate()
+    assert ds.success.chunks is not None
+
+
+def test_it_holds_the_ends_of_the_flow(diagram):
+    diagram.mi.validate()
+    flow = Empirical(n=384, noise=0.5)
+    single = mids.simulate(
+        "h1(z1) + h1(z1)*h1(z2)", dim=[12, 24], runs=8, flow=flow, time=[0, 40]
+    ).compute()
+    here = diagram.sel(n=384)
+    np.testing.assert_array_equal(here.final_overlap, single.overlap.isel(time=-1))
+    np.testing.assert_array_equal(here.final_risk, single.risk.isel(time=-1))
+    np.testing.assert_array_equal(here.success, single.overlap.isel(time=-1, direction=1) >= 0.5)
+
+
+def test_success_depends_on_the_ratio(diagram):
+    fractions = diagram.success.mean("run").values
+    assert (fractions[:, 0] == 0).all() and (fractions[:, -1] == 1).all()
+    np.testing.assert_array_equal(diagram.ratio, [[1, 2, 32, 64], [0.5, 1, 16, 32]])
+    assert fractions[0, 2] == fractions[1, 3] == 1 and fractions[0, 0] == fractions[1, 1] == 0
+
+
+def test_the_exponent_is_the_largest_leap():
+    short = {**ARGUMENTS, "duration": 1.0}
+    for text, s in (("h1(z1) + h1(z1)*h3(z2)", 3), ("h2(z1)", 2), ("staircase(3)", 1)):
+        ds = mids.phase_diagram(text, **short)
+        np.testing.assert_allclose(ds.ratio, ds.n.values / ds.dim.values[:, None] ** float(s))
+    assert mids.phase_diagram("h2(z1)", exponent=1, **short).ratio[0, 0] == 1
+
+
+def test_it_is_described_and_stored(diagram, tmp_path):
+    recipe = schema.spec(diagram)["phase_diagram"]
+    assert recipe["n"] == ARGUMENTS["n"] and recipe["flow"]["noise"] == 0.5
+    assert "n" not in recipe["flow"] and recipe["duration"] == 40
+    diagram.mi.to_netcdf(tmp_path / "diagram.nc")
+    with mids.open_dataset(tmp_path / "diagram.nc") as again:
+        assert differences(diagram, again) == []
+        assert again.ratio.dims == ("dim", "n")
+    with pytest.raises(DatasetError, match="nothing to replay"):
+        mids.replay(diagram)
+
+
+def test_the_default_duration_is_long():
+    ds = mids.phase_diagram("h1(z1)", dim=100, n=10, runs=1)
+    assert schema.spec(ds)["phase_diagram"]["duration"] > 8 * 2 * np.log(100) / 2
+
+
+@pytest.mark.parametrize("x", ["ratio", "n"])
+def test_the_picture_shows_the_fractions(diagram, x):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    plt.switch_backend("Agg")
+    (ax,) = diagram.mi.plot.success(x=x).ravel()
+    for line, dim in zip(ax.lines, (12, 24), strict=True):
+        at = diagram.sel(dim=dim)
+        np.testing.assert_array_equal(line.get_xdata(), at[x])
+        np.testing.assert_array_equal(line.get_ydata(), at.success.mean("run"))
+        assert line.get_label() == f"d = {dim}"
+    assert ax.get_xlabel() == ("samples $n$" if x == "n" else "samples $n / d$")
+    assert len(ax.collections) == 2
+    plt.close("all")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n": []}, "n must be numbers of samples that increase"),
+        ({"n": [100, 10]}, "increase"),
+        ({"n": 2.5}, "2.5"),
+        ({"level": 0}, "level"),
+        ({"duration": -1}, "duration"),
+        ({"exponent": 0}, "exponent"),
+        ({"noisy": 0.1}, "did you mean 'noise'"),
+        ({"noise": -1}, "noise"),
+        ({"dim": 1}, "dim must be"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message):
+    with pytest.raises(InputError, match=message):
+        mids.phase_diagram("h1(z1)", **{**ARGUMENTS, **arguments})
+
+
+def test_the_picture_needs_a_diagram(diagram):
+    with pytest.raises(DatasetError, match="success"):
+        mids.plot.success(mids.simulate("h1(z1)", dim=10))
+    with pytest.raises(InputError, match="'ratio' or 'n'"):
+        mids.plot.success(diagram, x="d")
