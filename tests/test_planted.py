@@ -276,6 +276,8 @@ def final(target, start, time):
         ("h2(z1)*h1(z2)", [[0, 0], [0, -1e-2]], False),  # nothing forbids the slowest escape
         ("h2(z1) + h2(z2) + h3(z3)", [[0.6, 0.8, 0], [-0.8, 0.6, 0], [0, 0, -1e-2]], True),
         ("h2(z1) + h2(z2) + h3(z3)", [[0.6, 0.8, 0], [-0.8, 0.6, 0], [0, 0, 1e-2]], False),
+        ("h1(z1) + h2(z1) + 0*z2", [[-0.99, 0], [0, 0.1]], True),  # nothing depends on z2
+        ("h3(z2) + 0*h1(z1)", [[0.3, 0.1], [0.2, 1e-2]], False),
     ],
 )
 def test_states_are_held_where_no_direction_leads_away(text, M, held):

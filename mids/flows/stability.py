@@ -7,6 +7,7 @@ from itertools import combinations
 import numpy as np
 
 from .._validate import FloatArray
+from ..operators import gradient
 from ..targets import Target
 from .frames import averages, link_of
 
@@ -81,6 +82,9 @@ class Landscape:
         self._work = work_for(self._table)
         self._link = link_of(target)
         self._generators = symmetries(target)
+        sizes, vectors = np.linalg.eigh(gradient(target, np.eye(target.rank)))
+        unused = vectors[:, sizes <= FLAT * sizes.max()].T
+        self._unused = np.einsum("na,jb->njab", unused, np.eye(target.rank))
 
     def linearise(self, correlation: FloatArray) -> tuple[FloatArray, FloatArray]:
         """``M'`` and its Jacobian.
@@ -137,7 +141,7 @@ class Landscape:
         ratio, before = 0.0, 0.0
         for iteration in range(60):
             slope, jacobian = self.linearise(state)
-            across = _across(self._generators, state)
+            across = self._across(state)
             inner = across.T @ jacobian @ across
             values = np.linalg.eigvals(inner).real
             if not values.max() < -ROUNDING * np.abs(values).max():
@@ -160,11 +164,17 @@ class Landscape:
             before = length
         return None
 
+    def _across(self, state: FloatArray) -> FloatArray:
+        """Orthonormal basis of what decides the fate of M, as columns.
 
-def _across(generators: FloatArray, state: FloatArray) -> FloatArray:
-    """Orthonormal basis of what is orthogonal to the orbits of the symmetries, as columns."""
-    moves = np.concatenate([generators @ state, state @ generators]).reshape(-1, state.size)
-    if not len(moves):
-        return np.eye(state.size)
-    left, sizes, _ = np.linalg.svd(moves.T)
-    return left[:, int((sizes > FLAT).sum()) :]
+        It leaves out the orbits of the symmetries, and the overlaps with directions on which the
+        link does not depend: those move nothing else.
+        """
+        orbits = np.concatenate([self._generators @ state, state @ self._generators])
+        moves = np.concatenate(
+            [orbits.reshape(-1, state.size), self._unused.reshape(-1, state.size)]
+        )
+        if not len(moves):
+            return np.eye(state.size)
+        left, sizes, _ = np.linalg.svd(moves.T)
+        return np.asarray(left[:, int((sizes > FLAT).sum()) :])
