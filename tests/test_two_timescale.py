@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from concurrent.futures import ThreadPoolExecutor
 
+import mpmath_references
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -32,14 +33,12 @@ DIAGONAL = {
     "separable": "h1(z1) + h2(z2) + h3(z3)",
 }
 ZOO = DIAGONAL | {
-    "single h1": "h1(z1)",
-    "single h3": "h3(z1)",
-    "single h5": "h5(z1)",
+    **{f"single h{k}": f"h{k}(z1)" for k in range(1, 6)},
+    **{f"staircase {k}": f"staircase({k})" for k in (2, 3, 5)},
     "parity": "parity(3)",
     "leaps 3-2-1": "leaps(3, 2, 1)",
     "leaps 2-2": "leaps(2, 2)",
     "indefinite": "0.6*h2(z1) - 0.8*h2(z2)",
-    "staircase 5": "staircase(5)",
     "dense": None,
 }
 
@@ -174,6 +173,28 @@ def test_diagonal_targets_rotated_or_not(text, dim, rtol):
         out = run(at, start[None], rtol=rtol)
         np.testing.assert_allclose(out["crossing_time"][0], expected, rtol=10 * rtol)
         assert out["status"][0] == 0
+
+
+# printed by python tests/mpmath_references.py
+TAYLOR = {
+    "rank 2, d = 1e4": [
+        [6.617963722684477, 8.746700391972936, 10.238335658408454],
+        [95.45374924777028, 105.40678163149225, 108.51414363521182],
+    ],
+    "rank 3, d = 1e6": [
+        [8.821918612260001, 10.840458249954168, 12.71758498448457],
+        [46.93910365071056, 51.87945649401692, 55.094382768672254],
+        [338.2785019447697, 356.211154793226, 362.88337741098314],
+    ],
+}
+
+
+@pytest.mark.parametrize("rtol", [1e-6, 1e-9])
+@pytest.mark.parametrize(("name", "expected"), TAYLOR.items(), ids=TAYLOR)
+def test_coupled_targets_against_taylor_series_in_40_digits(name, expected, rtol):
+    target, initial = mpmath_references.case(name)
+    found = run(target, initial[None], rtol=rtol)
+    np.testing.assert_allclose(found["crossing_time"][0], expected, rtol=10 * rtol)
 
 
 @pytest.mark.parametrize("text", ZOO.values(), ids=ZOO)

@@ -7,7 +7,7 @@ from numba import types
 
 from ._compile import ADDRESS, caller, inlined, piece
 from ._kernels import load, rate_here
-from ._linear import ROUNDING, complete, narrow, orthogonalise, trial
+from ._linear import ROUNDING, complete, orthogonalise
 from ._state import (
     ACTIVE,
     ARRAY,
@@ -104,16 +104,21 @@ def fraction(dense: np.ndarray, wanted: float) -> float:
     """Find where in the step a time lies."""
     if wanted >= dense[3]:
         return 1.0
-    low, high = 0.0, 1.0
-    f_low, f_high = -wanted, dense[3] - wanted
-    theta = 0.0
-    for iteration in range(80):
-        theta = trial(low, high, f_low, f_high, iteration)
+    low, high, theta = 0.0, 1.0, wanted / dense[3]
+    for _ in range(60):
         inner = dense[0] + theta * (dense[1] + theta * dense[2])
         value = theta * (dense[3] + (1.0 - theta) * inner) - wanted
-        if abs(value) <= 1e-13 * dense[3] or high - low < 1e-13:
+        if abs(value) <= 1e-13 * dense[3] or high - low < 1e-14:
             break
-        low, high, f_low, f_high = narrow(low, high, f_low, f_high, theta, value)
+        if value < 0.0:
+            low = theta
+        else:
+            high = theta
+        slope = dense[3] + (1.0 - 2.0 * theta) * inner
+        slope += theta * (1.0 - theta) * (dense[1] + 2.0 * theta * dense[2])
+        theta -= value / slope
+        if not low < theta < high:
+            theta = 0.5 * (low + high)
     return theta
 
 
@@ -137,7 +142,7 @@ def begin(where: int, active: Active, place: int) -> None:
 
 @piece(_SETTLE)
 def settle(where: int, active: Active, row: int, place: int) -> None:
-    """Log-odds of a state's overlaps, largest first, and the frame of its eigenvectors.
+    """Odds and log-odds of a state's overlaps, largest first, and the frame of its eigenvectors.
 
     The state is a row of `Step.state`; results go to a place of the work arrays.
 
@@ -165,6 +170,7 @@ def settle(where: int, active: Active, row: int, place: int) -> None:
         for j in range(1, learnable):
             if norm[j] > norm[best]:
                 best = j
+        odds[i] = norm[best]
         log_odds[i] = min(np.log(norm[best]), SATURATED)
         scale = 1.0 / np.sqrt(norm[best])
         for k in range(rank):
@@ -194,13 +200,14 @@ def record(
     """
     table, work, step, pieces = machine_at(where)
     learnable = active.learnable
-    gram, vectors, log_odds = work.square[HESSIAN], work.frame[2], work.log_odds[2]
+    gram, vectors = work.square[HESSIAN], work.frame[2]
     rank = gram.shape[0]
     theta = fraction(step.time_dense, wanted) if wanted > 0.0 else 0.0
     interpolate(step.state, active.size, theta)
     call_settle(pieces[SETTLE], where, active, POINT, 2)
     for i in range(rank):
-        overlap[i] = 1.0 / (1.0 + np.exp(-log_odds[i])) if i < learnable else 0.0
+        odds = work.diagonal[ODDS, i]
+        overlap[i] = odds / (1.0 + odds) if i < learnable else 0.0
     for i in range(rank):
         for j in range(i + 1):
             total = 0.0

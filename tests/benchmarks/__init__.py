@@ -1,0 +1,1 @@
+"""Side-by-side benchmarks: ``python -m tests.benchmarks`` prints the tables of the README."""
