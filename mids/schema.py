@@ -145,7 +145,8 @@ VARIABLES: Mapping[str, Variable] = {
         ("dim", "run", "time", "mode"),
         "float64",
         "contribution of the mode to h(G)",
-        "alpha_beta (A_G f*)_beta; sums over mode to h(G) = |f*|^2 - 2 loss (without ridge)",
+        "alpha_beta (A_G f*)_beta; sums over mode to h(G), which is |f*|^2 - 2 loss where the link "
+        "is at its optimum without ridge",
         compact="float32",
     ),
     "gram0": Variable(
