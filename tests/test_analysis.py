@@ -105,6 +105,15 @@ def test_fewer_students_than_directions_meet_fewer_saddles():
     np.testing.assert_allclose(compared.ratio.isel(saddle=0), 1, rtol=0.01)
 
 
+@pytest.mark.parametrize("text", [COUPLED[0], "parity(2)"])
+def test_theory_never_runs_the_flow(text, monkeypatch):
+    start = mids.simulate(text, dim=1e4, runs=3)[["gram0"]].compute()
+    monkeypatch.setattr(mids.flows.TwoTimescale, "integrate", refuse)
+    monkeypatch.setattr(mids, "simulate", refuse)
+    assert np.isfinite(mids.theory(start).escape_time).all()
+    assert np.isfinite(mids.theory(start, quantiles=[0.5], samples=20).escape_time_quantile).all()
+
+
 def test_stages_that_grow_side_by_side():
     """Each direction of a separable target is a clock of its own: t_j does not add up."""
     target = mids.Target.parse("h1(z1) + h2(z2) + h3(z3)").normalize()

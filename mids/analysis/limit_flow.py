@@ -83,8 +83,8 @@ class LimitFlow:
                 leaving += _leave(point, here, runs)
             places = self._connect(leaving, runs)
 
-    def _point(self, subspace: Array, *, new: bool = True) -> CriticalPoint | None:
-        """Return the critical point at a subspace, if there is one; `new` ones are looked for."""
+    def _point(self, subspace: Array) -> CriticalPoint | None:
+        """Return the critical point at a subspace, each one object; None if there is none."""
         for known in self._points:
             if known.learned.shape[1] != subspace.shape[1]:
                 continue
@@ -93,8 +93,6 @@ class LimitFlow:
                 return known
             if known.isolated and np.abs(tilt).max(initial=0.0) < APART:
                 return None
-        if not new:
-            return None
         point = CriticalPoint.near(self._target, subspace)
         if any(known.contains(known.tilt(point.learned)) for known in self._points):
             return None
@@ -125,10 +123,10 @@ class LimitFlow:
             for i in np.flatnonzero((step > 0) & (push < SLOW)):
                 k = int(np.sum(after[0][i] > -np.log(SMALL)))
                 factor, run = stepper.factor[i], index[i]
-                closer = push[i] < CLOSER * runs.tried[run, k]
-                point = self._point(_directions(factor)[:, :k], new=closer)
-                if closer:
-                    runs.tried[run, k] = push[i]
+                if push[i] > CLOSER * runs.tried[run, k]:
+                    continue
+                runs.tried[run, k] = push[i]
+                point = self._point(_directions(factor)[:, :k])
                 if point is not None and point.holds(*point.split(factor)):
                     going[i] = False
                     runs.factor[index[i]] = factor
@@ -186,7 +184,7 @@ class _Runs:
         self.factor = factor  # P with X = P P^T
         self.clock = np.zeros(n)
         self.stays = np.zeros(n, dtype=bool)
-        # For each k how the subspace was turned when a saddle was last looked for near it.
+        # For each k how fast the subspace was turned when a saddle was last looked for near it.
         self.tried = np.full((n, c + 1), np.inf)
         self.crossing = np.full((n, c, 3), np.nan)
         self.visited: list[list[CriticalPoint]] = [[] for _ in range(n)]
