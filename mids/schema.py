@@ -356,6 +356,11 @@ def validate(ds: xr.Dataset) -> None:
       loss lacks the attributes long_name, units
       coordinate time is missing
     """
+    if not hasattr(ds, "data_vars"):
+        raise DatasetError(
+            f"expected an xarray.Dataset, got {type(ds).__name__}; open a file with "
+            "mids.open_dataset, and take a whole dataset instead of one of its variables"
+        )
     problems = list(_problems(ds))
     if problems:
         places = "1 place" if len(problems) == 1 else f"{len(problems)} places"

@@ -198,7 +198,8 @@ def test_unknown_keys_are_errors_that_suggest_one(catalog):
         catalog["laddr"]
     assert "laddr" not in catalog and "ladder" in catalog and len(catalog) == 3
     with pytest.raises(InputError):
-        catalog.remove("laddr")
+        catalog.remove("s2", "laddr")
+    assert len(catalog) == 3
 
 
 def test_the_table_in_text_html_and_pandas(catalog):
@@ -242,7 +243,7 @@ def test_others_see_what_is_added_and_removed(folder, catalog):
     other = mids.open_catalog(folder)
     assert catalog.add(toy("h1(z1)")) == "h1-z1-toy"
     assert len(other) == 4
-    other.remove("s2")
+    other.search(key="ladder").remove("s2")
     assert "s2" not in catalog and not (folder / "data/s2.nc").exists()
     assert catalog.verify(replay=0).ok
 
@@ -259,6 +260,16 @@ def test_a_key_is_replaced_only_when_asked(catalog):
         assert new.mi.target.degree == 4
 
 
+def test_files_outside_the_index_are_not_replaced(catalog, folder):
+    shutil.copy(folder / "data/s2.nc", folder / "data/new.nc")
+    with pytest.raises(InputError, match="not in the index; reindex"):
+        catalog.add(toy("h4(z1)"), key="new")
+    (folder / "datapackage.json").unlink()
+    with pytest.raises(FileError, match="has datasets but no datapackage.json"):
+        mids.open_catalog(folder, create=True)
+    assert len(mids.catalog.reindex(folder)) == 4
+
+
 def test_an_opened_dataset_can_be_added_again_under_its_key(catalog):
     with catalog["s2"] as ds:
         catalog.add(ds.assign_attrs(title="a better title"), key="s2", overwrite=True)
@@ -267,7 +278,9 @@ def test_an_opened_dataset_can_be_added_again_under_its_key(catalog):
         xr.testing.assert_equal(again.loss.compute(), toy(seed=2).loss.astype("f4").compute())
 
 
-@pytest.mark.parametrize("key", ["", "../up", "/abs", "a/b", "UPPER", ".hidden", "x" * 101, "a b"])
+@pytest.mark.parametrize(
+    "key", ["", "../up", "/abs", "a/b", "UPPER", ".hidden", "x" * 101, "a b", "con.x", "a."]
+)
 def test_keys_are_file_names(catalog, folder, key):
     before = content(folder)
     with pytest.raises(InputError, match="key must be"):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from .. import io
+from .. import io, schema
 from ..errors import FileError, InputError
 from . import display, files, probe, verify
 from .entry import Entry, check_key, suggest_key
@@ -256,11 +256,7 @@ class Catalog(Mapping[str, xr.Dataset]):
     def _entry(self, key: str) -> Entry:
         entries = self.entries
         if key not in entries:
-            import difflib
-
-            close = difflib.get_close_matches(str(key), entries, n=1)
-            remedy = f"did you mean {close[0]!r}?" if close else "list(catalog) has all keys"
-            raise UnknownKeyError(f"{self.location} has no dataset {key!r}; {remedy}")
+            raise _unknown(self.location, key, entries)
         return entries[key]
 
     def to_datatree(self) -> xr.DataTree:
@@ -319,10 +315,11 @@ class Catalog(Mapping[str, xr.Dataset]):
             If the folder cannot be written.
         """
         folder = self._folder("add to")
+        schema.validate(ds)
         name = check_key(key) if key is not None else suggest_key(ds)
         Entry.of(name, ds, sha256="", size=0)
         if not overwrite:
-            _check_free(folder.entries(), name)
+            _check_free(folder, folder.entries(), name)
         with folder.workshop() as workshop:
             file = workshop / "new.nc"
             io.to_netcdf(ds, file, compact=True)
@@ -333,29 +330,32 @@ class Catalog(Mapping[str, xr.Dataset]):
 
             def put(entries: dict[str, Entry]) -> Mapping[Path, Entry]:
                 if not overwrite:
-                    _check_free(entries, name)
+                    _check_free(folder, entries, name)
                 entries[name] = entry
                 return {file: entry}
 
             folder.change(put)
         return name
 
-    def remove(self, key: str) -> None:
-        """Remove a dataset and its file.
+    def remove(self, *keys: str) -> None:
+        """Remove datasets and their files, all of them or, after an error, none.
 
         Parameters
         ----------
-        key : str
+        *keys : str
 
         Raises
         ------
         InputError
-            If there is no such key, or the catalog is behind a URL.
+            If a key is not in the catalog, or the catalog is behind a URL.
         """
 
         def drop(entries: dict[str, Entry]) -> Mapping[Path, Entry]:
-            self._entry(key)
-            entries.pop(key, None)
+            for key in keys:
+                if key not in entries:
+                    raise _unknown(self.location, key, entries)
+            for key in set(keys):
+                del entries[key]
             return {}
 
         self._folder("remove from").change(drop)
@@ -477,11 +477,24 @@ class UnknownKeyError(InputError, KeyError):
         return str(self.args[0])
 
 
-def _check_free(entries: Mapping[str, Entry], key: str) -> None:
+def _unknown(location: str, key: str, entries: Mapping[str, Entry]) -> UnknownKeyError:
+    import difflib
+
+    close = difflib.get_close_matches(str(key), entries, n=1)
+    remedy = f"did you mean {close[0]!r}?" if close else "list(catalog) has all keys"
+    return UnknownKeyError(f"{location} has no dataset {key!r}; {remedy}")
+
+
+def _check_free(folder: Folder, entries: Mapping[str, Entry], key: str) -> None:
     if key in entries:
         raise InputError(
             f"the catalog has a dataset {key!r} already; pass another key, or overwrite=True to "
             "replace it"
+        )
+    if os.path.lexists(folder.data / f"{key}.nc"):
+        raise InputError(
+            f"data/{key}.nc is there but not in the index; reindex to take it in, pass another key, "
+            "or overwrite=True to replace it"
         )
 
 

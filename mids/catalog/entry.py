@@ -42,7 +42,10 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
 
 LONGEST_TEXT = 2000
 LARGEST = 2**53
-KEY = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+KEY = re.compile(
+    r"(?!(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|$))"  # names that Windows keeps for devices
+    r"[a-z0-9](?:[a-z0-9._-]{0,98}[a-z0-9_-])?"
+)
 SHA256 = re.compile(r"[0-9a-f]{64}")
 OPTIONAL = ("rank", "student_rank", "information_exponent")
 LISTS = {"leaps": "-", "dims": " "}
@@ -173,12 +176,13 @@ def check_key(key: str) -> str:
     Traceback (most recent call last):
         ...
     mids.errors.InputError: key must be up to 100 lower-case letters, digits, '.', '_' and '-', \
-starting with a letter or digit, got '../elsewhere'; pass for example key='single-index-s3'
+starting with a letter or digit and not ending with '.', got '../elsewhere'; pass for example key='single-index-s3'
     """
     if not isinstance(key, str) or not KEY.fullmatch(key):
         raise InputError(
             "key must be up to 100 lower-case letters, digits, '.', '_' and '-', starting with a "
-            f"letter or digit, got {shown(key)}; pass for example key='single-index-s3'"
+            f"letter or digit and not ending with '.', got {shown(key)}; pass for example "
+            "key='single-index-s3'"
         )
     return key
 

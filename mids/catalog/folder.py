@@ -86,14 +86,27 @@ class Folder:
         return self._seen[1]
 
     def create(self) -> None:
-        """Start an empty catalog, unless there is one."""
+        """Start an empty catalog, unless there is one.
+
+        Raises
+        ------
+        FileError
+            If there are datasets without an index, or the folder cannot be written.
+        """
         try:
             self.data.mkdir(parents=True, exist_ok=True)
             with FileLock(self.root / ".lock"):
                 if not (self.root / INDEX).exists():
+                    if any(self.data.glob("[!.]*.nc")):
+                        raise FileError(
+                            f"{self.root} has datasets but no {INDEX}; `mids catalog reindex` "
+                            "makes it again from data/*.nc"
+                        )
                     self._tidy({})
                     self._write_index({})
         except OSError as error:
+            if isinstance(error, MidsError):
+                raise
             raise _not_writable(self.root, error) from error
 
     def file(self, entry: Entry) -> Path:

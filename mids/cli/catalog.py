@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +54,28 @@ def add(folder: Path, files: tuple[Path, ...], key: str | None, overwrite: bool)
     """Add FILEs to CATALOG, which is made if there is none."""
     from .. import io
     from ..catalog import open_catalog
+    from ..catalog.entry import check_key
     from ..errors import InputError
+    from ..schema import validate
 
     if key is not None and len(files) > 1:
         raise InputError("--key names one dataset; give one file, or leave --key out")
-    target = open_catalog(folder, create=True)
-    for file in files:
-        with io.open_dataset(file, chunks={}) as ds:
-            added = target.add(ds, key=key or file.stem.lower(), overwrite=overwrite)
-        click.echo(f"added {added} to {folder}")
+    names = [check_key(key or file.stem.lower()) for file in files]
+    if len(set(names)) < len(names):
+        raise InputError("several files would have the same key; add them one by one with --key")
+    with ExitStack() as stack:
+        opened = [stack.enter_context(io.open_dataset(file, chunks={})) for file in files]
+        for ds in opened:
+            validate(ds)
+        target = open_catalog(folder, create=True)
+        taken = [] if overwrite else sorted(set(names) & set(target))
+        if taken:
+            raise InputError(
+                f"{folder} has {', '.join(taken)} already; nothing was added; give another --key, "
+                "or --overwrite to replace"
+            )
+        for name, ds in zip(names, opened, strict=True):
+            click.echo(f"added {target.add(ds, key=name, overwrite=overwrite)} to {folder}")
 
 
 @catalog.command(epilog="Example: mids catalog remove catalog ladder-1-3")
@@ -71,10 +85,8 @@ def remove(folder: Path, keys: tuple[str, ...]) -> None:
     """Remove datasets from CATALOG."""
     from ..catalog import open_catalog
 
-    target = open_catalog(folder)
-    for key in keys:
-        target.remove(key)
-        click.echo(f"removed {key} from {folder}")
+    open_catalog(folder).remove(*keys)
+    click.echo(f"removed {', '.join(keys)} from {folder}")
 
 
 @catalog.command(epilog="Example: mids catalog verify catalog --replay 3")
@@ -187,7 +199,7 @@ def _condition(text: str) -> tuple[str, object]:
             f"--where needs COLUMN=VALUE, got {text!r}; pass for example --where rank=2"
         )
     low, between, high = value.partition("..")
-    if between:
+    if between and "*" not in value:
         return column.strip(), (_value(low) or None, _value(high) or None)
     if "," in value:
         return column.strip(), [_value(part) for part in value.split(",")]
