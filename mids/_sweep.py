@@ -24,6 +24,9 @@ __all__ = ["RECORDED", "Sweep", "check", "restored"]
 INLINE = 4096
 """Arrays of up to this many numbers are written into ``mids_spec``."""
 
+LARGEST_RUNS = 10**8
+"""Runs whose indices are held in memory."""
+
 RECORDED = ("target", "dim", "runs", "seed", "flow", "student_rank", "initial", "time", "rtol")
 """Arguments of `simulate` that ``mids_spec`` holds."""
 
@@ -147,11 +150,18 @@ def _runs(runs: int | Sequence[int]) -> IntArray:
     except ValueError:  # lists of different lengths
         given = np.empty(0)
     if given.ndim == 0:
-        return np.arange(_validate.integer(runs, "runs", at_least=1))
+        count = _validate.integer(runs, "runs", at_least=1)
+        if count > LARGEST_RUNS:
+            raise InputError(
+                f"runs must be at most {LARGEST_RUNS} in one dataset, got {_validate.shown(runs)}; "
+                "split the sweep, for example by seed"
+            )
+        return np.arange(count)
     indices = [_validate.integer(run, "an index in runs", at_least=0) for run in given.tolist()]
-    if not indices or len(set(indices)) < len(indices):
+    if not indices or len(set(indices)) < len(indices) or max(indices) >= 2**63:
         raise InputError(
-            f"runs must be a number of runs or distinct indices, got {_validate.shown(runs)}; "
+            "runs must be a number of runs or distinct indices below 2**63, got "
+            f"{_validate.shown(runs)}; "
             "pass for example runs=64 or runs=[3, 5]"
         )
     return np.array(indices, dtype=np.int64)

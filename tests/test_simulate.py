@@ -429,6 +429,8 @@ def test_sweeps_may_be_mappings():
         ({"dim": [100, 1e2]}, "100 more than once"),
         ({"runs": 0}, "runs must be an integer of at least 1, got 0"),
         ({"runs": 2.5}, "2.5"),
+        ({"runs": 2**53}, "at most 100000000 in one dataset"),
+        ({"runs": [2**63]}, r"below 2\*\*63"),
         ({"runs": []}, "distinct indices"),
         ({"runs": [1, 1]}, "distinct indices"),
         ({"runs": [[1], [2, 3]]}, "distinct indices"),

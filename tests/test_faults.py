@@ -1,0 +1,26 @@
+"""Small versions of what ``python -m tests.faults`` makes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.faults import cluster, fuzz
+
+SWEEP = cluster.SWEEP | {"runs": 60, "chunks": 10, "rtol": 1e-4}
+
+
+def test_any_arguments_run_or_are_refused_clearly():
+    ends, _ = fuzz.fuzz(150)
+    assert ends.total() >= 150
+    assert any(end.startswith("ran") for end in ends)
+    assert any(end.startswith("refused") for end in ends)
+
+
+def test_stores_survive_lost_workers(tmp_path):
+    pytest.importorskip("distributed")
+    assert "same bytes" in cluster.kill_workers(tmp_path, kills=1, sweep=SWEEP)
