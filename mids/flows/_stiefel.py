@@ -13,11 +13,21 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 
 from ._compile import compiled
+from ._linear import orthogonalise
 from ._link_tables import LinkTables
 
-__all__ = ["Work", "averaged", "evaluate", "jacobian", "slope", "work_for"]
+__all__ = [
+    "Work",
+    "averaged_links",
+    "jacobian",
+    "singular",
+    "slope",
+    "slope_and_jacobian",
+    "work_for",
+]
 
 
 class Work(NamedTuple):
@@ -261,3 +271,51 @@ def jacobian(
             for other in range(count):
                 out[column, entries + other] = 0.0
             out[column, column] = -rate * decay[gamma]
+
+
+@compiled
+def singular(
+    state: np.ndarray, rank: int, students: int, columns: np.ndarray, sizes: np.ndarray
+) -> None:
+    """Squared singular values of M, descending, and right singular vectors times those values."""
+    for i in range(rank):
+        for j in range(students):
+            columns[j, i] = state[i * students + j]
+    orthogonalise(columns, rank)
+    for i in range(rank):
+        sizes[i] = 0.0
+        for j in range(students):
+            sizes[i] += columns[j, i] * columns[j, i]
+    for i in range(rank):  # few: sort by selection
+        best = i
+        for k in range(i + 1, rank):
+            if sizes[k] > sizes[best]:
+                best = k
+        if best != i:
+            sizes[i], sizes[best] = sizes[best], sizes[i]
+            for j in range(students):
+                columns[j, i], columns[j, best] = columns[j, best], columns[j, i]
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+def slope_and_jacobian(
+    table: LinkTables,
+    state: np.ndarray,
+    link: np.ndarray,
+    rate: float,
+    decay: np.ndarray,
+    work: Work,
+    out: np.ndarray,
+    matrix: np.ndarray,
+) -> None:
+    """Right-hand side and Jacobian at a state, for callers in Python."""
+    slope(table, state, link, rate, decay, work, out)
+    jacobian(table, state, link, rate, decay, work, matrix)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+def averaged_links(table: LinkTables, states: np.ndarray, work: Work, out: np.ndarray) -> None:
+    """Hermite coefficients of ``A_M f*`` for each row of `states`, which starts with M."""
+    for row in range(states.shape[0]):
+        evaluate(table, states[row], work)
+        averaged(table, work, out[row], 0)

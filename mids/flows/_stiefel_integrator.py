@@ -12,12 +12,12 @@ import numpy as np
 from numba import njit
 
 from ._compile import compiled
-from ._linear import factorise, narrow, orthogonalise, solve, trial
+from ._linear import factorise, narrow, solve, trial
 from ._link_tables import LinkTables
 from ._rodas import DENSE, GAMMA, STAGES, A, C
-from ._stiefel import Work, averaged, evaluate, jacobian, slope
+from ._stiefel import Work, jacobian, singular, slope
 
-__all__ = ["averaged_links", "integrate_frames", "slope_and_jacobian"]
+__all__ = ["integrate_frames"]
 
 SAFETY, SHRINK, GROW = 0.9, 0.2, 8.0
 CAUTION = 0.2
@@ -113,30 +113,6 @@ def _interpolate(path: Path, theta: float) -> None:
 
 
 @compiled
-def _singular(
-    state: np.ndarray, rank: int, students: int, columns: np.ndarray, sizes: np.ndarray
-) -> None:
-    """Squared singular values of M, descending, and right singular vectors times those values."""
-    for i in range(rank):
-        for j in range(students):
-            columns[j, i] = state[i * students + j]
-    orthogonalise(columns, rank)
-    for i in range(rank):
-        sizes[i] = 0.0
-        for j in range(students):
-            sizes[i] += columns[j, i] * columns[j, i]
-    for i in range(rank):  # few: sort by selection
-        best = i
-        for k in range(i + 1, rank):
-            if sizes[k] > sizes[best]:
-                best = k
-        if best != i:
-            sizes[i], sizes[best] = sizes[best], sizes[i]
-            for j in range(students):
-                columns[j, i], columns[j, best] = columns[j, best], columns[j, i]
-
-
-@compiled
 def _rescale(table: LinkTables, rate: float, path: Path) -> None:
     """Set the natural size of every unknown at the start, and the overlaps there.
 
@@ -146,7 +122,7 @@ def _rescale(table: LinkTables, rate: float, path: Path) -> None:
     """
     rank, students = table.child.shape[1], table.successor.shape[1]
     entries = rank * students
-    _singular(path.start, rank, students, path.columns, path.sizes)
+    singular(path.start, rank, students, path.columns, path.sizes)
     for i in range(rank):
         largest = FLOOR
         for j in range(students):
@@ -192,7 +168,7 @@ def _settled(table: LinkTables, rate: float, path: Path) -> bool:
 def _excess(path: Path, table: LinkTables, state: np.ndarray, which: int, level: float) -> float:
     """Logarithm of an overlap over a level."""
     rank, students = table.child.shape[1], table.successor.shape[1]
-    _singular(state, rank, students, path.columns, path.sizes)
+    singular(state, rank, students, path.columns, path.sizes)
     return np.log(max(path.sizes[which], 1e-300) / level)
 
 
@@ -316,7 +292,7 @@ def _run(
             for i in range(size):
                 states[row, i] = path.point[i]
             row += 1
-        _singular(path.kept, rank, students, path.columns, path.sizes)
+        singular(path.kept, rank, students, path.columns, path.sizes)
         for a in range(min(rank, students)):
             reached = path.sizes[a]
             for k in range(levels.shape[0]):
@@ -325,7 +301,7 @@ def _run(
                     moment = now + (remainder + theta * h)
                     if moment <= last:
                         crossing[a, k] = moment
-                    _singular(path.kept, rank, students, path.columns, path.sizes)
+                    singular(path.kept, rank, students, path.columns, path.sizes)
         if row == time.shape[0]:
             return True
         moved = remainder + h
@@ -406,27 +382,3 @@ def integrate_frames(
             crossing[run],
             counts[run],
         )
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def slope_and_jacobian(
-    table: LinkTables,
-    state: np.ndarray,
-    link: np.ndarray,
-    rate: float,
-    decay: np.ndarray,
-    work: Work,
-    out: np.ndarray,
-    matrix: np.ndarray,
-) -> None:
-    """Right-hand side and Jacobian at a state, for callers in Python."""
-    slope(table, state, link, rate, decay, work, out)
-    jacobian(table, state, link, rate, decay, work, matrix)
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def averaged_links(table: LinkTables, states: np.ndarray, work: Work, out: np.ndarray) -> None:
-    """Hermite coefficients of ``A_M f*`` for each row of `states`, which starts with M."""
-    for row in range(states.shape[0]):
-        evaluate(table, states[row], work)
-        averaged(table, work, out[row], 0)

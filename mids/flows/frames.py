@@ -119,8 +119,7 @@ def averages(target: Target, correlation: FloatArray) -> FloatArray:
     (..., n_link) float array
     """
     from ._link_tables import link_tables
-    from ._stiefel import work_for
-    from ._stiefel_integrator import averaged_links
+    from ._stiefel import averaged_links, work_for
 
     *shape, rank, students = correlation.shape
     table = link_tables(target, students)

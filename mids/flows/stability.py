@@ -100,7 +100,7 @@ class Landscape:
             Row by row.
         (rank**2, rank**2) float array
         """
-        from ._stiefel_integrator import slope_and_jacobian
+        from ._stiefel import slope_and_jacobian
 
         state = np.ascontiguousarray(correlation).ravel()
         slope, jacobian = np.zeros(state.size), np.zeros((state.size, state.size))
