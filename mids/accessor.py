@@ -222,6 +222,17 @@ class PlotAccessor:
             axes=axes,
         )
 
+    def traps(
+        self,
+        *,
+        row: str | None = None,
+        col: str | None = None,
+        col_wrap: int | None = None,
+        axes: AxesLike = None,
+    ) -> np.ndarray:
+        """Draw how the runs ended: `mids.plot.traps`."""
+        return mids.plot.traps(mids.traps(self._ds), row=row, col=col, col_wrap=col_wrap, axes=axes)
+
 
 @xr.register_dataset_accessor("mi")
 class MultiIndexAccessor:

@@ -67,6 +67,14 @@ def measured(ds):
     return mids.plot.escape_times(comparison.assign(censored=late))
 
 
+def ends():
+    """Counts as `mids.traps` gives them, of two flows."""
+    status = np.array([[0] * 9 + [1, 2, 2], [0] * 3 + [2] * 8 + [3], [2] * 12], dtype=np.int8)
+    ds = xr.Dataset({"status": (("dim", "run"), status)}, {"dim": [100, 10_000, 54_321]})
+    both = xr.concat([ds, 0 * ds], xr.DataArray(["planted", "other"], dims="flow", name="flow"))
+    return mids.traps(both)
+
+
 PICTURES = {
     "loss-ladder": (with_theory, ladder),
     "loss-single": (with_theory, single),
@@ -80,6 +88,7 @@ PICTURES = {
     "phase-ridges": (mids.plot.phase, ridges),
     "escape-times-ladder": (measured, ladder),
     "timescales-staircase": (with_slopes, staircase),
+    "traps": (mids.plot.traps, ends),
 }
 
 
@@ -153,7 +162,10 @@ def test_other_fonts_make_no_difference(name):
         ("modes-ridges", lambda ds: ds.assign(energy=ds.energy * ds.degree / 2)),
         ("phase-ladder", lambda ds: ds.isel(direction=[1, 0])),
         ("escape-times-ladder", lambda ds: ds.isel(run=slice(1, None))),
-        ("timescales-staircase", lambda ds: ds.isel(dim=[0, 1, 1][:2], run=slice(20))),
+        ("timescales-staircase", lambda ds: ds.isel(run=slice(20))),
+        ("traps", lambda ds: ds.isel(flow=[1, 0])),
+        ("traps", lambda ds: ds.assign(censored=0 * ds.censored)),
+        ("traps", lambda ds: ds.assign(low=ds.probability)),
     ],
 )
 def test_wrong_pictures_are_told_from_right_ones(name, change):

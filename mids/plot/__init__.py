@@ -8,6 +8,7 @@ lightness and lines differ in dashes, points in markers, so that the pictures re
 
 from .files import check_format
 from .flows import against
+from .outcomes import traps
 from .phase import phase
 from .success import success
 from .times import escape_times, timescales
@@ -23,4 +24,5 @@ __all__ = [
     "phase",
     "success",
     "timescales",
+    "traps",
 ]

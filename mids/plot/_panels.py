@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-__all__ = ["Panels", "label", "need", "pyplot", "take"]
+__all__ = ["Panels", "label", "need", "power", "pyplot", "take"]
 
 Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
 
@@ -52,6 +52,12 @@ def label(array: xr.DataArray, text: str) -> str:
     """Return the label of an axis, with the unit if there is one."""
     units = array.attrs.get("units", "1")
     return text if units in ("", "1") else f"{text} [{units}]"
+
+
+def power(number: int) -> str:
+    """Return a number as text, as a power of ten if it is one."""
+    exponent = round(math.log10(number))
+    return f"$10^{{{exponent}}}$" if number == 10**exponent else f"${number}$"
 
 
 class Panels:
@@ -209,8 +215,7 @@ def _title(name: str | None, here: xr.DataArray | xr.Dataset, at: dict[str, int]
         return f"{name} {at[str(name)]}"
     value = here[name].item()
     if name == "dim":
-        exponent = round(math.log10(value))
-        return f"$d = 10^{{{exponent}}}$" if value == 10**exponent else f"$d = {value}$"
+        return f"$d = {power(value).strip('$')}$"
     if name == "direction":
         return f"direction {value + 1}"
     return f"{name} {value:g}" if isinstance(value, int | float) else f"{name} {value}"
