@@ -119,10 +119,11 @@ def _in_memory(array: xr.DataArray) -> bool:
 
 
 def _comparison(ds: xr.Dataset) -> xr.Dataset | None:
-    """Return the comparison with theory of a flow that has one."""
+    """Return the comparison with theory, where flow and target have one and the start is known."""
     from .analysis.theory import has_theory
 
-    return mids.compare(ds) if has_theory(ds) else None
+    known = "gram0" in ds and "target" in schema.spec(ds)
+    return mids.compare(ds) if known and has_theory(ds) else None
 
 
 class PlotAccessor:

@@ -46,6 +46,12 @@ def foreign():
     return xr.Dataset({"t2m": ("x", [1.0, 2.0])})
 
 
+def test_a_loss_from_outside_is_drawn_without_theory():
+    time = np.linspace(0, 60, 61)
+    ds = mids.from_trajectories(time=time, loss=np.exp(-time), dim=10)
+    assert len(ds.mi.plot.loss()[0, 0].lines) == 1
+
+
 def test_the_loss_is_drawn_without_theory_where_there_is_none():
     ds = mids.simulate("h1(z1)*h1(z2)", dim=100, runs=3, flow="planted")
     assert len(ds.mi.plot.loss()[0, 0].lines) == 1
