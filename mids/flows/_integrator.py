@@ -6,8 +6,8 @@ direction's tilts relax `stiffness` times faster than the clock ticks; a step th
 method could not take stably is a Rosenbrock step, which costs about twice as much for the Jacobian
 and the linear systems.  Both are of order 5(4) and share step control and interpolant.
 
-Of the variants that were measured, Rosenbrock steps alone took half as long again where nothing
-is stiff, and an explicit method of order 8 (Dormand and Prince) as many evaluations as one of order 5
+Of the variants that were measured, Rosenbrock steps alone took half as long again where nothing is
+stiff, and an explicit method of order 8 (Dormand and Prince) more evaluations than one of order 5
 at rtol 1e-6 and 1e-8.  In the clock's time the clock's direction crosses its levels at known
 moments: steps end there, which replaces a search in the interpolant and a step of its own for each
 crossing.
