@@ -265,7 +265,7 @@ def test_files_outside_the_index_are_not_replaced(catalog, folder):
     with pytest.raises(InputError, match="not in the index; reindex"):
         catalog.add(toy("h4(z1)"), key="new")
     (folder / "datapackage.json").unlink()
-    with pytest.raises(FileError, match="has datasets but no datapackage.json"):
+    with pytest.raises(FileError, match=r"has datasets but no datapackage\.json"):
         mids.open_catalog(folder, create=True)
     assert len(mids.catalog.reindex(folder)) == 4
 

@@ -493,8 +493,8 @@ def _check_free(folder: Folder, entries: Mapping[str, Entry], key: str) -> None:
         )
     if os.path.lexists(folder.data / f"{key}.nc"):
         raise InputError(
-            f"data/{key}.nc is there but not in the index; reindex to take it in, pass another key, "
-            "or overwrite=True to replace it"
+            f"data/{key}.nc is there but not in the index; reindex to take it in, pass another "
+            "key, or overwrite=True to replace it"
         )
 
 

@@ -176,7 +176,8 @@ def check_key(key: str) -> str:
     Traceback (most recent call last):
         ...
     mids.errors.InputError: key must be up to 100 lower-case letters, digits, '.', '_' and '-', \
-starting with a letter or digit and not ending with '.', got '../elsewhere'; pass for example key='single-index-s3'
+starting with a letter or digit and not ending with '.', got '../elsewhere'; pass for example \
+key='single-index-s3'
     """
     if not isinstance(key, str) or not KEY.fullmatch(key):
         raise InputError(
