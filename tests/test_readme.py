@@ -41,3 +41,13 @@ def test_the_table_of_the_main_job(monkeypatch, tmp_path):
     result = CliRunner().invoke(main, shlex.split(arguments[1]))
     assert result.exit_code == 0
     assert shown[1].strip() in result.stdout
+
+
+def test_the_table_of_the_catalog_is_its_index():
+    import mids
+    from mids.catalog.display import markdown
+
+    catalog = mids.open_catalog(README.parent / "catalog")
+    assert markdown(catalog.entries.values()) in README.read_text("utf-8")
+    assert sum(entry.bytes for entry in catalog.entries.values()) < 15e6
+    assert catalog.verify(replay=0).ok

@@ -104,15 +104,10 @@ def markdown(entries: Iterable[Entry]) -> str:
     -------
     str
     """
-    lines = [
-        "| key | target | flow | r | q | leaps | d | runs |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    lines = ["| key | what it is | target | r | q |", "|---|---|---|---|---|"]
     for entry in entries:
-        key, target, flow, rank, student, _, ladder, dims, runs, _ = _cells(entry)
-        lines.append(
-            f"| `{key}` | `{target}` | {flow} | {rank} | {student} | {ladder} | {dims} | {runs} |"
-        )
+        _, target, _, rank, student, *_ = _cells(entry)
+        lines.append(f"| `{entry.key}` | {entry.title} | `{target}` | {rank} | {student} |")
     return "\n".join(lines) + "\n"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import copy
 import dataclasses
 import hashlib
 import json
@@ -79,10 +80,9 @@ def mutated_bytes(content, choose, most=None):
         elif kind == 3:
             content[place : place + length] = bytes(length)
         elif kind == 4 and choose.random() < 0.3:
-            del content[place : place + length]
+            del content[place + 1 : place + length]
         elif kind == 5 and choose.random() < 0.3:
-            del content[place:]
-            content += b" "
+            del content[max(place, 1) :]
     return bytes(content)
 
 
@@ -103,11 +103,11 @@ def mutated_json(content, choose):
             if action == 0:
                 del node[key]
             elif action == 1 and isinstance(node, list):
-                node.append(node[key])
+                node.append(copy.deepcopy(node[key]))
             elif action == 2 and isinstance(node, dict):
                 node[str(choose.choice(HOSTILE))[:50]] = node.pop(key)
             else:
-                node[key] = choose.choice(HOSTILE)
+                node[key] = copy.deepcopy(choose.choice(HOSTILE))
             break
     return json.dumps(tree).encode()
 
