@@ -155,10 +155,19 @@ def test_traps_are_counted(run):
 
 
 def test_flows_are_listed_with_their_parameters(run):
-    listed = run("flows").stdout
+    done = run("flows")
+    assert done.exit_code == 0
     for name in mids.flows.names():
-        assert f"{name}: " in listed
-    assert "  epsilon = 0.01\n" in listed
+        assert f"{name}: " in done.stdout
+    assert "  epsilon = 0.01\n" in done.stdout and "  n has no default\n" in done.stdout
+
+
+def test_a_parameter_without_default_is_asked_for(run):
+    done = run("simulate", "--target", "h1(z1)", "--dim", 10, "--flow", "empirical")
+    assert done.exit_code == 2
+    assert "needs the parameter 'n'" in done.stderr and "--flow-option n=" in done.stderr
+    with pytest.raises(mids.errors.InputError, match=r"mids\.flows\.Empirical\(n="):
+        mids.flows.get("empirical")
 
 
 def test_info(run, file):

@@ -327,3 +327,21 @@ def test_without_matplotlib_the_error_says_how_to_install_it(ds, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.pyplot", None)
     with pytest.raises(MissingDependencyError, match=r"pip install \"mids\[plot\]\""):
         mids.plot.loss(ds)
+
+
+def test_one_run_is_not_called_typical(ds):
+    one = ds.isel(run=[0])
+    assert key_of(mids.plot.loss(one, None, mids.plateaus(one))) == ["run", "its plateaus"]
+    assert key_of(mids.plot.overlap(one)) == ["direction 1", "direction 2"]
+    assert key_of(mids.plot.phase(one)) == ["run", "start"]
+
+
+def test_times_without_data_change_neither_the_typical_run_nor_the_axis(ds):
+    """As where sweeps of different lengths are put together."""
+    longer = np.append(ds.time.values, ds.time.values[-1] * np.array([10, 100, 1000]))
+    padded = ds[["loss", "overlap"]].reindex(time=longer)
+    for draw in (mids.plot.loss, mids.plot.overlap):
+        for plain, wide in zip(draw(ds).flat, draw(padded).flat, strict=True):
+            assert plain.get_xlim() == wide.get_xlim()
+            drawn, expected = (ax.get_lines()[0].get_ydata() for ax in (wide, plain))
+            np.testing.assert_array_equal(drawn[: len(expected)], expected)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import xarray as xr
 from scipy.special import expit, logit
 
 from mids import schema
@@ -77,6 +76,8 @@ class ToyFlow(Flow):
 
 def toy_comparison(ds):
     """What `mids.compare` would give if the theory of the toy flow were 1 % off."""
+    import xarray as xr  # which a flow does without
+
     escape = ds.crossing_time.sel(level=0.5, drop=True).rename(direction="saddle")
     levels = 0.5 - 0.5 * np.arange(ds.sizes["direction"]) / ds.sizes["direction"]
     level = xr.zeros_like(escape) + xr.DataArray(levels, dims="saddle")

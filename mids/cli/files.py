@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 from pathlib import Path
@@ -50,12 +51,13 @@ def flows() -> None:
     """List the flows and their parameters, for --flow and --flow-option."""
     from .. import flows as known
 
-    for name in known.names():
-        flow = known.get(name)
-        click.echo(f"{name}: {(inspect.getdoc(flow) or name).splitlines()[0]}")
-        for key, value in flow.to_dict().items():
-            if key != "name":
-                click.echo(f"  {key} = {json.dumps(value)}")
+    for flow in known.classes():
+        click.echo(f"{flow.name}: {(inspect.getdoc(flow) or flow.name).splitlines()[0]}")
+        for field in dataclasses.fields(flow):
+            if field.default is dataclasses.MISSING:
+                click.echo(f"  {field.name} has no default")
+            else:
+                click.echo(f"  {field.name} = {json.dumps(field.default)}")
 
 
 @click.command(epilog='Example: mids targets "leaps(1,2,3)"')

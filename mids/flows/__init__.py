@@ -26,6 +26,7 @@ __all__ = [
     "Planted",
     "Problem",
     "TwoTimescale",
+    "classes",
     "from_dict",
     "get",
     "names",
@@ -51,6 +52,21 @@ def names() -> tuple[str, ...]:
     return tuple(_FLOWS)
 
 
+def classes() -> tuple[type[Flow], ...]:
+    """Classes of the flows, in the order of `names`.
+
+    Returns
+    -------
+    tuple of type
+
+    Examples
+    --------
+    >>> classes()[0]()
+    TwoTimescale(ridge=0.0, kernel=None)
+    """
+    return tuple(_FLOWS.values())
+
+
 def get(flow: str | Flow) -> Flow:
     """Return a flow by name, with default parameters; return a flow as it is.
 
@@ -65,7 +81,7 @@ def get(flow: str | Flow) -> Flow:
     Raises
     ------
     InputError
-        If there is no such flow.
+        If there is no such flow, or it has a parameter without default.
 
     Examples
     --------
@@ -79,7 +95,7 @@ def get(flow: str | Flow) -> Flow:
             f"flow must be a name or a flow, got {_validate.shown(flow)}; "
             f"the names are {', '.join(names())}"
         )
-    return _FLOWS[_validate.one_of(flow, names(), "flow")]()
+    return _FLOWS[_validate.one_of(flow, names(), "flow")].from_dict({})
 
 
 def from_dict(data: Mapping[str, Any]) -> Flow:

@@ -191,11 +191,19 @@ class Flow(ABC):
         Raises
         ------
         InputError
-            If a name or value is wrong.
+            If a name or value is wrong, or a parameter without default is missing.
         """
-        allowed = tuple(field.name for field in dataclasses.fields(cls))
+        fields = dataclasses.fields(cls)
+        allowed = tuple(field.name for field in fields)
         for name in parameters:
             if not allowed:
                 raise InputError(f"the flow {cls.name!r} has no parameters, got {name!r}")
             _validate.one_of(name, allowed, f"parameter of the flow {cls.name!r}")
+        for field in fields:
+            if field.default is dataclasses.MISSING and field.name not in parameters:
+                raise InputError(
+                    f"the flow {cls.name!r} needs the parameter {field.name!r}, which has no "
+                    f"default; pass mids.flows.{cls.__name__}({field.name}=...), on the command "
+                    f"line --flow-option {field.name}=..."
+                )
         return cls(**parameters)

@@ -24,6 +24,7 @@ __all__ = [
     "draw_runs",
     "key_line",
     "quantiles",
+    "run_key",
     "shades",
     "time_limits",
     "typical",
@@ -55,12 +56,24 @@ def key_line(label: str, **style: Any) -> Line2D:
 
 
 def typical(values: FloatArray) -> int:
-    """Return the run that stays closest to the median of all, shape (run, time)."""
+    """Return the run that stays closest to the median of all, shape (run, time).
+
+    Times at which no run is known, as where sweeps of different lengths were put together, do not
+    count.
+    """
+    values = values[:, np.isfinite(values).any(axis=0)]
     known = np.isfinite(values).all(axis=1)
     if not known.any():
         return 0
     distance = np.abs(values - np.median(values[known], axis=0)).mean(axis=1)
     return int(np.argmin(np.where(known, distance, np.inf)))
+
+
+def run_key(count: int) -> list[Line2D]:
+    """Return the entries of a key for one run, or for several of which one is drawn dark."""
+    if count == 1:
+        return [key_line("run", **TYPICAL)]
+    return [key_line("runs", **RUN), key_line("typical run", **TYPICAL)]
 
 
 def draw_runs(
@@ -95,16 +108,18 @@ def time_limits(time: xr.DataArray, blocks: Iterable[FloatArray]) -> tuple[float
     positive = max(int(np.argmax(grid > 0)), 1 if len(grid) > 1 else 0)
     starts, stops = [len(grid) - 1], [positive]
     for lines in blocks:
+        times = np.flatnonzero(np.isfinite(lines).any(axis=0))
+        lines = lines[:, times]
         lines = lines[np.isfinite(lines).all(axis=1)]
-        if not len(lines):
+        if not lines.size:
             continue
         begun, left = (np.abs(lines - lines[:, [column]]) for column in (0, -1))
         some = 0.01 * begun.max(axis=1, keepdims=True) + 1e-300
         first = np.argmax(begun > some, axis=1)
-        last = len(grid) - 1 - np.argmax((left > some)[:, ::-1], axis=1)
+        last = len(times) - 1 - np.argmax((left > some)[:, ::-1], axis=1)
         moves = (left > some).any(axis=1)
         if moves.any():
-            starts.append(int(np.quantile(first[moves], 0.1)))
-            stops.append(int(np.quantile(last[moves], 0.9)))
+            starts.append(int(np.quantile(times[first[moves]], 0.1)))
+            stops.append(int(np.quantile(times[last[moves]], 0.9)))
     low = grid[max(min(starts), positive)] / 3
     return float(low), float(max(3 * grid[max(stops)], 100 * low))

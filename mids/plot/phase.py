@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ..errors import DatasetError, InputError
-from ._lines import RUN, TYPICAL, draw_runs, key_line, typical
+from ._lines import RUN, draw_runs, key_line, run_key, typical
 from ._panels import Panels, need, take
 
 if TYPE_CHECKING:
@@ -101,8 +101,7 @@ def phase(
         ax.set(xscale="logit", yscale="logit", xlim=(low[0], 1 - 9e-4), ylim=(low[1], 1 - 9e-4))
         ax.minorticks_off()
     key = [
-        key_line("runs", **RUN),
-        key_line("typical run", **TYPICAL),
+        *run_key(data.sizes.get("run", 1)),
         key_line("start", marker="o", color="0.35", markersize=3, linestyle="none"),
     ]
     right, up = (f"overlap of direction {k + 1}" for k in pair)

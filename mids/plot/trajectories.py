@@ -16,6 +16,7 @@ from ._lines import (
     draw_runs,
     key_line,
     quantiles,
+    run_key,
     shades,
     time_limits,
     typical,
@@ -89,7 +90,13 @@ def loss(
     need(ds, "loss")
     data = ds["loss"].compute()
     panels = _panels(data, ("run",), row, col, col_wrap, axes)
-    key: list[Artist] = [key_line("runs", **RUN), key_line("typical run", **TYPICAL)]
+    key: list[Artist] = [*run_key(data.sizes.get("run", 1))]
+    if plateaus is not None:
+        from matplotlib.patches import Patch
+
+        need(plateaus, "start", "stop")
+        plateaus = plateaus.compute()
+        key.append(Patch(label="its plateaus", facecolor=SHADES[1]))
     if comparison is not None:
         need(comparison, "loss_theory", "escape_time_theory")
         comparison = comparison.compute()
@@ -97,12 +104,6 @@ def loss(
             key_line("plateau, theory", **LEVEL),
             key_line("escape, theory (median)", **ESCAPE),
         ]
-    if plateaus is not None:
-        from matplotlib.patches import Patch
-
-        need(plateaus, "start", "stop")
-        plateaus = plateaus.compute()
-        key.insert(2, Patch(label="its plateaus", facecolor=SHADES[1]))
     blocks = []
     for ax, at in panels:
         lines = take(data, at, "run", "time").values
@@ -189,7 +190,8 @@ def overlap(
         key_line(f"direction {direction + 1}", **{**TYPICAL, **style})
         for direction, style in styles.items()
     ]
-    key.append(key_line("runs", **RUN))
+    if data.sizes.get("run", 1) > 1:
+        key.append(key_line("runs", **RUN))
     return panels.finish(label(data.time, "time $t$"), label(data, "overlap"), key)
 
 
