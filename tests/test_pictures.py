@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import xarray as xr
 from scipy.ndimage import gaussian_filter
-from toy_flow import ToyFlow, toy_comparison
+from toy_flow import ToyFlow
+from toy_theory import toy_comparison
 
 import mids
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from toy_flow import ToyFlow, toy_comparison
+from toy_flow import ToyFlow
+from toy_theory import toy_comparison
 
 import mids
 from mids.errors import DatasetError, InputError, MissingDependencyError

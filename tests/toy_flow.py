@@ -72,21 +72,3 @@ class ToyFlow(Flow):
     def to_dict(self):
         """Name and parameters."""
         return {"name": self.name, "slow": self.slow}
-
-
-def toy_comparison(ds):
-    """What `mids.compare` would give if the theory of the toy flow were 1 % off."""
-    import xarray as xr  # which a flow does without
-
-    escape = ds.crossing_time.sel(level=0.5, drop=True).rename(direction="saddle")
-    levels = 0.5 - 0.5 * np.arange(ds.sizes["direction"]) / ds.sizes["direction"]
-    level = xr.zeros_like(escape) + xr.DataArray(levels, dims="saddle")
-    return xr.Dataset(
-        {
-            "escape_time": escape,
-            "escape_time_theory": escape * 1.01,
-            "censored": escape.isnull(),
-            "loss": level,
-            "loss_theory": level,
-        }
-    )
