@@ -127,7 +127,14 @@ def _comparison(ds: xr.Dataset) -> xr.Dataset | None:
 
 
 class PlotAccessor:
-    """The plots of a dataset, ``ds.mi.plot``."""
+    """The plots of a dataset, ``ds.mi.plot``; each takes what the function of its name takes.
+
+    Examples
+    --------
+    >>> ds = mids.simulate("h1(z1) + h1(z1)*h3(z2)", dim=[100, 1e4], runs=4)
+    >>> ds.mi.plot.loss(col="dim").shape
+    (1, 2)
+    """
 
     def __init__(self, ds: xr.Dataset) -> None:
         self._ds = ds
@@ -237,7 +244,16 @@ class PlotAccessor:
 
 @xr.register_dataset_accessor("mi")
 class MultiIndexAccessor:
-    """The functions of `mids` as methods: ``ds.mi.saddles()`` is ``mids.saddles(ds)``."""
+    """The functions of `mids` as methods: ``ds.mi.saddles()`` is ``mids.saddles(ds)``.
+
+    Examples
+    --------
+    >>> ds = mids.simulate("h1(z1) + h1(z1)*h3(z2)", dim=[100, 1e4], runs=4)
+    >>> ds.mi.saddles().n_saddles.values.max().item()
+    2
+    >>> ds.mi.flow
+    TwoTimescale(ridge=0.0, kernel=None)
+    """
 
     def __init__(self, ds: xr.Dataset) -> None:
         self._ds = ds

@@ -98,6 +98,18 @@ def reindex(path: str | os.PathLike[str]) -> Catalog:
     ------
     FileError
         If files in it are no datasets; all are named, and the index stays as it was.
+
+    Examples
+    --------
+    >>> import mids, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> mids.open_catalog(folder.name, create=True).add(
+    ...     mids.simulate("h2(z1)", dim=100, runs=4), key="s2"
+    ... )
+    's2'
+    >>> list(reindex(folder.name))
+    ['s2']
+    >>> folder.cleanup()
     """
     folder = Folder(Path(path))
     if not folder.data.is_dir():
@@ -148,6 +160,20 @@ class Catalog(Mapping[str, xr.Dataset]):
 
     ``catalog[key]`` is a lazy Dataset, to be closed or used in a ``with`` statement. Every access
     sees what others have added or removed in the meantime.
+
+    Examples
+    --------
+    >>> import mids, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> catalog = open_catalog(folder.name, create=True)
+    >>> catalog.add(mids.simulate("h2(z1)", dim=100, runs=4), key="s2")
+    's2'
+    >>> catalog.to_dataframe().loc["s2", "target"], "s2" in catalog, catalog.verify().ok
+    ('h2(z1)', True, True)
+    >>> catalog.remove("s2")
+    >>> len(catalog)
+    0
+    >>> folder.cleanup()
     """
 
     def __init__(self, source: Folder | Remote, keys: frozenset[str] | None = None) -> None:

@@ -38,6 +38,11 @@ class Verification:
         Runs whose replay is the stored one bit by bit, as on the machine that made them.
     close : int
         Runs whose replay agrees within the integrator's tolerance, as with other versions.
+
+    Examples
+    --------
+    >>> Verification(problems=("s2: the file is missing",), datasets=1, identical=0, close=0).ok
+    False
     """
 
     problems: tuple[str, ...]

@@ -34,6 +34,22 @@ class Problem:
         Increasing, from 0.
     rtol : float
         Relative tolerance of crossing times.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mids.flows import TwoTimescale
+    >>> problem = Problem(
+    ...     target=Target.parse("h2(z1)"),
+    ...     dim=100,
+    ...     runs=np.array([0]),
+    ...     seed=0,
+    ...     initial=np.array([[[0.1]]]),
+    ...     time=np.array([0.0, 1.0, 100.0]),
+    ...     rtol=1e-8,
+    ... )
+    >>> TwoTimescale().integrate(problem)["overlap"].round(3).ravel().tolist()
+    [0.01, 0.01, 1.0]
     """
 
     target: Target
@@ -56,6 +72,13 @@ class Flow(ABC):
     fast_link : bool
         Whether the link is at its optimum, exactly or in a limit, so that the saddles of
         `mids.theory` are those of the flow.
+
+    Examples
+    --------
+    >>> from mids import flows
+    >>> flow = flows.get("joint")
+    >>> isinstance(flow, Flow), flow.to_dict()["epsilon"], flow == flows.from_dict(flow.to_dict())
+    (True, 0.01, True)
     """
 
     name: ClassVar[str]

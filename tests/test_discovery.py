@@ -1,0 +1,140 @@
+"""What a reader finds by ``help``, a tab and a type checker."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mids
+from mids.accessor import MultiIndexAccessor, PlotAccessor
+
+ROOT = Path(mids.__file__).parents[1]
+
+
+def public():
+    """Everything public by name: that of the package, and of the modules it shows."""
+    for name in mids.__all__:
+        found = getattr(mids, name)
+        if inspect.ismodule(found):
+            yield from ((f"{name}.{inner}", getattr(found, inner)) for inner in found.__all__)
+        else:
+            yield name, found
+
+
+NAMES = {**dict(public()), "MultiIndexAccessor": MultiIndexAccessor, "PlotAccessor": PlotAccessor}
+ERRORS = {name for name, found in NAMES.items() if name.startswith("errors.")}
+ACCESSORS = (MultiIndexAccessor, PlotAccessor)
+CLASSES = {
+    name: found
+    for name, found in NAMES.items()
+    if inspect.isclass(found) and found not in ACCESSORS  # whose methods name their functions
+}
+METHODS = {
+    f"{name}.{inner}": inspect.unwrap(getattr(member, "__func__", member))
+    for name, found in CLASSES.items()
+    for inner, member in vars(found).items()
+    if not inner.startswith("_") and callable(getattr(member, "__func__", member))
+}
+
+
+def sections(text):
+    return set(re.findall(r"^(\w+)\n-+$", text, re.MULTILINE))
+
+
+def check_sections(function, text):
+    taken = [name for name in inspect.signature(function).parameters if name not in ("self", "cls")]
+    returned = inspect.signature(function).return_annotation
+    assert not taken or "Parameters" in sections(text)
+    assert returned == "None" or sections(text) & {"Returns", "Yields"}
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - ERRORS))
+def test_help_explains_and_has_an_example(name):
+    """The examples themselves are run with the tests, from the module they are in."""
+    found = NAMES[name]
+    text = inspect.getdoc(found) or ""
+    if inspect.isfunction(found):
+        check_sections(found, text)
+    assert found.__module__.startswith("mids.")
+    tests = doctest.DocTestFinder(recurse=False).find(found, name)
+    assert sum(len(test.examples) for test in tests) > 0
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_help_on_methods(name):
+    text = inspect.getdoc(METHODS[name]) or ""
+    check_sections(METHODS[name], text)
+    if name.startswith("Target."):
+        assert ">>>" in text
+
+
+@pytest.mark.parametrize("name", sorted(ERRORS))
+def test_help_on_errors_says_when(name):
+    assert len((inspect.getdoc(NAMES[name]) or "").split()) > 3
+
+
+def test_examples_run_with_the_tests(pytestconfig):
+    assert pytestconfig.getini("testpaths")[0] == "mids"
+    assert "--doctest-modules" in pytestconfig.getini("addopts")
+
+
+def test_a_tab_shows_what_there_is():
+    ds = mids.simulate("h2(z1)", dim=[100, 1000], runs=2)
+    shown = {name for name in dir(ds.mi) if not name.startswith("_")}
+    same = {name for name in mids.__all__ if name in vars(MultiIndexAccessor)}
+    assert shown == same | {"target", "flow"}
+    assert {"saddles", "compare", "scaling", "plot", "to_netcdf", "validate"} < shown
+    plots = {name for name in dir(ds.mi.plot) if not name.startswith("_")}
+    assert plots <= set(mids.plot.__all__) and len(plots) >= 7
+    assert set(mids.__all__) <= set(dir(mids))
+    assert "mi" in dir(ds)
+
+
+SNIPPET = """
+import xarray as xr
+import mids
+from mids.accessor import MultiIndexAccessor
+
+ds = mids.simulate("h2(z1)", dim=[1e2, 1e4], runs=4)
+mi = MultiIndexAccessor(ds)
+also: mids.accessor.MultiIndexAccessor = mi
+reveal_type(ds)
+reveal_type(mi.saddles())
+reveal_type(mi.target)
+reveal_type(mi.plot.loss(row="dim"))
+reveal_type(mids.leaps(mi.target))
+reveal_type(mids.open_catalog("folder").search(rank=2))
+mi.plateaus(tolerance="small")
+mids.simulate("h2(z1)", dimension=100)
+"""
+
+
+def test_type_checkers_see_functions_and_accessor(tmp_path):
+    pytest.importorskip("mypy")
+    (tmp_path / "snippet.py").write_text(SNIPPET, "utf-8")
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", str(tmp_path / "snippet.py")],
+        cwd=ROOT,
+        env=os.environ | {"MYPYPATH": str(ROOT)},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    revealed = re.findall(r'Revealed type is "(.*)"', checked.stdout)
+    assert [re.sub(r"\[.*", "", kind).rpartition(".")[2] for kind in revealed] == [
+        "Dataset",
+        "Dataset",
+        "Target",
+        "ndarray",
+        "Ladder",
+        "Catalog",
+    ], checked.stdout + checked.stderr
+    errors = re.findall(r"error: .*\[([\w-]+)\]$", checked.stdout, re.MULTILINE)
+    assert errors == ["arg-type", "call-arg"], checked.stdout
