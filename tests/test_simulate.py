@@ -440,6 +440,7 @@ def test_sweeps_may_be_mappings():
         ({"seed": "a"}, "seed"),
         ({"flow": "two-time"}, "two-timescale"),
         ({"flow": 7}, "flow"),
+        ({"flow": "empirical"}, "needs the parameter 'n'"),
         ({"student_rank": 0}, "student_rank"),
         ({"time": [0, 2, 1]}, "strictly increase"),
         ({"time": [0, np.nan]}, "finite"),

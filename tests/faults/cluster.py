@@ -36,6 +36,12 @@ def checksums(store):
     }
 
 
+def worker_processes(cluster):
+    """Return the processes of the workers that are not just being started again."""
+    processes = [nanny.process for nanny in list(cluster.workers.values())]
+    return [process.pid for process in processes if process is not None and process.pid]
+
+
 def kill_workers(folder, kills=20, sweep=SWEEP, seed=0):
     """Kill one of two workers at random moments, again and again; return what came of it."""
     import distributed
@@ -53,22 +59,23 @@ def kill_workers(folder, kills=20, sweep=SWEEP, seed=0):
         def kill():
             while len(killed) < kills and not done.is_set():
                 time.sleep(choice.uniform(0.2, 1.5))
-                workers = [w for w in cluster.scheduler.workers.values() if w.processing]
-                if workers:
-                    nanny = cluster.workers[choice.choice(workers).name]
-                    if nanny.process is not None and nanny.process.pid:
-                        os.kill(nanny.process.pid, signal.SIGKILL)
-                        killed.append(nanny.process.pid)
+                running = worker_processes(cluster)
+                if running:
+                    killed.append(choice.choice(running))
+                    os.kill(killed[-1], signal.SIGKILL)
 
         store = Path(folder) / "kills"
         killer = threading.Thread(target=kill)
         killer.start()
         part = 0
-        while len(killed) < kills:  # sweeps after another until all workers are killed
+        while (
+            len(killed) < kills and killer.is_alive()
+        ):  # sweeps after another until all workers are killed
             part += 1
             mids.generate(sweep | {"seed": part}, f"{store}-{part}", progress=False)
         done.set()
         killer.join()
+        assert len(killed) == kills
         for k in range(1, part + 1):
             reference = Path(folder) / f"whole-{k}"
             mids.generate(sweep | {"seed": k}, reference, progress=False)
@@ -95,9 +102,9 @@ def kill_workers_lazily(kills=3, sweep=SWEEP, seed=1):
         while killed < kills:
             future = client.compute(lazy)
             time.sleep(choice.uniform(0.2, 1.0))
-            busy = [w for w in cluster.scheduler.workers.values() if w.processing]
-            if busy:
-                os.kill(cluster.workers[choice.choice(busy).name].process.pid, signal.SIGKILL)
+            running = worker_processes(cluster)
+            if running:
+                os.kill(choice.choice(running), signal.SIGKILL)
                 killed += 1
             assert not differences(here, future.result())
             client.restart()
