@@ -422,6 +422,10 @@ def test_sweeps_may_be_mappings():
         ({"target": 3}, "target must be a Target"),
         ({"target": "h1(y)"}, "cannot read the target"),
         ({"target": "2"}, "non-constant"),
+        (
+            {"target": "1e-99*h20(z1)", "dim": 1e12, "flow": "two-timescale", "time": None},
+            "scale the target",
+        ),
         ({"dim": 0}, "dim must be a whole number"),
         ({"dim": 3}, "rank . student_rank"),
         ({"dim": 1e2 + 0.5}, "100.5"),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .._validate import FloatArray
+from ..errors import InputError
 from ..ladder import leaps
 from ..targets import Target
 
@@ -30,11 +31,21 @@ def logarithmic(start: float, stop: float) -> FloatArray:
     -------
     (n,) float array
 
+    Raises
+    ------
+    InputError
+        If they are not so, as for a target whose norm is out of all proportion.
+
     Examples
     --------
     >>> logarithmic(0.01, 100.0)[[0, 1, 33, 65]].round(4).tolist()
     [0.0, 0.01, 1.0, 100.0]
     """
+    if not 0 < start < stop < math.inf:
+        raise InputError(
+            f"a grid from {start:g} to {stop:g} would cover this target's escapes, which are no "
+            "times; scale the target with .normalize(), or pass time="
+        )
     first = math.floor(POINTS_PER_DECADE * math.log10(start))
     last = math.ceil(POINTS_PER_DECADE * math.log10(stop))
     points = 10.0 ** (np.arange(first, last + 1) / POINTS_PER_DECADE)
@@ -131,7 +142,7 @@ def beyond_escapes(
     start = 0.01 / target.norm**2
     # Growth from the saddle to an overlap of order one takes a few units of the fastest rate.
     stop = 2 * max(total, start) + 10 / min(step.strength for step in steps)
-    return logarithmic(10.0 ** math.floor(math.log10(start)), stop)
+    return logarithmic(10.0 ** math.floor(math.log10(start)) if start > 0 else 0.0, stop)
 
 
 def _smallest(initial: FloatArray) -> float:

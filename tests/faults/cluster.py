@@ -68,9 +68,7 @@ def kill_workers(folder, kills=20, sweep=SWEEP, seed=0):
         killer = threading.Thread(target=kill)
         killer.start()
         part = 0
-        while (
-            len(killed) < kills and killer.is_alive()
-        ):  # sweeps after another until all workers are killed
+        while len(killed) < kills and killer.is_alive():  # one sweep after another
             part += 1
             mids.generate(sweep | {"seed": part}, f"{store}-{part}", progress=False)
         done.set()
