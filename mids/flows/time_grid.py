@@ -138,7 +138,10 @@ def beyond_escapes(
                 if initial is None
                 else _smallest(initial)
             )
-            total += duration(delta, step.exponent, step.strength)
+            try:
+                total += duration(delta, step.exponent, step.strength)
+            except OverflowError:
+                total = math.inf
     start = 0.01 / target.norm**2
     # Growth from the saddle to an overlap of order one takes a few units of the fastest rate.
     stop = 2 * max(total, start) + 10 / min(step.strength for step in steps)
