@@ -42,7 +42,7 @@ LARGEST_BYTES = 512e6
 def block_size(sweep: Sweep, chunks: object) -> int:
     """Return the number of runs in a block; "auto" gives a power of two, which files can chunk."""
     if not isinstance(chunks, str):
-        return _validate.integer(chunks, "chunks", at_least=1)
+        return min(_validate.integer(chunks, "chunks", at_least=1), len(sweep.runs))
     if chunks != "auto":
         raise InputError(
             f'chunks must be "auto" or the number of runs in a task, got {chunks!r}; '
