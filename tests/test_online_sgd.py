@@ -390,6 +390,10 @@ def kept(folder, **arguments):
     return sgd(flow, chunks=1)
 
 
+# Where a run is to raise there are no threads: others would go on into the next test.
+ALONE = {"scheduler": "synchronous"}
+
+
 def test_the_folder_is_not_part_of_the_data(tmp_path):
     ds = kept(tmp_path / "here")
     assert "here" not in ds.attrs["mids_spec"]
@@ -409,7 +413,7 @@ def test_finished_runs_are_not_run_again(tmp_path, monkeypatch):
     monkeypatch.setattr("mids.flows._sampled.advance", refuse)
     assert differences(expected, kept(tmp_path)) == []
     with pytest.raises(MemoryError, match="drawn"):
-        kept(tmp_path, memory=3).compute()
+        kept(tmp_path, memory=3).compute(**ALONE)
 
 
 def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
@@ -425,10 +429,10 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
 
     monkeypatch.setattr("mids.flows._sampled.advance", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        kept(tmp_path).isel(dim=[0], run=[1]).compute(scheduler="synchronous")
+        kept(tmp_path).isel(dim=[0], run=[1]).compute(**ALONE)
     assert any(call % 64 for call in calls)  # amid a batch
     last, calls = calls[-1], [None] * 20
-    again = kept(tmp_path).isel(dim=[0], run=[1]).compute(scheduler="synchronous")
+    again = kept(tmp_path).isel(dim=[0], run=[1]).compute(**ALONE)
     assert calls[20] == last
     assert differences(again, kept(None).isel(dim=[0], run=[1])) == []
 
@@ -478,7 +482,7 @@ def test_damaged_checkpoints_are_named(tmp_path):
     for damaged in (b"", whole[: len(whole) // 2], whole[:400] + b"\xff" + whole[401:]):
         path.write_bytes(damaged)
         with pytest.raises(FileError, match=r"checkpoint .* is damaged"):
-            kept(tmp_path).compute()
+            kept(tmp_path).compute(**ALONE)
     path.unlink()
     kept(tmp_path).compute()
 
@@ -488,7 +492,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(InputError, match="is a file"):
         kept(tmp_path / "file")
     with pytest.raises(FileError, match="cannot write the checkpoint"):
-        kept(tmp_path / "file" / "below").compute()
+        kept(tmp_path / "file" / "below").compute(**ALONE)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
