@@ -142,7 +142,7 @@ def test_datasets_keep_the_schema_and_replay(readout, student_rank):
 
 def test_many_samples_follow_the_population_flow():
     arguments = {"dim": 12, "runs": 3, "target": "h1(z1) + h1(z1)*h1(z2)", "time": [0.0, 12.0]}
-    ds = empirical(Empirical(n=20_000, step=0.04), **arguments).compute()
+    ds = empirical(Empirical(n=10_000, step=0.04), **arguments).compute()
     population = mids.simulate(**arguments).compute()
     delay = ds.crossing_time - population.crossing_time
     assert np.abs(delay).max() < 0.5 and np.abs(delay).mean() < 0.15

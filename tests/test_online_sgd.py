@@ -340,7 +340,7 @@ def test_failed_runs_are_flagged():
 
 def test_small_steps_follow_the_population_flow():
     """Each loss and each overlap is reached within 2 % of the two-timescale flow's time."""
-    arguments = {"dim": 256, "runs": [0], "time": np.arange(0, 9, 0.02)}
+    arguments = {"dim": 256, "runs": [0], "time": np.arange(0, 6.8, 0.02)}
     ds = sgd(OnlineSGD(step=1e-3, batch=1024, memory=4), **arguments).compute()
     population = mids.simulate(LADDER, **arguments).compute()
     levels = [0.9, 0.7, 0.52, 0.4, 0.2, 0.1, 0.05]
