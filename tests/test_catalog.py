@@ -517,6 +517,7 @@ def test_the_commands(folder, tmp_path):
     assert listed.exit_code == 0 and "catalog of 3 datasets" in listed.output
     assert "ladder" not in run("catalog", "ls", folder, "-w", "information_exponent=2..").output
     assert "s3" in run("catalog", "ls", folder, "-w", "dims=1e4").output
+    assert "0 datasets" in run("catalog", "ls", folder, "-w", "rank=..0").output
     assert run("catalog", "ls", folder, "--csv", "-w", "rank=2,3").output.count("\n") == 2
     mids.to_netcdf(toy("h6(z1)"), tmp_path / "Six.nc")
     assert "added six" in run("catalog", "add", tmp_path / "new", tmp_path / "Six.nc").output

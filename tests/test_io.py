@@ -322,25 +322,14 @@ def in_subprocess(code, *arguments):
     )
 
 
-def test_many_threads_write_and_read_at_once(tmp_path):
-    code = """
-import sys, numpy as np, mids, toy_flow
-from concurrent.futures import ThreadPoolExecutor
-
-def work(i):
-    ds = mids.simulate("h1(z1)", dim=100, runs=8, seed=i, flow=toy_flow.ToyFlow(),
-                       time=np.arange(50.0), chunks=4)
-    path = f"{sys.argv[1]}/{i}.nc"
-    mids.to_netcdf(ds, path)
-    with mids.open_dataset(path, chunks={"run": 4}) as opened:
-        return bool((opened.loss.compute() == ds.loss.compute()).all())
-
-with ThreadPoolExecutor(8) as pool:
-    assert all(pool.map(work, range(24)))
-"""
-    done = in_subprocess(code, tmp_path)
+@pytest.mark.parametrize("scheduler", ["threads", "distributed"])
+def test_many_files_are_written_and_opened_at_once(scheduler):
+    """A small version of ``python -m tests.verification.netcdf_stress``."""
+    pytest.importorskip("distributed")
+    code = "import sys; from tests.verification.netcdf_stress import stress\n"
+    code += "if __name__ == '__main__': stress(sys.argv[1], 40)"
+    done = in_subprocess(code, scheduler)
     assert done.returncode == 0, done.stderr
-    assert len(listed(tmp_path)) == 24
 
 
 def test_memory_is_set_by_the_blocks(tmp_path):

@@ -11,7 +11,8 @@ import xarray as xr
 
 from .. import io, schema
 from ..errors import FileError, InputError
-from . import display, files, probe, verify
+from . import display, files, merge, probe, verify
+from .describe import describe_all
 from .entry import Entry, check_key, suggest_key
 from .folder import Folder
 from .query import query
@@ -112,54 +113,16 @@ def reindex(path: str | os.PathLike[str]) -> Catalog:
     >>> folder.cleanup()
     """
     folder = Folder(Path(path))
-    if not folder.data.is_dir():
-        raise FileError(f"{folder.root} has no folder data; put NetCDF files there")
-
-    def rebuild(entries: dict[str, Entry]) -> Mapping[Path, Entry]:
-        problems = []
-        for file in sorted(folder.data.glob("*.nc")):
-            if file.name.startswith("."):
-                continue
-            try:
-                entries[file.stem] = describe(file, check_key(file.stem))
-            except (FileError, ValueError) as error:
-                problems.append(str(error) if file.name in str(error) else f"{file}: {error}")
-        if problems:
-            raise FileError("cannot index:\n  " + "\n  ".join(problems))
-        return {}
-
-    folder.change(rebuild, afresh=True)
+    describe_all(folder)
     return Catalog(folder)
-
-
-def describe(file: Path, key: str) -> Entry:
-    """Return the entry of a file that anyone may have written.
-
-    Parameters
-    ----------
-    file : Path
-    key : str
-
-    Returns
-    -------
-    Entry
-
-    Raises
-    ------
-    FileError, DatasetError
-        If it is no dataset of the schema.
-    """
-    sha256 = files.checksum(file)
-    probe.check(file, sha256)
-    with io.open_dataset(file) as ds:
-        return Entry.of(key, ds, sha256=sha256, size=file.stat().st_size)
 
 
 class Catalog(Mapping[str, xr.Dataset]):
     """Datasets by key, in a folder or behind a URL; `mids.open_catalog` opens one.
 
-    ``catalog[key]`` is a lazy Dataset, to be closed or used in a ``with`` statement. Every access
-    sees what others have added or removed in the meantime.
+    ``catalog[key]`` is a lazy Dataset, to be closed or used in a ``with`` statement. In a folder,
+    every access sees what others have added or removed in the meantime; of a URL, the index is the
+    one that was there when the catalog was opened.
 
     Examples
     --------
@@ -345,7 +308,7 @@ class Catalog(Mapping[str, xr.Dataset]):
         name = check_key(key) if key is not None else suggest_key(ds)
         Entry.of(name, ds, sha256="", size=0)
         if not overwrite:
-            _check_free(folder, folder.entries(), name)
+            folder.check_free(folder.entries(), name)
         with folder.workshop() as workshop:
             file = workshop / "new.nc"
             io.to_netcdf(ds, file, compact=True)
@@ -356,7 +319,7 @@ class Catalog(Mapping[str, xr.Dataset]):
 
             def put(entries: dict[str, Entry]) -> Mapping[Path, Entry]:
                 if not overwrite:
-                    _check_free(folder, entries, name)
+                    folder.check_free(entries, name)
                 entries[name] = entry
                 return {file: entry}
 
@@ -408,39 +371,11 @@ class Catalog(Mapping[str, xr.Dataset]):
             If a file of `other` is damaged.
         """
         folder = self._folder("merge into")
-        if not isinstance(other, Catalog):
-            other = open_catalog(other)
-        theirs = other.entries
-        fetched = {key: other.path(key) for key in theirs}
-        checked = {key: describe(fetched[key], key) for key in theirs}
-        with folder.workshop() as workshop:
-            copies = {key: files.copy(fetched[key], workshop / f"{key}.nc") for key in theirs}
-            added: list[str] = []
-
-            def join(entries: dict[str, Entry]) -> Mapping[Path, Entry]:
-                conflicts = [
-                    key
-                    for key in theirs
-                    if key in entries
-                    and entries[key].sha256 != checked[key].sha256
-                    and not _equal(folder.file(entries[key]), copies[key])
-                ]
-                if conflicts:
-                    raise InputError(
-                        f"{self.location} and {other.location} have different datasets of the same "
-                        f"key: {', '.join(conflicts)}; nothing was merged; remove them from one, "
-                        "or add them under another key"
-                    )
-                added.extend(key for key in theirs if key not in entries)
-                entries |= {key: checked[key] for key in added}
-                return {copies[key]: checked[key] for key in added}
-
-            folder.change(join)
-        return added
+        return merge.merge(folder, other if isinstance(other, Catalog) else open_catalog(other))
 
     def reindex(self) -> None:
         """Make the index again from the files: `mids.catalog.reindex`."""
-        reindex(self._folder("reindex").root)
+        describe_all(self._folder("reindex"))
 
     def verify(
         self, *, replay: int = 1, progress: Callable[[str], None] | None = None
@@ -509,25 +444,3 @@ def _unknown(location: str, key: str, entries: Mapping[str, Entry]) -> UnknownKe
     close = difflib.get_close_matches(str(key), entries, n=1)
     remedy = f"did you mean {close[0]!r}?" if close else "list(catalog) has all keys"
     return UnknownKeyError(f"{location} has no dataset {key!r}; {remedy}")
-
-
-def _check_free(folder: Folder, entries: Mapping[str, Entry], key: str) -> None:
-    if key in entries:
-        raise InputError(
-            f"the catalog has a dataset {key!r} already; pass another key, or overwrite=True to "
-            "replace it"
-        )
-    if os.path.lexists(folder.data / f"{key}.nc"):
-        raise InputError(
-            f"data/{key}.nc is there but not in the index; reindex to take it in, pass another "
-            "key, or overwrite=True to replace it"
-        )
-
-
-def _equal(one: Path, two: Path) -> bool:
-    """Tell whether two files hold the same data, made in the same way at whatever time."""
-    with io.open_dataset(one) as first, io.open_dataset(two) as second:
-        for ds in (first, second):
-            for name in ("date_created", "history"):
-                ds.attrs.pop(name, None)
-        return bool(first.identical(second))

@@ -12,7 +12,7 @@ from .entry import COLUMNS, Entry
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["frame", "html", "markdown", "text"]
+__all__ = ["frame", "html", "text"]
 
 HEADINGS = ("key", "target", "flow", "r", "q", "s", "leaps", "d", "runs", "MB")
 NUMERIC = (3, 4, 5, 8, 9)
@@ -83,7 +83,8 @@ def html(location: str, entries: Iterable[Entry]) -> str:
 
     def row(cells: Iterable[str], tag: str) -> str:
         return "".join(
-            f"<{tag} style='text-align: {'right' if i in NUMERIC else 'left'}'>{escape(c)}</{tag}>"
+            f"<{tag} style='text-align: {'right' if i in NUMERIC else 'left'}; padding: 0 .6em'>"
+            f"{escape(c)}</{tag}>"
             for i, c in enumerate(cells)
         )
 
@@ -91,24 +92,6 @@ def html(location: str, entries: Iterable[Entry]) -> str:
     body = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in rows)
     end = "".join(f"<div>{escape(line)}</div>" for line in rest)
     return f"<div><b>{escape(title)}</b><table>{head}<tbody>{body}</tbody></table>{end}</div>"
-
-
-def markdown(entries: Iterable[Entry]) -> str:
-    """Return the table for a README: one line for each dataset.
-
-    Parameters
-    ----------
-    entries : iterable of Entry
-
-    Returns
-    -------
-    str
-    """
-    lines = ["| key | what it is | target | r | q |", "|---|---|---|---|---|"]
-    for entry in entries:
-        _, target, _, rank, student, *_ = _cells(entry)
-        lines.append(f"| `{entry.key}` | {entry.title} | `{target}` | {rank} | {student} |")
-    return "\n".join(lines) + "\n"
 
 
 def _table(location: str, entries: Iterable[Entry]) -> tuple[str, list[tuple[str, ...]], list[str]]:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .._files import replacing, sync
-from ..errors import FileError, MidsError
+from ..errors import FileError, InputError, MidsError
 from . import files
 from .entry import KEY, Entry
 from .index import DERIVED, INDEX, LARGEST_INDEX, documents, parse
@@ -108,6 +108,31 @@ class Folder:
             if isinstance(error, MidsError):
                 raise
             raise _not_writable(self.root, error) from error
+
+    def check_free(self, entries: Mapping[str, Entry], key: str) -> None:
+        """Raise InputError if a new dataset of this key would replace another file.
+
+        Parameters
+        ----------
+        entries : mapping of str to Entry
+            What the index says.
+        key : str
+
+        Raises
+        ------
+        InputError
+            If the index has the key, or there is such a file beside it.
+        """
+        if key in entries:
+            raise InputError(
+                f"the catalog has a dataset {key!r} already; pass another key, or overwrite=True "
+                "to replace it"
+            )
+        if os.path.lexists(self.data / f"{key}.nc"):
+            raise InputError(
+                f"data/{key}.nc is there but not in the index; reindex to take it in, pass another "
+                "key, or overwrite=True to replace it"
+            )
 
     def file(self, entry: Entry) -> Path:
         """Return the file of an entry once its size and checksum are those of the index.

@@ -1,7 +1,8 @@
 """A catalog behind http(s): a static folder, fetched through pooch into a local cache.
 
-The index is fetched anew each time and only from the URL given; a dataset is used once its size
-and checksum are those of the index. Another host is never asked, also if the server says so.
+The index is fetched when the catalog is opened, never from the cache, and only from the URL given;
+a dataset is used once its size and checksum are those of the index. Another host is never asked,
+also if the server says so.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class Remote:
         )
 
     def entries(self) -> dict[str, Entry]:
-        """Return what the index says, by key.
+        """Return what the index said when it was fetched, by key.
 
         Returns
         -------

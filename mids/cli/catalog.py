@@ -200,7 +200,7 @@ def _condition(text: str) -> tuple[str, object]:
         )
     low, between, high = value.partition("..")
     if between and "*" not in value:
-        return column.strip(), (_value(low) or None, _value(high) or None)
+        return column.strip(), tuple(_value(bound) if bound else None for bound in (low, high))
     if "," in value:
         return column.strip(), [_value(part) for part in value.split(",")]
     return column.strip(), _value(value)
