@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from .._validate import FloatArray
 from ..schema import LEVELS
 from ..targets import Target
 from .base import Problem
@@ -67,6 +68,21 @@ class TwoTimescale(RidgeFlow):
             "n_steps",
             "n_rhs",
         )
+
+    def run_seconds(self, target: Target, dim: int, student_rank: int, time: FloatArray) -> float:
+        """Rough work of one run in seconds: its steps and the points of the time grid.
+
+        Parameters
+        ----------
+        target : Target
+        dim, student_rank : int
+        time : (n,) float array
+
+        Returns
+        -------
+        float
+        """
+        return target.rank**3 * (2e-5 + 6e-8 * len(time))
 
     def integrate(self, problem: Problem) -> dict[str, Any]:
         """Trajectories of a block of runs.
