@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["MultiIndexAccessor", "PlotAccessor", "describe", "description"]
 
-NEXT = ("saddles", "compare", "scaling", "plot.loss", "to_netcdf")
-"""What to call first."""
-
 
 def describe(ds: xr.Dataset) -> str:
     """Return what a dataset holds, in a few lines, without computing anything lazy.
@@ -82,7 +79,7 @@ def description(ds: xr.Dataset) -> tuple[str, list[tuple[str, str]]]:
         counts = np.bincount(ds["status"].values.ravel(), minlength=len(schema.STATUS))
         ended = zip(counts, schema.STATUS, strict=True)
         rows.append(("runs", ", ".join(f"{count} {meaning}" for count, meaning in ended if count)))
-    rows.append(("next", " ".join(f".{name}()" for name in NEXT)))
+    rows.append(("next", " ".join(f".{name}()" for name in _next(ds))))
     return f"multi-index dataset (schema {version})", rows
 
 
@@ -107,10 +104,33 @@ def _sweep(ds: xr.Dataset) -> str:
     parts = []
     if "dim" in ds.coords:
         parts.append(f"dim {', '.join(map(str, np.atleast_1d(ds['dim'].values)))}")
-    parts.append(f"{ds.sizes.get('run', 1)} runs")
+    runs = ds.sizes.get("run", 1)
+    parts.append(f"{runs} run{'s' if runs != 1 else ''}")
     if "time" in ds.indexes:
         parts.append(f"{ds.sizes['time']} times up to {float(ds.indexes['time'].max()):.2g}")
     return "; ".join(parts)
+
+
+def _next(ds: xr.Dataset) -> Iterator[str]:
+    """Name what to call first, of what the dataset has enough for."""
+    if "crossing_time" in ds or "loss" in ds:
+        yield "saddles"
+        if _comparable(ds):
+            yield "compare"
+        if ds.sizes.get("dim", 1) > 1:
+            yield "scaling"
+    if "loss" in ds:
+        yield "plot.loss"
+    yield "to_netcdf"
+
+
+def _comparable(ds: xr.Dataset) -> bool:
+    from .analysis.compare import comparable
+
+    try:
+        return comparable(ds)
+    except DatasetError:  # the attributes are damaged
+        return False
 
 
 def _in_memory(array: xr.DataArray) -> bool:
@@ -120,10 +140,7 @@ def _in_memory(array: xr.DataArray) -> bool:
 
 def _comparison(ds: xr.Dataset) -> xr.Dataset | None:
     """Return the comparison with theory, where flow and target have one and the start is known."""
-    from .analysis.theory import has_theory
-
-    known = "gram0" in ds and "target" in schema.spec(ds)
-    return mids.compare(ds) if known and has_theory(ds) else None
+    return mids.compare(ds) if _comparable(ds) else None
 
 
 class PlotAccessor:

@@ -156,6 +156,15 @@ def test_the_repr_says_what_it_is_without_computing(lazy):
     assert ".saddles()" in text
 
 
+def test_only_what_works_is_named_as_next():
+    outside = mids.from_trajectories(time=np.arange(9.0), loss=np.exp(-np.arange(9.0)))
+    text = repr(outside.mi)
+    assert text.endswith(".saddles() .plot.loss() .to_netcdf()")
+    assert "1 run;" in text
+    one = mids.simulate("h2(z1)", dim=100, runs=2)
+    assert repr(one.mi).endswith(".saddles() .compare() .plot.loss() .to_netcdf()")
+
+
 def test_the_repr_counts_what_is_in_memory(ds):
     changed = ds.copy()
     changed["status"] = ds.status.copy(data=np.array([[0, 0, 0, 1], [0, 3, 0, 0]], dtype=np.int8))

@@ -99,7 +99,7 @@ def test_fewer_students_than_directions_meet_fewer_saddles():
     target = mids.Target.parse(COUPLED[0]).normalize()
     ds = mids.simulate(target, dim=1e4, runs=4, student_rank=1).compute()
     compared = mids.compare(ds)
-    assert np.isinf(mids.theory(ds).escape_time.isel(saddle=1)).all()  # where the runs end
+    assert (mids.theory(ds).n_saddles == 1).all()  # where the runs end is none
     assert compared.match.sum("saddle").values.tolist() == [[1] * 4]
     assert compared.escape_time.notnull().sum("saddle").max() == 1
     np.testing.assert_allclose(compared.ratio.isel(saddle=0), 1, rtol=0.01)
@@ -112,6 +112,30 @@ def test_theory_never_runs_the_flow(text, monkeypatch):
     monkeypatch.setattr(mids, "simulate", refuse)
     assert np.isfinite(mids.theory(start).escape_time).all()
     assert np.isfinite(mids.theory(start, quantiles=[0.5], samples=20).escape_time_quantile).all()
+
+
+def test_where_a_student_has_learned_all_it_can_is_no_saddle():
+    target = "h1(z1) + h1(z1)*h1(z2) + h1(z1)*h1(z2)*h1(z3)"
+    ds = mids.simulate(target, dim=[1e4, 1e8], runs=12, student_rank=2)
+    assert (mids.theory(ds).n_saddles == 2).all()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_trapped_runs_are_not_censored(known):
+    """Half of the runs start on the wrong side of h3 and never leave; the others as d^(1/2)."""
+    ds = mids.simulate("h3(z1)", dim=[1e2, 1e4, 1e6], runs=60, flow="planted").compute()
+    found = mids.saddles(ds if known else ds.drop_vars("crossing_time"))
+    assert not found.censored.any()
+    np.testing.assert_array_equal(found.trapped.isel(saddle=0), ds.status == 2)
+    if known:
+        table = summary(mids.compare(ds))
+        assert table.runs.tolist() == [60] * 3 and table.censored.tolist() == [0] * 3
+        assert table.trapped.tolist() == (ds.status == 2).sum("run").values.tolist()
+        assert table.unmatched[1:].tolist() == [0] * 2  # at d = 100 a run may start beyond 0.1
+        fit = mids.scaling(ds)
+        assert int(fit.n_trapped[0]) == int((ds.status == 2).sum()) > 60
+        assert int(fit.n_dims[0]) == 3
+        assert fit.slope[0] == pytest.approx(0.5, abs=0.05)
 
 
 def test_stages_that_grow_side_by_side():
@@ -127,9 +151,9 @@ def test_stages_that_grow_side_by_side():
 def test_rounding_is_no_direction(student_rank):
     target = mids.Target.parse("h1(z1) + h1(z1)*h2(z2) + h2(z2)*h3(z3)").normalize()
     ds = mids.simulate(target, dim=1e8, runs=200, student_rank=student_rank)
-    escape = mids.theory(ds[["gram0"]]).escape_time.values
-    assert np.isfinite(escape[..., :student_rank]).all()
-    assert np.isposinf(escape[..., student_rank]).all()
+    found = mids.theory(ds[["gram0"]])
+    assert np.isfinite(found.escape_time[..., :student_rank]).all()
+    assert (found.n_saddles == student_rank).all()
 
 
 def test_ridge_moves_measured_and_predicted_alike():
@@ -139,6 +163,10 @@ def test_ridge_moves_measured_and_predicted_alike():
     compared = mids.compare(ds)
     np.testing.assert_allclose(compared.ratio, 1, rtol=0.01)
     np.testing.assert_allclose(compared.loss, compared.loss_theory, rtol=1e-3)
+
+
+def runs():
+    return mids.simulate(COUPLED[0], dim=[100, 1000], runs=1)
 
 
 @pytest.mark.parametrize("analysis", ["plateaus", "saddles", "theory", "compare", "scaling"])
@@ -155,13 +183,8 @@ def test_the_summary_is_a_frame():
     ds = mids.simulate("h2(z1)", dim=1e3, runs=5).compute()
     table = summary(mids.compare(ds))
     assert isinstance(table, pd.DataFrame)
-    assert table.loc[0, ["dim", "saddle", "runs", "censored", "unmatched"]].tolist() == [
-        1000,
-        0,
-        5,
-        0,
-        0,
-    ]
+    counts = ["dim", "saddle", "runs", "censored", "trapped", "unmatched"]
+    assert table.loc[0, counts].tolist() == [1000, 0, 5, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -177,6 +200,11 @@ def test_the_summary_is_a_frame():
             "rename",
         ),
         (lambda: mids.saddles(xr.Dataset()), DatasetError, "'loss'"),
+        (lambda: mids.saddles(runs().isel(level=[0])), DatasetError, r"levels \[0.1\]"),
+        (lambda: mids.compare(runs().isel(level=[0, 1])), DatasetError, r"levels \[0.1, 0.5\]"),
+        (lambda: mids.saddles(runs().isel(direction=0)), DatasetError, "dimension 'direction'"),
+        (lambda: mids.saddles(runs().isel(level=0)), DatasetError, "levels 0.1"),
+        (lambda: mids.scaling(runs().isel(direction=[0])), DatasetError, "all 2 directions"),
         (lambda: mids.theory(curve(GRID)), DatasetError, "gram0"),
         (
             lambda: mids.compare(

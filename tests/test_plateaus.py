@@ -168,6 +168,17 @@ def test_a_trajectory_that_is_cut_off_is_censored():
         assert np.isnan(saddles.escape_time[2])
 
 
+def test_a_dataset_that_is_cut_in_time_is_censored_whatever_its_status():
+    ds = mids.simulate("h1(z1) + h1(z1)*h3(z2)", dim=1e4, runs=6).compute()
+    whole, cut = mids.plateaus(ds), mids.plateaus(ds.sel(time=slice(0, 100.0)))
+    assert (ds.status == 0).all() and whole.left.sum("plateau").values.tolist() == [[2] * 6]
+    assert (whole.n_plateaus == 2).all()
+    assert (cut.n_plateaus == 2).all() and (cut.left.sum("plateau") == 1).all()
+    one = mids.simulate("h1(z1) + h1(z1)*h3(z2)", dim=1e4, runs=3, student_rank=1).compute()
+    assert (one.status == 0).all()  # and it stays at a loss above 0
+    assert (mids.plateaus(one).n_plateaus == 1).all()
+
+
 @pytest.mark.parametrize(("first", "known"), [(100.0, [False, True]), (10.0, [True, True])])
 def test_a_missing_start_is_marked(first, known):
     """After 100 the data begin on the second plateau; after 10, on the fall to it."""

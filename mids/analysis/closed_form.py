@@ -106,7 +106,9 @@ class ClosedForm:
             gain = stage.gain(start[:, j])
             for p in range(j + 1, len(steps)):
                 start[:, p] = _grown(start[:, p], gain[:, p], steps[p].exponent)
-            reached = np.isfinite(start[:, :j]).all(axis=1)
+            reached = np.isfinite(start[:, : j + 1]).all(
+                axis=1
+            )  # with all learned it has converged
             result.escape_time[:, j] = np.where(reached, clock, np.nan)
             result.loss[:, j] = np.where(reached, step.loss, np.nan)
             result.rank[:, j] = np.where(reached, step.rank_before, np.nan)

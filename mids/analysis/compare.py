@@ -9,19 +9,21 @@ from numpy.typing import NDArray
 
 from ..errors import DatasetError
 from .saddles import saddles
-from .theory import theory
+from .theory import has_theory, theory
 
-__all__ = ["compare", "summary"]
+__all__ = ["comparable", "compare", "measured", "summary"]
 
 Array = NDArray[np.float64]
+
+MEASURED = ("loss", "escape_time", "censored", "trapped")
 
 
 def compare(ds: xr.Dataset) -> xr.Dataset:
     """Hold the measured saddles of each run against the predicted ones.
 
     Saddles are matched by the number of directions learned; saddles that only one side knows are
-    kept, with NaN on the other. One that the theory says is never left, as where the student has no
-    direction left, is where a run ends and counts as none.
+    kept, with NaN on the other. One that the theory says is never left, as where a run is trapped,
+    is where the run ends and counts as none.
 
     Parameters
     ----------
@@ -33,7 +35,8 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
     xarray.Dataset
         Dims of the runs and ``saddle``, the number of directions learned there: ``loss``,
         ``loss_theory``, ``escape_time``, ``escape_time_theory``, ``ratio`` (measured / predicted),
-        ``censored`` (the run ends there), ``match`` (in both). Lazy where `ds` is.
+        ``censored`` (the run is cut off there), ``trapped`` (it ends there for good), ``match``
+        (in both). Lazy where `ds` is.
 
     Raises
     ------
@@ -47,8 +50,8 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
     >>> compare(ds).ratio.median("run").round(2).values.tolist()
     [[1.0, 1.0]]
     """
-    measured, predicted = saddles(ds), theory(ds)
-    if "rank" not in measured:
+    found, predicted = saddles(ds), theory(ds)
+    if "rank" not in found:
         raise DatasetError(
             "compare matches saddles by the directions learned, which need the variable "
             "'crossing_time', as mids.simulate and mids.from_trajectories(correlation=...) write it"
@@ -56,34 +59,49 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
     size = ds.sizes["direction"]
     left = np.isfinite(predicted["escape_time"])
     predicted = predicted[["rank", "loss", "escape_time"]].where(left)
-    columns = {
-        "loss": (measured["loss"], measured["rank"]),
-        "loss_theory": (predicted["loss"], predicted["rank"]),
-        "escape_time": (measured["escape_time"], measured["rank"]),
-        "escape_time_theory": (predicted["escape_time"], predicted["rank"]),
-        "censored": (measured["censored"].astype(np.float64), measured["rank"]),
-        "visited": (measured["rank"], measured["rank"]),
-        "expected": (predicted["rank"], predicted["rank"]),
-    }
-    by_rank = {name: _by_rank(*pair, size) for name, pair in columns.items()}
-    found, expected = by_rank.pop("visited").notnull(), by_rank.pop("expected").notnull()
-    out = xr.Dataset(by_rank).assign_coords(saddle=np.arange(size))
-    out["censored"] = out["censored"] == 1.0
+    out = _placed(found, size)
+    for name in ("loss", "escape_time"):
+        out[f"{name}_theory"] = _by_rank(predicted[name], predicted["rank"], size)
     out["ratio"] = out["escape_time"] / out["escape_time_theory"]
-    out["match"] = found & expected
+    visited, expected = (_by_rank(side["rank"], side["rank"], size) for side in (found, predicted))
+    out["match"] = visited.notnull() & expected.notnull()
     names = {
         "loss": "measured loss on the plateau",
         "loss_theory": "predicted loss on the plateau",
         "escape_time": "measured escape time",
         "escape_time_theory": "predicted escape time",
         "ratio": "measured over predicted escape time",
-        "censored": "whether the run ends on the plateau",
+        "censored": "whether the run is cut off on the plateau",
+        "trapped": "whether the run is trapped on the plateau",
         "match": "whether the saddle is both measured and predicted",
     }
-    for name, variable in out.data_vars.items():
-        variable.attrs = {"long_name": names[str(name)], "units": "1"}
+    for key, variable in out.data_vars.items():
+        variable.attrs = {"long_name": names[str(key)], "units": "1"}
     out["saddle"].attrs = {"long_name": "directions learned at the saddle", "units": "1"}
     return out[list(names)].transpose(..., "saddle", missing_dims="ignore")
+
+
+def comparable(ds: xr.Dataset) -> bool:
+    """Tell whether a dataset has what `compare` needs: crossing times, start and target."""
+    return "crossing_time" in ds and has_theory(ds)
+
+
+def measured(ds: xr.Dataset) -> xr.Dataset:
+    """Measured saddles alone, for `summary`: by directions learned, or in order if unknown."""
+    found = saddles(ds)
+    if "rank" in found:
+        return _placed(found, ds.sizes["direction"])
+    return found[list(MEASURED)].assign_coords(saddle=np.arange(found.sizes["saddle"]))
+
+
+def _placed(found: xr.Dataset, size: int) -> xr.Dataset:
+    """Measured saddles at the places of their ranks."""
+    out = xr.Dataset(
+        {name: _by_rank(found[name].astype(float), found["rank"], size) for name in MEASURED}
+    )
+    for name in ("censored", "trapped"):
+        out[name] = out[name] == 1.0
+    return out.assign_coords(saddle=np.arange(size))
 
 
 def _by_rank(values: xr.DataArray, rank: xr.DataArray, size: int) -> xr.DataArray:
@@ -118,15 +136,16 @@ def summary(comparison: xr.Dataset) -> pd.DataFrame:
     Parameters
     ----------
     comparison : xarray.Dataset
-        What `compare` returns, in memory.
+        What `compare` or `measured` returns, in memory.
 
     Returns
     -------
     pandas.DataFrame
         Columns ``dim``, ``saddle`` (directions learned there), ``loss``, ``escape_time``,
         ``escape_time_theory``, ``ratio`` (median of the ratios of single runs), ``runs`` (that
-        visited or were predicted to), ``censored`` and ``unmatched`` (numbers of runs). A median
-        escape time counts censored runs as later than all others; it is NaN if they are half.
+        visited or were predicted to), ``censored``, ``trapped`` and ``unmatched`` (numbers of
+        runs). A median escape time counts censored runs as later than all others and is NaN if
+        they are half; trapped runs are left out. Without theory its columns are left out, too.
 
     Examples
     --------
@@ -139,14 +158,18 @@ def summary(comparison: xr.Dataset) -> pd.DataFrame:
         if name not in comparison.dims:
             comparison = comparison.expand_dims(name)
     comparison = comparison.transpose("dim", "run", "saddle")
+    alone = "loss_theory" not in comparison
+    if alone:
+        unknown = xr.full_like(comparison["loss"], np.nan)
+        comparison = comparison.assign(dict.fromkeys(_THEORY, unknown))
     rows = []
     for d in range(comparison.sizes["dim"]):
         for j in range(comparison.sizes["saddle"]):
             here = comparison.isel(dim=d, saddle=j)
-            censored = here["censored"].values
+            censored, trapped = here["censored"].values, here["trapped"].values
             visited = censored | np.isfinite(here["escape_time"].values)
             expected = np.isfinite(here["loss_theory"].values)
-            if not (visited | expected).any():
+            if not (visited | trapped | expected).any():
                 continue
             escape = np.where(censored, np.inf, here["escape_time"].values)[visited]
             predicted = here["escape_time_theory"].values[expected]
@@ -158,12 +181,17 @@ def summary(comparison: xr.Dataset) -> pd.DataFrame:
                     "escape_time": _median(escape),
                     "escape_time_theory": _median(predicted),
                     "ratio": _median(_known(here["ratio"].values)),
-                    "runs": int((visited | expected).sum()),
+                    "runs": int((visited | trapped | expected).sum()),
                     "censored": int(censored.sum()),
+                    "trapped": int(trapped.sum()),
                     "unmatched": int((visited != expected).sum()),
                 }
             )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table.drop(columns=[*_THEORY[1:], "unmatched"], errors="ignore") if alone else table
+
+
+_THEORY = ("loss_theory", "escape_time_theory", "ratio")
 
 
 def _known(values: Array) -> Array:

@@ -55,7 +55,7 @@ def escape_time_quantiles(
     -------
     ndarray, shape (dims, saddle, quantiles)
         Of the runs that visit the saddle, in order of visit; NaN where none does, inf where so many
-        never leave it.
+        never leave it. Where a student has learned all that it can is no saddle.
     """
     result = np.full((len(dims), model.rank, len(quantiles)), np.nan)
     for row, dim in zip(result, dims, strict=True):

@@ -150,14 +150,15 @@ class LimitFlow:
                 if k not in points and crossing[k - 1, 2] < crossing[k, 0]:
                     frame = runs.between[run, k][:, :k]
                     points[k] = self._point(frame) or CriticalPoint.near(self._target, frame)
-            left = [(k, p) for k, p in sorted(points.items()) if p.exponent is not None]
+            # With all the student's directions learned a run has converged.
+            left = [(k, p) for k, p in sorted(points.items()) if p.exponent is not None and k < c]
             for i, (k, point) in enumerate(left):
                 result.rank[row, i] = k
                 result.exponent[row, i] = point.exponent
                 result.loss[row, i] = point.loss
-                never = k == c or runs.stays[run]
-                escape = crossing[k, 1] if k < c else np.nan
-                result.escape_time[row, i] = np.inf if np.isnan(escape) and never else escape
+                escape = crossing[k, 1]
+                never = np.isnan(escape) and runs.stays[run]
+                result.escape_time[row, i] = np.inf if never else escape
 
 
 def _leave(point: CriticalPoint, here: list[int], runs: _Runs) -> list[int]:

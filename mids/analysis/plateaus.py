@@ -36,8 +36,9 @@ def plateaus(
 
     A plateau is a stretch on which the variable stays within a band and which is left again by
     speeding up; or, marked by ``left = False``, the level stretch on which the trajectory is cut
-    off. The level to which a run has converged (status 0, or a loss of zero within the band) is not
-    a plateau.
+    off. The level to which a run has converged is not a plateau: that of a loss that is zero within
+    the band, or of status 0, where the crossing times show that it was reached before the last
+    time (a dataset cut in time keeps its status).
 
     The noise is estimated from the data (median deviation from the neighbours, local in time) and
     widens the band; no plateau is found that noise on a curve which only slows down could feign
@@ -89,13 +90,12 @@ def plateaus(
     contrast = _validate.number(contrast, "contrast", above=1.0)
     max_plateaus = _validate.integer(max_plateaus, "max_plateaus", at_least=1)
     values, time = _trajectory(ds, var)
-    status = ds["status"] if "status" in ds else xr.DataArray(np.int8(-1))
     columns = xr.apply_ufunc(
         _find,
         values,
         time,
-        status,
-        input_core_dims=[["time"], ["time"], []],
+        *_status(ds, float(time[-1])),
+        input_core_dims=[["time"], ["time"], [], []],
         output_core_dims=[["column", "plateau"]],
         exclude_dims={"time"},
         vectorize=True,
@@ -133,6 +133,22 @@ def plateaus(
     return out.transpose(..., "plateau", missing_dims="ignore")
 
 
+def _status(ds: xr.Dataset, last: float) -> tuple[xr.DataArray, xr.DataArray]:
+    """Which runs failed, and which converged before the last time of the data."""
+    if "status" not in ds:
+        return xr.DataArray(False), xr.DataArray(False)
+    status = ds["status"]
+    if "crossing_time" not in ds:
+        return status == FAILED, xr.DataArray(False)
+    crossing = ds["crossing_time"]
+    over = [name for name in ("direction", "level") if name in crossing.dims]
+    # Directions that nobody learns cross no level; those that are learned cross all in time.
+    begun = crossing.notnull().any([name for name in over if name == "level"])
+    done = (crossing <= last).all([name for name in over if name == "level"])
+    converged = (done | ~begun).all([name for name in over if name == "direction"])
+    return status == FAILED, (status == CONVERGED) & converged
+
+
 def _trajectory(ds: xr.Dataset, var: str) -> tuple[xr.DataArray, xr.DataArray]:
     if var not in ds:
         raise DatasetError(
@@ -162,7 +178,8 @@ def _trajectory(ds: xr.Dataset, var: str) -> tuple[xr.DataArray, xr.DataArray]:
 def _find(
     values: Array,
     time: Array,
-    status: int,
+    failed: bool,
+    converged: bool,
     *,
     tolerance: float,
     contrast: float,
@@ -173,7 +190,7 @@ def _find(
     out = np.full((7, size), np.nan)
     keep = np.isfinite(values) & (time >= 0)
     out[6] = 0
-    if keep.sum() < 3 or status == FAILED:
+    if keep.sum() < 3 or failed:
         return out
     found = stretches(
         time[keep],
@@ -181,7 +198,7 @@ def _find(
         tolerance=tolerance,
         contrast=contrast,
         to_zero=to_zero,
-        ended=bool(status == CONVERGED),
+        ended=bool(converged),
     )
     for k, plateau in enumerate(found[:size]):
         out[:6, k] = dataclasses.astuple(plateau)

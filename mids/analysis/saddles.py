@@ -14,7 +14,7 @@ __all__ = ["saddles"]
 
 Array = NDArray[np.float64]
 
-CONVERGED, FAILED = 0, 3
+CONVERGED, TRAPPED, FAILED = 0, 2, 3
 
 
 def saddles(ds: xr.Dataset) -> xr.Dataset:
@@ -35,15 +35,16 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
     xarray.Dataset
         Dims of the runs and ``saddle``, padded with NaN: ``loss`` (the flattest value during the
         stay, NaN where no time of the grid falls into it), ``rank`` (directions learned; only with
-        crossing times), ``enter_time``, ``escape_time`` (NaN where censored), ``duration`` (their
-        difference), ``censored``; and ``n_saddles``, on curves alone also ``n_missing`` (points
-        that are NaN). The attribute ``method`` says where the times come from. Runs that failed
-        have none. Lazy where `ds` is.
+        crossing times), ``enter_time``, ``escape_time`` (NaN where it is not left), ``duration``
+        (their difference), ``censored`` (the run is cut off there), ``trapped`` (status 2: it ends
+        there for good); and ``n_saddles``, on curves alone also ``n_missing`` (points that are
+        NaN). The attribute ``method`` says where the times come from. Runs that failed have none.
+        Lazy where `ds` is.
 
     Raises
     ------
     DatasetError
-        If there is neither.
+        If there is neither, or levels of the crossing times have been left out.
 
     Examples
     --------
@@ -67,7 +68,8 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
         "enter_time": "time at which the saddle is reached",
         "escape_time": "time at which it is left",
         "duration": "time spent there",
-        "censored": "whether the run ends there",
+        "censored": "whether the run is cut off there",
+        "trapped": "whether the run is trapped there",
         "n_saddles": "number of saddles",
         "n_missing": "points of the curve that are missing",
     }
@@ -77,12 +79,16 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
 
 
 def _from_crossings(ds: xr.Dataset) -> xr.Dataset:
-    crossing = (
-        ds["crossing_time"]
-        .sel(level=list(LEVELS))
-        .drop_vars(["level", "direction"], errors="ignore")
-    )
-    status = ds["status"] if "status" in ds else xr.DataArray(np.int8(-1))
+    crossing = ds["crossing_time"]
+    if "direction" not in crossing.dims or not np.isin(LEVELS, crossing["level"].values).all():
+        raise DatasetError(
+            f"saddles needs 'crossing_time' with the dimension 'direction' and the levels "
+            f"{LEVELS}, but it has the dims {crossing.dims} and the levels "
+            f"{crossing['level'].values.tolist()}; select directions with a list and leave the "
+            "levels as they were, or drop 'crossing_time' to read the loss alone"
+        )
+    crossing = crossing.sel(level=list(LEVELS)).drop_vars(["level", "direction"], errors="ignore")
+    status = _status(ds)
     if "loss" in ds:
         loss = ds["loss"]
     else:  # the times are known all the same
@@ -104,7 +110,7 @@ def _from_crossings(ds: xr.Dataset) -> xr.Dataset:
         output_dtypes=[np.float64],
         dask_gufunc_kwargs={"output_sizes": {"column": 5, "saddle": size}},
     )
-    level, rank, enter, escape, censored = (columns.isel(column=k, drop=True) for k in range(5))
+    level, rank, enter, escape, cut = (columns.isel(column=k, drop=True) for k in range(5))
     out = xr.Dataset(
         {
             "loss": level,
@@ -112,15 +118,24 @@ def _from_crossings(ds: xr.Dataset) -> xr.Dataset:
             "enter_time": enter,
             "escape_time": escape,
             "duration": escape - enter,
-            "censored": censored == 1.0,
+            **_ends(cut == 1.0, status),
             "n_saddles": rank.notnull().sum("saddle"),
         }
     )
     return out.assign_attrs(method="crossing times")
 
 
+def _status(ds: xr.Dataset) -> xr.DataArray:
+    return ds["status"] if "status" in ds else xr.DataArray(np.int8(-1))
+
+
+def _ends(cut: xr.DataArray, status: xr.DataArray) -> dict[str, xr.DataArray]:
+    """Tell runs that are cut off from those that are trapped where they end."""
+    return {"censored": cut & (status != TRAPPED), "trapped": cut & (status == TRAPPED)}
+
+
 def _stays(loss: Array, time: Array, crossing: Array, status: Array) -> Array:
-    """Level, rank, enter and escape time and censoring of each saddle, for a block of runs."""
+    """Level, rank, enter and escape time and whether it is the end, for a block of runs."""
     rank = crossing.shape[-2]
     status = np.broadcast_to(status, crossing.shape[:-2])
     out = np.full((*crossing.shape[:-2], 5, rank), np.nan)
@@ -168,7 +183,7 @@ def _from_curve(ds: xr.Dataset) -> xr.Dataset:
             "enter_time": enter,
             "escape_time": found["halfway_time"],
             "duration": found["halfway_time"] - enter,
-            "censored": found["loss"].notnull() & ~found["left"],
+            **_ends(found["loss"].notnull() & ~found["left"], _status(ds)),
             "n_saddles": found["n_plateaus"],
             "n_missing": found["n_missing"],
         }

@@ -26,7 +26,8 @@ def scaling(
 
     The slope is that of the least-squares line through the logarithm of the median escape time
     over runs against log d. Censored runs count as later than all others; a dimension at which
-    they are half or more has no median and is left out. The interval is the percentile bootstrap
+    they are half or more has no median and is left out. Trapped runs never escape: the medians are
+    those of the others. The interval is the percentile bootstrap
     over runs, drawn independently at each dimension.
 
     A saddle of relative exponent s takes a time of order ``d^(s - 1)``, or log d for s = 1 (paper
@@ -52,14 +53,15 @@ def scaling(
         Dim ``saddle``, the number of directions learned there (the order of visit where the
         dataset has no crossing times): ``slope``, ``low``, ``high``; ``time_slope``, ``time_low``,
         ``time_high`` (of the time itself in log d); ``n_dims`` (dimensions in the fit),
-        ``expected`` and ``rate`` such as "d^2". Where fewer than two dimensions are left the
-        slope is NaN; so is `expected`, with an empty `rate`, where target or directions are
-        unknown. Lazy where `ds` is.
+        ``n_trapped`` (runs trapped there, at all dimensions), ``expected`` and ``rate`` such as
+        "d^2". Where fewer than two dimensions are left the slope is NaN; so is `expected`, with an
+        empty `rate`, where target or directions are unknown. Lazy where `ds` is.
 
     Raises
     ------
     DatasetError
-        If there are fewer than two dimensions, or no loss over time.
+        If there are fewer than two dimensions, no loss over time, or directions of the target are
+        missing.
     InputError
         If a parameter is wrong.
 
@@ -82,8 +84,11 @@ def scaling(
         )
     found = saddles(ds)
     escape = found["escape_time"].where(~found["censored"], np.inf)
+    trapped = found["trapped"].astype(np.float64)
     if "rank" in found:
-        escape = _by_rank(escape, found["rank"], ds.sizes["direction"])
+        escape, trapped = (
+            _by_rank(part, found["rank"], ds.sizes["direction"]) for part in (escape, trapped)
+        )
     if "run" not in escape.dims:
         escape = escape.expand_dims("run")
     if escape.chunks is not None:
@@ -108,6 +113,7 @@ def scaling(
             "high": high,
             **dict(zip(("time_slope", "time_low", "time_high"), time, strict=True)),
             "n_dims": n_dims.astype(np.int64),
+            "n_trapped": (trapped == 1.0).sum([d for d in ("dim", "run") if d in trapped.dims]),
             "expected": ("saddle", exponents),
             "rate": ("saddle", rates),
         }
@@ -120,6 +126,7 @@ def scaling(
         "time_low": "lower end of its bootstrap interval",
         "time_high": "upper end of its bootstrap interval",
         "n_dims": "dimensions in the fit",
+        "n_trapped": "runs trapped at the saddle",
         "expected": "exponent that the theory expects",
     }
     for name, text in names.items():
@@ -135,9 +142,15 @@ def _expected(ds: xr.Dataset, size: int, *, known: bool) -> tuple[Array, list[st
     recipe = schema.spec(ds) if known and "mids_spec" in ds.attrs else {}
     if "target" not in recipe:
         return powers, names
+    target = Target.from_dict(recipe["target"])
+    if size != target.rank:
+        raise DatasetError(
+            f"scaling needs all {target.rank} directions of the target, but the dataset has {size} "
+            "along 'direction'; take them from the original dataset"
+        )
     flow = flows.from_dict(recipe["flow"]) if "flow" in recipe else flows.TwoTimescale()
     largest = 0
-    for step in leaps(flow.effective_target(Target.from_dict(recipe["target"]))).steps:
+    for step in leaps(flow.effective_target(target)).steps:
         largest = max(largest, step.exponent)
         power, name = (
             (largest - 1.0, rate(largest)) if flow.fast_link else known_link.order(largest)

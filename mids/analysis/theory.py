@@ -125,17 +125,18 @@ def theory(ds: xr.Dataset, *, quantiles: Sequence[float] = (), samples: int = 50
 
 
 def has_theory(ds: xr.Dataset) -> bool:
-    """Tell whether `theory` knows the saddles of the flow that made a dataset.
+    """Tell whether `theory` knows the saddles of a dataset.
 
     Parameters
     ----------
     ds : xarray.Dataset
-        With ``mids_spec``.
+        Any dataset.
 
     Returns
     -------
     bool
-        False where the link is known and the target has several directions.
+        False where target or initial condition are missing, and where the link is known and the
+        target has several directions.
 
     Examples
     --------
@@ -143,10 +144,12 @@ def has_theory(ds: xr.Dataset) -> bool:
     >>> has_theory(mids.simulate("h1(z1) + h1(z1)*h3(z2)", dim=1e4, runs=1, flow="planted"))
     False
     """
-    recipe = schema.spec(ds)
+    recipe = schema.spec(ds) if "mids_spec" in ds.attrs else {}
+    if "gram0" not in ds or "target" not in recipe:
+        return False
     if "flow" not in recipe or flows.from_dict(recipe["flow"]).fast_link:
         return True
-    return Target.from_dict(recipe["target"]).rank == 1
+    return "initial" in ds and Target.from_dict(recipe["target"]).rank == 1
 
 
 def _quantiles(

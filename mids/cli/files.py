@@ -17,7 +17,7 @@ __all__ = ["flows", "info", "saddles", "targets"]
 @click.command(epilog="Example: mids saddles ladder.nc")
 @click.argument("file", type=click.Path(path_type=Path))
 def saddles(file: Path) -> None:
-    """Print the saddles of FILE, measured against theory."""
+    """Print the saddles of FILE, measured against theory where there is one."""
     from .. import io
 
     with io.open_dataset(file, chunks={"run": "auto"}) as ds:

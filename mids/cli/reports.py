@@ -23,17 +23,24 @@ COLUMNS = {
 
 
 def report(ds: xr.Dataset, save: Callable[[xr.Dataset, xr.Dataset | None], None] | None) -> None:
-    """Print the saddles measured against theory, and how many runs are trapped; draw the loss."""
+    """Print the saddles, against theory if there is one, and how many runs are trapped; draw."""
     from ..analysis import compare, traps
-    from ..analysis.compare import summary
-    from ..analysis.theory import has_theory
+    from ..analysis.compare import comparable, measured, summary
 
-    comparison = compare(ds).compute() if has_theory(ds) else None
-    if comparison is not None:
-        _echo(summary(comparison).rename(columns=COLUMNS))
-    ends = traps(ds).compute() if "status" in ds else None
+    comparison = compare(ds).compute() if comparable(ds) else None
+    table = summary(measured(ds).compute() if comparison is None else comparison)
+    if table.empty:
+        click.echo("no saddles found")
+    else:
+        if not table["trapped"].any():
+            table = table.drop(columns="trapped")
+        if comparison is None:
+            table = table.dropna(axis="columns", how="all")
+        names = COLUMNS if "crossing_time" in ds else COLUMNS | {"saddle": "saddle"}
+        _echo(table.rename(columns=names))
+    ends = traps(ds) if "status" in ds and "run" in ds["status"].dims else None
     if ends is not None and (comparison is None or int(ends["trapped"].sum())):
-        _echo(ends.to_dataframe().reset_index().rename(columns={"dim": "d"}))
+        _echo(ends.compute().to_dataframe().reset_index().rename(columns={"dim": "d"}))
     if save is not None:
         save(ds, comparison)
 
