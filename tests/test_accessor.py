@@ -157,7 +157,8 @@ def test_the_repr_says_what_it_is_without_computing(lazy):
 
 
 def test_only_what_works_is_named_as_next():
-    outside = mids.from_trajectories(time=np.arange(9.0), loss=np.exp(-np.arange(9.0)))
+    time = np.arange(9.0)
+    outside = mids.from_trajectories(time=time, loss=np.exp(-time), dim=50)
     text = repr(outside.mi)
     assert text.endswith(".saddles() .plot.loss() .to_netcdf()")
     assert "1 run;" in text

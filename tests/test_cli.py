@@ -157,13 +157,13 @@ def test_traps_are_counted(run):
 def test_saddles_without_theory_are_printed(run, tmp_path):
     time = np.append(0, np.logspace(-1, 5, 300))
     loss = 0.5 / (1 + (time / 20) ** 8) + 0.5 / (1 + (time / 2000) ** 8)
-    mids.to_netcdf(mids.from_trajectories(time=time, loss=loss), tmp_path / "outside.nc")
+    mids.to_netcdf(mids.from_trajectories(time=time, loss=loss, dim=50), tmp_path / "outside.nc")
     done = run("saddles", "outside.nc")
     assert done.exit_code == 0, done.output
-    assert done.stdout.split()[:3] == ["saddle", "loss", "escape"]
+    assert done.stdout.split()[:4] == ["d", "saddle", "loss", "escape"]
     found = [line.split() for line in done.stdout.splitlines()[1:]]
-    assert [row[0] for row in found] == ["0", "1"]
-    np.testing.assert_allclose([float(row[2]) for row in found], [20, 2000], rtol=0.05)
+    assert [row[:2] for row in found] == [["50", "0"], ["50", "1"]]
+    np.testing.assert_allclose([float(row[3]) for row in found], [20, 2000], rtol=0.05)
     target = ("--target", "h1(z1) + h1(z1)*h1(z2)", "--dim", "1e3")
     planted = run("simulate", *target, "--runs", 4, "--flow", "planted")
     assert planted.stdout.split()[:3] == ["d", "learned", "loss"]
