@@ -164,10 +164,10 @@ def test_saddles_without_theory_are_printed(run, tmp_path):
     found = [line.split() for line in done.stdout.splitlines()[1:]]
     assert [row[:2] for row in found] == [["50", "0"], ["50", "1"]]
     np.testing.assert_allclose([float(row[3]) for row in found], [20, 2000], rtol=0.05)
-    target = ("--target", "h1(z1) + h1(z1)*h1(z2)", "--dim", "1e3")
+    target = ("--target", TARGET, "--dim", "1e4")
     planted = run("simulate", *target, "--runs", 4, "--flow", "planted")
     assert planted.stdout.split()[:3] == ["d", "learned", "loss"]
-    assert [row[:2] for row in rows(planted.stdout)[:2]] == [["1000", "0"], ["1000", "1"]]
+    assert [row[:2] for row in rows(planted.stdout)[:2]] == [["10000", "0"], ["10000", "1"]]
 
 
 def test_flows_are_listed_with_their_parameters(run):
