@@ -42,11 +42,11 @@ def plateaus(
 
     The noise is estimated from the data (median deviation from the neighbours, local in time) and
     widens the band; no plateau is found that noise on a curve which only slows down could feign
-    with more than five standard errors. Errors of neighbouring points are taken to be independent:
-    a running mean of a noisy loss looks smoother than it is and may show plateaus that are noise,
-    so pass the raw losses, or one point for each length of the mean. Points are averaged in bins of 1/24 decade, wider ones
-    where noise asks for it, so that the density of the sampling does not matter; what happens
-    within a bin is not resolved.
+    with more than five standard errors. Errors of neighbouring points are taken as independent: a
+    running mean of a noisy loss looks smoother than it is and may show plateaus that are noise, so
+    pass the raw loss, or one point for each length of the mean. Points are averaged in bins of 1/24
+    decade, wider ones where noise asks for it, so that the density of the sampling does not matter;
+    what happens within a bin is not resolved.
 
     Parameters
     ----------
