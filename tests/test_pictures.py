@@ -7,6 +7,7 @@ blurring, in the place where they are largest.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,32 @@ def ends():
     return mids.traps(both)
 
 
+def phases():
+    """Successes as `mids.phase_diagram` gives them, ever more of 20 runs as n / d^2 grows."""
+    dim, n = np.array([16, 64, 256]), np.geomspace(10, 1e6, 11).astype(int)
+    ratio = n / dim[:, None] ** 2
+    late = np.round(20 * ratio / (1 + ratio))[..., None] > np.arange(20)
+    return xr.Dataset(
+        {"success": (("dim", "n", "run"), late)},
+        {"dim": dim, "n": n, "ratio": (("dim", "n"), ratio)},
+        {"mids_spec": json.dumps({"phase_diagram": {"exponent": 2}})},
+    )
+
+
+def flows():
+    """Twelve runs that are all learned, and the same of which some are trapped half way."""
+    learned = toy("h1(z1) + h1(z1)*h3(z2)", [100, 10_000], 12)
+    stuck = xr.DataArray(np.arange(12) % 3 == 0, dims="run")
+    loss = learned.loss.where(~stuck | (learned.time < 30), 0.4 * learned.loss[0, 0, 0])
+    trapped = learned.assign(loss=loss, status=learned.status.where(~stuck, np.int8(2)))
+    return xr.concat([learned, trapped], xr.DataArray(["fast", "known"], dims="flow", name="flow"))
+
+
+def side_by_side(ds):
+    datasets = {str(name): ds.sel(flow=name, drop=True) for name in ds.flow.values}
+    return mids.plot.against(xr.DataTree.from_dict(datasets))
+
+
 PICTURES = {
     "loss-ladder": (with_theory, ladder),
     "loss-single": (with_theory, single),
@@ -90,6 +117,8 @@ PICTURES = {
     "escape-times-ladder": (measured, ladder),
     "timescales-staircase": (with_slopes, staircase),
     "traps": (mids.plot.traps, ends),
+    "success": (mids.plot.success, phases),
+    "against": (side_by_side, flows),
 }
 
 
@@ -167,6 +196,10 @@ def test_other_fonts_make_no_difference(name):
         ("traps", lambda ds: ds.isel(flow=[1, 0])),
         ("traps", lambda ds: ds.assign(censored=0 * ds.censored)),
         ("traps", lambda ds: ds.assign(low=ds.probability)),
+        ("success", lambda ds: ds.assign(success=ds.success & (ds.run < 17))),
+        ("success", lambda ds: ds.isel(dim=[1, 0, 2])),
+        ("against", lambda ds: ds.isel(flow=[1, 0])),
+        ("against", lambda ds: ds.assign(loss=ds.loss.where(ds.time > 5, 1.0))),
     ],
 )
 def test_wrong_pictures_are_told_from_right_ones(name, change):
