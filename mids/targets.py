@@ -522,6 +522,12 @@ class Target:
         """Return the expansion as an expression that `parse` reads back exactly."""
         return self._expansion(len(self.modes), repr, "*")
 
+    def __format__(self, spec: str) -> str:
+        """Return the expansion with the coefficients in a format such as ``.6g``."""
+        if not spec:
+            return str(self)
+        return self._expansion(len(self.modes), lambda size: format(size, spec), "*")
+
     def __repr__(self) -> str:
         """Return name, sizes and the first five terms."""
         name = "" if self.name is None else f" {self.name!r}"

@@ -400,6 +400,12 @@ def test_target_and_flow_are_recovered(toy_known):
         simulate_module.flow_of(outside)
 
 
+def test_titles_round_coefficients():
+    target = mids.Target.parse("h1(z1) + h1(z1)*h3(z2)").normalize()
+    ds = mids.simulate(target, dim=100, runs=1)
+    assert ds.attrs["title"].endswith("target 0.707107*h1(z1) + 0.707107*h1(z1)h3(z2)")
+
+
 def test_sweeps_may_be_mappings():
     spec = {"target": "staircase(2)", "dim": [100, 1e4], "runs": 3, "flow": "two-timescale"}
     ds = simulate_module.from_spec(spec)
