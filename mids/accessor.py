@@ -16,7 +16,7 @@ import xarray as xr
 import mids
 
 from . import schema
-from .errors import DatasetError
+from .errors import DatasetError, MidsError
 from .flows.base import Flow
 from .ladder import leaps
 from .simulate import flow_of, target_of
@@ -129,7 +129,7 @@ def _comparable(ds: xr.Dataset) -> bool:
 
     try:
         return comparable(ds)
-    except DatasetError:  # the attributes are damaged
+    except MidsError:  # the attributes are damaged
         return False
 
 

@@ -135,8 +135,8 @@ def has_theory(ds: xr.Dataset) -> bool:
     Returns
     -------
     bool
-        False where target or initial condition are missing, and where the link is known and the
-        target has several directions.
+        False where target or initial condition are missing, where the flow is not one of
+        `mids.flows.names`, and where the link is known and the target has several directions.
 
     Examples
     --------
@@ -147,7 +147,11 @@ def has_theory(ds: xr.Dataset) -> bool:
     recipe = schema.spec(ds) if "mids_spec" in ds.attrs else {}
     if "gram0" not in ds or "target" not in recipe:
         return False
-    if "flow" not in recipe or flows.from_dict(recipe["flow"]).fast_link:
+    if "flow" not in recipe:
+        return True
+    if recipe["flow"].get("name") not in flows.names():
+        return False
+    if flows.from_dict(recipe["flow"]).fast_link:
         return True
     return "initial" in ds and Target.from_dict(recipe["target"]).rank == 1
 
