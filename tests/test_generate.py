@@ -219,6 +219,7 @@ import os, signal, sys, threading, time
 sys.path.insert(0, {tests!r})
 import mids, mids._write_block as w
 from test_generate import TOY
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background job
 write = w.io.to_netcdf
 count = 0
 def slow(ds, path, **options):
