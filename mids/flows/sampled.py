@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -187,9 +188,9 @@ class SampledFlow(Flow):
         self.effective_target(target)
         self._check_samples(self.link.count(target, student_rank))
 
+    @abstractmethod
     def _check_samples(self, count: int) -> None:
         """Raise InputError if a link of so many features cannot be fitted."""
-        raise NotImplementedError
 
     def effective_target(self, target: Target) -> Target:
         """Target whose correlation the population flow climbs (`Readout.effective_target`).
