@@ -209,9 +209,7 @@ def _begin(storage: Storage, ds: xr.Dataset, recipe: dict[str, Any], format: str
                 + (f"; and {len(found) - 4} more" if len(found) > 4 else "")
                 + "; give the same arguments to complete it, or a new store"
             )
-    if storage.folder is not None:  # left by processes that were killed
-        for path in storage.folder.rglob(".*.part"):
-            path.unlink(missing_ok=True)
+    storage.remove_unfinished()
 
 
 def _differing(there: Any, here: Any, place: str = "") -> list[str]:
@@ -268,6 +266,7 @@ def _complete(
             raise
         raise type(error)(f"{error}; {kept}; {how}") from None
     blocks = dict(sorted(records.items()))
+    storage.remove_unfinished()
     manifest = {"mids_store": STORE_VERSION, "header": header, "blocks": blocks}
     content = json.dumps(manifest, indent=1).encode()
     if storage.read("manifest.json") != content:

@@ -123,6 +123,12 @@ class Storage:
         else:
             path.unlink(missing_ok=True)
 
+    def remove_unfinished(self) -> None:
+        """Remove what processes that were killed had begun to write."""
+        if self.folder is not None:
+            for path in self.folder.rglob(".*.part"):
+                path.unlink(missing_ok=True)
+
 
 def sha256(content: bytes) -> str:
     """Return the SHA-256 of some bytes in hexadecimal digits."""

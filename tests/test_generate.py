@@ -202,6 +202,23 @@ def test_only_what_is_damaged_is_simulated_again(whole, case):
         assert simulated() == expected
 
 
+def test_a_lost_worker_leaves_nothing(whole, tmp_path, monkeypatch):
+    def write_block(payload, place, *rest):
+        (Path(place) / ".begun.nc.12.part").write_bytes(b"x")  # then killed; another one did this:
+        return mids.generation.write_block(payload, place, *rest)
+
+    monkeypatch.setattr(
+        mids.generation,
+        "run_tasks",
+        lambda function, tasks, **_: (
+            (name, write_block(*arguments) if function.__name__ == "write_block" else True)
+            for name, arguments in tasks
+        ),
+    )
+    mids.generate(TOY, tmp_path / "sweep")
+    assert tree(tmp_path / "sweep") == tree(whole)
+
+
 def test_damaged_zarr_objects_are_written_again(tmp_path):
     pytest.importorskip("zarr")
     mids.generate(TOY, tmp_path / "sweep", format="zarr")
