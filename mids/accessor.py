@@ -6,9 +6,9 @@ They are taken from the package itself, which imports the modules behind them on
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Unpack
 
 import numpy as np
 import xarray as xr
@@ -19,13 +19,9 @@ from . import schema
 from .errors import DatasetError, MidsError
 from .flows.base import Flow
 from .ladder import leaps
+from .plot._facets import Facets, faceted
 from .simulate import flow_of, target_of
 from .targets import Target
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    AxesLike: TypeAlias = Axes | Iterable[Axes] | None
 
 __all__ = ["MultiIndexAccessor", "PlotAccessor", "describe", "description"]
 
@@ -156,107 +152,56 @@ class PlotAccessor:
     def __init__(self, ds: xr.Dataset) -> None:
         self._ds = ds
 
-    def loss(
-        self,
-        *,
-        theory: bool = True,
-        row: str | None = None,
-        col: str | None = None,
-        col_wrap: int | None = None,
-        axes: AxesLike = None,
-    ) -> np.ndarray:
+    @faceted
+    def loss(self, *, theory: bool = True, **facets: Unpack[Facets]) -> np.ndarray:
         """Draw the loss with its plateaus and, if there is one, its theory: `mids.plot.loss`."""
         return mids.plot.loss(
             self._ds,
             _comparison(self._ds) if theory else None,
             mids.plateaus(self._ds),
-            row=row,
-            col=col,
-            col_wrap=col_wrap,
-            axes=axes,
+            **facets,
         )
 
-    def overlap(
-        self,
-        *,
-        row: str | None = None,
-        col: str | None = None,
-        col_wrap: int | None = None,
-        axes: AxesLike = None,
-    ) -> np.ndarray:
+    @faceted
+    def overlap(self, **facets: Unpack[Facets]) -> np.ndarray:
         """Draw the overlaps against time: `mids.plot.overlap`."""
-        return mids.plot.overlap(self._ds, row=row, col=col, col_wrap=col_wrap, axes=axes)
+        return mids.plot.overlap(self._ds, **facets)
 
-    def modes(
-        self,
-        *,
-        row: str | None = None,
-        col: str | None = None,
-        col_wrap: int | None = None,
-        axes: AxesLike = None,
-    ) -> np.ndarray:
+    @faceted
+    def modes(self, **facets: Unpack[Facets]) -> np.ndarray:
         """Draw what each Hermite degree contributes: `mids.plot.modes`."""
-        return mids.plot.modes(self._ds, row=row, col=col, col_wrap=col_wrap, axes=axes)
+        return mids.plot.modes(self._ds, **facets)
 
+    @faceted
     def phase(
-        self,
-        *,
-        directions: tuple[int, int] = (0, 1),
-        row: str | None = None,
-        col: str | None = None,
-        col_wrap: int | None = None,
-        axes: AxesLike = None,
+        self, *, directions: tuple[int, int] = (0, 1), **facets: Unpack[Facets]
     ) -> np.ndarray:
         """Draw two overlaps against each other: `mids.plot.phase`."""
-        return mids.plot.phase(
-            self._ds, directions=directions, row=row, col=col, col_wrap=col_wrap, axes=axes
-        )
+        return mids.plot.phase(self._ds, directions=directions, **facets)
 
-    def escape_times(
-        self,
-        *,
-        row: str | None = None,
-        col: str | None = None,
-        col_wrap: int | None = None,
-        axes: AxesLike = None,
-    ) -> np.ndarray:
+    @faceted
+    def escape_times(self, **facets: Unpack[Facets]) -> np.ndarray:
         """Draw measured against predicted escape times: `mids.plot.escape_times`."""
-        return mids.plot.escape_times(
-            mids.compare(self._ds), row=row, col=col, col_wrap=col_wrap, axes=axes
-        )
+        return mids.plot.escape_times(mids.compare(self._ds), **facets)
 
-    def success(self, *, x: str = "ratio", axes: Axes | None = None) -> np.ndarray:
+    @faceted
+    def success(self, *, x: str = "ratio", **facets: Unpack[Facets]) -> np.ndarray:
         """Fractions of successful runs of a phase diagram: `mids.plot.success`."""
-        return mids.plot.success(self._ds, x=x, axes=axes)
+        return mids.plot.success(self._ds, x=x, **facets)
 
-    def timescales(
-        self,
-        *,
-        row: str | None = None,
-        col: str | None = None,
-        col_wrap: int | None = None,
-        axes: AxesLike = None,
-    ) -> np.ndarray:
+    @faceted
+    def timescales(self, **facets: Unpack[Facets]) -> np.ndarray:
         """Draw the escape times against d: `mids.plot.timescales`."""
         return mids.plot.timescales(
             mids.compare(self._ds),
             mids.scaling(self._ds),
-            row=row,
-            col=col,
-            col_wrap=col_wrap,
-            axes=axes,
+            **facets,
         )
 
-    def traps(
-        self,
-        *,
-        row: str | None = None,
-        col: str | None = None,
-        col_wrap: int | None = None,
-        axes: AxesLike = None,
-    ) -> np.ndarray:
+    @faceted
+    def traps(self, **facets: Unpack[Facets]) -> np.ndarray:
         """Draw how the runs ended: `mids.plot.traps`."""
-        return mids.plot.traps(mids.traps(self._ds), row=row, col=col, col_wrap=col_wrap, axes=axes)
+        return mids.plot.traps(mids.traps(self._ds), **facets)
 
 
 @xr.register_dataset_accessor("mi")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dask
 import numpy as np
 import pytest
+import xarray as xr
 
 import mids
 from mids import schema
@@ -84,9 +85,32 @@ def test_the_picture_shows_the_fractions(diagram, x):
         at = diagram.sel(dim=dim)
         np.testing.assert_array_equal(line.get_xdata(), at[x])
         np.testing.assert_array_equal(line.get_ydata(), at.success.mean("run"))
-        assert line.get_label() == f"d = {dim}"
     assert ax.get_xlabel() == ("samples $n$" if x == "n" else "samples $n / d$")
+    assert [text.get_text() for text in ax.figure.legends[0].get_texts()] == [
+        "$d = 12$",
+        "$d = 24$",
+    ]
     assert len(ax.collections) == 2
+    plt.close("all")
+
+
+def test_the_picture_is_divided_by_any_dimension(diagram):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    plt.switch_backend("Agg")
+    noises = xr.DataArray([0.1, 0.2, 0.3], dims="noise", name="noise")
+    both = xr.concat(
+        [diagram.assign(success=diagram.success & on) for on in (True, True, False)], noises
+    )
+    axes = mids.plot.success(both, row="dim", col="noise")
+    assert axes.shape == (2, 3)
+    for ax, here in zip(
+        axes[1], (*[diagram.success.isel(dim=1).mean("run")] * 2, 0 * diagram.n), strict=True
+    ):
+        np.testing.assert_array_equal(ax.lines[0].get_ydata(), here)
+    wrapped = mids.plot.success(both, col="noise", col_wrap=2)
+    wrapped[0, 0].figure.canvas.draw()
+    labels = [any(label.get_visible() for label in ax.get_xticklabels()) for ax in wrapped.flat[:3]]
+    assert labels == [False, True, True]
     plt.close("all")
 
 
@@ -112,5 +136,5 @@ def test_wrong_arguments_are_named(arguments, message):
 def test_the_picture_needs_a_diagram(diagram):
     with pytest.raises(DatasetError, match="success"):
         mids.plot.success(mids.simulate("h1(z1)", dim=10))
-    with pytest.raises(InputError, match="'ratio' or 'n'"):
+    with pytest.raises(InputError, match="'n', 'ratio'"):
         mids.plot.success(diagram, x="d")

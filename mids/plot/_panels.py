@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import numpy as np
 import xarray as xr
 
 from .. import _validate
 from ..errors import DatasetError, InputError, MissingDependencyError
+from ._facets import Facets
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -72,14 +73,10 @@ class Panels:
     pooled : sequence of str
         Dims that a panel has room for, unless they are `row` or `col`. All further dims of several
         values become rows and columns.
-    row, col : str, optional
-        Dims that change from panel to panel, downwards and to the right.
-    col_wrap : int, optional
-        Number of columns, where only `col` divides the figure.
-    axes : Axes or iterable of Axes, optional
-        Given axes, row by row.
     size : (float, float)
         Width and height of one panel in inches.
+    **facets
+        See `Facets`.
     """
 
     def __init__(
@@ -88,12 +85,13 @@ class Panels:
         core: Sequence[str],
         pooled: Sequence[str],
         *,
-        row: str | None,
-        col: str | None,
-        col_wrap: int | None,
-        axes: Axes | Iterable[Axes] | None,
         size: tuple[float, float],
+        **facets: Unpack[Facets],
     ) -> None:
+        for name in facets:
+            _validate.one_of(name, sorted(Facets.__annotations__), "keyword of plots")
+        row, col, col_wrap = facets.get("row"), facets.get("col"), facets.get("col_wrap")
+        axes = facets.get("axes")
         self._data = data
         self._row, self._col = _facets(data, core, pooled, row, col, col_wrap)
         self._alone = {
@@ -116,7 +114,6 @@ class Panels:
         self.axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for spare in range(self._count, rows * columns):
             self.axes.flat[spare].remove()
-            self.axes.flat[spare - columns].tick_params(labelbottom=True)
 
     def __iter__(self) -> Iterator[tuple[Axes, dict[str, int]]]:
         """Give each panel, titled, and where its data are: what ``isel`` takes."""
@@ -143,8 +140,9 @@ class Panels:
             ax.set(xlabel=xlabel, ylabel=ylabel)
             if not self._given:
                 ax.label_outer(remove_inner_ticks=False)
-                if index + columns >= self._count:
+                if index + columns >= self._count:  # no panel below, perhaps no last row either
                     ax.set_xlabel(xlabel)
+                    ax.tick_params(labelbottom=True)
         if key and self._given:
             self.axes.flat[0].legend(handles=key, fontsize="small", framealpha=0.9)
         elif key:

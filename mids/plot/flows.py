@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import xarray as xr
 
 from ..errors import InputError
 from ..schema import STATUS
+from ._facets import Facets, faceted
 from ._lines import DASHES, TYPICAL, draw_runs, key_line, shades, time_limits, typical
 from ._panels import Panels, label, need, take
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
 
 __all__ = ["against"]
 
 TRAPPED = STATUS.index("trapped")
 
 
+@faceted
 def against(
     tree: xr.DataTree,
-    *,
-    row: str | None = None,
-    col: str | None = None,
-    col_wrap: int | None = None,
-    axes: Axes | Iterable[Axes] | None = None,
+    **facets: Unpack[Facets],
 ) -> np.ndarray:
     """Draw the loss of the same runs under several flows against log time.
 
@@ -40,25 +36,15 @@ def against(
     ----------
     tree : xarray.DataTree
         What `mids.against` returns: a dataset for each flow, on one time grid.
-    row, col : str, optional
-        Dims that change from panel to panel, downwards and to the right.
-    col_wrap : int, optional
-        Columns, where only `col` divides the figure.
-    axes : Axes or iterable of Axes, optional
-        One for each panel. If not given, a figure with shared axes is made.
-
-    Returns
-    -------
-    numpy.ndarray of Axes, shape (rows, columns)
+    **facets
+        See `Facets`.
 
     Raises
     ------
     DatasetError
         If a dataset has no loss.
     InputError
-        If the tree has no datasets, or `row`, `col` or `axes` do not fit them.
-    MissingDependencyError
-        If matplotlib is not installed.
+        If the tree has no datasets.
 
     Examples
     --------
@@ -72,12 +58,10 @@ def against(
         raise InputError("the tree has no datasets; pass what mids.against returns")
     for ds in flows.values():
         need(ds, "loss", "status")
+    first = next(iter(flows.values()))["loss"]
+    panels = Panels(first, ("time",), ("run",), size=(6.0, 2.4), **facets)
     found = {name: ds[["loss", "status"]].compute() for name, ds in flows.items()}
     losses = {name: ds["loss"] / ds["loss"].isel(time=0) for name, ds in found.items()}
-    first = next(iter(losses.values()))
-    panels = Panels(
-        first, ("time",), ("run",), row=row, col=col, col_wrap=col_wrap, axes=axes, size=(6.0, 2.4)
-    )
     colours = dict(zip(losses, shades(len(losses)), strict=True))
     blocks, key = [], []
     for index, (name, loss) in enumerate(losses.items()):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import xarray as xr
 
+from ._facets import Facets, faceted
 from ._lines import key_line, shades
 from ._panels import Panels, need, power, take
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
 
 __all__ = ["traps"]
 
@@ -21,13 +20,10 @@ ENDS = ("trapped", "censored", "failed", "converged")
 HATCHES = ("", "////", "xxxx", "")
 
 
+@faceted
 def traps(
     counts: xr.Dataset,
-    *,
-    row: str | None = None,
-    col: str | None = None,
-    col_wrap: int | None = None,
-    axes: Axes | Iterable[Axes] | None = None,
+    **facets: Unpack[Facets],
 ) -> np.ndarray:
     """Draw how the runs ended at each dimension, with the probability of being trapped.
 
@@ -38,25 +34,13 @@ def traps(
     ----------
     counts : xarray.Dataset
         What `mids.traps` returns.
-    row, col : str, optional
-        Dims other than the ambient dimension that change from panel to panel.
-    col_wrap : int, optional
-        Columns, where only `col` divides the figure.
-    axes : Axes or iterable of Axes, optional
-        One for each panel.
-
-    Returns
-    -------
-    numpy.ndarray of Axes, shape (rows, columns)
+    **facets
+        See `Facets`.
 
     Raises
     ------
     DatasetError
         If the dataset has no counts.
-    InputError
-        If `row`, `col` or `axes` do not fit the dataset.
-    MissingDependencyError
-        If matplotlib is not installed.
 
     Examples
     --------
@@ -66,10 +50,9 @@ def traps(
     'share of runs'
     """
     need(counts, *ENDS, "probability", "low", "high")
-    data = counts[[*ENDS, "probability", "low", "high"]].compute()
-    panels = Panels(
-        data, ("dim",), (), row=row, col=col, col_wrap=col_wrap, axes=axes, size=(4.2, 2.8)
-    )
+    data = counts[[*ENDS, "probability", "low", "high"]]
+    panels = Panels(data, ("dim",), (), size=(4.2, 2.8), **facets)
+    data = data.compute()
     colours = dict(zip(ENDS, shades(len(ENDS), darkest=0.4, lightest=1.0), strict=True))
     drawn = [name for name in ENDS if int(data[name].sum())]
     from matplotlib.patches import Patch

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import xarray as xr
 
 from ..errors import DatasetError, InputError
+from ._facets import Facets, faceted
 from ._lines import RUN, draw_runs, key_line, run_key, typical
 from ._panels import Panels, need, take
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    pass
 
 __all__ = ["phase"]
 
 FLOOR, CEILING = 1e-12, 1 - 1e-3
 
 
+@faceted
 def phase(
     ds: xr.Dataset,
     *,
     directions: tuple[int, int] = (0, 1),
-    row: str | None = None,
-    col: str | None = None,
-    col_wrap: int | None = None,
-    axes: Axes | Iterable[Axes] | None = None,
+    **facets: Unpack[Facets],
 ) -> np.ndarray:
     """Draw two overlaps against each other, one panel for each dimension.
 
     On log-odds axes, where overlaps of 1/d and of 1 - 1/d have room; beyond 0.999 they are cut off.
-    Circles are where the runs start.
+    Circles are where the runs start. The ambient dimension changes to the right if nothing else is
+    said.
 
     Parameters
     ----------
@@ -40,26 +39,15 @@ def phase(
         With the variable ``overlap`` of at least two directions.
     directions : (int, int)
         Which directions, counted from 0, are drawn to the right and upwards.
-    row, col : str, optional
-        Dims that change from panel to panel, downwards and to the right; by default the ambient
-        dimension does to the right.
-    col_wrap : int, optional
-        Columns, where only `col` divides the figure.
-    axes : Axes or iterable of Axes, optional
-        One for each panel.
-
-    Returns
-    -------
-    numpy.ndarray of Axes, shape (rows, columns)
+    **facets
+        See `Facets`.
 
     Raises
     ------
     DatasetError
         If the dataset has no overlaps, or of one direction only.
     InputError
-        If `directions`, `row`, `col` or `axes` do not fit the dataset.
-    MissingDependencyError
-        If matplotlib is not installed.
+        If `directions` are not two different ones of the dataset.
 
     Examples
     --------
@@ -80,19 +68,11 @@ def phase(
         raise InputError(
             f"directions must be two different ones of 0 to {count - 1}, got {directions!r}"
         )
-    data = ds["overlap"].isel(direction=pair).compute().clip(FLOOR, CEILING)
-    if col is None and "dim" in data.dims and row != "dim":
-        col = "dim"
-    panels = Panels(
-        data,
-        ("time", "direction"),
-        ("run",),
-        row=row,
-        col=col,
-        col_wrap=col_wrap,
-        axes=axes,
-        size=(3.2, 3.2),
-    )
+    data = ds["overlap"].isel(direction=pair)
+    if facets.get("col") is None and "dim" in data.dims and facets.get("row") != "dim":
+        facets["col"] = "dim"
+    panels = Panels(data, ("time", "direction"), ("run",), size=(3.2, 3.2), **facets)
+    data = data.compute().clip(FLOOR, CEILING)
     low = [float(data.isel(direction=k, time=0).quantile(0.02)) / 3 for k in (0, 1)]
     for ax, at in panels:
         x, y = take(data, at, "direction", "run", "time").values

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import xarray as xr
 
 from ..errors import DatasetError
+from ._facets import Facets, faceted
 from ._lines import MARKERS, THEORY, key_line, quantiles, shades
 from ._panels import Panels, label, need, take
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    pass
 
 __all__ = ["escape_times", "timescales"]
 
@@ -21,42 +21,27 @@ SIZE = (4.6, 3.8)
 GUIDE: dict[str, Any] = {"color": "0.55", "linewidth": 0.8, "zorder": 1}
 
 
+@faceted
 def escape_times(
     comparison: xr.Dataset,
-    *,
-    row: str | None = None,
-    col: str | None = None,
-    col_wrap: int | None = None,
-    axes: Axes | Iterable[Axes] | None = None,
+    **facets: Unpack[Facets],
 ) -> np.ndarray:
     """Draw the measured escape time of each saddle of each run against the predicted one.
 
     The line is where both are equal. Arrows upwards are censored runs: they leave the saddle later
-    than the last time of the grid, if ever.
+    than the last time of the grid, if ever. Dims that do not divide the figure are drawn together.
 
     Parameters
     ----------
     comparison : xarray.Dataset
         What `mids.compare` returns.
-    row, col : str, optional
-        Dims that change from panel to panel; those that are not named are drawn together.
-    col_wrap : int, optional
-        Columns, where only `col` divides the figure.
-    axes : Axes or iterable of Axes, optional
-        One for each panel.
-
-    Returns
-    -------
-    numpy.ndarray of Axes, shape (rows, columns)
+    **facets
+        See `Facets`.
 
     Raises
     ------
     DatasetError
         If the dataset has no escape times.
-    InputError
-        If `row`, `col` or `axes` do not fit the dataset.
-    MissingDependencyError
-        If matplotlib is not installed.
 
     Examples
     --------
@@ -66,11 +51,10 @@ def escape_times(
     'predicted escape time'
     """
     need(comparison, "escape_time", "escape_time_theory", "censored")
-    data = comparison[["escape_time", "escape_time_theory", "censored"]].compute()
+    data = comparison[["escape_time", "escape_time_theory", "censored"]]
     pooled = tuple(str(name) for name in data.dims)
-    panels = Panels(
-        data, (), pooled, row=row, col=col, col_wrap=col_wrap, axes=axes, size=(4.2, 4.0)
-    )
+    panels = Panels(data, (), pooled, size=(4.2, 4.0), **facets)
+    data = data.compute()
     known = np.concatenate([data[name].values.ravel() for name in list(data)[:2]])
     known = known[np.isfinite(known) & (known > 0)]
     limits = (known.min() / 3, known.max() * 3) if len(known) else (0.1, 10.0)
@@ -95,14 +79,11 @@ def escape_times(
     return panels.finish("predicted escape time", "measured escape time", list(key.values()))
 
 
+@faceted
 def timescales(
     comparison: xr.Dataset,
     fit: xr.Dataset | None = None,
-    *,
-    row: str | None = None,
-    col: str | None = None,
-    col_wrap: int | None = None,
-    axes: Axes | Iterable[Axes] | None = None,
+    **facets: Unpack[Facets],
 ) -> np.ndarray:
     """Draw the escape times against d on logarithmic axes, measured and predicted.
 
@@ -116,25 +97,13 @@ def timescales(
         What `mids.compare` returns.
     fit : xarray.Dataset, optional
         What `mids.scaling` returns.
-    row, col : str, optional
-        Dims other than the ambient dimension that change from panel to panel.
-    col_wrap : int, optional
-        Columns, where only `col` divides the figure.
-    axes : Axes or iterable of Axes, optional
-        One for each panel.
-
-    Returns
-    -------
-    numpy.ndarray of Axes, shape (rows, columns)
+    **facets
+        See `Facets`.
 
     Raises
     ------
     DatasetError
         If there is one dimension only, or no escape times.
-    InputError
-        If `row`, `col` or `axes` do not fit the dataset.
-    MissingDependencyError
-        If matplotlib is not installed.
 
     Examples
     --------
@@ -146,10 +115,9 @@ def timescales(
     need(comparison, "escape_time", "escape_time_theory")
     if comparison.sizes.get("dim", 1) < 2:
         raise DatasetError("time scales need at least two dims; simulate with dim=[1e2, 1e4, 1e6]")
-    data = comparison[["escape_time", "escape_time_theory"]].compute()
-    panels = Panels(
-        data, ("dim",), ("run", "saddle"), row=row, col=col, col_wrap=col_wrap, axes=axes, size=SIZE
-    )
+    data = comparison[["escape_time", "escape_time_theory"]]
+    panels = Panels(data, ("dim",), ("run", "saddle"), size=SIZE, **facets)
+    data = data.compute()
     if fit is not None:
         need(fit, "expected")
         fit = fit.compute()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import xarray as xr
 
+from ._facets import Facets, faceted
 from ._lines import (
     DASHES,
     RUN,
@@ -35,15 +35,12 @@ LEVEL: dict[str, Any] = {"color": THEORY, "linewidth": 1.0, "linestyle": ":"}
 ESCAPE: dict[str, Any] = {"color": THEORY, "linewidth": 1.1, "linestyle": (0, (5, 3))}
 
 
+@faceted
 def loss(
     ds: xr.Dataset,
     comparison: xr.Dataset | None = None,
     plateaus: xr.Dataset | None = None,
-    *,
-    row: str | None = None,
-    col: str | None = None,
-    col_wrap: int | None = None,
-    axes: Axes | Iterable[Axes] | None = None,
+    **facets: Unpack[Facets],
 ) -> np.ndarray:
     """Draw the loss against log time, one panel for each dimension.
 
@@ -59,25 +56,13 @@ def loss(
         What `mids.compare` returns for `ds`.
     plateaus : xarray.Dataset, optional
         What `mids.plateaus` returns for `ds`.
-    row, col : str, optional
-        Dims that change from panel to panel, downwards and to the right.
-    col_wrap : int, optional
-        Columns, where only `col` divides the figure.
-    axes : Axes or iterable of Axes, optional
-        One for each panel. If not given, a figure with shared axes is made.
-
-    Returns
-    -------
-    numpy.ndarray of Axes, shape (rows, columns)
+    **facets
+        See `Facets`.
 
     Raises
     ------
     DatasetError
         If the dataset has no loss.
-    InputError
-        If `row`, `col` or `axes` do not fit the dataset.
-    MissingDependencyError
-        If matplotlib is not installed.
 
     Examples
     --------
@@ -88,8 +73,9 @@ def loss(
     ((1, 2), 'loss')
     """
     need(ds, "loss")
-    data = ds["loss"].compute()
-    panels = _panels(data, ("run",), row, col, col_wrap, axes)
+    data = ds["loss"]
+    panels = Panels(data, ("time",), ("run",), size=SIZE, **facets)
+    data = data.compute()
     key: list[Artist] = [*run_key(data.sizes.get("run", 1))]
     if plateaus is not None:
         from matplotlib.patches import Patch
@@ -124,13 +110,10 @@ def loss(
     return panels.finish(label(data.time, "time $t$"), label(data, "loss"), key)
 
 
+@faceted
 def overlap(
     ds: xr.Dataset,
-    *,
-    row: str | None = None,
-    col: str | None = None,
-    col_wrap: int | None = None,
-    axes: Axes | Iterable[Axes] | None = None,
+    **facets: Unpack[Facets],
 ) -> np.ndarray:
     """Draw the overlaps of all directions against log time, one panel for each dimension.
 
@@ -138,25 +121,13 @@ def overlap(
     ----------
     ds : xarray.Dataset
         With the variable ``overlap``.
-    row, col : str, optional
-        Dims that change from panel to panel, downwards and to the right.
-    col_wrap : int, optional
-        Columns, where only `col` divides the figure.
-    axes : Axes or iterable of Axes, optional
-        One for each panel.
-
-    Returns
-    -------
-    numpy.ndarray of Axes, shape (rows, columns)
+    **facets
+        See `Facets`.
 
     Raises
     ------
     DatasetError
         If the dataset has no overlaps.
-    InputError
-        If `row`, `col` or `axes` do not fit the dataset.
-    MissingDependencyError
-        If matplotlib is not installed.
 
     Examples
     --------
@@ -166,8 +137,9 @@ def overlap(
     'overlap'
     """
     need(ds, "overlap")
-    data = ds["overlap"].compute()
-    panels = _panels(data, ("run", "direction"), row, col, col_wrap, axes)
+    data = ds["overlap"]
+    panels = Panels(data, ("time",), ("run", "direction"), size=SIZE, **facets)
+    data = data.compute()
     directions = np.atleast_1d(data.direction.values) if "direction" in data.coords else [0]
     colours = dict(zip(directions, shades(len(directions)), strict=True))
     styles = {
@@ -195,13 +167,10 @@ def overlap(
     return panels.finish(label(data.time, "time $t$"), label(data, "overlap"), key)
 
 
+@faceted
 def modes(
     ds: xr.Dataset,
-    *,
-    row: str | None = None,
-    col: str | None = None,
-    col_wrap: int | None = None,
-    axes: Axes | Iterable[Axes] | None = None,
+    **facets: Unpack[Facets],
 ) -> np.ndarray:
     """Draw what each Hermite degree contributes to the norm learned, stacked, against log time.
 
@@ -213,25 +182,13 @@ def modes(
     ----------
     ds : xarray.Dataset
         With the variable ``energy``.
-    row, col : str, optional
-        Dims that change from panel to panel, downwards and to the right.
-    col_wrap : int, optional
-        Columns, where only `col` divides the figure.
-    axes : Axes or iterable of Axes, optional
-        One for each panel.
-
-    Returns
-    -------
-    numpy.ndarray of Axes, shape (rows, columns)
+    **facets
+        See `Facets`.
 
     Raises
     ------
     DatasetError
         If the dataset has no energies.
-    InputError
-        If `row`, `col` or `axes` do not fit the dataset.
-    MissingDependencyError
-        If matplotlib is not installed.
 
     Examples
     --------
@@ -241,9 +198,10 @@ def modes(
     'contribution to h(G)'
     """
     need(ds, "energy")
-    data = ds["energy"].compute().groupby("degree").sum("mode")
+    data = ds["energy"].groupby("degree").sum("mode")
     data = data.sel(degree=data.degree > 0)
-    panels = _panels(data, ("run", "degree"), row, col, col_wrap, axes)
+    panels = Panels(data, ("time",), ("run", "degree"), size=SIZE, **facets)
+    data = data.compute()
     colours = shades(data.sizes["degree"], darkest=0.3, lightest=0.95)
     blocks = []
     for ax, at in panels:
@@ -263,19 +221,6 @@ def modes(
         for degree, colour in zip(data.degree.values, colours, strict=True)
     ]
     return panels.finish(label(data.time, "time $t$"), "contribution to h(G)", key)
-
-
-def _panels(
-    data: xr.DataArray,
-    pooled: tuple[str, ...],
-    row: str | None,
-    col: str | None,
-    col_wrap: int | None,
-    axes: Axes | Iterable[Axes] | None,
-) -> Panels:
-    return Panels(
-        data, ("time",), pooled, row=row, col=col, col_wrap=col_wrap, axes=axes, size=SIZE
-    )
 
 
 def _scale_time(panels: Panels, data: xr.DataArray, blocks: list[np.ndarray]) -> None:
