@@ -96,17 +96,18 @@ def run_tasks(
 
 def _executor() -> tuple[Executor, Callable[[], int], bool]:
     """Return an executor for what dask computes on, its size, and whether it is a cluster."""
-    import dask
+    import dask.multiprocessing
+    from dask.base import get_scheduler
+    from dask.local import get_sync
     from dask.system import CPU_COUNT
-    from xarray.backends.locks import get_dask_scheduler
 
     client = cluster_client()
     if client is not None:
         executor: Executor = client.get_executor(pure=False)
         return executor, lambda: sum(client.nthreads().values()), True
-    scheduler = get_dask_scheduler()
-    count = 1 if scheduler is None else int(dask.config.get("num_workers", None) or CPU_COUNT)
-    if scheduler == "multiprocessing":
+    scheduler = get_scheduler()  # None where nothing is chosen: threads
+    count = 1 if scheduler is get_sync else dask.config.get("num_workers", None) or CPU_COUNT
+    if scheduler is dask.multiprocessing.get:
         from multiprocessing import get_context
 
         context = get_context(dask.config.get("multiprocessing.context", "spawn"))

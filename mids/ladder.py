@@ -428,6 +428,8 @@ def _largest_strength(component: Array) -> float:
     size = component.shape[-1]
     if component.ndim == 2:
         return float(np.linalg.norm(component, 2) ** 2)
+    scale = float(np.abs(component).max())  # products of slopes overflow where strengths do not
+    component = component / scale
     starts = np.random.default_rng(0).standard_normal((32, size))
     rows = np.linalg.svd(component.reshape(-1, size), full_matrices=False)[2]
     v = _unit(np.concatenate([starts, rows]))
@@ -445,7 +447,7 @@ def _largest_strength(component: Array) -> float:
         # The error of the value is quadratic in what remains of the slope along the sphere.
         if np.abs(slope - value[:, None] * v).max() <= 1e-8 * value.max():
             break
-    return float(value.max())
+    return float(value.max()) * scale**2
 
 
 def _strength(component: Array, v: Array) -> tuple[Array, Array]:

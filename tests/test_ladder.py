@@ -157,3 +157,14 @@ def test_the_plateau_loss_is_the_loss_at_the_subspace():
 def test_the_weakest_direction_sets_the_last_scale():
     step = leaps(Target.parse("h2(z1) + 0.1*h2(z2)"))[0]
     assert step.strength == pytest.approx(1.0) and step.weakest == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("factor", [1e-99, 1e-40, 1e40, 1e99])
+def test_strengths_scale_with_the_square_of_the_target(factor):
+    target = dense(3, 4, 7)
+    values = (factor * target.coefficients).tolist()
+    scaled = Target(dict(zip(map(tuple, target.modes.tolist()), values, strict=True)))
+    for one, other in zip(leaps(target), leaps(scaled), strict=True):
+        assert other.exponent == one.exponent
+        assert other.learned.shape == one.learned.shape
+        assert other.strength == pytest.approx(factor**2 * one.strength, rel=1e-9)

@@ -1,0 +1,114 @@
+"""Stores in an object store: an S3 server in this process, interrupted and resumed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_generate import TOY, simulated
+from toy_flow import SIMULATED
+
+import mids
+from mids.errors import FileError
+from mids.simulate import differences
+
+s3fs = pytest.importorskip("s3fs")
+server = pytest.importorskip("moto.server")
+pytest.importorskip("zarr")
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def address():
+    """Start a server; its address."""
+    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    yield f"http://{host}:{port}"
+    running.stop()
+
+
+@pytest.fixture
+def bucket(address, monkeypatch):
+    """Make a bucket that is empty afterwards; return its file system."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tests")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "tests")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    files = s3fs.S3FileSystem()
+    files.mkdirs("bucket", exist_ok=True)
+    SIMULATED.clear()
+    yield files
+    files.invalidate_cache()
+    files.rm("bucket", recursive=True)
+
+
+def objects(files, store):
+    """Return the content of every object of a store but the one with its date."""
+    files.invalidate_cache()
+    found = {name.removeprefix(f"bucket/{store}/"): name for name in files.find(f"bucket/{store}")}
+    return {name: files.cat(path) for name, path in found.items() if name != "store.json"}
+
+
+def test_a_store_in_a_bucket_is_the_lazy_dataset(bucket):
+    ds = mids.generate(TOY, "s3://bucket/sweep")
+    assert not differences(mids.simulate(**TOY), ds)
+    SIMULATED.clear()
+    with mids.open_dataset("s3://bucket/sweep") as again:
+        assert not differences(ds, again)
+    mids.generate(TOY, "s3://bucket/sweep")
+    assert not SIMULATED
+
+
+KILLED = """
+import os, sys
+sys.path.insert(0, {tests!r})
+import mids, mids._write_block as w
+from test_generate import TOY
+write, count = w._write_zarr, 0
+def deadly(ds, block, storage, name):
+    global count
+    count += 1
+    if count == 3 and not {written}:
+        os.kill(os.getpid(), 9)
+    names = write(ds, block, storage, name)
+    if count == 3:
+        os.kill(os.getpid(), 9)  # the objects are there, their record is not
+    return names
+w._write_zarr = deadly
+import dask
+with dask.config.set(scheduler="synchronous"):
+    mids.generate(TOY, "s3://bucket/killed")
+"""
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_killed_process_loses_only_the_block_it_was_at(bucket, written):
+    code = KILLED.format(tests=str(TESTS), written=written)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=TESTS.parent, env=os.environ, capture_output=True
+    )
+    assert done.returncode == -9, done.stderr
+    with pytest.raises(FileError, match="not finished: 2 of 6 blocks are there"):
+        mids.open_dataset("s3://bucket/killed")
+    mids.generate(TOY, "s3://bucket/killed")
+    assert len(simulated()) == 12
+    mids.generate(TOY, "s3://bucket/whole")
+    assert objects(bucket, "killed") == objects(bucket, "whole")
+
+
+def test_a_damaged_object_is_written_again(bucket):
+    mids.generate(TOY, "s3://bucket/sweep")
+    before = objects(bucket, "sweep")
+    name = "data.zarr/loss/0.1.0"
+    content = bytearray(before[name])
+    content[len(content) // 2] ^= 1
+    bucket.pipe_file(f"bucket/sweep/{name}", bytes(content))
+    SIMULATED.clear()
+    mids.generate(TOY, "s3://bucket/sweep")
+    assert simulated() == {(100, r) for r in (4, 5, 6, 7)}
+    assert objects(bucket, "sweep") == before
