@@ -221,3 +221,51 @@ def test_any_variable_and_gaps():
     assert int(found.n_missing) == np.isnan(values).sum()
     empty = mids.plateaus(curve(np.full(len(GRID), np.nan)))
     assert np.isnan(empty.start).all() and int(empty.n_missing) == len(GRID)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_points_without_a_finite_value_are_counted_and_change_nothing(bad):
+    values = staircase(GRID, [1.0, 0.4], [10.0, 2000.0])
+    bare = mids.plateaus(curve(np.delete(values, slice(40, 44)), np.delete(GRID, slice(40, 44))))
+    values[40:44] = bad
+    found = mids.plateaus(curve(values))
+    assert int(found.n_missing) == int(mids.saddles(curve(values)).n_missing) == 4
+    xr.testing.assert_equal(found.drop_vars("n_missing"), bare.drop_vars("n_missing"))
+
+
+def test_points_before_time_zero_are_counted_and_change_nothing():
+    time = np.append([-2.0, -1.0], GRID)
+    values = staircase(GRID, [1.0, 0.4], [10.0, 2000.0])
+    found = mids.plateaus(curve(np.append([5.0, 7.0], values), time))
+    bare = mids.plateaus(curve(values))
+    assert int(found.n_missing) == 2 and int(bare.n_missing) == 0
+    xr.testing.assert_equal(found.drop_vars("n_missing"), bare.drop_vars("n_missing"))
+
+
+@pytest.mark.parametrize("var", ["loss", "score"])
+@pytest.mark.parametrize("level", [0.0, 1e-320, 1e-200, 1e-160, 3.0, 1e160, 1e300])
+def test_curves_that_never_move_whatever_their_size(level, var):
+    found = mids.plateaus(curve(np.full(len(GRID), level)).rename(loss=var), var)
+    # A loss of zero has converged, at any other value it is cut off.
+    assert int(found.n_plateaus) == (0 if var == "loss" and level == 0 else 1)
+    assert not found.left.any()
+    if int(found.n_plateaus):
+        assert float(found[var][0]) == level
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-160, 1e150, 1e300])
+def test_the_size_of_the_values_does_not_matter(size):
+    values = noisy(staircase(GRID, LEVELS, MOMENTS), 0.01)
+    found, scaled = mids.plateaus(curve(values)), mids.plateaus(curve(size * values))
+    assert int(found.n_plateaus) == 3
+    np.testing.assert_allclose(scaled.loss / size, found.loss, rtol=1e-9)
+    for name in ("start", "stop", "halfway_time", "decades"):
+        np.testing.assert_allclose(scaled[name], found[name], rtol=1e-9)
+
+
+def test_a_level_at_time_zero_alone_has_no_decades():
+    """Warnings are errors, and a length of -inf would be wrong."""
+    for values in ([1.0, 0.0, 0.0, 0.0], [1.0, 0.5, 0.5, 0.5], [0.5, 0.5, 1.0, 0.0]):
+        found = mids.plateaus(curve(values, [0.0, 1.0, 2.0, 3.0]))
+        n = int(found.n_plateaus)
+        assert np.isfinite(found.decades[:n]).all() and (found.decades[:n] >= 0).all()

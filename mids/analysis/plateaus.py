@@ -8,6 +8,7 @@ ends it has converged.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -70,7 +71,8 @@ def plateaus(
         start at 0 counted from the first positive time), the level under the name of the
         variable, ``halfway_time`` (when it is halfway to the next level), ``left``, ``entered``
         (False where the data begin on the plateau after time 0: its start is unknown); and
-        ``n_plateaus`` and ``n_missing`` (points left out because they are NaN). Lazy where `ds` is.
+        ``n_plateaus`` and ``n_missing`` (points left out: not finite, or before time 0). Lazy
+        where `ds` is.
 
     Raises
     ------
@@ -119,7 +121,7 @@ def plateaus(
         "start": (start, "time at which the plateau is entered"),
         "stop": (stop, "time at which the plateau is left"),
         "decades": (
-            np.log10(stop / np.maximum(start, first)),
+            np.log10(np.maximum(stop, first) / np.maximum(start, first)),
             "length of the plateau in decades",
         ),
         var: (level, f"{var} on the plateau"),
@@ -127,7 +129,7 @@ def plateaus(
         "left": (left == 1.0, "whether the plateau is left again"),
         "entered": (entered == 1.0, "whether its beginning is in the data"),
         "n_plateaus": (count.isel(plateau=0, drop=True).astype(np.int64), "number of plateaus"),
-        "n_missing": (values.isnull().sum("time"), "points of the curve that are missing"),
+        "n_missing": ((~_usable(values, time)).sum("time"), "points of the curve left out"),
     }
     out = xr.Dataset({name: variable for name, (variable, _) in names.items()})
     for name, (_, text) in names.items():
@@ -177,6 +179,11 @@ def _trajectory(ds: xr.Dataset, var: str) -> tuple[xr.DataArray, xr.DataArray]:
     return values, time.astype(np.float64).reset_coords(drop=True)
 
 
+def _usable(values: Any, time: Any) -> Any:
+    """Which points of a curve are used; those before time 0 have no logarithm."""
+    return np.isfinite(values) & (time >= 0)
+
+
 def _find(
     values: Array,
     time: Array,
@@ -190,13 +197,14 @@ def _find(
 ) -> Array:
     """Columns start, stop, level, halfway, left, entered and the number of plateaus."""
     out = np.full((7, size), np.nan)
-    keep = np.isfinite(values) & (time >= 0)
+    keep = _usable(values, time)
     out[6] = 0
     if keep.sum() < 3 or failed:
         return out
+    exponent = int(np.frexp(np.abs(values[keep]).max())[1])
     found = stretches(
         time[keep],
-        values[keep],
+        np.ldexp(values[keep], -exponent),  # squares neither overflow nor vanish
         tolerance=tolerance,
         contrast=contrast,
         to_zero=to_zero,
@@ -204,5 +212,6 @@ def _find(
     )
     for k, plateau in enumerate(found[:size]):
         out[:6, k] = dataclasses.astuple(plateau)
+    out[2] = np.ldexp(out[2], exponent)
     out[6] = len(found)
     return out

@@ -37,8 +37,8 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
         stay, NaN where no time of the grid falls into it), ``rank`` (directions learned; only with
         crossing times), ``enter_time``, ``escape_time`` (NaN where it is not left), ``duration``
         (their difference), ``censored`` (the run is cut off there), ``trapped`` (status 2: it ends
-        there for good); and ``n_saddles``, on curves alone also ``n_missing`` (points that are
-        NaN). The attribute ``method`` says where the times come from. Runs that failed have none.
+        there for good); and ``n_saddles``, on curves alone also ``n_missing`` (points
+        left out). The attribute ``method`` says where the times come from. Runs that failed have none.
         Lazy where `ds` is.
 
     Raises
@@ -71,7 +71,7 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
         "censored": "whether the run is cut off there",
         "trapped": "whether the run is trapped there",
         "n_saddles": "number of saddles",
-        "n_missing": "points of the curve that are missing",
+        "n_missing": "points of the curve left out",
     }
     for name, variable in found.data_vars.items():
         variable.attrs = {"long_name": names[str(name)], "units": "1"}

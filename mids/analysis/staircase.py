@@ -148,7 +148,7 @@ class _Curve:
         wide = self.floor + STAY * self.noise
         band = np.maximum(wide[1:], wide[:-1])
         band = np.concatenate([wide[:1], band, wide[-1:]])
-        speed = np.log(band) - np.log(np.maximum(stay, 1e-300))
+        speed = np.log(np.maximum(band, 1e-300)) - np.log(np.maximum(stay, 1e-300))
         peaks, _ = find_peaks(speed, prominence=np.log(contrast))
         return [0, *(int(peak) for peak in peaks), len(self.time)]
 
