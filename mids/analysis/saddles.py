@@ -38,8 +38,8 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
         crossing times), ``enter_time``, ``escape_time`` (NaN where it is not left), ``duration``
         (their difference), ``censored`` (the run is cut off there), ``trapped`` (status 2: it ends
         there for good); and ``n_saddles``, on curves alone also ``n_missing`` (points
-        left out). The attribute ``method`` says where the times come from. Runs that failed have none.
-        Lazy where `ds` is.
+        left out). The attribute ``method`` says where the times come from. Runs that failed have
+        none. Lazy where `ds` is.
 
     Raises
     ------
