@@ -260,19 +260,19 @@ def critical_subspace(target: Target, subspace: Array) -> Array:
     k = subspace.shape[1]
     if k in (0, target.rank):
         return subspace
-    tensors = target.tensors
-    scale = _scale(tensors) ** 2
-    step = 0.5 / scale
+    scale = _scale(target.tensors)
+    tensors = tuple(tensor / scale for tensor in target.tensors)
+    step = 0.5
     value, push = _ascent(tensors, subspace)
     for _ in range(MAX_ASCENT):
-        if np.abs(push).max() <= 1e-12 * scale:
+        if np.abs(push).max() <= 1e-12:
             break
         trial = np.linalg.qr(subspace + step * push)[0]
         # The same subspace in the basis nearest to the old one: QR may flip signs.
         left, _, right = np.linalg.svd(trial.T @ subspace)
         trial = trial @ (left @ right)
         trial_value, trial_push = _ascent(tensors, trial)
-        if trial_value < value - 1e-14 * scale or step * np.linalg.norm(push) > 0.3:
+        if trial_value < value - 1e-14 or step * np.linalg.norm(push) > 0.3:
             step /= 2
             continue
         if np.linalg.norm(trial_push - push) < 0.5 * np.linalg.norm(push):
