@@ -96,30 +96,6 @@ class Ambient(RidgeFlow):
         """
         return 300 * (2e-3 + 3e-7 * dim * student_rank)
 
-    def variables(self, target: Target) -> tuple[str, ...]:
-        """Names of the schema's variables that `integrate` returns.
-
-        Parameters
-        ----------
-        target : Target
-
-        Returns
-        -------
-        tuple of str
-        """
-        return (
-            "loss",
-            *(["risk"] if self.ridge > 0 else []),
-            "overlap",
-            "energy",
-            "gram0",
-            "initial",
-            "crossing_time",
-            "status",
-            "n_steps",
-            "n_rhs",
-        )
-
     def integrate(self, problem: Problem) -> dict[str, Any]:
         """Trajectories of a block of runs.
 

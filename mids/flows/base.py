@@ -162,9 +162,10 @@ class Flow(ABC):
         """
         return target
 
-    @abstractmethod
     def variables(self, target: Target) -> tuple[str, ...]:
         """Names of the schema's variables that `integrate` returns.
+
+        Those of a flow on M(t) from M(0); flows that return more or less say so.
 
         Parameters
         ----------
@@ -174,6 +175,17 @@ class Flow(ABC):
         -------
         tuple of str
         """
+        return (
+            "loss",
+            "overlap",
+            "energy",
+            "gram0",
+            "initial",
+            "crossing_time",
+            "status",
+            "n_steps",
+            "n_rhs",
+        )
 
     @abstractmethod
     def integrate(self, problem: Problem) -> dict[str, Any]:

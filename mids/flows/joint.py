@@ -127,30 +127,6 @@ class Joint(RidgeFlow):
         size = link_size(target, min(student_rank, target.rank)) + target.rank * student_rank
         return 3e-3 + 1e-6 * size**3
 
-    def variables(self, target: Target) -> tuple[str, ...]:
-        """Names of the schema's variables that `integrate` returns.
-
-        Parameters
-        ----------
-        target : Target
-
-        Returns
-        -------
-        tuple of str
-        """
-        return (
-            "loss",
-            *(["risk"] if self.ridge > 0 else []),
-            "overlap",
-            "energy",
-            "gram0",
-            "initial",
-            "crossing_time",
-            "status",
-            "n_steps",
-            "n_rhs",
-        )
-
     def integrate(self, problem: Problem) -> dict[str, Any]:
         """Trajectories of a block of runs.
 

@@ -96,29 +96,6 @@ class Planted(Flow):
         """
         return 2e-3 * target.rank**3
 
-    def variables(self, target: Target) -> tuple[str, ...]:
-        """Names of the schema's variables that `integrate` returns.
-
-        Parameters
-        ----------
-        target : Target
-
-        Returns
-        -------
-        tuple of str
-        """
-        return (
-            "loss",
-            "overlap",
-            "energy",
-            "gram0",
-            "initial",
-            "crossing_time",
-            "status",
-            "n_steps",
-            "n_rhs",
-        )
-
     def integrate(self, problem: Problem) -> dict[str, Any]:
         """Trajectories of a block of runs.
 

@@ -112,6 +112,19 @@ class RidgeFlow(Flow):
         scaled = (target.coefficients * weights).tolist()
         return Target(dict(zip(modes, scaled, strict=True)), name=target.name)
 
+    def variables(self, target: Target) -> tuple[str, ...]:
+        """Those of every flow, and with a ridge the population risk.
+
+        Parameters
+        ----------
+        target : Target
+
+        Returns
+        -------
+        tuple of str
+        """
+        return (*super().variables(target), *(["risk"] if self.ridge > 0 else []))
+
     def shrinkage(self, degrees: IntArray) -> FloatArray:
         """``q_k / (q_k + ridge)`` of each degree: what the best link keeps of the averaged target.
 

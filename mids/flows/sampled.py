@@ -262,7 +262,7 @@ class SampledFlow(Flow):
         return built, data.integers(2**32, size=2, dtype=np.uint64), frame
 
     def variables(self, target: Target) -> tuple[str, ...]:
-        """Names of the schema's variables that `integrate` returns.
+        """Those of every flow but M(0) and evaluations; population risk and stages besides.
 
         Parameters
         ----------
@@ -272,17 +272,8 @@ class SampledFlow(Flow):
         -------
         tuple of str
         """
-        return (
-            "loss",
-            "risk",
-            "overlap",
-            "energy",
-            "gram0",
-            "crossing_time",
-            "stage_duration",
-            "status",
-            "n_steps",
-        )
+        usual = (*super().variables(target), "risk", "stage_duration")
+        return tuple(name for name in usual if name not in ("initial", "n_rhs"))
 
     def observe(
         self, problem: Problem, runs: Sequence[Trajectory], loss: FloatArray | None = None

@@ -46,7 +46,7 @@ class TwoTimescale(RidgeFlow):
     name: ClassVar[str] = "two-timescale"
 
     def variables(self, target: Target) -> tuple[str, ...]:
-        """Names of the schema's variables that `integrate` returns.
+        """Those of every flow, with the stages' durations; G(0) is all it starts from.
 
         Parameters
         ----------
@@ -56,18 +56,8 @@ class TwoTimescale(RidgeFlow):
         -------
         tuple of str
         """
-        return (
-            "loss",
-            *(["risk"] if self.ridge > 0 else []),
-            "overlap",
-            "energy",
-            "gram0",
-            "crossing_time",
-            "stage_duration",
-            "status",
-            "n_steps",
-            "n_rhs",
-        )
+        usual = (*super().variables(target), "stage_duration")
+        return tuple(name for name in usual if name != "initial")
 
     def run_seconds(self, target: Target, dim: int, student_rank: int, time: FloatArray) -> float:
         """Rough work of one run in seconds: its steps and the points of the time grid.
