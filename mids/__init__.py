@@ -17,9 +17,9 @@ from .simulate import replay, simulate
 if TYPE_CHECKING:
     from . import catalog, errors, flows, plot, targets
     from ._against import against
+    from ._phase_diagram import phase_diagram
     from .accessor import describe
     from .analysis.compare import compare
-    from .analysis.phase_diagram import phase_diagram
     from .analysis.plateaus import plateaus
     from .analysis.saddles import saddles
     from .analysis.scaling import scaling
@@ -71,7 +71,7 @@ _ORIGIN = {
     "leaps": "ladder",
     "open_catalog": "catalog",
     "open_dataset": "io",
-    "phase_diagram": "analysis",
+    "phase_diagram": "_phase_diagram",
     "plateaus": "analysis",
     "saddles": "analysis",
     "scaling": "analysis",

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from . import _graph, _sweep, _validate, schema
+from . import _graph, _phase_diagram, _sweep, _validate, schema
 from .errors import DatasetError, FileError, InputError
 from .flows import from_dict
 from .flows.base import Flow
@@ -169,9 +169,9 @@ def replay(ds: xr.Dataset) -> xr.Dataset:
     Parameters
     ----------
     ds : xarray.Dataset
-        A dataset of `simulate`, in memory, lazy or from a file. Of a selection, such as
-        ``ds.isel(run=[3, 5])``, only the selected dims, runs, times, directions and levels are
-        simulated and returned.
+        A dataset of `simulate` or `mids.phase_diagram`, in memory, lazy or from a file. Of a
+        selection, such as ``ds.isel(run=[3, 5])``, only the selected dims, runs, times, sample
+        sizes, directions and levels are simulated and returned.
 
     Returns
     -------
@@ -182,7 +182,7 @@ def replay(ds: xr.Dataset) -> xr.Dataset:
     Raises
     ------
     DatasetError
-        If the dataset was not made by `simulate`, or needs a variable ``initial`` it has lost.
+        If the dataset was made by neither, or needs a variable ``initial`` it has lost.
 
     Examples
     --------
@@ -191,6 +191,8 @@ def replay(ds: xr.Dataset) -> xr.Dataset:
     1
     """
     recipe = schema.spec(ds)
+    if "phase_diagram" in recipe:
+        return _phase_diagram.again(ds)
     if not all(name in recipe for name in _sweep.RECORDED):
         raise DatasetError(
             "mids_spec does not describe a simulation, so there is nothing to replay; "

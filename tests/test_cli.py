@@ -186,6 +186,44 @@ def test_a_parameter_without_default_is_asked_for(run):
         mids.flows.get("empirical")
 
 
+def test_phase_diagrams(run, tmp_path):
+    options = ("--dim", "8,16", "--n", "10,400", "--runs", 4, "--flow-option", "noise=0.5")
+    done = run("phase-diagram", "--target", "h1(z1)", *options, "-o", "o.nc", "--plot", "o.png")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-1] == "wrote o.nc and o.png"
+    assert done.stdout.split()[:6] == ["d", "n", "n/d", "succeed", "runs", "fraction"]
+    with mids.open_dataset(tmp_path / "o.nc") as ds:
+        mids.validate(ds)
+        counts = ds.success.sum("run").values.ravel().tolist()
+        assert mids.schema.spec(ds)["phase_diagram"]["flow"]["noise"] == 0.5
+    assert [(row[:3], int(row[3])) for row in rows(done.stdout)] == list(
+        zip(
+            [["8", "10", "1.25"], ["8", "400", "50"], ["16", "10", "0.625"], ["16", "400", "25"]],
+            counts,
+            strict=True,
+        )
+    )
+    assert (tmp_path / "o.png").read_bytes().startswith(b"\x89PNG")
+    assert "o.nc: 16 runs simulated again, identical bit by bit" in run("replay", "o.nc").stdout
+    (tmp_path / "diagram.toml").write_text(
+        'target = "h1(z1)"\ndim = [8, 16]\nn = [10, 400]\nruns = 2\nduration = 5\n'
+        "[flow]\nnoise = 0.1\n"
+    )
+    done = run("phase-diagram", "--spec", "diagram.toml", *options[4:], "-o", "again.nc")
+    assert done.exit_code == 0, done.output
+    with mids.open_dataset(tmp_path / "again.nc") as ds:
+        spec = mids.schema.spec(ds)["phase_diagram"]
+    assert (spec["runs"], spec["duration"], spec["flow"]["noise"]) == (4, 5, 0.5)
+    for wrong, message in (
+        (["--dim", 8, "--n", 5], "needs target"),
+        (["--target", "h1(z1)", "--dim", 8, "--n", "5,x"], "--n must be numbers"),
+        (["--target", "h1(z1)", "--dim", 8, "--n", "9", "--level", 2], "level"),
+    ):
+        done = run("phase-diagram", *wrong, "-o", "never.nc")
+        assert done.exit_code == 2 and message in done.stderr
+    assert not (tmp_path / "never.nc").exists()
+
+
 def test_info(run, file):
     done = run("info", file)
     assert done.exit_code == 0

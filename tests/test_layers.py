@@ -28,6 +28,7 @@ LEVELS = {
     "_block": 5,
     "_files": 5,
     "_graph": 5,
+    "_phase_diagram": 5,
     "_sweep": 5,
     "progress": 5,
     "simulate": 5,
@@ -57,7 +58,10 @@ SIBLINGS = {
     ("storage", "_files"),
     ("_graph", "_sweep"),
     ("simulate", "_graph"),
+    ("_phase_diagram", "_graph"),
+    ("_phase_diagram", "_sweep"),
     ("simulate", "_sweep"),
+    ("simulate", "_phase_diagram"),
     ("catalog", "io"),
 }
 MODULES = sorted(ROOT.rglob("*.py"))

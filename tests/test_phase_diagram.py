@@ -9,6 +9,7 @@ import xarray as xr
 
 import mids
 from mids import schema
+from mids._phase_diagram import from_spec
 from mids.errors import DatasetError, InputError
 from mids.flows import Empirical
 from mids.simulate import differences
@@ -67,13 +68,65 @@ def test_it_is_described_and_stored(diagram, tmp_path):
     with mids.open_dataset(tmp_path / "diagram.nc") as again:
         assert differences(diagram, again) == []
         assert again.ratio.dims == ("dim", "n")
-    with pytest.raises(DatasetError, match="nothing to replay"):
-        mids.replay(diagram)
+        assert differences(again, mids.replay(again)) == []
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"dim": 1, "n": [0, 2], "run": slice(2, 4)},
+        {"run": [5, 1], "direction": 1},
+        {"n": [3, 0], "dim": [1, 0], "run": [0]},
+    ],
+)
+def test_parts_are_replayed(diagram, part):
+    chosen = diagram.isel(part)
+    again = mids.replay(chosen)
+    xr.testing.assert_identical(again.drop_attrs(), chosen.drop_attrs())
+    assert differences(chosen, again) == []
+    assert schema.spec(again)["phase_diagram"]["duration"] == 40
+
+
+def test_replay_has_all_arguments():
+    ds = mids.phase_diagram(
+        "h1(z1) + h2(z2)",
+        dim=12,
+        n=[40, 80],
+        runs=[3, 9],
+        seed=4,
+        student_rank=1,
+        duration=2.0,
+        level=0.01,
+        exponent=3,
+        noise=0.2,
+        kernel={"polynomial": 1.0},
+    )
+    again = mids.replay(ds)
+    assert schema.spec(again) == schema.spec(ds)
+    assert differences(ds, again) == []
+    np.testing.assert_array_equal(again.ratio, ds.ratio)
+    changed = ds.compute()
+    changed["final_risk"] = changed.final_risk * 1.001
+    assert "final_risk differs in 2 of 2 runs" in differences(changed, again)[0]
 
 
 def test_the_default_duration_is_long():
     ds = mids.phase_diagram("h1(z1)", dim=100, n=10, runs=1)
     assert schema.spec(ds)["phase_diagram"]["duration"] > 8 * 2 * np.log(100) / 2
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"n": 10}, "needs target and dim"),
+        ({"target": "h1(z1)", "dim": 8, "n": 10, "runz": 2}, "did you mean 'runs'"),
+        ({"target": "h1(z1)", "dim": 8, "n": 10, "flow": {"name": "joint"}}, "flow 'empirical'"),
+        ({"target": "h1(z1)", "dim": 8, "n": 10, "flow": {"noisy": 1}}, "did you mean 'noise'"),
+    ],
+)
+def test_wrong_specs_are_named(spec, message):
+    with pytest.raises(InputError, match=message):
+        from_spec(spec)
 
 
 @pytest.mark.parametrize("x", ["ratio", "n"])

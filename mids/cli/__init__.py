@@ -9,6 +9,7 @@ from .arguments import Main
 from .catalog import catalog
 from .files import flows, info, saddles, targets
 from .pages import report
+from .phase_diagrams import phase_diagram
 from .simulations import replay, simulate
 from .stores import generate
 
@@ -21,5 +22,16 @@ def main() -> None:
     """Gradient flow on Gaussian multi-index models: simulate, store, compare with theory."""
 
 
-for command in (simulate, generate, saddles, info, replay, targets, flows, report, catalog):
+for command in (
+    simulate,
+    generate,
+    phase_diagram,
+    saddles,
+    info,
+    replay,
+    targets,
+    flows,
+    report,
+    catalog,
+):
     main.add_command(command)

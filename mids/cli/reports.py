@@ -1,4 +1,4 @@
-"""The table of saddles measured against theory, and the picture of the loss."""
+"""The table of saddles measured against theory, other tables, and pictures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-__all__ = ["picture", "report"]
+__all__ = ["picture", "print_table", "report"]
 
 COLUMNS = {
     "dim": "d",
@@ -37,15 +37,16 @@ def report(ds: xr.Dataset, save: Callable[[xr.Dataset, xr.Dataset | None], None]
         if comparison is None:
             table = table.dropna(axis="columns", how="all")
         names = COLUMNS if "crossing_time" in ds else COLUMNS | {"saddle": "saddle"}
-        _echo(table.rename(columns=names))
+        print_table(table.rename(columns=names))
     ends = traps(ds) if "status" in ds and "run" in ds["status"].dims else None
     if ends is not None and (comparison is None or int(ends["trapped"].sum())):
-        _echo(ends.compute().to_dataframe().reset_index().rename(columns={"dim": "d"}))
+        print_table(ends.compute().to_dataframe().reset_index().rename(columns={"dim": "d"}))
     if save is not None:
         save(ds, comparison)
 
 
-def _echo(frame: pd.DataFrame) -> None:
+def print_table(frame: pd.DataFrame) -> None:
+    """Print a table without its index."""
     click.echo(
         frame.to_string(
             index=False,
@@ -56,14 +57,14 @@ def _echo(frame: pd.DataFrame) -> None:
     )
 
 
-def picture(path: Path) -> Callable[[xr.Dataset, xr.Dataset | None], None]:
-    """Return a function that draws a dataset into a file, once it is clear that it can."""
+def picture(path: Path, kind: str) -> Callable[..., None]:
+    """Return a function that draws by `mids.plot` into a file, once it is clear that it can."""
     from .. import io, plot
 
     plot.check_format(path)
 
-    def save(ds: xr.Dataset, comparison: xr.Dataset | None) -> None:
-        axes = plot.loss(ds, comparison)
+    def save(*data: xr.Dataset | None) -> None:
+        axes = getattr(plot, kind)(*data)
         with io.replacing(path) as temporary:
             axes.flat[0].figure.savefig(temporary, format=path.suffix[1:], dpi=150)
 

@@ -74,7 +74,7 @@ def simulate(
         named = flow if isinstance(flow, dict) else {"name": flow}
         arguments["flow"] = {**named, **parameters}
     written = [io.check_output(path) for path in (output, plot) if path is not None]
-    save = picture(plot) if plot else None
+    save = picture(plot, "loss") if plot else None
     ds = from_spec(arguments)
     runs = ds.sizes["dim"] * ds.sizes["run"]
     try:
@@ -107,9 +107,9 @@ def replay(file: Path, runs: int | None) -> None:
 
     with io.open_dataset(file, chunks={"run": "auto"}) as ds:
         ds = ds.isel(run=slice(runs))
-        with watching(ds.sizes["dim"] * ds.sizes["run"]):
+        count = ds.sizes["dim"] * ds.sizes["run"] * ds.sizes.get("n", 1)
+        with watching(count):
             found = differences(ds, again(ds))
-        count = ds.sizes["dim"] * ds.sizes["run"]
     if found:
         click.echo(f"{file} differs from its replay:\n  " + "\n  ".join(found))
         sys.exit(1)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from .. import __version__, _validate, schema
-from ..errors import InputError
-from ..flows import Empirical
-from ..ladder import leaps
-from ..simulate import simulate
-from ..targets import Target
+from . import __version__, _graph, _sweep, _validate, schema
+from .errors import InputError
+from .flows import Empirical
+from .ladder import leaps
+from .targets import Target
 
-__all__ = ["phase_diagram"]
+__all__ = ["again", "from_spec", "phase_diagram"]
 
 PATIENCE = 8.0
 """A run is given this many times the default duration of its flow."""
+
+PARAMETERS = tuple(field for field in Empirical.__dataclass_fields__ if field != "n")
 
 
 def phase_diagram(
@@ -86,25 +87,25 @@ def phase_diagram(
     """
     sizes = _sizes(n)
     level = _validate.number(level, "level", above=0.0, at_most=1.0)
-    allowed = sorted(set(Empirical.__dataclass_fields__) - {"n"})
     for name in parameters:
-        _validate.one_of(name, allowed, "parameter of the flow 'empirical'")
-    target = Target.parse(target) if isinstance(target, str) else target
+        _validate.one_of(name, PARAMETERS, "parameter of the flow 'empirical'")
     flows = [Empirical(n=size, **parameters) for size in sizes]
-    arguments: dict[str, Any] = {"dim": dim, "runs": runs, "seed": seed}
-    arguments["student_rank"] = student_rank
+
+    def checked(flow: Empirical, time: Sequence[float] | None) -> _sweep.Sweep:
+        return _sweep.check(target, dim, runs, seed, flow, student_rank, None, time, 1e-8)
+
     if duration is None:
-        trial = simulate(target, flow=flows[0], **arguments)
-        duration = PATIENCE * float(trial["time"][-1])
+        duration = PATIENCE * float(checked(flows[0], None).time[-1])
     duration = _validate.number(duration, "duration", above=0.0)
-    sweeps = [simulate(target, flow=flow, time=[0.0, duration], **arguments) for flow in flows]
-    first = sweeps[0]
-    recipe = schema.spec(first)
-    learnable = min(target.rank, recipe["student_rank"])
+    sweeps = [checked(flow, [0.0, duration]) for flow in flows]
+    target, recipe = sweeps[0].target, sweeps[0].spec
+    learnable = min(target.rank, sweeps[0].student_rank)
     s = max(step.exponent for step in leaps(target).steps)
     if exponent is not None:
         s = _validate.integer(exponent, "exponent", at_least=1)
-    ends = [sweep[["overlap", "risk"]].isel(time=-1, drop=True) for sweep in sweeps]
+    simulated = [_graph.dataset(sweep, _graph.block_size(sweep, "auto")) for sweep in sweeps]
+    first = simulated[0]
+    ends = [ds[["overlap", "risk"]].isel(time=-1, drop=True) for ds in simulated]
     joined = xr.concat(ends, dim=xr.Variable("n", sizes), join="exact").transpose("dim", "n", ...)
     final, names = joined["overlap"], ("success", "final_overlap", "final_risk")
     learned = (final.isel(direction=learnable - 1, drop=True) >= level).astype(np.int8)
@@ -142,6 +143,85 @@ def phase_diagram(
             command=f"phase_diagram({text}, n={sizes.tolist()})",
         ),
     )
+
+
+def from_spec(spec: Mapping[str, Any]) -> xr.Dataset:
+    """Return the lazy phase diagram that a mapping of `phase_diagram`'s arguments describes.
+
+    Parameters
+    ----------
+    spec : mapping
+        Arguments by name, in types that JSON and TOML know, with the parameters of the flow either
+        among them or in a mapping ``flow``.
+
+    Returns
+    -------
+    xarray.Dataset
+        What `phase_diagram` returns.
+
+    Raises
+    ------
+    InputError
+        If a name is unknown, ``target``, ``dim`` or ``n`` is missing, or a value is wrong.
+
+    Examples
+    --------
+    >>> ds = from_spec({"target": "h2(z1)", "dim": 10, "n": [50, 500], "flow": {"noise": 0.1}})
+    >>> ds.sizes["n"]
+    2
+    """
+    arguments = dict(spec)
+    flow = arguments.pop("flow", {})
+    if not isinstance(flow, Mapping) or flow.get("name", Empirical.name) != Empirical.name:
+        raise InputError(
+            "flow of a phase diagram must be a table with parameters of the flow 'empirical', got "
+            f"{_validate.shown(flow)}; pass for example flow.noise = 0.5"
+        )
+    arguments |= {name: value for name, value in flow.items() if name != "name"}
+    for name in arguments:
+        _validate.one_of(name, (*ARGUMENTS, *PARAMETERS), "argument of a phase diagram")
+    missing = [name for name in ("target", "dim", "n") if name not in arguments]
+    if missing:
+        raise InputError(
+            f"a phase diagram needs {' and '.join(missing)}; got {_validate.shown(list(spec))}"
+        )
+    if isinstance(arguments["target"], Mapping):
+        arguments["target"] = Target.from_dict(arguments["target"])
+    return phase_diagram(**arguments)
+
+
+ARGUMENTS = tuple(
+    name for name in phase_diagram.__annotations__ if name not in ("parameters", "return")
+)
+
+
+def again(ds: xr.Dataset) -> xr.Dataset:
+    """Build a phase diagram again; of a selection only what is selected is simulated.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        What `phase_diagram` returned.
+
+    Returns
+    -------
+    xarray.Dataset
+        Lazy.
+
+    Examples
+    --------
+    >>> ds = phase_diagram("h1(z1)", dim=[8, 16], n=[5, 400], runs=4)
+    >>> again(ds.sel(dim=16, run=[1, 2])).success.shape
+    (2, 2)
+    """
+    recipe = schema.spec(ds)["phase_diagram"]
+    arguments = {name: value for name, value in recipe.items() if name != "versions"}
+    arguments["runs"] = _sweep.restored(ds, recipe, "runs")
+    for name, argument in (("dim", "dim"), ("n", "n"), ("run", "runs")):
+        if name in ds.coords:
+            arguments[argument] = np.sort(np.atleast_1d(ds[name].values))
+    whole = from_spec(arguments)
+    return whole.sel({name: ds[name] for name in whole.dims if name in ds.coords})
 
 
 def _sizes(n: object) -> np.ndarray:
