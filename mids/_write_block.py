@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections import Counter
 from typing import Any
@@ -12,9 +11,10 @@ import xarray as xr
 
 from . import io, schema
 from ._block import CAUSES
+from ._read_block import ZARR, object_name
 from .errors import FileError, MissingDependencyError
 from .storage import Storage, sha256
-from .store import ZARR, Block
+from .store import Block
 
 __all__ = ["FORMATS", "NOT_IN_BLOCKS", "intact", "write_block", "write_header"]
 
@@ -40,8 +40,8 @@ def write_block(payload: bytes, place: str, format: str, name: str) -> dict[str,
     Returns
     -------
     dict
-        The record: ``files`` with ``bytes`` and ``sha256`` (None if there is no object because
-        all numbers are missing), ``runs``, ``status`` and ``causes``, counted.
+        The record: ``files`` with ``bytes`` and ``sha256``, ``runs``, ``status`` and ``causes``,
+        counted.
     """
     part, block = pickle.loads(payload)
     causes: Counter[str] = Counter()
@@ -68,15 +68,14 @@ def write_block(payload: bytes, place: str, format: str, name: str) -> dict[str,
         "causes": dict(sorted(causes.items())),
         "files": _checksums(storage, names),
     }
-    storage.write(f"records/{name}.json", json.dumps(record).encode())
+    storage.write_document(f"records/{name}.json", record)
     return record
 
 
 def write_header(ds: xr.Dataset, storage: Storage, format: str) -> dict[str, Any]:
     """Write the coordinates and attributes of a store, and return their record."""
     if format == "zarr":
-        _write_template(ds, storage)
-        names = [f"{ZARR}/.zmetadata"]
+        names = _write_template(ds, storage)
     else:
         assert storage.folder is not None
         io.to_netcdf(ds.drop_vars(list(ds.data_vars)), storage.folder / "header.nc")
@@ -109,43 +108,43 @@ def _write_netcdf(ds: xr.Dataset, block: Block, storage: Storage, name: str) -> 
     return [f"{name}.nc"]
 
 
-def _write_template(ds: xr.Dataset, storage: Storage) -> None:
+def _write_template(ds: xr.Dataset, storage: Storage) -> list[str]:
     """Write the metadata and coordinates of a Zarr group that blocks are then written into."""
     try:
-        import zarr  # noqa: F401
+        from zarr.storage import MemoryStore
     except ImportError:
         raise MissingDependencyError(
             "stores in Zarr's format need zarr; install it with: "
             'python -m pip install "mids[zarr]"'
         ) from None
-    if storage.read(f"{ZARR}/.zmetadata") is not None:  # written last
-        return
-    # Without a fill value every block is an object, and integers stay integers.
+    # Without a fill value integers stay integers.
     encoding = {name: {"_FillValue": None} for name in ds.variables}
-    try:
-        ds.drop_encoding().to_zarr(
-            storage.location(ZARR),
-            mode="a",
-            compute=False,
-            zarr_format=2,
-            consolidated=True,
-            encoding=encoding,
-        )
-    except OSError as error:
-        raise FileError(f"cannot write {storage.place} ({error})") from None
+    objects: dict[str, Any] = {}
+    ds.drop_encoding().to_zarr(
+        MemoryStore(objects),
+        mode="w",
+        compute=False,
+        zarr_format=2,
+        consolidated=True,
+        encoding=encoding,
+    )
+    for name, content in objects.items():
+        storage.write(f"{ZARR}/{name}", content.to_bytes())
+    return [f"{ZARR}/{name}" for name in objects]
 
 
 def _write_zarr(ds: xr.Dataset, block: Block, storage: Storage, name: str) -> list[str]:
     region = {"dim": block.dims, "run": block.runs}
     data = ds.drop_vars(list(ds.coords)).drop_attrs()
     try:
-        data.drop_encoding().to_zarr(storage.location(ZARR), region=region, zarr_format=2)
+        data.drop_encoding().to_zarr(
+            storage.location(ZARR), region=region, zarr_format=2, write_empty_chunks=True
+        )
     except OSError as error:
         raise FileError(
             f"cannot write {storage.place} ({error}); check permissions and free space"
         ) from None
-    place = ".".join(map(str, block.index))
     return [
-        f"{ZARR}/{variable}/{place}{'.0' * (array.ndim - 2)}"
+        object_name(str(variable), *block.index, array.ndim)
         for variable, array in ds.data_vars.items()
     ]

@@ -15,11 +15,11 @@ import xarray as xr
 from . import _validate, io, schema
 from ._run_tasks import run_tasks
 from ._write_block import FORMATS, NOT_IN_BLOCKS, intact, write_block, write_header
-from .errors import InputError, MidsError
+from .errors import FileError, InputError, MidsError
 from .progress import Progress
 from .simulate import from_spec, read_spec
 from .storage import Storage, sha256
-from .store import STORE_VERSION, Block, Layout, recorded
+from .store import STORE_VERSION, Block, Layout, begun, recorded
 
 __all__ = ["generate"]
 
@@ -154,10 +154,7 @@ def _layout(ds: xr.Dataset) -> Layout:
 
 def _recipe(ds: xr.Dataset, layout: Layout) -> dict[str, Any]:
     """Return what makes a store this store and no other."""
-    coordinates = {
-        str(name): sha256(np.ascontiguousarray(variable.values).tobytes())
-        for name, variable in ds.coords.items()
-    }
+    coordinates = {str(name): _digest(array.values) for name, array in ds.coords.items()}
     recipe = {
         "spec": schema.spec(ds) if "mids_spec" in ds.attrs else {},
         "variables": {
@@ -174,16 +171,22 @@ def _recipe(ds: xr.Dataset, layout: Layout) -> dict[str, Any]:
         "chunks": dict(layout.chunks),
     }
     if "initial" in ds:  # too large for the spec
-        recipe["initial"] = sha256(ds["initial"].values.tobytes())
+        recipe["initial"] = _digest(ds["initial"].values)
     plain: dict[str, Any] = json.loads(json.dumps(recipe))
     return plain
+
+
+def _digest(values: np.ndarray) -> str:
+    if values.dtype.kind not in "iufb":  # text, as any of NumPy's types
+        return sha256(json.dumps(values.astype(str).tolist()).encode())
+    return sha256(np.ascontiguousarray(values).tobytes())
 
 
 def _begin(storage: Storage, ds: xr.Dataset, recipe: dict[str, Any], format: str) -> None:
     """Begin a store, or check that it has been begun with the same arguments."""
     storage.create()
-    content = storage.read("store.json")
-    if content is None:
+    store = begun(storage)
+    if store is None:
         if any(not name.endswith(".part") for name in storage.names()):
             raise InputError(
                 f"{storage.place} is neither empty nor a store; give a new folder, or empty it"
@@ -196,9 +199,8 @@ def _begin(storage: Storage, ds: xr.Dataset, recipe: dict[str, Any], format: str
             "attributes": attributes,
             "recipe": recipe,
         }
-        storage.write("store.json", json.dumps(store, indent=1).encode())
+        storage.write_document("store.json", store)
     else:
-        store = json.loads(content)
         here = {"format": format, **recipe}
         there = {"format": store["format"], **store["recipe"]}
         found = _differing(there, here)
@@ -235,16 +237,16 @@ def _complete(
     static = ds.drop_attrs(deep=False).assign_attrs(
         {name: value for name, value in ds.attrs.items() if name not in NOT_IN_BLOCKS}
     )
-    records = _kept(storage, layout, format)
+    manifest = _manifest(storage, progress)
+    records = _kept(storage, layout, manifest)
     for record in records.values():
         if progress is not None:
             progress.keep(record["runs"], record["causes"])
     missing = {
         name: block for block in layout if (name := block.name(layout.labels)) not in records
     }
-    content = storage.read("manifest.json")
-    header = json.loads(content)["header"] if content is not None else {}
-    if missing or not intact(storage.place, header):
+    header = manifest.get("header", {})
+    if not intact(storage.place, header):
         header = write_header(static, storage, format)
     tasks = ((name, _payload(static, block)) for name, block in missing.items())
     try:
@@ -257,7 +259,7 @@ def _complete(
             if progress is not None:
                 progress.add(record["runs"], record["causes"])
     except (KeyboardInterrupt, MidsError) as error:
-        count = len(records.keys() | recorded(storage).keys())  # running ones have finished
+        count = len(records.keys() | recorded(storage)[0].keys())  # running ones have finished
         kept = f"{count} of {len(layout)} blocks are kept in {storage.place}"
         how = "the same call simulates the others"
         if isinstance(error, KeyboardInterrupt):
@@ -267,10 +269,9 @@ def _complete(
         raise type(error)(f"{error}; {kept}; {how}") from None
     blocks = dict(sorted(records.items()))
     storage.remove_unfinished()
-    manifest = {"mids_store": STORE_VERSION, "header": header, "blocks": blocks}
-    content = json.dumps(manifest, indent=1).encode()
-    if storage.read("manifest.json") != content:
-        storage.write("manifest.json", content)
+    complete = {"mids_store": STORE_VERSION, "header": header, "blocks": blocks}
+    if manifest != complete:
+        storage.write_document("manifest.json", complete)
     for folder in storage.names("records"):
         for name in storage.names(f"records/{folder}"):
             storage.remove(f"records/{folder}/{name}")
@@ -278,10 +279,21 @@ def _complete(
     storage.remove("records")
 
 
-def _kept(storage: Storage, layout: Layout, format: str) -> dict[str, dict[str, Any]]:
+def _manifest(storage: Storage, progress: Progress | None) -> dict[str, Any]:
+    """Return the manifest of an earlier call; nothing of one that is damaged."""
+    try:
+        return storage.document("manifest.json") or {}
+    except FileError as error:
+        if progress is not None:
+            progress.say(f"{error}: all blocks are simulated again")
+        return {}
+
+
+def _kept(
+    storage: Storage, layout: Layout, manifest: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
     """Return the records of the blocks that are there, checked against their checksums."""
-    content = storage.read("manifest.json")
-    known = (json.loads(content)["blocks"] if content is not None else {}) | recorded(storage)
+    known = manifest.get("blocks", {}) | recorded(storage)[0]
     names = {block.name(layout.labels) for block in layout}
     checks = ((name, (storage.place, record)) for name, record in known.items() if name in names)
     return {name: known[name] for name, good in run_tasks(intact, checks) if good}

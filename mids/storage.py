@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,30 @@ class Storage:
                 f"cannot write {self.place} ({error}); check permissions and free space"
             ) from None
 
+    def document(self, name: str) -> dict[str, Any] | None:
+        """Read what `write_document` wrote, None if it is not there.
+
+        Raises
+        ------
+        FileError
+            If it is not what was written: a byte that changed is noticed.
+        """
+        content = self.read(name)
+        if content is None:
+            return None
+        try:
+            found: dict[str, Any] = json.loads(content)
+            if found.pop("sha256") == _checksum(found):
+                return found
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            pass  # no JSON, or another one
+        raise FileError(f"{self.location(name)} is damaged")
+
+    def write_document(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a mapping as JSON with its own checksum."""
+        signed = {**content, "sha256": _checksum(content)}
+        self.write(name, json.dumps(signed, indent=1).encode())
+
     def names(self, folder: str = "") -> list[str]:
         """Return the sorted names of what lies directly in a folder, which need not exist."""
         try:
@@ -128,6 +154,10 @@ class Storage:
         if self.folder is not None:
             for path in self.folder.rglob(".*.part"):
                 path.unlink(missing_ok=True)
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return sha256(json.dumps(content).encode())
 
 
 def sha256(content: bytes) -> str:

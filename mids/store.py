@@ -8,6 +8,9 @@ A store is a folder (or, with Zarr, a place in an object store) with
 * ``records/<block>.json``: checksums of a block and how its runs ended, written after it;
 * ``manifest.json``: all records, written when everything is there; the single ones are then
   removed.
+
+The JSON files hold their own checksums, and nothing is taken from another file before its checksum
+holds: a byte that changed is an error when it is read.
 """
 
 from __future__ import annotations
@@ -15,30 +18,25 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from ._files import NETCDF_LOCK
+from ._read_block import REMEDY, ZARR, NetCDFBlocks, ZarrBlocks, block_name, lazy_array
 from .errors import FileError
 from .progress import causes_text
-from .storage import Storage
+from .storage import Storage, sha256
 
-if TYPE_CHECKING:
-    import dask.array as da
-
-__all__ = ["ZARR", "Block", "Layout", "is_store", "open_store", "recorded"]
+__all__ = ["Block", "Layout", "begun", "is_store", "open_store", "recorded"]
 
 STORE_VERSION = 1
 """Newest layout that this version reads, and the one it writes."""
-
-
-ZARR = "data.zarr"
-"""Name of the Zarr group."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class Block:
 
     def name(self, labels: list[int]) -> str:
         """Name of the block in the store, from the values of its dimensions."""
-        return f"d{labels[self.dims.start]}/r{self.runs.start:09d}"
+        return block_name(labels[self.dims.start], self.runs.start)
 
 
 @dataclass(frozen=True)
@@ -102,15 +100,54 @@ def is_store(place: str | os.PathLike[str]) -> bool:
     return Storage(text).read("store.json") is not None
 
 
-def recorded(storage: Storage) -> dict[str, dict[str, Any]]:
-    """Return the records of blocks that no manifest holds yet, by the names of the blocks."""
-    found = {}
+def begun(storage: Storage) -> dict[str, Any] | None:
+    """Return ``store.json``, which says what a store holds; None if there is none.
+
+    Raises
+    ------
+    FileError
+        If it is damaged or of a newer version.
+    """
+    try:
+        store = storage.document("store.json")
+    except FileError as error:
+        raise FileError(
+            f"{error}; it says what the store holds: restore it from a copy, or simulate into a "
+            "new store (files of single blocks can be opened all the same)"
+        ) from None
+    if store is not None and store["mids_store"] > STORE_VERSION:
+        raise FileError(
+            f"{storage.place} has store version {store['mids_store']}, newer than "
+            f"{STORE_VERSION}, the newest this version of mids reads; upgrade with: "
+            "python -m pip install --upgrade mids"
+        )
+    return store
+
+
+def recorded(storage: Storage) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Return the records of blocks that no manifest holds yet.
+
+    Returns
+    -------
+    dict
+        Records by the names of the blocks.
+    list of str
+        Which records are damaged; their blocks count as lost.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    damaged: list[str] = []
     for folder in storage.names("records"):
         for name in storage.names(f"records/{folder}"):
-            content = storage.read(f"records/{folder}/{name}")
-            if name.endswith(".json") and content is not None:
-                found[f"{folder}/{name.removesuffix('.json')}"] = json.loads(content)
-    return found
+            if not name.endswith(".json"):
+                continue
+            try:
+                record = storage.document(f"records/{folder}/{name}")
+            except FileError as error:
+                damaged.append(str(error))
+                continue
+            if record is not None:
+                found[f"{folder}/{name.removesuffix('.json')}"] = record
+    return found, damaged
 
 
 def open_store(place: str | os.PathLike[str]) -> xr.Dataset:
@@ -125,7 +162,7 @@ def open_store(place: str | os.PathLike[str]) -> xr.Dataset:
     -------
     xarray.Dataset
         With dask arrays in the blocks of the store; a block of a variable is read when it is
-        computed.
+        computed, after its checksum has been.
 
     Raises
     ------
@@ -133,99 +170,83 @@ def open_store(place: str | os.PathLike[str]) -> xr.Dataset:
         If the store is not finished, of a newer version, or damaged.
     """
     storage = Storage(place)
-    begun, content = storage.read("store.json"), storage.read("manifest.json")
-    if begun is None:
+    store = begun(storage)
+    if store is None:
         raise FileError(f"{storage.place} is no store: it has no store.json; check the path")
-    store = json.loads(begun)
-    if store["mids_store"] > STORE_VERSION:
-        raise FileError(
-            f"{storage.place} has store version {store['mids_store']}, newer than "
-            f"{STORE_VERSION}, the newest this version of mids reads; upgrade with: "
-            "python -m pip install --upgrade mids"
-        )
     recipe = store["recipe"]
     layout = Layout(recipe["labels"], recipe["chunks"])
-    if content is None:
-        done = len(recorded(storage))
-        raise FileError(
-            f"{storage.place} is not finished: {done} of {len(layout)} blocks are there; "
-            "call mids.generate with the same arguments to complete it"
+    manifest = _manifest(storage, layout)
+    records = manifest["blocks"]
+    _check_header(storage, manifest["header"])
+    ds, reader = (_zarr_header if store["format"] == "zarr" else _netcdf_header)(storage)
+    dims = [layout.labels[part.start] for part in _slices(layout.chunks["dim"])]
+    variables = {
+        name: xr.Variable(
+            entry["dims"],
+            lazy_array(reader(name), entry, dims, layout.chunks, records),
+            entry["attributes"],
         )
-    records = json.loads(content)["blocks"]
-    if store["format"] == "zarr":
-        ds: xr.Dataset = xr.open_zarr(storage.location(ZARR), chunks={}, consolidated=True)
-    else:
-        ds = _open_blocks(storage, layout, recipe["variables"])
+        for name, entry in recipe["variables"].items()
+    }
     causes: Counter[str] = Counter()
     for record in records.values():
         causes.update(record["causes"])
     attrs = ds.attrs | store["attributes"]
     if causes:
         attrs["failures"] = causes_text(causes, ds.sizes["dim"] * ds.sizes["run"])
+    ds = ds.assign(variables).assign_attrs(attrs)
     ds.encoding["source"] = storage.place
-    return ds.assign_attrs(attrs)
+    return ds
 
 
-def _open_blocks(storage: Storage, layout: Layout, variables: Mapping[str, Any]) -> xr.Dataset:
-    """Return the dataset of a store of NetCDF files."""
+def _manifest(storage: Storage, layout: Layout) -> dict[str, Any]:
+    """Return the manifest of a finished store, which has a record of every block."""
+    try:
+        manifest = storage.document("manifest.json")
+    except FileError as error:
+        raise FileError(f"{error}; {REMEDY}") from None
+    if manifest is None:
+        records, damaged = recorded(storage)
+        raise FileError(
+            f"{storage.place} is not finished: {len(records)} of {len(layout)} blocks are there; "
+            + "".join(f"{text}; " for text in damaged[:1])
+            + "call mids.generate with the same arguments to complete it"
+        )
+    for block in layout:
+        if block.name(layout.labels) not in manifest["blocks"]:
+            raise FileError(
+                f"{storage.location('manifest.json')} lacks {block.name(layout.labels)}; {REMEDY}"
+            )
+    return manifest
+
+
+def _check_header(storage: Storage, record: Mapping[str, Any]) -> None:
+    for name, expected in record["files"].items():
+        if name.rpartition("/")[2] in (".zarray", ".zattrs", ".zgroup"):  # again in .zmetadata
+            continue
+        content = storage.read(name)
+        if content is None or sha256(content) != expected["sha256"]:
+            raise FileError(f"{storage.location(name)} is missing or damaged; {REMEDY}")
+
+
+def _netcdf_header(storage: Storage) -> tuple[xr.Dataset, Callable[[str], NetCDFBlocks]]:
     from xarray.backends import NetCDF4DataStore
 
-    folder = storage.folder
-    if folder is None:
+    if storage.folder is None:
         raise FileError(f"{storage.place} has NetCDF files, which are read from folders only")
     with NETCDF_LOCK:
-        try:
-            header = NetCDF4DataStore.open(str(folder / "header.nc"), lock=NETCDF_LOCK)
-            with xr.open_dataset(header) as ds:
-                ds.load()
-        except OSError as error:
-            raise FileError(f"{folder / 'header.nc'} is damaged ({error})") from None
-    paths = np.array([str(folder / f"{block.name(layout.labels)}.nc") for block in layout])
-    grid = paths.reshape(len(layout.chunks["dim"]), len(layout.chunks["run"]))
-    arrays = {
-        name: xr.Variable(
-            entry["dims"], _read_lazily(grid, layout, name, entry), entry["attributes"]
-        )
-        for name, entry in variables.items()
-    }
-    return ds.assign(arrays)
+        file = NetCDF4DataStore.open(str(storage.folder / "header.nc"), lock=NETCDF_LOCK)
+        with xr.open_dataset(file) as ds:
+            ds.load()
+    return ds, partial(NetCDFBlocks, storage.place)
 
 
-def _read_lazily(
-    paths: np.ndarray, layout: Layout, name: str, entry: Mapping[str, Any]
-) -> da.Array:
-    import dask.array as da
-    from dask.base import tokenize
-
-    rest = [(size,) for size in entry["shape"][2:]]
-    chunks = (tuple(layout.chunks["dim"]), tuple(layout.chunks["run"]), *rest)
-    array: da.Array = da.map_blocks(
-        _read_block,
-        paths=paths,
-        variable=name,
-        chunks=chunks,
-        dtype=entry["dtype"],
-        meta=np.empty((0,) * len(chunks), dtype=entry["dtype"]),
-        name=f"read-{name}-{tokenize(paths.tolist(), name)}",
+def _zarr_header(storage: Storage) -> tuple[xr.Dataset, Callable[[str], ZarrBlocks]]:
+    metadata = json.loads(storage.read(f"{ZARR}/.zmetadata") or "")["metadata"]
+    ds = xr.open_zarr(storage.location(ZARR), chunks=None, consolidated=True)
+    return ds.drop_vars(list(ds.data_vars)).load(), lambda name: ZarrBlocks(
+        storage.place, name, metadata[f"{name}/.zarray"]
     )
-    return array
-
-
-def _read_block(paths: np.ndarray, variable: str, block_id: tuple[int, ...]) -> np.ndarray:
-    """Read one variable of one block."""
-    import netCDF4
-
-    path = paths[block_id[:2]]
-    try:
-        with NETCDF_LOCK, netCDF4.Dataset(path) as file:
-            file.set_auto_maskandscale(False)
-            block: np.ndarray = file[variable][...]
-    except (OSError, RuntimeError, IndexError) as error:
-        raise FileError(
-            f"{path} is missing or damaged ({error}); call mids.generate with the same arguments "
-            "to check the store and simulate what is lost"
-        ) from None
-    return block
 
 
 def _slices(lengths: list[int]) -> list[slice]:
