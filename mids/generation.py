@@ -38,6 +38,7 @@ def generate(
     the memory needed is that of the blocks being worked on. Call it again with the same arguments
     after any interruption: blocks whose checksums hold are kept, the others are simulated, and the
     finished store has the same bytes, but for the date in ``store.json``, as an uninterrupted one.
+    Files that are damaged count as missing; without ``store.json`` there is no going on.
 
     Parameters
     ----------

