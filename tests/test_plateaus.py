@@ -174,9 +174,38 @@ def test_a_dataset_that_is_cut_in_time_is_censored_whatever_its_status():
     assert (ds.status == 0).all() and whole.left.sum("plateau").values.tolist() == [[2] * 6]
     assert (whole.n_plateaus == 2).all()
     assert (cut.n_plateaus == 2).all() and (cut.left.sum("plateau") == 1).all()
-    one = mids.simulate("h1(z1) + h1(z1)*h3(z2)", dim=1e4, runs=3, student_rank=1).compute()
-    assert (one.status == 0).all()  # and it stays at a loss above 0
-    assert (mids.plateaus(one).n_plateaus == 1).all()
+
+
+@pytest.mark.parametrize("known", ["crossing_time", "overlap"])
+@pytest.mark.parametrize(
+    ("options", "n_saddles"),
+    [({"student_rank": 1}, 1), ({"flow": mids.flows.TwoTimescale(ridge=0.1)}, 2)],
+    ids=["narrow student", "ridge"],
+)
+def test_a_run_converges_to_a_loss_above_zero(options, n_saddles, known):
+    ds = mids.simulate("h1(z1) + h1(z1)*h3(z2)", dim=[1e3, 1e6], runs=4, **options).compute()
+    assert (ds.status == 0).all() and (ds.loss.isel(time=-1) > 1e-3).all()
+    ds = ds.drop_vars({"crossing_time", "overlap"} - {known})
+    found = mids.plateaus(ds)
+    assert (found.n_plateaus == n_saddles).all() and found.left.sum() == 8 * n_saddles
+    cut = mids.plateaus(ds.sel(time=slice(0, 100.0)))
+    assert (cut.n_plateaus == n_saddles).all()
+    alone = mids.saddles(ds.drop_vars(known))
+    assert (alone.n_saddles == n_saddles + 1).all()
+    assert alone.censored.isel(saddle=n_saddles).all()
+
+
+@pytest.mark.parametrize("rank", [2, 3, 4])
+def test_curves_alone_show_the_saddles_that_the_grid_resolves(rank):
+    """Steps of log d, 0.1 to 0.3 decades apart, at 100 points a decade."""
+    target, time = mids.targets.staircase(rank), np.append(0, np.geomspace(0.1, 1000, 400))
+    ds = mids.simulate(target, dim=[1e6, 1e8], runs=10, time=time).compute()
+    exact, found = mids.saddles(ds), mids.saddles(ds.drop_vars(["crossing_time", "overlap"]))
+    assert (exact.n_saddles == rank).all()
+    assert (found.n_saddles == exact.n_saddles).mean() >= 0.9
+    same = found.n_saddles == exact.n_saddles
+    ratio = (found.escape_time.isel(saddle=slice(rank)) / exact.escape_time).where(same)
+    np.testing.assert_allclose(ratio.values[ratio.notnull().values], 1, atol=0.1)
 
 
 @pytest.mark.parametrize(("first", "known"), [(100.0, [False, True]), (10.0, [True, True])])

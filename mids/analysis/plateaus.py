@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from .. import _validate
 from ..errors import DatasetError
+from ..schema import LEVELS
 from .staircase import stretches
 
 __all__ = ["plateaus"]
@@ -38,8 +39,9 @@ def plateaus(
     A plateau is a stretch on which the variable stays within a band and which is left again by
     speeding up; or, marked by ``left = False``, the level stretch on which the trajectory is cut
     off. The level to which a run has converged is not a plateau: that of a loss that is zero within
-    the band, or of status 0, where the crossing times show that it was reached before the last
-    time (a dataset cut in time keeps its status).
+    the band, or of status 0, where crossing times or overlaps show that it was reached before the
+    last time (a dataset cut in time keeps its status). A loss alone that ends level above zero may
+    have converged or not: it is counted.
 
     The noise is estimated from the data (median deviation from the neighbours, local in time) and
     widens the band; no plateau is found that noise on a curve which only slows down could feign
@@ -143,7 +145,12 @@ def _status(ds: xr.Dataset, last: float) -> tuple[xr.DataArray, xr.DataArray]:
         return xr.DataArray(False), xr.DataArray(False)
     status = ds["status"]
     if "crossing_time" not in ds:
-        return status == FAILED, xr.DataArray(False)
+        overlap = ds.get("overlap", xr.DataArray(np.nan))
+        if not {"time", "direction"} <= set(overlap.dims):
+            return status == FAILED, xr.DataArray(False)
+        # A narrow student has overlaps that are zero, and stay so.
+        done = (overlap.isel(time=-1) >= max(LEVELS)) | (overlap.max("time") == 0)
+        return status == FAILED, (status == CONVERGED) & done.all("direction")
     crossing = ds["crossing_time"]
     over = [name for name in ("direction", "level") if name in crossing.dims]
     # Directions that nobody learns cross no level; those that are learned cross all in time.

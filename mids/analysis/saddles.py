@@ -25,6 +25,13 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
     escaped when the latter reaches 1/2: exact times, whatever the grid. Without them the saddles
     are the `plateaus` of the loss, escaped when the loss is halfway to the next one.
 
+    A loss shows fewer saddles than there are directions where it does not slow down in between:
+    directions learned within one step of the grid or one fall (leaps 3, 2, 1: the second stay is a
+    fraction 1/d of the first, parity: likewise; staircases with s = 1: escapes 0.1 to 0.3 decades
+    apart need 20 and more points per decade), and a first direction learned at a rate that is
+    largest at the start (planted, s = 1). At d of 1e2 directions also begin to be learned before
+    they are alone.
+
     Parameters
     ----------
     ds : xarray.Dataset
