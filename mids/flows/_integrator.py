@@ -62,6 +62,7 @@ __all__ = ["Output", "integrate"]
 CONVERGED, CENSORED, FAILED = 0, 1, 3
 HALF = 1  # of the thresholds, the one that ends a stage
 SAFETY, SHRINK, GROW = 0.9, 0.15, 8.0
+STRETCH, CUTGROW = 1.1, 1.0
 STABLE = 3.0  # length of an explicit step times stiffness
 MAX_STEPS = 20_000
 
@@ -217,23 +218,33 @@ def run(
         if h < 0.0:
             h_time = 10.0 * rtol**0.2 / largest
         h = h_time / pace
-        wanted = h
+        wanted, reach = h, 0.0
         if clock < 0:
             h = min(h, 1.000001 * (last - now))
+            for i in range(saturated, learnable):
+                if work.hessian[i, i] > 0.0:
+                    end = (1.01 * SATURATED - log_odds[i]) / (2.0 * work.hessian[i, i])
+                    reach = max(reach, end)
+            if saturated < learnable:
+                h = min(h, reach)
         else:
             for level in range(levels):
                 missing = thresholds[level] - log_odds[clock]
-                if near < missing < h and np.isnan(crossing[clock, level]):
-                    h = missing
+                if near < missing < 2.0 * h and np.isnan(crossing[clock, level]):
+                    h = missing if missing < STRETCH * h else 0.5 * missing
+                    break
         explicit = h * max(stiffness(active, pace, work.hessian), measured) <= STABLE
         if not explicit:
             call_linearise(pieces[LINEARISE], where, active, clock, pace)
 
+        unlearned = False
+        for i in range(learnable):
+            unlearned = unlearned or np.isnan(crossing[i, HALF])
         rejected = 0
         while True:
             if attempts >= MAX_STEPS:
                 return False
-            if explicit and (rejected == 2 or (rejected and step.time_dense[4] > STABLE)):
+            if explicit and (rejected == 4 or (rejected and step.time_dense[4] > STABLE)):
                 explicit = False
                 call_begin(pieces[BEGIN], where, active, 0)
                 call_linearise(pieces[LINEARISE], where, active, clock, pace)
@@ -247,7 +258,7 @@ def run(
                     active,
                     rank,
                     h * pace,
-                    since + elapsed,
+                    (since if unlearned else now) + elapsed,
                     work.hessian,
                     work.rest,
                     rtol,
@@ -263,6 +274,7 @@ def run(
             factor, wanted = min(factor, 1.0), 0.0
         else:
             factor *= (max(error, 1e-8) / previous) ** -0.08  # proportional-integral control
+        cut = h < wanted
         previous = max(error, 1e-4)
         measured = step.time_dense[4] / h if explicit else 0.0
         counts[0] += 1
@@ -316,7 +328,12 @@ def run(
         for i in range(rank):
             for j in range(rank):
                 frame[i, j] = next_frame[i, j]
-        h = max(h * min(max(factor, SHRINK), GROW), wanted)
+        if cut and error < 1e-8:
+            h = wanted  # a step cut so short says nothing
+        else:
+            h *= min(max(factor, SHRINK), GROW)
+            if cut:
+                h = min(h, CUTGROW * wanted)
     return True
 
 
