@@ -61,10 +61,12 @@ class SourcesCache(FunctionCache):
         return (super()._index_key(sig, codegen), _SOURCES)
 
 
-def piece(signature: Any, from_python: bool = False) -> Callable[[Any], Any]:
-    """Compile a function for one signature, or load it from the cache."""
+def piece(signature: Any, from_python: bool = False, rank: int = 0) -> Callable[[Any], Any]:
+    """Compile a function for one signature, or load it from the cache; each rank has a file."""
 
     def decorate(function: Any) -> Any:
+        if rank:
+            function.__qualname__ = f"{function.__name__}_{rank}"
         options = _OPTIONS if from_python else _INNER
         dispatcher = njit(fastmath={"contract"}, **options)(function)
         dispatcher._cache = SourcesCache(function)

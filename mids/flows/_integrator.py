@@ -15,6 +15,7 @@ crossing.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -358,10 +359,14 @@ def integrate_runs(
                 out.status[k] = CENSORED
 
 
-_PIECES = np.array(
-    [place(each) for each in (begin, linearise, advance, settle, record, cross, run)],
-    dtype=np.uintp,
-)
+UNROLLED = 3
+
+
+@lru_cache
+def _pieces(known: int) -> np.ndarray:
+    """Addresses of the pieces for targets of a rank, or of any (0)."""
+    pieces = (begin(known), linearise, advance(known), settle(known), record(known), cross, run)
+    return np.array([place(each) for each in pieces], dtype=np.uintp)
 
 
 def integrate(
@@ -387,4 +392,12 @@ def integrate(
     rtol : float
     out : Output
     """
-    integrate_runs(machine(table, _PIECES), initial, time, thresholds, rtol, out)
+    rank = initial.shape[1]
+    integrate_runs(
+        machine(table, _pieces(rank if rank <= UNROLLED else 0)),
+        initial,
+        time,
+        thresholds,
+        rtol,
+        out,
+    )

@@ -56,11 +56,10 @@ __all__ = ["call_linearise", "linearise", "load", "rate", "rate_here"]
 
 
 @inlined
-def load(x: np.ndarray, active: Active, work: Scratch) -> None:
+def load(x: np.ndarray, rank: int, active: Active, work: Scratch) -> None:
     """``e^v`` and ``L`` of a state vector."""
     saturated, learnable = active.saturated, active.learnable
     lower, odds = work.square[LOWER], work.diagonal[ODDS]
-    rank = odds.shape[0]
     at = learnable - saturated
     for i in range(rank):
         if i < saturated:
@@ -89,10 +88,9 @@ def _dot(gradient: np.ndarray, first: int, i: int, second: int, j: int) -> float
 
 
 @inlined
-def _hessian(table: Derivative, work: Scratch) -> None:
+def _hessian(table: Derivative, rank: int, work: Scratch) -> None:
     """Compute ``Ht`` from the sheared coefficients and ``F``."""
     hessian, power, gradient = work.square[HESSIAN], work.power, work.gradient
-    rank = hessian.shape[0]
     power[0] = 1.0
     for i in range(1, power.shape[0]):
         power[i] = power[table.power[i, 0]] * work.diagonal[OVERLAP, table.power[i, 1]]
@@ -110,6 +108,7 @@ def _hessian(table: Derivative, work: Scratch) -> None:
 @inlined
 def rate(
     table: Derivative,
+    rank: int,
     base: np.ndarray,
     x: np.ndarray,
     active: Active,
@@ -126,8 +125,7 @@ def rate(
     lower, upper, tilt = square[LOWER], square[INVERSE], square[TILT]
     generator, product = square[GENERATOR], square[CHANGE]
     odds, overlap = work.diagonal[ODDS], work.diagonal[OVERLAP]
-    rank = odds.shape[0]
-    load(x, active, work)
+    load(x, rank, active, work)
 
     # G = L S^-1 L^T with S = L^T L + e^-v = R^T F^-1 R, factorised from the least overlap upwards
     for j in range(rank - 1, -1, -1):
@@ -167,7 +165,7 @@ def rate(
                         value *= tilt[a, b]
                     monomial[table.shear[row, 0]] += value
             pair += 1
-    _hessian(table, work)
+    _hessian(table, rank, work)
 
     # B = (L^T L)^-1 R^T Ht R
     for i in range(rank):
@@ -208,11 +206,15 @@ def rate(
 
 @inlined
 def rate_here(
-    table: Derivative, base: np.ndarray, log_odds: np.ndarray, active: Active, work: Scratch
+    table: Derivative,
+    rank: int,
+    base: np.ndarray,
+    log_odds: np.ndarray,
+    active: Active,
+    work: Scratch,
 ) -> None:
     """Compute ``Ht``, which is ``B``, ``D`` and ``F`` where ``L = I``, with respect to t."""
     square, diagonal = work.square, work.diagonal
-    rank = diagonal.shape[1]
     for i in range(base.shape[0]):
         work.monomial[0, i] = base[i]
     for i in range(rank):
@@ -220,7 +222,7 @@ def rate_here(
         diagonal[ODDS, i] = odds
         diagonal[REST, i] = 1.0 / (1.0 + odds)
         diagonal[OVERLAP, i] = odds * diagonal[REST, i]
-    _hessian(table, work)
+    _hessian(table, rank, work)
     for i in range(rank):
         for j in range(rank):
             square[GENERATOR, i, j] = square[HESSIAN, i, j]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import types
 
@@ -122,98 +124,114 @@ def fraction(dense: np.ndarray, wanted: float) -> float:
     return theta
 
 
-@piece(_BEGIN)
-def begin(where: int, active: Active, place: int) -> None:
-    """Put the target's coefficients in the frame at a place into the base, differentiate there.
+def begin(known: int) -> Any:
+    """Piece for targets of a rank, or of any (0)."""
 
-    Entries that are rounding are set to zero: a learned direction known to 1e-16 would otherwise
-    feed a spurious rate of 1e-32 to the direction to be learned next, whose own rate is of order
-    d^(1 - s).
-    """
-    table, work, _, _ = machine_at(where)
-    base = work.base[place]
-    _substitute(table.substitution, work.frame[place], work.buffer, base)
-    floor = FLUSH * ROUNDING * table.norm
-    for i in range(base.shape[0]):
-        if abs(base[i]) <= floor:
-            base[i] = 0.0
-    rate_here(table.derivative, base, work.log_odds[place], active, work)
+    @piece(_BEGIN, rank=known)
+    def begin(where: int, active: Active, place: int) -> None:
+        """Put the target's coefficients in the frame at a place into the base, differentiate there.
+
+        Entries that are rounding are set to zero: a learned direction known to 1e-16 would otherwise
+        feed a spurious rate of 1e-32 to the direction to be learned next, whose own rate is of order
+        d^(1 - s).
+        """
+        table, work, _, _ = machine_at(where)
+        base = work.base[place]
+        rank = known if known > 0 else work.rest.shape[0]
+        _substitute(table.substitution, work.frame[place], work.buffer, base)
+        floor = FLUSH * ROUNDING * table.norm
+        for i in range(base.shape[0]):
+            if abs(base[i]) <= floor:
+                base[i] = 0.0
+        rate_here(table.derivative, rank, base, work.log_odds[place], active, work)
+
+    return begin
 
 
-@piece(_SETTLE)
-def settle(where: int, active: Active, row: int, place: int) -> None:
-    """Odds and log-odds of a state's overlaps, largest first, and the frame of its eigenvectors.
+def settle(known: int) -> Any:
+    """Piece for targets of a rank, or of any (0)."""
 
-    The state is a row of `Step.state`; results go to a place of the work arrays.
+    @piece(_SETTLE, rank=known)
+    def settle(where: int, active: Active, row: int, place: int) -> None:
+        """Odds and log-odds of a state's overlaps, largest first, and the frame of its eigenvectors.
 
-    One-sided Jacobi rotations of the graded factor ``L diag(e^(v/2))`` (Demmel and Veselic 1992)
-    give both to high relative accuracy.
-    """
-    _, work, step, _ = machine_at(where)
-    learnable = active.learnable
-    frame, log_odds, out = work.frame[0], work.log_odds[place], work.frame[place]
-    factor, columns = work.square[LOWER], work.square[COLUMNS]
-    odds, norm = work.diagonal[ODDS], work.diagonal[REST]
-    rank = norm.shape[0]
-    load(step.state[row], active, work)
-    for i in range(learnable):
-        scale = np.sqrt(odds[i])
-        for k in range(i, rank):
-            factor[k, i] *= scale
-    orthogonalise(factor, learnable)
-    for i in range(learnable):
-        norm[i] = 0.0
-        for k in range(rank):
-            norm[i] += factor[k, i] * factor[k, i]
-    for i in range(learnable):
-        best = 0
-        for j in range(1, learnable):
-            if norm[j] > norm[best]:
-                best = j
-        odds[i] = norm[best]
-        log_odds[i] = min(np.log(norm[best]), SATURATED)
-        scale = 1.0 / np.sqrt(norm[best])
-        for k in range(rank):
-            columns[k, i] = factor[k, best] * scale
-        norm[best] = -1.0
-    for i in range(rank):
-        for j in range(learnable):
-            total = 0.0
+        The state is a row of `Step.state`; results go to a place of the work arrays.
+
+        One-sided Jacobi rotations of the graded factor ``L diag(e^(v/2))`` (Demmel and Veselic 1992)
+        give both to high relative accuracy.
+        """
+        _, work, step, _ = machine_at(where)
+        learnable = active.learnable
+        frame, log_odds, out = work.frame[0], work.log_odds[place], work.frame[place]
+        factor, columns = work.square[LOWER], work.square[COLUMNS]
+        odds, norm = work.diagonal[ODDS], work.diagonal[REST]
+        rank = known if known > 0 else norm.shape[0]
+        load(step.state[row], rank, active, work)
+        for i in range(learnable):
+            scale = np.sqrt(odds[i])
+            for k in range(i, rank):
+                factor[k, i] *= scale
+        orthogonalise(factor, learnable)
+        for i in range(learnable):
+            norm[i] = 0.0
             for k in range(rank):
-                total += frame[i, k] * columns[k, j]
-            out[i, j] = total
-    complete(out, learnable)
+                norm[i] += factor[k, i] * factor[k, i]
+        for i in range(learnable):
+            best = 0
+            for j in range(1, learnable):
+                if norm[j] > norm[best]:
+                    best = j
+            odds[i] = norm[best]
+            log_odds[i] = min(np.log(norm[best]), SATURATED)
+            scale = 1.0 / np.sqrt(norm[best])
+            for k in range(rank):
+                columns[k, i] = factor[k, best] * scale
+            norm[best] = -1.0
+        for i in range(rank):
+            for j in range(learnable):
+                total = 0.0
+                for k in range(rank):
+                    total += frame[i, k] * columns[k, j]
+                out[i, j] = total
+        complete(out, learnable)
+
+    return settle
 
 
-@piece(_RECORD)
-def record(
-    where: int,
-    active: Active,
-    wanted: float,
-    overlap: np.ndarray,
-    energy: np.ndarray,
-    loss: np.ndarray,
-) -> None:
-    """Overlaps, mode energies and loss at a time after the start of the step.
+def record(known: int) -> Any:
+    """Piece for targets of a rank, or of any (0)."""
 
-    A time that is not positive means the start itself.
-    """
-    table, work, step, pieces = machine_at(where)
-    learnable = active.learnable
-    gram, vectors = work.square[HESSIAN], work.frame[2]
-    rank = gram.shape[0]
-    theta = fraction(step.time_dense, wanted) if wanted > 0.0 else 0.0
-    interpolate(step.state, active.size, theta)
-    call_settle(pieces[SETTLE], where, active, POINT, 2)
-    for i in range(rank):
-        odds = work.diagonal[ODDS, i]
-        overlap[i] = odds / (1.0 + odds) if i < learnable else 0.0
-    for i in range(rank):
-        for j in range(i + 1):
-            total = 0.0
-            for k in range(learnable):
-                total += vectors[i, k] * vectors[j, k] * overlap[k]
-            gram[i, j] = total
-            gram[j, i] = total
-    explained = _average(table, gram, work.buffer, work.monomial[1], energy)
-    loss[0] = max(0.5 * (table.norm * table.norm - explained), 0.0)
+    @piece(_RECORD, rank=known)
+    def record(
+        where: int,
+        active: Active,
+        wanted: float,
+        overlap: np.ndarray,
+        energy: np.ndarray,
+        loss: np.ndarray,
+    ) -> None:
+        """Overlaps, mode energies and loss at a time after the start of the step.
+
+        A time that is not positive means the start itself.
+        """
+        table, work, step, pieces = machine_at(where)
+        learnable = active.learnable
+        gram, vectors = work.square[HESSIAN], work.frame[2]
+        rank = known if known > 0 else gram.shape[0]
+        theta = fraction(step.time_dense, wanted) if wanted > 0.0 else 0.0
+        interpolate(step.state, active.size, theta)
+        call_settle(pieces[SETTLE], where, active, POINT, 2)
+        for i in range(rank):
+            odds = work.diagonal[ODDS, i]
+            overlap[i] = odds / (1.0 + odds) if i < learnable else 0.0
+        for i in range(rank):
+            for j in range(i + 1):
+                total = 0.0
+                for k in range(learnable):
+                    total += vectors[i, k] * vectors[j, k] * overlap[k]
+                gram[i, j] = total
+                gram[j, i] = total
+        explained = _average(table, gram, work.buffer, work.monomial[1], energy)
+        loss[0] = max(0.5 * (table.norm * table.norm - explained), 0.0)
+
+    return record
