@@ -73,7 +73,7 @@ def _start(initial: np.ndarray, work: Scratch) -> int:
     """Find eigenframe and log-odds of ``M0 M0^T``; returns how many overlaps are not zero."""
     rank, students = initial.shape
     frame, log_odds, size = work.frame[0], work.log_odds[0], work.rest
-    orthogonalise(initial, students)
+    orthogonalise(initial, rank, students)
     largest = 0.0
     for i in range(students):
         size[i] = 0.0
@@ -95,7 +95,7 @@ def _start(initial: np.ndarray, work: Scratch) -> int:
             frame[k, i] = initial[k, best] * scale
         size[best] = -1.0
         learnable += 1
-    complete(frame, learnable)
+    complete(frame, rank, learnable)
     return learnable
 
 
@@ -214,6 +214,13 @@ def run(
                     loss[row : row + 1],
                 )
                 row += 1
+                while largest == 0.0 and row < time.shape[0]:  # nothing changes any more
+                    for i in range(rank):
+                        overlap[row, i] = overlap[row - 1, i]
+                    for mode in range(energy.shape[1]):
+                        energy[row, mode] = energy[row - 1, mode]
+                    loss[row] = loss[row - 1]
+                    row += 1
             continue
 
         if h < 0.0:

@@ -20,9 +20,8 @@ ROUNDING = 2.0**-52
 
 
 @inlined
-def orthogonalise(columns: np.ndarray, count: int) -> None:
-    """Rotate the first `count` columns until they are orthogonal to working accuracy."""
-    size = columns.shape[0]
+def orthogonalise(columns: np.ndarray, size: int, count: int) -> None:
+    """Rotate the first `count` columns of `size` until they are orthogonal to working accuracy."""
     for _ in range(40):
         done = True
         for p in range(count):
@@ -32,7 +31,7 @@ def orthogonalise(columns: np.ndarray, count: int) -> None:
                     pp += columns[k, p] * columns[k, p]
                     qq += columns[k, q] * columns[k, q]
                     pq += columns[k, p] * columns[k, q]
-                if abs(pq) <= ROUNDING * np.sqrt(pp) * np.sqrt(qq):
+                if abs(pq) <= ROUNDING * np.sqrt(pp * qq):
                     continue
                 done = False
                 zeta = (qq - pp) / (2.0 * pq)
@@ -50,9 +49,8 @@ def orthogonalise(columns: np.ndarray, count: int) -> None:
 
 
 @inlined
-def complete(frame: np.ndarray, known: int) -> None:
+def complete(frame: np.ndarray, size: int, known: int) -> None:
     """Fill columns ``known, known + 1, ...`` to an orthonormal basis; re-orthonormalise all."""
-    size = frame.shape[0]
     for i in range(size):
         if i >= known:
             # the coordinate axis furthest from the span of the columns so far

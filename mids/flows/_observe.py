@@ -171,7 +171,7 @@ def settle(known: int) -> Any:
             scale = np.sqrt(odds[i])
             for k in range(i, rank):
                 factor[k, i] *= scale
-        orthogonalise(factor, learnable)
+        orthogonalise(factor, rank, learnable)
         for i in range(learnable):
             norm[i] = 0.0
             for k in range(rank):
@@ -193,7 +193,7 @@ def settle(known: int) -> Any:
                 for k in range(rank):
                     total += frame[i, k] * columns[k, j]
                 out[i, j] = total
-        complete(out, learnable)
+        complete(out, rank, learnable)
 
     return settle
 

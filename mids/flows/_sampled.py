@@ -156,7 +156,7 @@ def _overlaps(correlation: np.ndarray, out: np.ndarray) -> None:
     for i in range(size):
         for j in range(rank):
             columns[i, j] = correlation[i, j]
-    orthogonalise(columns, rank)
+    orthogonalise(columns, columns.shape[0], rank)
     for j in range(rank):
         total = 0.0
         for i in range(size):

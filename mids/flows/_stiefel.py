@@ -281,7 +281,7 @@ def singular(
     for i in range(rank):
         for j in range(students):
             columns[j, i] = state[i * students + j]
-    orthogonalise(columns, rank)
+    orthogonalise(columns, columns.shape[0], rank)
     for i in range(rank):
         sizes[i] = 0.0
         for j in range(students):
