@@ -12,6 +12,7 @@ numba's own covers only the file a function stands in, not what was inlined from
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -70,7 +71,13 @@ def piece(signature: Any, from_python: bool = False, rank: int = 0) -> Callable[
         options = _OPTIONS if from_python else _INNER
         dispatcher = njit(fastmath={"contract"}, **options)(function)
         dispatcher._cache = SourcesCache(function)
-        dispatcher.compile(signature)
+        collected = gc.isenabled()
+        gc.disable()  # a tenth of the time, and compilers leave few cycles behind
+        try:
+            dispatcher.compile(signature)
+        finally:
+            if collected:
+                gc.enable()
         dispatcher.disable_compile()
         return dispatcher
 

@@ -129,11 +129,11 @@ def begin(known: int) -> Any:
 
     @piece(_BEGIN, rank=known)
     def begin(where: int, active: Active, place: int) -> None:
-        """Put the target's coefficients in the frame at a place into the base, differentiate there.
+        """Put the target's coefficients in the frame at a place into the base; differentiate.
 
-        Entries that are rounding are set to zero: a learned direction known to 1e-16 would otherwise
-        feed a spurious rate of 1e-32 to the direction to be learned next, whose own rate is of order
-        d^(1 - s).
+        Entries that are rounding are set to zero: a learned direction known to 1e-16 would
+        otherwise feed a spurious rate of 1e-32 to the direction to be learned next, whose own rate
+        is of order d^(1 - s).
         """
         table, work, _, _ = machine_at(where)
         base = work.base[place]
@@ -153,12 +153,12 @@ def settle(known: int) -> Any:
 
     @piece(_SETTLE, rank=known)
     def settle(where: int, active: Active, row: int, place: int) -> None:
-        """Odds and log-odds of a state's overlaps, largest first, and the frame of its eigenvectors.
+        """Odds and log-odds of a state's overlaps, largest first, and their eigenvectors' frame.
 
         The state is a row of `Step.state`; results go to a place of the work arrays.
 
-        One-sided Jacobi rotations of the graded factor ``L diag(e^(v/2))`` (Demmel and Veselic 1992)
-        give both to high relative accuracy.
+        One-sided Jacobi rotations of the graded factor ``L diag(e^(v/2))`` (Demmel and Veselic
+        1992) give both to high relative accuracy.
         """
         _, work, step, _ = machine_at(where)
         learnable = active.learnable

@@ -56,10 +56,10 @@ def advance(known: int) -> Any:
     ) -> float:
         """Take a step of size `h` from the start, where L = I; returns the time it takes.
 
-        The last row of stages and times receives the error estimates.  An explicit step also measures
-        how fast tilts relax (Hairer and Wanner, Solving ordinary differential equations II, IV.2), from
-        the two stages at its end.  Unknowns of linear systems are
-        scaled, so that pivoting compares like with like.
+        The last row of stages and times receives the error estimates.  An explicit step also
+        measures how fast tilts relax (Hairer and Wanner, Solving ordinary differential equations
+        II, IV.2), from the two stages at its end.  Unknowns of linear systems are scaled, so that
+        pivoting compares like with like.
         """
         table, work, step, _ = machine_at(where)
         rank = known if known > 0 else work.rest.shape[0]
