@@ -95,6 +95,33 @@ def test_limit_flows_predict_too(text):
         assert (table.ratio.loc[[dim]] - 1).abs().max() < close
 
 
+@pytest.mark.parametrize(
+    ("text", "dim", "close"),
+    [
+        ("staircase(3)", [1e3, 1e4], 3e-4),
+        ("h1(z1) + h2(z1) + 1/2*h1(z1)*h1(z2)", [1e4], 5e-6),  # drifts on the way
+        ("h1(z1) + 0.5*h2(z1)*h1(z2)", [1e2, 1e4], 1e-3),  # in closed form
+    ],
+)
+def test_levels_of_short_stays_are_predicted(text, dim, close):
+    """At log d saddles the level is not that of the saddle; the theory knows by how much."""
+    target = mids.Target.parse(text).normalize()
+    turned = target.rotate(
+        np.linalg.qr(np.random.default_rng(1).normal(size=(target.rank,) * 2))[0]
+    )
+    ds = mids.simulate(turned, dim=dim, runs=12).compute()
+    found, predicted = mids.compare(ds), mids.theory(ds)
+    error = abs(found.loss / found.loss_theory - 1)
+    assert (error.median("run") < close).all() and found.loss.notnull().mean() > 0.8
+    away = abs(predicted.loss / predicted.saddle_loss - 1).isel(saddle=slice(1, None))
+    assert (away.median("run") > 4 * close).any()
+    coarse = mids.compare(ds.isel(time=slice(1, None, 3)))
+    assert (abs(coarse.loss / coarse.loss_theory - 1).median("run") < close).all()
+    # without times the level is that of the predicted curve itself
+    own = mids.theory(ds[["gram0"]])
+    assert np.abs(own.loss / predicted.loss - 1).max() < 0.1 and own.loss.notnull().all()
+
+
 def test_fewer_students_than_directions_meet_fewer_saddles():
     target = mids.Target.parse(COUPLED[0]).normalize()
     ds = mids.simulate(target, dim=1e4, runs=4, student_rank=1).compute()

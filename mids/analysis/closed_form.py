@@ -12,12 +12,14 @@ are the Schur complement of ``X(0) = G(0) (I - G(0))^{-1}`` with respect to what
 A later direction, of exponent s and with no other unlearned one in its leading part, grows already
 while those before it are being learned: by ``x' = 2 s w x^s``, with its strength w at the overlap
 reached. So ``log x`` (s = 1) or ``-x^(1-s) / (s (s-1))`` gains ``2 int w dt``, an integral along
-the orbit that connects the saddles.
+the orbit that connects the saddles. The predicted loss is h at the overlaps that each direction,
+by its own integral, has at a time before or after its escape.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -35,6 +37,8 @@ Array = NDArray[np.float64]
 # Odds from 1e-22 to 1 in steps of 0.05 in the logarithm; beyond, up to 1 - lambda = 1e-16.
 _GRID = np.linspace(-50.0, 0.0, 1001)
 _BEYOND = np.linspace(0.0, 36.0, 721)
+_ALL = np.append(_GRID, _BEYOND[1:])
+_TENTH = np.log(9.0)  # log-odds of the overlap 0.9, those of 0.1 with the opposite sign
 
 
 class ClosedForm:
@@ -59,9 +63,11 @@ class ClosedForm:
         decoupled = _decouple(target, self.ladder)
         if decoupled is None:
             raise ValueError("the leading parts of this target do not decouple")
-        self._frame, modes, weights = decoupled
+        self._frame, self._modes, self._weights = decoupled
         exponents = self.ladder.exponents
-        self._stages = [_Stage(modes, weights, exponents, j) for j in range(len(exponents))]
+        self._stages = [
+            _Stage(self._modes, self._weights, exponents, j) for j in range(len(exponents))
+        ]
 
     @staticmethod
     def applies(target: Target) -> bool:
@@ -81,7 +87,22 @@ class ClosedForm:
         Prediction
         """
         x = _schur_complements(self._frame.T @ odds(gram0) @ self._frame)
-        return self.from_schur_complements(x)
+        result = self.from_schur_complements(x)
+        for row, start in enumerate(x):
+            result.curves[row] = partial(self._loss, start, result.escape_time[row])
+        return result
+
+    def _loss(self, start: Array, escape_time: Array, time: Array) -> Array:
+        """Loss of a run at some times, from the odds it starts with and its escape times."""
+        overlaps = np.zeros((len(time), self.rank))
+        for j, stage in enumerate(self._stages):
+            if np.isfinite(escape_time[j]):
+                grown = stage.log_odds(time - escape_time[j])
+                with np.errstate(divide="ignore"):
+                    grown = np.maximum(grown, np.log(start[j]))
+                overlaps[:, j] = 1 / (1 + np.exp(-grown))
+        kept = np.prod(overlaps[:, None, :] ** self._modes, axis=2)
+        return np.asarray(0.5 * (1 - kept) @ self._weights)
 
     def from_schur_complements(self, x: Array) -> Prediction:
         """Predict the saddles from the odds with which each direction starts.
@@ -110,7 +131,14 @@ class ClosedForm:
                 axis=1
             )  # with all learned it has converged
             result.escape_time[:, j] = np.where(reached, clock, np.nan)
-            result.loss[:, j] = np.where(reached, step.loss, np.nan)
+            result.saddle_loss[:, j] = np.where(reached, step.loss, np.nan)
+            before = clock - self._stages[j].aside(-_TENTH)
+            result.leave_time[:, j] = np.where(reached, before, np.nan)
+            if j == 0:
+                result.enter_time[:, j] = 0.0
+            else:
+                after = result.escape_time[:, j - 1] + self._stages[j - 1].aside(_TENTH)
+                result.enter_time[:, j] = np.where(reached, after, np.nan)
             result.rank[:, j] = np.where(reached, step.rank_before, np.nan)
             result.exponent[:, j] = np.where(reached, step.exponent, np.nan)
         return result
@@ -133,6 +161,7 @@ class _Stage:
         self._rank = rank
         # The exact duration against its leading order varies slowly: it is interpolated well.
         exact = -_integrate(_GRID[::-1], lambda y: 0.5 / slope(y))[::-1]
+        self._aside = np.append(-exact, _integrate(_BEYOND, lambda y: 0.5 / slope(y))[1:])
         leading = self._leading(_GRID)
         self._correction = _spline(exact - leading if self._s == 1 else exact / leading)
         self._gains = {}
@@ -154,6 +183,14 @@ class _Stage:
         correction = self._correction(np.maximum(start, _GRID[0]))
         leading = self._leading(start)
         return leading + correction if self._s == 1 else leading * correction
+
+    def aside(self, log_odds: float) -> float:
+        """Time from log-odds 0 to others, in absolute value."""
+        return float(abs(np.interp(log_odds, _ALL, self._aside)))
+
+    def log_odds(self, aside: Array) -> Array:
+        """Log-odds at times before (negative) and after overlap 1/2."""
+        return np.interp(aside, self._aside, _ALL)
 
     def gain(self, start: Array) -> Array:
         """Gain ``2 int w dt`` of every direction that the stage brings, shape (n, rank)."""

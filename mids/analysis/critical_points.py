@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ..ladder import TOLERANCE, complete, leading_component, rotate, tilt_growth
 from ..operators import gradient, loss
 from ..targets import Target
-from .congruence import Stepper, graded
+from .congruence import LARGEST, Stepper, graded
 
 __all__ = ["SMALL", "CriticalPoint"]
 
@@ -34,6 +34,7 @@ SMALL = 1e-3
 NEAR = 1e-3
 """Tangent of the angle within which a subspace counts as the critical one."""
 MAX_STEPS = 2000
+_NODES = 48
 
 
 @dataclass(eq=False)
@@ -68,6 +69,8 @@ class CriticalPoint:
     # Growth rates and orthonormal modes (columns) of what grows linearly: of L, and of tilts.
     _growth: tuple[Array, Array]
     _tilting: tuple[Array, Array]
+    # The same of the learned part, which grows without end.
+    _learning: tuple[Array, Array]
 
     @classmethod
     def near(cls, target: Target, subspace: Array) -> CriticalPoint:
@@ -94,6 +97,8 @@ class CriticalPoint:
             growth = values[kept], vectors[:, kept]
         # Where the growth is slow against the target's other parts, these take over earlier.
         fastest = max(growth[0].max(initial=0.0), rates.max(initial=0.0))
+        push = learned.T @ gradient(target, learned @ learned.T) @ learned
+        learning_rates, learning_modes = np.linalg.eigh(push)
         return cls(
             learned,
             frame[:, k:],
@@ -104,6 +109,7 @@ class CriticalPoint:
             SMALL * min(1.0, 4 * fastest / scale) if fastest > 0 else SMALL,
             growth,
             (rates[grows], modes[:, grows]),
+            (learning_rates, learning_modes),
         )
 
     def tilt(self, subspace: Array) -> Array:
@@ -125,15 +131,30 @@ class CriticalPoint:
         rest = np.abs(tilt - self._tilting[1] @ growing).max(initial=0.0)
         return bool(rest < NEAR and np.sum(growing**2) < 4 * self.limit)
 
-    def split(self, factor: Array) -> tuple[Array, Array]:
-        """Read theta, shape (m, k), and L, shape (m, c - k), off a factor P of shape (rank, c).
+    def split(self, factor: Array) -> tuple[Array, Array, Array]:
+        """Read S, (k, k), theta, (m, k), and L, (m, c - k), off a factor P of shape (rank, c).
 
-        ``L L^T`` is the Schur complement of ``P P^T`` with respect to U.
+        ``P P^T = Q Q^T`` with ``Q = [(U + V theta) S, V L]``; ``L L^T`` is the Schur complement of
+        ``P P^T`` with respect to U.
         """
         k = self.learned.shape[1]
         turn, size = np.linalg.qr((self.learned.T @ factor).T, mode="complete")
         rest = self.normal.T @ factor @ turn
-        return np.linalg.solve(size[:k], rest[:, :k].T).T, rest[:, k:]
+        return size[:k].T, np.linalg.solve(size[:k], rest[:, :k].T).T, rest[:, k:]
+
+    def joined(self, size: Array, tilt: Array, unlearned: Array) -> Array:
+        """Put Q together again, shape (n, rank, c), from parts of shape (n, ...)."""
+        return np.concatenate(
+            [(self.learned + self.normal @ tilt) @ size, self.normal @ unlearned], axis=2
+        )
+
+    def learn(self, size: Array, time: Array) -> Array:
+        """Grow S, shape (n, k, k), for the times, shape (n,), up to the largest odds."""
+        rate, modes = self._learning
+        # Beyond, products of large and small numbers would lose the small ones.
+        growth = np.exp(np.minimum(np.multiply.outer(time, rate), 2 * np.log(LARGEST)))
+        grown = np.einsum("ip,np,jp,njk->nik", modes, growth, modes, size)
+        return _scaled(grown, lambda lengths: np.minimum(lengths, LARGEST)) if len(rate) else grown
 
     def holds(self, tilt: Array, unlearned: Array) -> bool:
         """Tell whether theta, (m, k), and L, (m, c - k), follow the leading parts for a while."""
@@ -144,7 +165,7 @@ class CriticalPoint:
             return False
         return self.exponent == 1 or bool(np.sum(unlearned**2) <= self._reach() / 3)
 
-    def escape(self, tilt: Array, unlearned: Array) -> tuple[Array, Array, Array]:
+    def escape(self, tilt: Array, unlearned: Array) -> tuple[Array, Array]:
         """Follow the leading parts until the overlaps stop being small.
 
         Parameters
@@ -158,14 +179,37 @@ class CriticalPoint:
         -------
         time : ndarray, shape (n,)
             Time taken; inf where nothing grows.
-        tilt, unlearned : ndarray
-            Theta and L then.
+        unlearned : ndarray
+            L then.
         """
-        time, grown_tilt, grown = self._escape_linear(tilt, unlearned)
+        time, grown = self._escape_linear(tilt, unlearned)
         slow = np.flatnonzero(~np.isfinite(time))
         if len(slow) and self.exponent is not None and self.exponent > 1 and grown.shape[2]:
             time[slow], grown[slow] = self._escape_homogeneous(unlearned[slow])
-        return time, grown_tilt, grown
+        return time, grown
+
+    def stay(
+        self, size: Array, tilt: Array, unlearned: Array, time: float, end: Array
+    ) -> tuple[Array, Array]:
+        """Return times of a run's stay, shape (n,), and its Q then, dense where it changes.
+
+        `size`, `tilt` and `unlearned` are the parts at the start, `end` is L at the end. Where the
+        leading component is followed L is taken to grow as one direction would.
+        """
+        fastest = max(np.abs(self._learning[0]).max(initial=0.0), self._growth[0].max(initial=0.0))
+        spread = np.log1p(10.0 * time * fastest)
+        at = np.linspace(0.0, 1.0, _NODES)
+        at = np.expm1(spread * at) / np.expm1(spread) if spread > 1e-6 else at
+        times = time * at
+        parts = [np.repeat(part[None], _NODES, axis=0) for part in (size, tilt, unlearned)]
+        tilts, grown = self._grow(parts[1], parts[2], times)
+        if self.exponent is not None and self.exponent > 1 and unlearned.size:
+            s = self.exponent
+            ratio = float(np.linalg.norm(unlearned)) / max(float(np.linalg.norm(end)), 1e-300)
+            factor = (1.0 - at * (1.0 - min(ratio, 1.0) ** (2 * s - 2))) ** (-0.5 / (s - 1))
+            grown[:-1] = (parts[2] * factor[:, None, None])[:-1]
+        grown[-1] = end
+        return times, self.joined(self.learn(parts[0], times), tilts, grown)
 
     def _linear_amplitudes(self, tilt: Array, unlearned: Array) -> tuple[Array, Array]:
         """Rates, shape (p,), and logarithms of the squared amplitudes, (n, p), of what grows."""
@@ -175,7 +219,7 @@ class CriticalPoint:
         with np.errstate(divide="ignore"):
             return 2 * np.concatenate([self._growth[0], self._tilting[0]]), np.log(squares)
 
-    def _escape_linear(self, tilt: Array, unlearned: Array) -> tuple[Array, Array, Array]:
+    def _escape_linear(self, tilt: Array, unlearned: Array) -> tuple[Array, Array]:
         """Grow what grows linearly until its squares sum to the limit, at once if they do so."""
         rates, start = self._linear_amplitudes(tilt, unlearned)
         moves = np.isfinite(start).any(axis=1)
@@ -188,14 +232,18 @@ class CriticalPoint:
             slope = np.exp(terms - total[:, None]) @ rates
             t = t - (total - np.log(self.limit)) / slope
         time[moves] = np.maximum(t, 0.0)
-        growth = np.where(moves, time, 0.0)[:, None]
+        return time, self._grow(tilt, unlearned, np.where(moves, time, 0.0))[1]
+
+    def _grow(self, tilt: Array, unlearned: Array, time: Array) -> tuple[Array, Array]:
+        """Theta and L after the times, shape (n,), by what grows linearly alone."""
+        growth = time[:, None]
         rate, modes = self._growth
         unlearned = unlearned + np.einsum(
             "mp,np,qp,nqc->nmc", modes, np.expm1(growth * rate), modes, unlearned
         )
         rate, modes = self._tilting
         tilts = (tilt.reshape(len(tilt), -1) @ modes) * np.exp(growth * rate)
-        return time, (tilts @ modes.T).reshape(tilt.shape), unlearned
+        return (tilts @ modes.T).reshape(tilt.shape), unlearned
 
     def _reach(self) -> float:
         """Overlap up to which the leading component is followed for s >= 2.

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ..errors import DatasetError
 from ..targets import Target
 from .prediction import Prediction
+from .stay import Curve
 
 __all__ = ["KnownLink", "order"]
 
@@ -102,8 +103,12 @@ class KnownLink:
         result = Prediction.empty(len(start), 1)
         result.rank[:, 0] = 0.0
         result.exponent[:, 0] = self._exponent
-        result.loss[:, 0] = self._plateau
+        result.saddle_loss[:, 0] = self._plateau
         result.escape_time[:, 0] = [self.escape_time(float(m)) for m in start[:, 0, 0]]
+        result.enter_time[:, 0], result.leave_time[:, 0] = 0.0, result.escape_time[:, 0]
+        # The first plateau has the level at which it begins.
+        for row, gained in enumerate(self._slope.integ()(start[:, 0, 0])):
+            result.curves[row] = Curve(np.zeros(1), np.array([self._plateau - gained]), np.zeros(1))
         return result
 
     def escape_time(self, start: float) -> float:

@@ -13,11 +13,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..operators import gradient
+from ..operators import correlation, gradient
 from ..targets import Target
-from .congruence import LARGEST, Stepper
+from .congruence import Stepper
 from .critical_points import SMALL, CriticalPoint
 from .prediction import Prediction, odds
+from .stay import Curve
 
 __all__ = ["LimitFlow"]
 
@@ -80,7 +81,7 @@ class LimitFlow:
             leaving: list[int] = []
             for point in dict.fromkeys(places.values()):
                 here = [run for run, place in places.items() if place is point]
-                leaving += _leave(point, here, runs)
+                leaving += self._leave(point, here, runs)
             places = self._connect(leaving, runs)
 
     def _point(self, subspace: Array) -> CriticalPoint | None:
@@ -105,6 +106,34 @@ class LimitFlow:
         root = np.linalg.solve(np.linalg.cholesky(gram), factor.swapaxes(1, 2))
         return gradient(self._target, root.swapaxes(1, 2) @ root), np.ones(len(factor))
 
+    def _loss(self, factor: Array) -> tuple[Array, Array]:
+        """Loss and its slope in time at each P, shape (n, rank, c)."""
+        gram = np.eye(factor.shape[2]) + factor.swapaxes(1, 2) @ factor
+        G = factor @ np.linalg.solve(gram, factor.swapaxes(1, 2))
+        H = gradient(self._target, G)
+        pushed = H @ G
+        slope = -np.einsum("nij,nji->n", H - pushed, pushed)
+        return 0.5 * (self._target.norm**2 - correlation(self._target, G)), slope
+
+    def _leave(self, point: CriticalPoint, here: list[int], runs: _Runs) -> list[int]:
+        """Follow the leading parts away from a critical point; return the runs that leave it."""
+        index = np.array(here)
+        parts = [point.split(runs.factor[run]) for run in here]
+        size, tilt, unlearned = (np.stack(part) for part in zip(*parts, strict=True))
+        time, grown = point.escape(tilt, unlearned)
+        leaves = np.isfinite(time)
+        runs.stays[index] = np.isinf(time)
+        for i, run in enumerate(here):
+            runs.visited[run].append(point)
+            if leaves[i]:
+                at, factors = point.stay(size[i], tilt[i], unlearned[i], time[i], grown[i])
+                runs.note(np.full(len(at), run), runs.clock[run] + at, *self._loss(factors))
+                runs.factor[run] = factors[-1]
+            else:
+                runs.note(index[i : i + 1], runs.clock[[run]], *self._loss(runs.factor[[run]]))
+        runs.clock[index[leaves]] += time[leaves]
+        return index[leaves].tolist()  # type: ignore[no-any-return]
+
     def _connect(self, leaving: list[int], runs: _Runs) -> dict[int, CriticalPoint]:
         """Follow runs along connecting orbits; return where each one arrives."""
         arrived: dict[int, CriticalPoint] = {}
@@ -117,6 +146,9 @@ class LimitFlow:
             step, _ = stepper.advance()
             after = stepper.log_odds()
             runs.record(index, step, before, after)
+            taken = step > 0
+            moved = index[taken]
+            runs.note(moved, runs.clock[moved], *self._loss(stepper.factor[taken]))
             runs.remember(index, after[0], stepper)
             going = np.ones(len(index), dtype=bool)
             push = _stays(after[0], stepper)
@@ -127,7 +159,7 @@ class LimitFlow:
                     continue
                 runs.tried[run, k] = push[i]
                 point = self._point(_directions(factor)[:, :k])
-                if point is not None and point.holds(*point.split(factor)):
+                if point is not None and point.holds(*point.split(factor)[1:]):
                     going[i] = False
                     runs.factor[index[i]] = factor
                     arrived[int(index[i])] = point
@@ -141,7 +173,10 @@ class LimitFlow:
 
     def _collect(self, runs: _Runs, result: Prediction, chosen: NDArray[np.int64]) -> None:
         c = runs.factor.shape[2]
+        curves = runs.curves()
         for run, row in enumerate(chosen):
+            if run in curves:
+                result.curves[int(row)] = curves[run]
             points = {point.learned.shape[1]: point for point in runs.visited[run]}
             crossing = runs.crossing[run]
             for k in range(1, c):
@@ -155,26 +190,12 @@ class LimitFlow:
             for i, (k, point) in enumerate(left):
                 result.rank[row, i] = k
                 result.exponent[row, i] = point.exponent
-                result.loss[row, i] = point.loss
+                result.saddle_loss[row, i] = point.loss
+                result.enter_time[row, i] = crossing[k - 1, 2] if k else 0.0
+                result.leave_time[row, i] = crossing[k, 0]
                 escape = crossing[k, 1]
                 never = np.isnan(escape) and runs.stays[run]
                 result.escape_time[row, i] = np.inf if never else escape
-
-
-def _leave(point: CriticalPoint, here: list[int], runs: _Runs) -> list[int]:
-    """Follow the leading parts away from a critical point; return the runs that leave it."""
-    k = point.learned.shape[1]
-    index = np.array(here)
-    parts = [point.split(runs.factor[run]) for run in here]
-    time, tilt, unlearned = point.escape(*(np.stack(part) for part in zip(*parts, strict=True)))
-    runs.factor[index, :, :k] = LARGEST * (point.learned + point.normal @ tilt)
-    runs.factor[index, :, k:] = point.normal @ unlearned
-    leaves = np.isfinite(time)
-    runs.clock[index[leaves]] += time[leaves]
-    runs.stays[index] = np.isinf(time)
-    for run in here:
-        runs.visited[run].append(point)
-    return index[leaves].tolist()  # type: ignore[no-any-return]
 
 
 class _Runs:
@@ -192,6 +213,25 @@ class _Runs:
         # For each k the frame in which the first k directions come closest to being critical.
         self.between = np.zeros((n, c, *factor.shape[1:]))
         self._push = np.full((n, c), np.inf)
+        self._nodes: list[tuple[NDArray[np.int64], Array, Array, Array]] = []
+
+    def note(self, index: NDArray[np.int64], time: Array, loss: Array, slope: Array) -> None:
+        """Keep losses and their slopes."""
+        self._nodes.append((index, time, loss, slope))
+
+    def curves(self) -> dict[int, Curve]:
+        """Losses as a function of time, of each run that has left a saddle."""
+        result: dict[int, Curve] = {}
+        if not self._nodes:
+            return result
+        index, time, loss, slope = map(np.concatenate, zip(*self._nodes, strict=True))
+        order = np.argsort(index, kind="stable")
+        runs, starts = np.unique(index[order], return_index=True)
+        for run, at in zip(runs, np.split(order, starts[1:]), strict=True):
+            later = np.append(np.diff(time[at]) > 0, True)  # of several at one time the last
+            at = at[later]
+            result[int(run)] = Curve(time[at], loss[at], slope[at])
+        return result
 
     def record(
         self,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .stay import predicted_level
 
 __all__ = ["Prediction", "odds"]
 
@@ -22,21 +25,50 @@ class Prediction:
         Number of directions learned at the saddle.
     exponent : ndarray, shape (n, saddle)
         Information exponent relative to them; NaN where there is nothing left to learn.
-    loss : ndarray, shape (n, saddle)
-        Loss on the plateau.
+    saddle_loss : ndarray, shape (n, saddle)
+        Loss of the saddle itself, to which that on the plateau tends for large d.
+    enter_time, leave_time : ndarray, shape (n, saddle)
+        Times at which the last direction's overlap has reached 0.9 (0 at the first saddle) and the
+        next one's reaches 0.1.
     escape_time : ndarray, shape (n, saddle)
         Time at which the next direction's overlap reaches 1/2; inf where it never does.
+    curves : dict
+        Of each run, by its row, the predicted loss as a function of time.
     """
 
     rank: Array
     exponent: Array
-    loss: Array
+    saddle_loss: Array
+    enter_time: Array
+    leave_time: Array
     escape_time: Array
+    curves: dict[int, Callable[[Array], Array]] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, n: int, saddles: int) -> Prediction:
         """Start from NaN everywhere."""
-        return cls(*(np.full((n, saddles), np.nan) for _ in range(4)))
+        fields = (np.full((n, saddles), np.nan) for _ in range(6))
+        return cls(*fields)  # type: ignore[arg-type]
+
+    def loss(self, time: Array | None) -> Array:
+        """Level of each stay; that of the saddle where a later one is never left.
+
+        Parameters
+        ----------
+        time : ndarray, optional
+            Times at which the level would be measured.
+
+        Returns
+        -------
+        ndarray, shape (n, saddle)
+        """
+        result = self.saddle_loss.copy()
+        for row, curve in self.curves.items():
+            enter, leave = self.enter_time[row], self.leave_time[row]
+            known = (enter == 0) | ((enter < leave) & np.isfinite(self.escape_time[row]))
+            for j in np.flatnonzero(known):
+                result[row, j] = predicted_level(curve, time, enter[j], leave[j])
+        return result
 
 
 def odds(gram: Array) -> Array:

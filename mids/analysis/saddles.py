@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from ..errors import DatasetError
 from ..schema import LEVELS
 from .plateaus import plateaus
+from .stay import level
 
 __all__ = ["saddles"]
 
@@ -40,13 +41,14 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        Dims of the runs and ``saddle``, padded with NaN: ``loss`` (the flattest value during the
-        stay, NaN where no time of the grid falls into it), ``rank`` (directions learned; only with
-        crossing times), ``enter_time``, ``escape_time`` (NaN where it is not left), ``duration``
-        (their difference), ``censored`` (the run is cut off there), ``trapped`` (status 2: it ends
-        there for good); and ``n_saddles``, on curves alone also ``n_missing`` (points
-        left out). The attribute ``method`` says where the times come from. Runs that failed have
-        none. Lazy where `ds` is.
+        Dims of the runs and ``saddle``, padded with NaN: ``loss`` (where it changes least in
+        logarithmic time during the stay, between the points of the grid on either side; the first
+        value on the first plateau; NaN where no time of the grid falls into the stay), ``rank``
+        (directions learned; only with crossing times), ``enter_time``, ``escape_time`` (NaN where
+        it is not left), ``duration`` (their difference), ``censored`` (the run is cut off there),
+        ``trapped`` (status 2: it ends there for good); and ``n_saddles``, on curves alone also
+        ``n_missing`` (points left out). The attribute ``method`` says where the times come
+        from. Runs that failed have none. Lazy where `ds` is.
 
     Raises
     ------
@@ -117,10 +119,10 @@ def _from_crossings(ds: xr.Dataset) -> xr.Dataset:
         output_dtypes=[np.float64],
         dask_gufunc_kwargs={"output_sizes": {"column": 5, "saddle": size}},
     )
-    level, rank, enter, escape, cut = (columns.isel(column=k, drop=True) for k in range(5))
+    flat, rank, enter, escape, cut = (columns.isel(column=k, drop=True) for k in range(5))
     out = xr.Dataset(
         {
-            "loss": level,
+            "loss": flat,
             "rank": rank,
             "enter_time": enter,
             "escape_time": escape,
@@ -161,23 +163,10 @@ def _stays(loss: Array, time: Array, crossing: Array, status: Array) -> Array:
             stop = time[-1] if np.isnan(leave) else leave
             if stop <= enter:  # learned together with the direction before: no stay
                 continue
-            level = _flattest(loss[run], time, enter, stop)
-            out[(*run, slice(None), row)] = level, k, enter, escape, float(cut)
+            flat = level(time, loss[run], enter, stop)
+            out[(*run, slice(None), row)] = flat, k, enter, escape, float(cut)
             row += 1
     return out
-
-
-def _flattest(loss: Array, time: Array, enter: float, stop: float) -> float:
-    """Loss where it changes least between two times; NaN where the grid has no point there."""
-    inside = np.flatnonzero((time >= enter) & (time <= stop))
-    if not len(inside):
-        return np.nan
-    if enter == 0.0:
-        return float(loss[inside[0]])
-    if len(inside) < 3:
-        return float(loss[inside[len(inside) // 2]])
-    slope = np.abs(np.diff(loss[inside])) / np.diff(time[inside])
-    return float(loss[inside[int(np.argmin(slope)) + 1]])
 
 
 def _from_curve(ds: xr.Dataset) -> xr.Dataset:

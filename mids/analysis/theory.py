@@ -45,7 +45,9 @@ def theory(ds: xr.Dataset, *, quantiles: Sequence[float] = (), samples: int = 50
     -------
     xarray.Dataset
         Dims of the runs and ``saddle``, in the order of the visits, padded with NaN: ``rank``
-        (directions learned), ``exponent`` (information exponent relative to them), ``loss``,
+        (directions learned), ``exponent`` (information exponent relative to them), ``loss`` (on the
+        plateau: where the predicted curve is flattest at the times of `ds`, as `saddles` reads it
+        off the data), ``saddle_loss`` (of the saddle itself, the limit for large d),
         ``escape_time`` (overlap of the next direction 1/2; inf where it never gets there); and
         ``n_saddles``. The attributes ``method`` ("closed-form", "limit-flow" or "quadrature") and
         ``ladder`` say how and for which leaps. Lazy where `ds` is. With `quantiles`,
@@ -102,18 +104,20 @@ def theory(ds: xr.Dataset, *, quantiles: Sequence[float] = (), samples: int = 50
         input_core_dims=[list(start.dims[-2:])],
         output_core_dims=[["column", "saddle"]],
         dask="parallelized",
-        kwargs={"model": model},
+        kwargs={"model": model, "time": _times(ds)},
         output_dtypes=[np.float64],
-        dask_gufunc_kwargs={"output_sizes": {"column": 4, "saddle": target.rank}},
+        dask_gufunc_kwargs={"output_sizes": {"column": 5, "saddle": target.rank}},
     )
     names = {
         "rank": "directions learned at the saddle",
         "exponent": "information exponent relative to them",
         "loss": "predicted loss on the plateau",
+        "saddle_loss": "loss of the saddle",
         "escape_time": "predicted escape time",
     }
     parts = {name: columns.isel(column=k, drop=True) for k, name in enumerate(names)}
-    parts["loss"] = parts["loss"] + constant
+    for name in ("loss", "saddle_loss"):
+        parts[name] = parts[name] + constant
     out = xr.Dataset(parts | {"n_saddles": parts["rank"].notnull().sum("saddle")})
     for name, text in (names | {"n_saddles": "number of saddles"}).items():
         out[name].attrs = {"long_name": text, "units": "1"}
@@ -183,15 +187,24 @@ def _quantiles(
     return array
 
 
-def _predict(start: Array, *, model: ClosedForm | LimitFlow | KnownLink) -> Array:
-    """Columns rank, exponent, loss and escape time of each saddle, for a block of runs."""
+def _times(ds: xr.Dataset) -> Array | None:
+    """Return the times of a dataset; None where it has none that increase."""
+    if "time" not in ds.coords or ds["time"].ndim != 1:
+        return None
+    time = ds["time"].values.astype(np.float64)
+    return time if (np.diff(time) > 0).all() else None
+
+
+def _predict(
+    start: Array, *, model: ClosedForm | LimitFlow | KnownLink, time: Array | None
+) -> Array:
+    """Columns rank, exponent, losses and escape time of each saddle, for a block of runs."""
     rank = start.shape[-2]
     flat = start.reshape(-1, *start.shape[-2:])
     usable = np.isfinite(flat).all((1, 2))
-    out = np.full((len(flat), 4, rank), np.nan)
+    out = np.full((len(flat), 5, rank), np.nan)
     if usable.any():
         found: Prediction = model.predict(flat[usable])
-        out[usable] = np.stack([found.rank, found.exponent, found.loss, found.escape_time], axis=1)[
-            ..., :rank
-        ]
-    return out.reshape(*start.shape[:-2], 4, rank)
+        columns = found.rank, found.exponent, found.loss(time), found.saddle_loss, found.escape_time
+        out[usable] = np.stack(columns, axis=1)[..., :rank]
+    return out.reshape(*start.shape[:-2], 5, rank)

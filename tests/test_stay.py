@@ -1,0 +1,66 @@
+"""Levels of stays: the rule, and cubics that keep decreasing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mids.analysis.stay import Curve, level, predicted_level
+
+RATE = 0.05
+
+
+def curve(time):
+    """Approach of a level 1 by 1 / t, and departure at t = 100."""
+    return 1 + 1 / time - np.exp(np.minimum(RATE * (time - 100), 50)) / 2
+
+
+def test_the_level_is_where_the_curve_is_flattest_in_log_time():
+    time = np.geomspace(0.01, 120, 4001)
+    slope = np.gradient(curve(time), np.log(time))
+    inside = (time >= 2) & (time <= 90)
+    flattest = time[inside][np.argmin(np.abs(slope[inside]))]
+    assert level(time, curve(time), 2, 90) == pytest.approx(curve(flattest), rel=1e-6)
+    # coarse grids read the same off the predicted curve and off the data, whatever their points
+    for start in np.geomspace(0.01, 0.02, 7):
+        grid = start * 1.3 ** np.arange(60)
+        measured = level(grid, curve(grid), 2, 90)
+        assert measured == predicted_level(curve, grid, 2, 90)
+        assert measured == pytest.approx(curve(flattest), rel=0.02)
+    assert predicted_level(curve, None, 2, 90) == pytest.approx(curve(flattest), rel=1e-3)
+    assert predicted_level(curve, np.array([0.0, 1.0, 1e3]), 2, 90) == predicted_level(
+        curve, None, 2, 90
+    )
+
+
+def test_the_level_of_few_points():
+    time, values = np.array([0.0, 1.0, 2.0, 4.0]), np.array([4.0, 3.0, 1.0, 0.9])
+    assert level(time, values, 0.0, 3.0) == 4.0  # nothing approaches the first plateau
+    assert level(time, values, 0.5, 1.5) == 3.0
+    assert level(time, values, 0.5, 9.0) == 0.9
+    assert np.isnan(level(time, values, 2.1, 3.9))
+    assert level(time, np.array([4.0, np.nan, np.nan, 0.9]), 0.5, 9.0) == 0.9
+    assert np.isnan(level(time, np.full(4, np.nan), 0.0, 9.0))
+
+
+@given(
+    st.lists(st.floats(0.0, 10.0), min_size=2, max_size=9),
+    st.lists(st.floats(0.0, 1e6), min_size=9, max_size=9),
+)
+def test_curves_pass_their_points_and_never_rise(drops, slopes):
+    values = 100.0 - np.cumsum(drops)
+    time = np.cumsum(0.1 + np.arange(len(values)))
+    through = Curve(time, values, -np.array(slopes[: len(values)]))
+    np.testing.assert_allclose(through(time), values, rtol=1e-12)
+    fine = through(np.linspace(time[0] - 1, time[-1] + 1, 999))
+    assert (np.diff(fine) <= 1e-10).all()
+    assert fine[0] == values[0] and fine[-1] == values[-1]
+
+
+def test_curves_are_accurate_where_they_are_smooth():
+    time = np.linspace(0, 5, 26)
+    decay = Curve(time, np.exp(-time), -np.exp(-time))
+    at = np.linspace(0, 5, 333)
+    np.testing.assert_allclose(decay(at), np.exp(-at), rtol=1e-5)
