@@ -150,9 +150,9 @@ class LimitFlow:
             moved = index[taken]
             runs.note(moved, runs.clock[moved], *self._loss(stepper.factor[taken]))
             runs.remember(index, after[0], stepper)
-            going = np.ones(len(index), dtype=bool)
+            going = after[0][:, -1] <= _LEVELS[2]  # until all that the student can is learned
             push = _stays(after[0], stepper)
-            for i in np.flatnonzero((step > 0) & (push < SLOW)):
+            for i in np.flatnonzero(taken & going & (push < SLOW)):
                 k = int(np.sum(after[0][i] > -np.log(SMALL)))
                 factor, run = stepper.factor[i], index[i]
                 if push[i] > CLOSER * runs.tried[run, k]:
