@@ -37,6 +37,8 @@ def shown(value: object) -> str:
 
 
 def _exact_integer(value: object) -> int | None:
+    if type(value) is int:  # a fifth of the time of the checks below
+        return value
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
     if isinstance(value, bool | np.bool_):
