@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import (
     FIRST_COMPLETED,
@@ -13,12 +14,13 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     wait,
 )
+from contextlib import contextmanager
 from typing import Any
 
 from .errors import ClusterError
 from .progress import cluster_client
 
-__all__ = ["run_tasks"]
+__all__ = ["out_of_reach", "run_tasks"]
 
 ATTEMPTS = 5
 """How often a task may be the one that a worker was lost with, before it is given up."""
@@ -58,7 +60,8 @@ def run_tasks(
     executor, slots, on_cluster = _executor()
 
     def submit(name: str, arguments: tuple[Any, ...]) -> None:
-        running[executor.submit(function, *arguments)] = (name, arguments)
+        with out_of_reach():
+            running[executor.submit(function, *arguments)] = (name, arguments)
 
     try:
         while True:
@@ -92,6 +95,22 @@ def run_tasks(
         # Threads and processes of this machine finish what they have begun; a cluster is only told
         # to drop the rest, for it may be gone.
         executor.shutdown(wait=not on_cluster)
+
+
+@contextmanager
+def out_of_reach() -> Iterator[None]:
+    """Start processes that Ctrl-C in the terminal does not reach: this one ends them."""
+    if not hasattr(signal, "pthread_sigmask"):  # not POSIX
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # when it starts it lets signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # one that came meanwhile comes now
 
 
 def _executor() -> tuple[Executor, Callable[[], int], bool]:

@@ -72,6 +72,8 @@ def generate(
         kept.
     ClusterError
         If the cluster is lost, or workers die again and again.
+    KeyboardInterrupt
+        After Ctrl-C, once running blocks are complete; it says what is kept.
 
     Examples
     --------
@@ -104,7 +106,20 @@ def generate(
     with ExitStack() as stack:
         if shown is not None:
             stack.callback(shown.finish)
-        _complete(storage, ds, layout, chosen, shown)
+        manifest = _manifest(storage, shown)
+        records: dict[str, dict[str, Any]] = {}
+        try:
+            _complete(storage, ds, layout, chosen, shown, manifest, records)
+        except (KeyboardInterrupt, MidsError) as error:
+            # Running blocks have finished; where none has been checked, those of before are there.
+            found = (records or manifest.get("blocks", {})).keys() | recorded(storage)[0].keys()
+            kept = (
+                f"{len(found)} of {len(layout)} blocks are kept in {storage.place}; the same call "
+                "simulates the others"
+            )
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt(kept) from None
+            raise type(error)(f"{error}; {kept}") from None
     return io.open_dataset(storage.place)
 
 
@@ -232,14 +247,19 @@ def _differing(there: Any, here: Any, place: str = "") -> list[str]:
 
 
 def _complete(
-    storage: Storage, ds: xr.Dataset, layout: Layout, format: str, progress: Progress | None
+    storage: Storage,
+    ds: xr.Dataset,
+    layout: Layout,
+    format: str,
+    progress: Progress | None,
+    manifest: Mapping[str, Any],
+    records: dict[str, dict[str, Any]],
 ) -> None:
-    """Simulate the blocks that are missing and write the manifest."""
+    """Simulate the blocks that are missing, collecting the records of all; write the manifest."""
     static = ds.drop_attrs(deep=False).assign_attrs(
         {name: value for name, value in ds.attrs.items() if name not in NOT_IN_BLOCKS}
     )
-    manifest = _manifest(storage, progress)
-    records = _kept(storage, layout, manifest)
+    records |= _kept(storage, layout, manifest)
     for record in records.values():
         if progress is not None:
             progress.keep(record["runs"], record["causes"])
@@ -250,24 +270,14 @@ def _complete(
     if not intact(storage.place, header):
         header = write_header(static, storage, format)
     tasks = ((name, _payload(static, block)) for name, block in missing.items())
-    try:
-        for name, record in run_tasks(
-            write_block,
-            ((name, (payload, storage.place, format, name)) for name, payload in tasks),
-            tick=(lambda: None) if progress is None else progress.tick,
-        ):
-            records[name] = record
-            if progress is not None:
-                progress.add(record["runs"], record["causes"])
-    except (KeyboardInterrupt, MidsError) as error:
-        count = len(records.keys() | recorded(storage)[0].keys())  # running ones have finished
-        kept = f"{count} of {len(layout)} blocks are kept in {storage.place}"
-        how = "the same call simulates the others"
-        if isinstance(error, KeyboardInterrupt):
-            if progress is not None:
-                progress.say(f"interrupted: {kept}; {how}")
-            raise
-        raise type(error)(f"{error}; {kept}; {how}") from None
+    for name, record in run_tasks(
+        write_block,
+        ((name, (payload, storage.place, format, name)) for name, payload in tasks),
+        tick=(lambda: None) if progress is None else progress.tick,
+    ):
+        records[name] = record
+        if progress is not None:
+            progress.add(record["runs"], record["causes"])
     blocks = dict(sorted(records.items()))
     storage.remove_unfinished()
     complete = {"mids_store": STORE_VERSION, "header": header, "blocks": blocks}

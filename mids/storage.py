@@ -37,6 +37,7 @@ class Storage:
         self._files: Any = None
         if "://" not in self.place:
             self.folder = Path(self.place).absolute()
+            self.place = str(self.folder)  # for processes that work in other folders
             return
         import fsspec
 

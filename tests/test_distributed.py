@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import pickle
 import time
+from pathlib import Path
 
 import dask
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from test_generate import tree
 from toy_flow import ToyFlow
 
 import mids
@@ -137,6 +140,25 @@ def test_commands_start_workers(local, tmp_path):
     assert done.exit_code == 0, done.output
     with mids.open_dataset(tmp_path / "runs.nc") as ds:
         assert not differences(local, ds)
+
+
+@pytest.mark.parametrize("option", ["--scheduler", "--workers"])
+def test_stores_written_by_commands_have_the_bytes_of_threads(
+    cluster, tmp_path, monkeypatch, option
+):
+    """The store is given relative to a folder that is not that of the workers."""
+    monkeypatch.chdir(tmp_path)
+    lines = (f"{name} = {json.dumps(value)}\n" for name, value in SWEEP.items())
+    Path("sweep.toml").write_text("".join(lines))
+    value = cluster.scheduler_address if option == "--scheduler" else "2"
+    arguments = ["generate", "--spec", "sweep.toml", "sweep"]
+    done = CliRunner().invoke(main, [*arguments, option, value])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("sweep is complete: 24 runs, ")
+    mids.generate("sweep.toml", "threads")
+    assert tree("sweep") == tree("threads")
+    with distributed.Client(cluster.scheduler_address):
+        assert not differences(mids.open_dataset("threads"), mids.open_dataset("sweep").compute())
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
-"""Reading arguments; errors of the package as one line and exit code 2."""
+"""Reading arguments; errors of the package as one line and exit code 2, interruptions 130."""
 
 from __future__ import annotations
 
 import json
+import sys
 import tomllib
 from collections.abc import Iterable
 from typing import Any
@@ -24,7 +25,7 @@ class Main(click.Group):
     """A group of commands that reports the package's errors without traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a user's mistake ends with one line."""
+        """Run the command; a user's mistake or interruption ends with one line."""
         try:
             return super().invoke(ctx)
         except TargetSyntaxError as error:
@@ -34,6 +35,9 @@ class Main(click.Group):
             ) from None
         except MidsError as error:
             raise UserError(" ".join(str(error).split())) from None
+        except KeyboardInterrupt as error:  # says what is kept, where anything can be
+            click.echo(": ".join(["interrupted", *map(str, error.args)]), err=True)
+            sys.exit(130)
 
 
 def numbers(text: str, name: str) -> list[float]:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from .. import _validate
+from .._run_tasks import out_of_reach
 from ..errors import ClusterError, InputError, MissingDependencyError
 
 __all__ = ["cluster_options", "computing_on"]
@@ -43,15 +44,15 @@ def computing_on(scheduler: str | None, workers: int | None) -> Iterator[None]:
     with ExitStack() as stack:
         if workers is not None:
             count = _validate.integer(workers, "--workers", at_least=1)
-            scheduler = stack.enter_context(
-                distributed.LocalCluster(
+            with out_of_reach():
+                cluster = distributed.LocalCluster(
                     n_workers=count,
                     threads_per_worker=1,
                     memory_limit=0.9 / count,  # of the machine's memory
                     dashboard_address=":0",
                     silence_logs="ERROR",
                 )
-            )
+            scheduler = stack.enter_context(cluster)
         try:
             stack.enter_context(distributed.Client(scheduler, timeout="10s"))
         except (OSError, ValueError) as error:

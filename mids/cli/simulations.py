@@ -77,6 +77,7 @@ def simulate(
     save = picture(plot, "loss") if plot else None
     ds = from_spec(arguments)
     runs = ds.sizes["dim"] * ds.sizes["run"]
+    kept = "nothing is kept; mids generate writes sweeps block by block and resumes them"
     try:
         with computing_on(scheduler, workers):
             with watching(runs) as progress:
@@ -84,11 +85,11 @@ def simulate(
                     ds = ds.compute()
                 else:
                     io.to_netcdf(ds, output)
+                    kept = f"{output} is complete; mids saddles {output} prints its table"
             with ds if output is None else io.open_dataset(output, chunks={"run": "auto"}) as ds:
                 report(ds, save)
     except KeyboardInterrupt:
-        click.echo("interrupted; a file is written whole or not at all", err=True)
-        sys.exit(130)
+        raise KeyboardInterrupt(kept) from None
     if progress.causes:
         click.echo(causes_text(progress.causes, runs))
     if written:

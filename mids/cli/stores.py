@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +38,8 @@ def generate(
     from ..simulate import read_spec
 
     arguments = read_spec(spec)
-    try:
-        with computing_on(scheduler, workers):
-            ds = write(arguments, store, **options)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    with computing_on(scheduler, workers):
+        ds = write(arguments, store, **options)
     runs = ds.sizes["dim"] * ds.sizes["run"]
     click.echo(f"{store} is complete: {runs} runs, {ds.nbytes / 1e6:.0f} MB in memory")
     if "failures" in ds.attrs:
