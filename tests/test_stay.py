@@ -43,6 +43,10 @@ def test_the_level_of_few_points():
     assert np.isnan(level(time, values, 2.1, 3.9))
     assert level(time, np.array([4.0, np.nan, np.nan, 0.9]), 0.5, 9.0) == 0.9
     assert np.isnan(level(time, np.full(4, np.nan), 0.0, 9.0))
+    late = 1e15  # a stay that is short against what has passed has few times of its own
+    assert predicted_level(lambda t: np.exp(late - t), None, late, late + 1) == pytest.approx(
+        0.8, abs=0.25
+    )
 
 
 @given(

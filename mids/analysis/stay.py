@@ -108,5 +108,5 @@ def predicted_level(
         if last > first:
             near = grid[max(first - 1, 0) : last + 1]
             return level(near, curve(near), enter, stop)
-    own = np.geomspace(enter, stop, _POINTS) if enter > 0 else np.zeros(1)
+    own = np.unique(np.geomspace(enter, stop, _POINTS)) if enter > 0 else np.zeros(1)
     return level(own, curve(own), own[0], own[-1])

@@ -15,11 +15,13 @@ import xarray as xr
 
 import mids
 from mids.initial import draw_runs
+from mids.schema import LEVELS
 
 from .zoo import Case
 
 __all__ = ["Result", "document", "verify"]
 
+_HALF = LEVELS.index(0.5)
 SETTLED = 10_000
 """Smallest dimension in the fits of exponents."""
 PURE = 1_000_000
@@ -148,7 +150,7 @@ def _fits(
         medians = [
             np.array([_median(row) for row in times])
             for times in (
-                common[:, :, rank],
+                common[:, :, rank, _HALF],
                 compared["escape_time"].sel(dim=large, saddle=rank).values,
                 compared["escape_time_theory"].sel(dim=large, saddle=rank).values,
             )
@@ -156,6 +158,9 @@ def _fits(
         if not all(np.isfinite(scale(m)).all() for m in medians):
             continue
         slopes = [np.polyfit(np.log(large), scale(m), 1)[0] for m in medians]
+        own = exponents[rank] - 1
+        stays = _stays(common, rank)
+        scale = np.log if own else np.asarray
         rows.append(
             {
                 "saddle": rank,
@@ -165,20 +170,30 @@ def _fits(
                 "low": float(found["low"].sel(saddle=rank)) if expected > 0 else np.nan,
                 "high": float(found["high"].sel(saddle=rank)) if expected > 0 else np.nan,
                 "theory": slopes[2],
+                "own s - 1": own,
+                "stays": np.polyfit(np.log(large), scale(stays), 1)[0],
             }
         )
     return pd.DataFrame(rows)
 
 
 def _common_starts(case: Case, dims: np.ndarray, runs: int, seed: int) -> np.ndarray:
-    """Escape times, (dim, run, direction), where M(0) sqrt(d) is the same at every d."""
+    """Crossing times, (dim, run, direction, level), where M(0) sqrt(d) is the same at every d."""
     rank = case.target.rank
     largest = 10**8
     M = draw_runs(rank, case.student_rank or rank, largest, range(runs), seed)
     starts = M * np.sqrt(largest / dims)[:, None, None, None]
     ds = mids.simulate(case.target, dim=dims, runs=runs, flow=case.flow, initial=starts)
-    half = ds["crossing_time"].sel(level=0.5)
-    return half.where(half.notnull(), np.inf).compute().values
+    times = ds["crossing_time"].sel(level=list(LEVELS)).compute()
+    return times.where(times.notnull(), np.inf).values
+
+
+def _stays(crossing: np.ndarray, rank: int) -> np.ndarray:
+    """Median time at a saddle, (dim,), of the runs that visit it at every d."""
+    enter = crossing[:, :, rank - 1, -1] if rank else np.zeros(crossing.shape[:2])
+    leave, escape = crossing[:, :, rank, 0], crossing[:, :, rank, _HALF]
+    visited = (leave > enter).all(axis=0) & np.isfinite(escape).all(axis=0)
+    return np.array([_median(row) for row in (escape - enter)[:, visited]])
 
 
 def _median(times: np.ndarray) -> float:
@@ -230,6 +245,13 @@ def document(results: Sequence[Result], runs: int, seed: int) -> str:
         "Common starts: the same M(0) sqrt(d) at every d, which leaves no sampling error. Runs: "
         "independent at every d, with a 95 % bootstrap interval, and their theory. For saddles of "
         "log d (s - 1 = 0) the slope of the median time itself.\n",
+        "An escape time is the sum of the stays so far, and `s - 1` the largest of their powers. A "
+        "stay whose own power is smaller, but whose factor is large, keeps the slope of the sum "
+        "from its limit: after a stay of A d^2 one of B d takes part as long as d is not large "
+        "against B / A. B is heavy-tailed (a later direction may start arbitrarily small), so that "
+        "this happens to medians, too, at d = 1e4. The last columns take the stays apart: from the "
+        "overlap 0.9 of the direction before to 1/2 of the next one, in the runs of the common "
+        "starts that visit the saddle at every d, with the exponent of that saddle alone.\n",
         _table(row for result in results for row in _named(result, result.fits)),
         "## Saddles\n",
         _table(row for result in results for row in _named(result, result.saddles)),
@@ -268,8 +290,12 @@ def _goals(results: Sequence[Result]) -> Iterable[str]:
             away=np.abs(power["common starts"] - power["s - 1"]),
             apart=np.abs(power["runs"] - power["theory"]),
         )
-        yield _worst("slope within 0.02 of s - 1, common starts", power, "away", 0.02)
-        yield _worst("slope within 0.02 of that of the same runs' theory", power, "apart", 0.02)
+        yield _worst("escape times: slope within 0.02 of s - 1, common starts", power, "away", 0.02)
+        stays = fits[fits["own s - 1"] > 0]
+        stays = stays.assign(away=np.abs(stays["stays"] - stays["own s - 1"]))
+        yield _worst("stays: slope within 0.02 of the saddle's own s - 1", stays, "away", 0.02)
+        name = "escape times: slope within 0.02 of that of the same runs' theory"
+        yield _worst(name, power, "apart", 0.02)
         inside = (power["low"] <= power["s - 1"]) & (power["s - 1"] <= power["high"])
         yield f"- {inside.sum()} of {len(power)} bootstrap intervals (95 %) contain s - 1."
         slow = fits[fits["s - 1"] == 0]
