@@ -117,7 +117,10 @@ def page(ds: xr.Dataset, file: str = "dataset.nc") -> str:
     comparison: xr.Dataset | None = None
     try:
         comparison = compare(ds).compute()
-        table = _table(summary(comparison).rename(columns=COLUMNS)) + _slopes(ds)
+        found = summary(comparison)
+        if "failed" in found and not found["failed"].any():
+            found = found.drop(columns="failed")
+        table = _table(found.rename(columns=COLUMNS)) + _slopes(ds)
     except DatasetError as error:
         table = f"<p>Not held against theory: {escape(str(error))}.</p>"
     heading, rows = description(ds)

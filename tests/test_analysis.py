@@ -86,6 +86,38 @@ def test_runs_that_are_cut_off_or_failed_stay_marked(ds):
     assert np.isnan(found.escape_time.where(found.censored)).all()
 
 
+def test_runs_that_take_no_part_are_counted(ds):
+    """Two runs failed, some are cut off, some never reach the second saddle."""
+    crossing = ds.crossing_time.where(ds.crossing_time < 1e6)
+    status = xr.where(crossing.isel(direction=-1, level=-1, drop=True).isnull(), 1, 0)
+    status = status.astype(np.int8)
+    status[-1, :2] = status[0, 0] = 3
+    cut = ds.assign(crossing_time=crossing, status=status)
+    compared = mids.compare(cut)
+    np.testing.assert_array_equal(compared.failed, status == 3)
+    table = summary(compared).set_index(["dim", "saddle"])
+    for dim, failed in ((100, 1), (10**4, 0), (10**6, 0), (10**8, 2)):
+        for j in (0, 1):
+            row, here = table.loc[(dim, j)], compared.sel(dim=dim, saddle=j)
+            assert row.failed == failed
+            assert row.censored == int(here.censored.sum())
+            expected = here.loss_theory.notnull() & ~here.failed
+            visited = here.escape_time.notnull() | here.censored
+            assert row.unmatched == int((visited != expected).sum())
+    assert table.unmatched.sum() > 0  # of those cut off before they reach the second saddle
+    fit = mids.scaling(cut, resamples=10)
+    assert int(fit.n_failed) == 3
+    known = compared.escape_time.notnull().sum(["dim", "run"])
+    total = known + fit.n_censored + fit.n_trapped + fit.n_unvisited + fit.n_failed
+    assert (total == status.size).all()
+    assert fit.n_censored.sum() > 0 and (fit.n_unvisited > 0).any()
+    status[:] = 3
+    table = summary(mids.compare(cut.assign(status=status)))
+    assert (table.failed == ds.sizes["run"]).all() and table.unmatched.sum() == 0
+    no_status = cut.drop_vars("status")
+    assert not mids.compare(no_status).failed.any() and int(mids.scaling(no_status).n_failed) == 0
+
+
 @pytest.mark.parametrize("text", ["parity(2)", "staircase(2)", "0.6*h2(z1) - 0.8*h2(z2)"])
 def test_limit_flows_predict_too(text):
     target = mids.Target.parse(text).normalize()
@@ -211,8 +243,8 @@ def test_the_summary_is_a_frame():
     ds = mids.simulate("h2(z1)", dim=1e3, runs=5).compute()
     table = summary(mids.compare(ds))
     assert isinstance(table, pd.DataFrame)
-    counts = ["dim", "saddle", "runs", "censored", "trapped", "unmatched"]
-    assert table.loc[0, counts].tolist() == [1000, 0, 5, 0, 0, 0]
+    counts = ["dim", "saddle", "runs", "censored", "trapped", "unmatched", "failed"]
+    assert table.loc[0, counts].tolist() == [1000, 0, 5, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ..errors import DatasetError
-from .saddles import saddles
+from .saddles import FAILED, saddles
 from .theory import has_theory, theory
 
 __all__ = ["comparable", "compare", "measured", "summary"]
@@ -36,7 +36,7 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
         Dims of the runs and ``saddle``, the number of directions learned there: ``loss``,
         ``loss_theory``, ``escape_time``, ``escape_time_theory``, ``ratio`` (measured / predicted),
         ``censored`` (the run is cut off there), ``trapped`` (it ends there for good), ``match``
-        (in both). Lazy where `ds` is.
+        (in both); and ``failed`` (dims of the runs: it has no saddles). Lazy where `ds` is.
 
     Raises
     ------
@@ -74,7 +74,9 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
         "censored": "whether the run is cut off on the plateau",
         "trapped": "whether the run is trapped on the plateau",
         "match": "whether the saddle is both measured and predicted",
+        "failed": "whether the run failed",
     }
+    out["failed"] = _failed(ds, out)
     for key, variable in out.data_vars.items():
         variable.attrs = {"long_name": names[str(key)], "units": "1"}
     out["saddle"].attrs = {"long_name": "directions learned at the saddle", "units": "1"}
@@ -90,8 +92,17 @@ def measured(ds: xr.Dataset) -> xr.Dataset:
     """Measured saddles alone, for `summary`: by directions learned, or in order if unknown."""
     found = saddles(ds)
     if "rank" in found:
-        return _placed(found, ds.sizes["direction"])
-    return found[list(MEASURED)].assign_coords(saddle=np.arange(found.sizes["saddle"]))
+        out = _placed(found, ds.sizes["direction"])
+    else:
+        out = found[list(MEASURED)].assign_coords(saddle=np.arange(found.sizes["saddle"]))
+    return out.assign(failed=_failed(ds, out))
+
+
+def _failed(ds: xr.Dataset, found: xr.Dataset) -> xr.DataArray:
+    """Whether each run failed; none where the dataset has no status."""
+    if "status" in ds:
+        return ds["status"].reset_coords(drop=True) == FAILED
+    return xr.zeros_like(found["censored"].isel(saddle=0, drop=True))
 
 
 def _placed(found: xr.Dataset, size: int) -> xr.Dataset:
@@ -143,9 +154,10 @@ def summary(comparison: xr.Dataset) -> pd.DataFrame:
     pandas.DataFrame
         Columns ``dim``, ``saddle`` (directions learned there), ``loss``, ``escape_time``,
         ``escape_time_theory``, ``ratio`` (median of the ratios of single runs), ``runs`` (that
-        visited or were predicted to), ``censored``, ``trapped`` and ``unmatched`` (numbers of
-        runs). A median escape time counts censored runs as later than all others and is NaN if
-        they are half; trapped runs are left out. Without theory its columns are left out, too.
+        visited or were predicted to), ``censored``, ``trapped``, ``unmatched`` and ``failed``
+        (numbers of runs; those that failed, of all at that dimension, are not unmatched). A median
+        escape time counts censored runs as later than all others and is NaN if they are half;
+        trapped runs are left out. Without theory its columns are left out, too.
 
     Examples
     --------
@@ -169,7 +181,8 @@ def summary(comparison: xr.Dataset) -> pd.DataFrame:
             censored, trapped = here["censored"].values, here["trapped"].values
             visited = censored | np.isfinite(here["escape_time"].values)
             expected = np.isfinite(here["loss_theory"].values)
-            if not (visited | trapped | expected).any():
+            failed = here["failed"].values
+            if not (visited | trapped | expected).any() and not failed.all():
                 continue
             escape = np.where(censored, np.inf, here["escape_time"].values)[visited]
             predicted = here["escape_time_theory"].values[expected]
@@ -184,7 +197,8 @@ def summary(comparison: xr.Dataset) -> pd.DataFrame:
                     "runs": int((visited | trapped | expected).sum()),
                     "censored": int(censored.sum()),
                     "trapped": int(trapped.sum()),
-                    "unmatched": int((visited != expected).sum()),
+                    "unmatched": int(((visited != expected) & ~failed).sum()),
+                    "failed": int(failed.sum()),
                 }
             )
     table = pd.DataFrame(rows)

@@ -12,7 +12,7 @@ from ..ladder import leaps, rate
 from ..targets import Target
 from . import known_link
 from .compare import _by_rank
-from .saddles import saddles
+from .saddles import FAILED, saddles
 
 __all__ = ["scaling"]
 
@@ -53,9 +53,11 @@ def scaling(
         Dim ``saddle``, the number of directions learned there (the order of visit where the
         dataset has no crossing times): ``slope``, ``low``, ``high``; ``time_slope``, ``time_low``,
         ``time_high`` (of the time itself in log d); ``n_dims`` (dimensions in the fit),
-        ``n_trapped`` (runs trapped there, at all dimensions), ``expected`` and ``rate`` such as
-        "d^2". Where fewer than two dimensions are left the slope is NaN; so is `expected`, with an
-        empty `rate`, where target or directions are unknown. Lazy where `ds` is.
+        ``n_trapped``, ``n_censored`` (runs trapped or cut off there, at all dimensions),
+        ``n_unvisited`` (runs that have no such saddle, and no part in its medians), ``n_failed``
+        (runs that failed; they have none), ``expected`` and ``rate`` such as "d^2". Where fewer
+        than two dimensions are left the slope is NaN; so is `expected`, with an empty `rate`, where
+        target or directions are unknown. Lazy where `ds` is.
 
     Raises
     ------
@@ -84,11 +86,17 @@ def scaling(
         )
     found = saddles(ds)
     escape = found["escape_time"].where(~found["censored"], np.inf)
-    trapped = found["trapped"].astype(np.float64)
+    ends = [found[name].astype(np.float64) for name in ("trapped", "censored")]
     if "rank" in found:
-        escape, trapped = (
-            _by_rank(part, found["rank"], ds.sizes["direction"]) for part in (escape, trapped)
+        escape, *ends = (
+            _by_rank(part, found["rank"], ds.sizes["direction"]) for part in (escape, *ends)
         )
+    trapped, censored = (part == 1.0 for part in ends)
+    failed = (
+        ds["status"].reset_coords(drop=True) == FAILED if "status" in ds else xr.DataArray(False)
+    )
+    unvisited = escape.isnull() & ~trapped & ~failed
+    over = [name for name in escape.dims if name != "saddle"]
     if "run" not in escape.dims:
         escape = escape.expand_dims("run")
     if escape.chunks is not None:
@@ -113,7 +121,10 @@ def scaling(
             "high": high,
             **dict(zip(("time_slope", "time_low", "time_high"), time, strict=True)),
             "n_dims": n_dims.astype(np.int64),
-            "n_trapped": (trapped == 1.0).sum([d for d in ("dim", "run") if d in trapped.dims]),
+            "n_trapped": trapped.sum(over),
+            "n_censored": censored.sum(over),
+            "n_unvisited": unvisited.sum(over),
+            "n_failed": failed.sum(),
             "expected": ("saddle", exponents),
             "rate": ("saddle", rates),
         }
@@ -127,6 +138,9 @@ def scaling(
         "time_high": "upper end of its bootstrap interval",
         "n_dims": "dimensions in the fit",
         "n_trapped": "runs trapped at the saddle",
+        "n_censored": "runs cut off at the saddle",
+        "n_unvisited": "runs without such a saddle",
+        "n_failed": "runs that failed",
         "expected": "exponent that the theory expects",
     }
     for name, text in names.items():

@@ -122,7 +122,8 @@ def theory(ds: xr.Dataset, *, quantiles: Sequence[float] = (), samples: int = 50
     for name, text in (names | {"n_saddles": "number of saddles"}).items():
         out[name].attrs = {"long_name": text, "units": "1"}
     if len(quantiles):
-        out["escape_time_quantile"] = _quantiles(ds, spec, model, quantiles, samples)
+        lazy = start.chunks is not None
+        out["escape_time_quantile"] = _quantiles(ds, spec, model, quantiles, samples, lazy=lazy)
     return out.drop_vars(("axis", "axis_t", "student"), errors="ignore").assign_attrs(
         method=model.method, ladder=ladder
     )
@@ -166,6 +167,8 @@ def _quantiles(
     model: ClosedForm | LimitFlow | KnownLink,
     quantiles: Sequence[float],
     samples: int,
+    *,
+    lazy: bool,
 ) -> xr.DataArray:
     """Quantiles of the escape times over uniform initial frames of the student."""
     levels = [_validate.number(p, "quantile", above=0.0, at_most=1.0) for p in quantiles]
@@ -177,14 +180,31 @@ def _quantiles(
         )
     if isinstance(model, KnownLink):
         raise DatasetError("quantiles are known for flows with a fast link; leave quantiles= out")
-    dims = [int(d) for d in np.atleast_1d(ds["dim"].values)]
-    values = escape_time_quantiles(model, int(spec["student_rank"]), dims, levels, samples)
-    array = xr.DataArray(values, dims=("dim", "saddle", "quantile"), coords={"quantile": levels})
-    if "dim" not in ds.dims:
-        array = array.isel(dim=0)
+    dims = xr.DataArray(ds["dim"].values, dims=ds["dim"].dims)
+    array: xr.DataArray = xr.apply_ufunc(
+        _law,
+        dims.chunk(dict.fromkeys(dims.dims, 1)) if lazy else dims,
+        output_core_dims=[["saddle", "quantile"]],
+        dask="parallelized",
+        kwargs={
+            "model": model,
+            "student_rank": int(spec["student_rank"]),
+            "quantiles": levels,
+            "samples": samples,
+        },
+        output_dtypes=[np.float64],
+        dask_gufunc_kwargs={"output_sizes": {"saddle": model.rank, "quantile": len(levels)}},
+    )
+    array = array.assign_coords(quantile=levels)
     array.attrs = {"long_name": "quantile of the escape time over initial conditions", "units": "1"}
     array["quantile"].attrs = {"long_name": "probability", "units": "1"}
     return array
+
+
+def _law(dims: NDArray[np.int64], **arguments: Any) -> Array:
+    """Quantiles at each dimension, shape (..., saddle, quantile)."""
+    found = escape_time_quantiles(dims=[int(d) for d in np.ravel(dims)], **arguments)
+    return found.reshape(np.shape(dims) + found.shape[1:])
 
 
 def _times(ds: xr.Dataset) -> Array | None:

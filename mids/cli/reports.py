@@ -32,8 +32,7 @@ def report(ds: xr.Dataset, save: Callable[[xr.Dataset, xr.Dataset | None], None]
     if table.empty:
         click.echo("no saddles found")
     else:
-        if not table["trapped"].any():
-            table = table.drop(columns="trapped")
+        table = table.drop(columns=[n for n in ("trapped", "failed") if not table[n].any()])
         if comparison is None:
             table = table.dropna(axis="columns", how="all")
         names = COLUMNS if "crossing_time" in ds else COLUMNS | {"saddle": "saddle"}
