@@ -259,10 +259,15 @@ def _complete(
     static = ds.drop_attrs(deep=False).assign_attrs(
         {name: value for name, value in ds.attrs.items() if name not in NOT_IN_BLOCKS}
     )
-    records |= _kept(storage, layout, manifest)
-    for record in records.values():
-        if progress is not None:
-            progress.keep(record["runs"], record["causes"])
+    tick = (lambda: None) if progress is None else progress.tick
+    known = manifest.get("blocks", {}) | recorded(storage)[0]
+    names = {block.name(layout.labels) for block in layout}
+    checks = ((name, (storage.place, record)) for name, record in known.items() if name in names)
+    for name, good in run_tasks(intact, checks, tick):
+        if good:
+            records[name] = record = known[name]
+            if progress is not None:
+                progress.keep(record["runs"], record["causes"])
     missing = {
         name: block for block in layout if (name := block.name(layout.labels)) not in records
     }
@@ -273,7 +278,7 @@ def _complete(
     for name, record in run_tasks(
         write_block,
         ((name, (payload, storage.place, format, name)) for name, payload in tasks),
-        tick=(lambda: None) if progress is None else progress.tick,
+        tick,
     ):
         records[name] = record
         if progress is not None:
@@ -298,16 +303,6 @@ def _manifest(storage: Storage, progress: Progress | None) -> dict[str, Any]:
         if progress is not None:
             progress.say(f"{error}: all blocks are simulated again")
         return {}
-
-
-def _kept(
-    storage: Storage, layout: Layout, manifest: Mapping[str, Any]
-) -> dict[str, dict[str, Any]]:
-    """Return the records of the blocks that are there, checked against their checksums."""
-    known = manifest.get("blocks", {}) | recorded(storage)[0]
-    names = {block.name(layout.labels) for block in layout}
-    checks = ((name, (storage.place, record)) for name, record in known.items() if name in names)
-    return {name: known[name] for name, good in run_tasks(intact, checks) if good}
 
 
 def _payload(ds: xr.Dataset, block: Block) -> bytes:

@@ -113,14 +113,16 @@ def page(ds: xr.Dataset, file: str = "dataset.nc") -> str:
     >>> "<h2>Measured against theory</h2>" in text, text.count("<img")
     (True, 5)
     """
+    chunks = ds.chunksizes
     ds = ds.compute()
+    parts = ds.chunk(chunks)  # analysed block by block
     comparison: xr.Dataset | None = None
     try:
-        comparison = compare(ds).compute()
+        comparison = compare(parts).compute()
         found = summary(comparison)
         if "failed" in found and not found["failed"].any():
             found = found.drop(columns="failed")
-        table = _table(found.rename(columns=COLUMNS)) + _slopes(ds)
+        table = _table(found.rename(columns=COLUMNS)) + _slopes(parts)
     except DatasetError as error:
         table = f"<p>Not held against theory: {escape(str(error))}.</p>"
     heading, rows = description(ds)
@@ -131,7 +133,7 @@ def page(ds: xr.Dataset, file: str = "dataset.nc") -> str:
         summary=escape(str(ds.attrs.get("summary", ""))),
         facts=_facts((name, text) for name, text in rows if name != "next"),
         comparison=table,
-        pictures="\n".join(_pictures(ds, comparison)),
+        pictures="\n".join(_pictures(ds, parts, comparison)),
         provenance=_facts((name, str(ds.attrs[name])) for name in listed if name in ds.attrs),
         commands=escape(f"mids replay {quoted}\nmids report {quoted} -o report.html"),
         recipe=_recipe(ds),
@@ -228,9 +230,9 @@ def _slopes(ds: xr.Dataset) -> str:
     return "<p>Growth of the escape times with d:</p>" + _table(frame)
 
 
-def _pictures(ds: xr.Dataset, comparison: xr.Dataset | None) -> Iterator[str]:
+def _pictures(ds: xr.Dataset, parts: xr.Dataset, comparison: xr.Dataset | None) -> Iterator[str]:
     yield _figure(
-        plot.loss(ds, comparison, plateaus(ds)),
+        plot.loss(ds, comparison, plateaus(parts)),
         "Loss of every run. Dark: the run closest to the median, with its plateaus shaded.",
     )
     if comparison is not None:
@@ -240,7 +242,7 @@ def _pictures(ds: xr.Dataset, comparison: xr.Dataset | None) -> Iterator[str]:
         )
         if comparison.sizes.get("dim", 1) > 1:
             yield _figure(
-                plot.timescales(comparison, scaling(ds)),
+                plot.timescales(comparison, scaling(parts)),
                 "Escape times against the ambient dimension: medians, with bars from the 10 % to "
                 "the 90 % quantile.",
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,8 @@ class Progress:
         What there is to do; 0 if not known yet.
     unit : str
         What is counted, in the plural.
+    doing : str
+        What is done while nothing can be counted.
     stream : file, optional
         Where to write; the standard error stream if not given.
 
@@ -41,9 +44,16 @@ class Progress:
     ''
     """
 
-    def __init__(self, total: int = 0, unit: str = "runs", stream: IO[str] | None = None) -> None:
+    def __init__(
+        self,
+        total: int = 0,
+        unit: str = "runs",
+        doing: str = "",
+        stream: IO[str] | None = None,
+    ) -> None:
         self.total = total
         self.unit = unit
+        self.doing = doing
         self.kept = 0
         self.done = 0
         self.causes: Counter[str] = Counter()
@@ -54,6 +64,7 @@ class Progress:
         self._next = self._started + (DELAY if self._terminal else self._interval)
         self._shown = False
         self._width = 0
+        self._lock = threading.Lock()
 
     def add(self, count: int, causes: Mapping[str, int] | None = None) -> None:
         """Count what has been done and the causes of failures; show it if it is time to."""
@@ -68,16 +79,19 @@ class Progress:
 
     def tick(self) -> None:
         """Show the state if it is time to."""
-        now = time.monotonic()
-        if now >= self._next:
-            self._next = now + self._interval
-            self._write(self.text())
+        with self._lock:
+            now = time.monotonic()
+            if now >= self._next:
+                self._next = now + self._interval
+                self._write(self.text())
 
     def text(self) -> str:
         """Return the state in words."""
         elapsed = max(time.monotonic() - self._started, 1e-9)
         rate = self.done / elapsed
         done = self.done + self.kept
+        if self.doing and not self.total and not done:
+            return f"{self.doing}, {_duration(elapsed)}"
         parts = [f"{done} of {self.total} {self.unit}" if self.total else f"{done} {self.unit}"]
         if self.done:
             parts.append(f"{rate:.0f}/s" if rate >= 10 else f"{rate:.2g}/s")
@@ -90,8 +104,9 @@ class Progress:
         return ", ".join(parts)
 
     def finish(self) -> None:
-        """Show the last state, if anything was shown or it took long."""
-        if self._shown or time.monotonic() - self._started >= DELAY:
+        """Show the last state, if anything was shown or what is done took long."""
+        long = time.monotonic() - self._started >= DELAY
+        if self._shown or (long and self.done + self.kept):
             self._write(self.text())
             if self._terminal:
                 self._out.write("\n")
@@ -118,15 +133,20 @@ class Progress:
 
 
 @contextmanager
-def watching(total: int = 0, stream: IO[str] | None = None) -> Iterator[Progress]:
+def watching(
+    total: int = 0, doing: str = "working", stream: IO[str] | None = None
+) -> Iterator[Progress]:
     """Show the progress of what dask computes, in this process or on a cluster.
 
-    Counts runs while simulations are computed, tasks otherwise.
+    Counts runs while simulations are computed, tasks otherwise; where there is nothing to count,
+    seconds.
 
     Parameters
     ----------
     total : int, optional
         Number of runs, which a cluster does not tell.
+    doing : str
+        What is done besides.
     stream : file, optional
         Where to write; the standard error stream if not given.
 
@@ -136,7 +156,7 @@ def watching(total: int = 0, stream: IO[str] | None = None) -> Iterator[Progress
     """
     from dask.callbacks import Callback
 
-    progress = Progress(stream=stream)
+    progress = Progress(doing=doing, stream=stream)
     client = cluster_client()
 
     def begin(graph: Mapping[Any, Any], state: Any) -> None:
@@ -161,16 +181,29 @@ def watching(total: int = 0, stream: IO[str] | None = None) -> Iterator[Progress
             progress.total = total
             progress.add(runs, causes)
 
+    def over(*_: Any) -> None:
+        if progress.unit == "tasks":  # what follows is none of them
+            progress.done = progress.total = 0
+
+    left = threading.Event()
+
+    def tick() -> None:
+        while not left.wait(0.2):
+            progress.tick()
+
+    ticking = threading.Thread(target=tick, daemon=True)
     if client is not None:
         client.subscribe_topic(TOPIC, told)
+    ticking.start()
     try:
-        with Callback(start_state=begin, posttask=finished):
+        with Callback(start_state=begin, posttask=finished, finish=over):
             yield progress
     finally:
+        left.set()
+        ticking.join()
         if client is not None:
             client.unsubscribe_topic(TOPIC)
-        if progress.done:
-            progress.finish()
+        progress.finish()
 
 
 def causes_text(causes: Mapping[str, int], runs: int) -> str:

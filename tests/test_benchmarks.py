@@ -21,12 +21,13 @@ def benchmarks(*arguments: str) -> str:
 
 
 def test_every_section_runs():
-    printed = benchmarks("speed", "limit", "threads", "startup")
+    printed = benchmarks("speed", "limit", "threads", "startup", "graph")
     rows = [line.split("|") for line in printed.splitlines() if line.startswith("| `")]
     assert [row[2].split(",")[0].strip() for row in rows[:2]] == ["mids", "SciPy LSODA"]
     assert all("2 of 2" in row[4] for row in rows[:2])
     assert all(float(row[5]) < 1e-4 for row in rows[:2])
     assert "two threads" in printed and "import mids" in printed
+    assert "| `leaps(1,2,3)` | 7 | " in printed
 
 
 def test_memory_is_set_by_blocks():

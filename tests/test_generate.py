@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import subprocess
@@ -21,7 +20,6 @@ from toy_flow import SIMULATED, ToyFlow
 import mids
 from mids.cli import main
 from mids.errors import ClusterError, FileError, InputError
-from mids.progress import Progress
 from mids.simulate import differences
 from mids.storage import Storage
 
@@ -307,7 +305,7 @@ def test_a_full_disk_is_an_error_and_the_rest_is_kept(tmp_path):
     assert tree(store) == tree(tmp_path / "whole")
 
 
-# -- failures, progress -------------------------------------------------------------------------
+# -- failures -----------------------------------------------------------------------------------
 
 
 class Unlucky(ToyFlow):
@@ -327,48 +325,6 @@ def test_failed_runs_are_counted_with_their_causes(place):
     )
     assert (ds.status.isel(run=[3, 8]) == 3).all()
     assert not differences(ds.isel(run=[0, 1, 2, 9]), mids.simulate(**TOY).isel(run=[0, 1, 2, 9]))
-
-
-class Screen(io.StringIO):
-    def isatty(self):
-        return True
-
-
-def test_progress_on_a_terminal(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr("mids.progress.time.monotonic", lambda: now[0])
-    out = Screen()
-    shown = Progress(1000, stream=out)
-    shown.keep(200)
-    for _ in range(6):
-        now[0] += 0.5
-        shown.add(50, {"ValueError: no": 1})
-    shown.finish()
-    frames = out.getvalue().split("\r")
-    assert frames[0] == ""
-    assert frames[1].startswith("[############                  ] 400 of 1000 runs, 100/s")
-    assert "4 failed, about 6 s left" in frames[1]
-    assert frames[-1].startswith(f"[{'#' * 15:<30}] 500 of 1000 runs, 100/s, 6 failed")
-    assert out.getvalue().endswith("\n")
-
-
-def test_progress_in_a_log_is_a_line_a_minute(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr("mids.progress.time.monotonic", lambda: now[0])
-    out = io.StringIO()
-    shown = Progress(100_000, stream=out)
-    for _ in range(600):
-        now[0] += 0.5
-        shown.add(10)
-    shown.finish()
-    lines = out.getvalue().splitlines()
-    assert len(lines) == 6
-    assert lines[0] == "1200 of 100000 runs, 20/s, about 82 min left"
-
-
-def test_quick_work_shows_nothing(capsys, tmp_path):
-    mids.generate(TOY, tmp_path / "sweep")
-    assert capsys.readouterr().err == ""
 
 
 # -- refusals -----------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ..errors import DatasetError
-from .saddles import FAILED, saddles
+from .saddles import saddles
 from .theory import has_theory, theory
 
 __all__ = ["comparable", "compare", "measured", "summary"]
@@ -76,7 +76,7 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
         "match": "whether the saddle is both measured and predicted",
         "failed": "whether the run failed",
     }
-    out["failed"] = _failed(ds, out)
+    out["failed"] = found["failed"]
     for key, variable in out.data_vars.items():
         variable.attrs = {"long_name": names[str(key)], "units": "1"}
     out["saddle"].attrs = {"long_name": "directions learned at the saddle", "units": "1"}
@@ -95,14 +95,7 @@ def measured(ds: xr.Dataset) -> xr.Dataset:
         out = _placed(found, ds.sizes["direction"])
     else:
         out = found[list(MEASURED)].assign_coords(saddle=np.arange(found.sizes["saddle"]))
-    return out.assign(failed=_failed(ds, out))
-
-
-def _failed(ds: xr.Dataset, found: xr.Dataset) -> xr.DataArray:
-    """Whether each run failed; none where the dataset has no status."""
-    if "status" in ds:
-        return ds["status"].reset_coords(drop=True) == FAILED
-    return xr.zeros_like(found["censored"].isel(saddle=0, drop=True))
+    return out.assign(failed=found["failed"])
 
 
 def _placed(found: xr.Dataset, size: int) -> xr.Dataset:

@@ -73,8 +73,8 @@ def plateaus(
         start at 0 counted from the first positive time), the level under the name of the
         variable, ``halfway_time`` (when it is halfway to the next level), ``left``, ``entered``
         (False where the data begin on the plateau after time 0: its start is unknown); and
-        ``n_plateaus`` and ``n_missing`` (points left out: not finite, or before time 0). Lazy
-        where `ds` is.
+        ``n_plateaus``, ``n_missing`` (points left out: not finite, or before time 0) and
+        ``failed`` (status 3: the run has none). Lazy where `ds` is.
 
     Raises
     ------
@@ -96,11 +96,13 @@ def plateaus(
     contrast = _validate.number(contrast, "contrast", above=1.0)
     max_plateaus = _validate.integer(max_plateaus, "max_plateaus", at_least=1)
     values, time = _trajectory(ds, var)
+    failed, converged = _status(ds, float(time[-1]))
     columns = xr.apply_ufunc(
         _find,
         values,
         time,
-        *_status(ds, float(time[-1])),
+        failed,
+        converged,
         input_core_dims=[["time"], ["time"], [], []],
         output_core_dims=[["column", "plateau"]],
         exclude_dims={"time"},
@@ -119,6 +121,7 @@ def plateaus(
         columns.isel(column=k, drop=True) for k in range(7)
     )
     first = float(time[time > 0][0]) if (time > 0).any() else np.nan
+    n_plateaus = count.isel(plateau=0, drop=True).astype(np.int64)
     names = {
         "start": (start, "time at which the plateau is entered"),
         "stop": (stop, "time at which the plateau is left"),
@@ -130,8 +133,9 @@ def plateaus(
         "halfway_time": (halfway, f"time at which {var} is halfway to the next level"),
         "left": (left == 1.0, "whether the plateau is left again"),
         "entered": (entered == 1.0, "whether its beginning is in the data"),
-        "n_plateaus": (count.isel(plateau=0, drop=True).astype(np.int64), "number of plateaus"),
+        "n_plateaus": (n_plateaus, "number of plateaus"),
         "n_missing": ((~_usable(values, time)).sum("time"), "points of the curve left out"),
+        "failed": ((n_plateaus < 0) | failed, "whether the run failed, and has none"),
     }
     out = xr.Dataset({name: variable for name, (variable, _) in names.items()})
     for name, (_, text) in names.items():

@@ -46,9 +46,9 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
         value on the first plateau; NaN where no time of the grid falls into the stay), ``rank``
         (directions learned; only with crossing times), ``enter_time``, ``escape_time`` (NaN where
         it is not left), ``duration`` (their difference), ``censored`` (the run is cut off there),
-        ``trapped`` (status 2: it ends there for good); and ``n_saddles``, on curves alone also
-        ``n_missing`` (points left out). The attribute ``method`` says where the times come
-        from. Runs that failed have none. Lazy where `ds` is.
+        ``trapped`` (status 2: it ends there for good); ``n_saddles`` and ``failed`` (status 3:
+        the run has none), on curves alone also ``n_missing`` (points left out). The attribute
+        ``method`` says where the times come from. Lazy where `ds` is.
 
     Raises
     ------
@@ -80,6 +80,7 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
         "censored": "whether the run is cut off there",
         "trapped": "whether the run is trapped there",
         "n_saddles": "number of saddles",
+        "failed": "whether the run failed, and has none",
         "n_missing": "points of the curve left out",
     }
     for name, variable in found.data_vars.items():
@@ -120,6 +121,7 @@ def _from_crossings(ds: xr.Dataset) -> xr.Dataset:
         dask_gufunc_kwargs={"output_sizes": {"column": 5, "saddle": size}},
     )
     flat, rank, enter, escape, cut = (columns.isel(column=k, drop=True) for k in range(5))
+    count = rank.notnull().sum("saddle")
     out = xr.Dataset(
         {
             "loss": flat,
@@ -128,7 +130,8 @@ def _from_crossings(ds: xr.Dataset) -> xr.Dataset:
             "escape_time": escape,
             "duration": escape - enter,
             **_ends(cut == 1.0, status),
-            "n_saddles": rank.notnull().sum("saddle"),
+            "n_saddles": count,
+            "failed": (count < 0) | (status == FAILED),
         }
     )
     return out.assign_attrs(method="crossing times")
@@ -182,6 +185,7 @@ def _from_curve(ds: xr.Dataset) -> xr.Dataset:
             **_ends(found["loss"].notnull() & ~found["left"], _status(ds)),
             "n_saddles": found["n_plateaus"],
             "n_missing": found["n_missing"],
+            "failed": found["failed"],
         }
     )
     return out.assign_attrs(method="curve")

@@ -12,7 +12,7 @@ from ..ladder import leaps, rate
 from ..targets import Target
 from . import known_link
 from .compare import _by_rank
-from .saddles import FAILED, saddles
+from .saddles import saddles
 
 __all__ = ["scaling"]
 
@@ -92,9 +92,7 @@ def scaling(
             _by_rank(part, found["rank"], ds.sizes["direction"]) for part in (escape, *ends)
         )
     trapped, censored = (part == 1.0 for part in ends)
-    failed = (
-        ds["status"].reset_coords(drop=True) == FAILED if "status" in ds else xr.DataArray(False)
-    )
+    failed = found["failed"]
     unvisited = escape.isnull() & ~trapped & ~failed
     over = [name for name in escape.dims if name != "saddle"]
     if "run" not in escape.dims:

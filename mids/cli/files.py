@@ -6,21 +6,30 @@ import dataclasses
 import inspect
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .reports import report
 
-__all__ = ["flows", "info", "saddles", "targets"]
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["flows", "info", "opened", "saddles", "targets"]
+
+
+def opened(path: Path) -> xr.Dataset:
+    """Open a file or store lazily, in blocks of a few thousand runs."""
+    from .. import io, store
+
+    return io.open_dataset(path, chunks=None if store.is_store(path) else {"dim": 1, "run": 2048})
 
 
 @click.command(epilog="Example: mids saddles ladder.nc")
 @click.argument("file", type=click.Path(path_type=Path))
 def saddles(file: Path) -> None:
     """Print the saddles of FILE, measured against theory where there is one."""
-    from .. import io
-
-    with io.open_dataset(file, chunks={"run": "auto"}) as ds:
+    with opened(file) as ds:
         report(ds, None)
 
 

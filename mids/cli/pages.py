@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from .files import opened
+
 __all__ = ["report"]
 
 
@@ -26,9 +28,10 @@ def report(file: Path, output: Path) -> None:
     that make them again.
     """
     from .. import io, page
+    from ..progress import watching
 
     io.check_output(output)
-    with io.open_dataset(file) as ds:
+    with opened(file) as ds, watching(doing="drawing"):
         text = page.page(ds, file.name)
     with io.replacing(output) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -26,9 +26,13 @@ def report(ds: xr.Dataset, save: Callable[[xr.Dataset, xr.Dataset | None], None]
     """Print the saddles, against theory if there is one, and how many runs are trapped; draw."""
     from ..analysis import compare, traps
     from ..analysis.compare import comparable, measured, summary
+    from ..progress import watching
 
-    comparison = compare(ds).compute() if comparable(ds) else None
-    table = summary(measured(ds).compute() if comparison is None else comparison)
+    with watching(doing="measuring saddles"):
+        comparison = compare(ds).compute() if comparable(ds) else None
+        table = summary(measured(ds).compute() if comparison is None else comparison)
+        decided = "status" in ds and "run" in ds["status"].dims
+        ends = traps(ds).compute() if decided else None
     if table.empty:
         click.echo("no saddles found")
     else:
@@ -37,11 +41,11 @@ def report(ds: xr.Dataset, save: Callable[[xr.Dataset, xr.Dataset | None], None]
             table = table.dropna(axis="columns", how="all")
         names = COLUMNS if "crossing_time" in ds else COLUMNS | {"saddle": "saddle"}
         print_table(table.rename(columns=names))
-    ends = traps(ds) if "status" in ds and "run" in ds["status"].dims else None
     if ends is not None and (comparison is None or int(ends["trapped"].sum())):
-        print_table(ends.compute().to_dataframe().reset_index().rename(columns={"dim": "d"}))
+        print_table(ends.to_dataframe().reset_index().rename(columns={"dim": "d"}))
     if save is not None:
-        save(ds, comparison)
+        with watching(doing="drawing"):
+            save(ds, comparison)
 
 
 def print_table(frame: pd.DataFrame) -> None:

@@ -10,6 +10,7 @@ import click
 
 from .arguments import numbers, settings
 from .cluster import cluster_options, computing_on
+from .files import opened
 from .reports import picture, report
 
 __all__ = ["replay", "simulate"]
@@ -86,7 +87,7 @@ def simulate(
                 else:
                     io.to_netcdf(ds, output)
                     kept = f"{output} is complete; mids saddles {output} prints its table"
-            with ds if output is None else io.open_dataset(output, chunks={"run": "auto"}) as ds:
+            with ds if output is None else opened(output) as ds:
                 report(ds, save)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(kept) from None
@@ -101,12 +102,11 @@ def simulate(
 @click.option("--runs", type=click.IntRange(min=1), help="Only the first runs of each dimension.")
 def replay(file: Path, runs: int | None) -> None:
     """Simulate FILE again and compare bit by bit; exit code 1 if it differs."""
-    from .. import io
     from ..progress import watching
     from ..simulate import differences
     from ..simulate import replay as again
 
-    with io.open_dataset(file, chunks={"run": "auto"}) as ds:
+    with opened(file) as ds:
         ds = ds.isel(run=slice(runs))
         count = ds.sizes["dim"] * ds.sizes["run"] * ds.sizes.get("n", 1)
         with watching(count):
