@@ -106,11 +106,11 @@ class LimitFlow:
         root = np.linalg.solve(np.linalg.cholesky(gram), factor.swapaxes(1, 2))
         return gradient(self._target, root.swapaxes(1, 2) @ root), np.ones(len(factor))
 
-    def _loss(self, factor: Array) -> tuple[Array, Array]:
-        """Loss and its slope in time at each P, shape (n, rank, c)."""
+    def _loss(self, factor: Array, H: Array | None = None) -> tuple[Array, Array]:
+        """Loss and its slope in time at each P, shape (n, rank, c), and H where it is known."""
         gram = np.eye(factor.shape[2]) + factor.swapaxes(1, 2) @ factor
         G = factor @ np.linalg.solve(gram, factor.swapaxes(1, 2))
-        H = gradient(self._target, G)
+        H = gradient(self._target, G) if H is None else H
         pushed = H @ G
         slope = -np.einsum("nij,nji->n", H - pushed, pushed)
         return 0.5 * (self._target.norm**2 - correlation(self._target, G)), slope
@@ -148,7 +148,9 @@ class LimitFlow:
             runs.record(index, step, before, after)
             taken = step > 0
             moved = index[taken]
-            runs.note(moved, runs.clock[moved], *self._loss(stepper.factor[taken]))
+            runs.note(
+                moved, runs.clock[moved], *self._loss(stepper.factor[taken], stepper.H[taken])
+            )
             runs.remember(index, after[0], stepper)
             going = after[0][:, -1] <= _LEVELS[2]  # until all that the student can is learned
             push = _stays(after[0], stepper)
