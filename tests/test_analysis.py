@@ -154,6 +154,24 @@ def test_levels_of_short_stays_are_predicted(text, dim, close):
     assert np.abs(own.loss / predicted.loss - 1).max() < 0.1 and own.loss.notnull().all()
 
 
+@pytest.mark.parametrize(
+    ("text", "saddle"),
+    [("h2(z1) + h2(z1)*h1(z2)", 1), ("h3(z1) + h1(z1)*h2(z2) + h2(z2)*h1(z3)", 2)],
+)
+def test_levels_of_stays_that_only_a_fine_grid_shows(text, saddle):
+    """A stay of log d after one of d or d^2 falls between the times of the usual grid."""
+    target = mids.Target.parse(text).normalize()
+    usual = mids.simulate(target, dim=1e6, runs=2).compute()
+    assert mids.compare(usual).loss.sel(saddle=saddle).isnull().all()
+    for run in (0, 1):
+        crossing = usual.crossing_time.sel(run=run).values[0]
+        enter, leave = crossing[saddle - 1, 2], crossing[saddle, 0]
+        time = np.linspace(2 * enter - leave, 2 * leave - enter, 121)
+        ds = mids.simulate(target, dim=1e6, runs=[run], time=np.append(0, time)).compute()
+        found = mids.compare(ds).sel(saddle=saddle)
+        np.testing.assert_allclose(found.loss, found.loss_theory, rtol=3e-4)
+
+
 def test_fewer_students_than_directions_meet_fewer_saddles():
     target = mids.Target.parse(COUPLED[0]).normalize()
     ds = mids.simulate(target, dim=1e4, runs=4, student_rank=1).compute()

@@ -237,7 +237,11 @@ def document(results: Sequence[Result], runs: int, seed: int) -> str:
         "Levels of plateaus are those where the curve is flattest in log time, read in the same "
         "way, at the same times (16 a decade), off the simulated and the predicted curve; the "
         "first plateau has the loss at the start. A stay that falls between two times shows no "
-        "level: `on grid` counts the runs that do.\n",
+        "level: `on grid` counts the runs that do. Of stays of log d after one of a power of d few "
+        "runs show any (ladder 2-1), and then at one time: what is compared there is how exactly "
+        "the entry is predicted, of which 1e-4 is as long as the whole stay at d = 1e5. On grids "
+        "that resolve such stays levels agree (`test_levels_of_stays_that_only_a_fine_grid_shows`)."
+        "\n",
         "## Cases\n",
         _table(map(_overview, results)),
         "## Exponents\n",
