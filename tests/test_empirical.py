@@ -6,117 +6,186 @@ import math
 
 import numpy as np
 import pytest
+from scipy.integrate import solve_ivp
 
 import mids
 from mids.errors import InputError
-from mids.flows import Empirical, HermiteKernel
+from mids.flows import Empirical
+from mids.flows._descent import FLAT, Descent
 from mids.flows._features import Link
-from mids.flows._offline import descend, draw_samples, objective, refit
-from mids.flows._sampled import State
-from mids.flows.readout import Readout
 from mids.flows.sampled import start
 from mids.hermite import hermite_values
 from mids.initial import draw
 from mids.simulate import differences
 
 LADDER = mids.Target.parse("h1(z1) + h1(z1)*h1(z2) - 0.5*h2(z2)")
-KEY, LEVELS = np.array([3, 4], np.uint64), np.array([0.1, 0.5, 0.9])
+KEY = np.array([3, 4], np.uint64)
 LINKS = {
-    "hermite": Readout("hermite-ridge", 0.02, None, HermiteKernel(polynomial=1), 1, 1.0),
-    "random": Readout("random-features", 0.02, None, None, 12, 1.5),
+    "hermite": {"ridge": 0.02, "kernel": {"polynomial": 1}},
+    "random": {"ridge": 0.02, "readout": "random-features", "features": 12},
 }
 
 
 class Problem:
-    """A set of samples and a run on it, driven by hand."""
+    """A set of samples and a run on it, and the same loss written for NumPy."""
 
-    def __init__(self, readout, n, dim, noise=0.0, student_rank=2, seed=0):
+    def __init__(self, flow, dim, student_rank=2, seed=0, target=LADDER, M=None):
         rng = np.random.default_rng(seed)
-        self.readout, self.dim = readout, dim
-        self.features = readout.build(LADDER, student_rank, rng)
-        arrays = start(self.features, draw(2, student_rank, dim, rng), dim, noise, rng)
-        arrays["gradient"] = arrays["gradient"].astype(float)
-        self.state = State(**arrays)
-        self.x = np.zeros((n, arrays["gradient"].shape[1]), np.float32)
-        self.labels, self.z = np.zeros(n), np.zeros((n, student_rank))
-        self.wide = np.zeros_like(arrays["gradient"])
-        link = Link(LADDER.modes, LADDER.coefficients, noise)
-        draw_samples(link, KEY, dim, self.x, self.labels)
-        self.refit()
+        self.flow, self.dim = flow, dim
+        self.features = flow.link.build(target, student_rank, rng)
+        M = draw(target.rank, student_rank, dim, rng) if M is None else np.array(M)
+        arrays = start(self.features, M, dim, flow.noise, rng)
+        link = Link(target.modes, target.coefficients, flow.noise)
+        self.run = Descent(flow, self.features, link, KEY, arrays)
+        self.x = self.run._samples.x[:, :dim].astype(float)
+        self.labels = self.run._samples.labels
 
-    def refit(self):
-        arguments = self.x, self.labels, self.wide, self.z, self.state
-        refit(self.features, self.readout.ridge, *arguments)
+    @property
+    def W(self):
+        return self.run.state.frame.T.copy()
 
-    def descend(self, step, stop, tolerance=0.0):
-        return descend(
-            *(self.features, self.readout.ridge, step, tolerance, LEVELS),
-            *(self.x, self.labels, self.wide, self.z, self.state, stop),
-        )
-
-    def loss(self):
-        ridge, z = self.readout.ridge, self.z
-        return objective(self.features, ridge, self.labels, z, self.state.link)
-
-    def profiled(self, W):
-        """Minimum over links of the empirical loss, by NumPy."""
-        z = self.x[:, : self.dim].astype(float) @ W
-        if len(self.features.phases):
-            angles = z @ self.features.frequencies.T + self.features.phases
-            values = np.sqrt(2 / len(self.features.phases)) * np.cos(angles)
+    def fitted(self, W):
+        """Values of the fitted link, its partial derivatives, and the penalty."""
+        z, features = self.x @ W, self.features
+        if len(features.phases):
+            angles = z @ features.frequencies.T + features.phases
+            amplitude = np.sqrt(2 / len(features.phases))
+            values = amplitude * np.cos(angles)
+            primes = -amplitude * np.sin(angles)[:, None] * features.frequencies.T
         else:
-            single = hermite_values(z, int(self.features.exponents.max()))
-            picked = single[:, np.arange(z.shape[1]), self.features.exponents]
+            single = hermite_values(z, int(features.exponents.max()))
+            picked = single[:, np.arange(z.shape[1]), features.exponents]
             values = picked.prod(axis=-1)
-        penalty = self.readout.ridge * np.diag(self.features.penalty)
+            primes = np.zeros((len(z), z.shape[1], len(features.penalty)))
+            for i in range(z.shape[1]):
+                lower = np.maximum(features.exponents - np.eye(z.shape[1], dtype=int)[i], 0)
+                roots = np.sqrt(features.exponents[:, i])
+                primes[:, i] = roots * single[:, np.arange(z.shape[1]), lower].prod(axis=-1)
+        penalty = self.flow.ridge * np.diag(features.penalty)
         gram = values.T @ values / len(z) + penalty
         link = np.linalg.solve(gram, values.T @ self.labels / len(z))
-        return 0.5 * np.square(values @ link - self.labels).mean() + 0.5 * link @ penalty @ link
+        return values @ link, primes @ link, 0.5 * link @ penalty @ link
+
+    def profiled(self, W):
+        """Minimum over links of the empirical loss."""
+        values, _, penalty = self.fitted(W)
+        return 0.5 * np.square(values - self.labels).mean() + penalty
+
+    def slope(self, W):
+        """Minus its gradient on the Grassmannian."""
+        values, primes, _ = self.fitted(W)
+        gradient = self.x.T @ ((values - self.labels)[:, None] * primes) / len(self.x)
+        return W @ (W.T @ gradient) - gradient
 
 
 @pytest.mark.parametrize("kind", LINKS)
 @pytest.mark.parametrize("student_rank", [1, 2, 3])
-def test_steps_go_down_the_gradient_of_the_profiled_loss(kind, student_rank):
-    problem = Problem(LINKS[kind], n=70, dim=9, noise=0.3, student_rank=student_rank)
-    W = problem.state.frame.T.copy()
-    assert problem.loss() == pytest.approx(problem.profiled(W), rel=1e-12)
+def test_the_direction_is_down_the_gradient_of_the_profiled_loss(kind, student_rank):
+    problem = Problem(Empirical(n=70, noise=0.3, **LINKS[kind]), 9, student_rank)
+    W = problem.W
+    assert problem.run.loss() == pytest.approx(problem.profiled(W), rel=1e-12)
     gradient = np.zeros_like(W)
     for k, i in np.ndindex(*W.shape):
         shift = np.zeros_like(W)
         shift[k, i] = 1e-5
         gradient[k, i] = (problem.profiled(W + shift) - problem.profiled(W - shift)) / 2e-5
-    wanted = (np.eye(9) - W @ W.T) @ gradient
-    problem.descend(1e-6, 1)
-    moved = (problem.state.frame.T - W) / 1e-6
-    np.testing.assert_allclose(-moved, wanted, atol=2e-5 * np.abs(wanted).max())
+    wanted = (W @ W.T - np.eye(9)) @ gradient
+    scale = np.abs(wanted).max()
+    np.testing.assert_allclose(problem.run._slope.T, wanted, atol=2e-5 * scale)
+    np.testing.assert_allclose(problem.slope(W), wanted, atol=2e-5 * scale)
     if kind == "hermite":  # the loss depends on the span alone
         turn = np.linalg.qr(np.random.default_rng(0).normal(size=(student_rank,) * 2))[0]
         assert problem.profiled(W @ turn) == pytest.approx(problem.profiled(W), rel=1e-10)
 
 
 @pytest.mark.parametrize("kind", LINKS)
+@pytest.mark.parametrize("student_rank", [1, 2])
+def test_the_flow_is_that_of_a_general_solver(kind, student_rank):
+    """Frames, losses and crossing times against SciPy's, with errors that follow `accuracy`."""
+    times, dim = np.array([0.3, 1.0, 3.0, 8.0]), 9
+    problem = Problem(Empirical(n=300, noise=0.2, **LINKS[kind]), dim, student_rank)
+    shape = problem.W.shape
+    exact = solve_ivp(
+        lambda _, y: problem.slope(y.reshape(shape)).ravel(),
+        (0, times[-1]),
+        problem.W.ravel(),
+        method="DOP853",
+        rtol=1e-10,
+        atol=1e-12,
+        dense_output=True,
+    ).sol
+    errors = []
+    for accuracy in (3e-2, 3e-3, 3e-4):
+        flow = Empirical(n=300, noise=0.2, accuracy=accuracy, **LINKS[kind])
+        found, worst = Problem(flow, dim, student_rank), 0.0
+        for time in times:
+            found.run.follow(time)
+            W = exact(time).reshape(shape)
+            assert found.run.loss() == pytest.approx(problem.profiled(W), abs=accuracy)
+            worst = max(worst, np.linalg.norm(found.W @ found.W.T - W @ W.T))
+        errors.append(worst)
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[1] < 3e-3 and errors[2] < 3e-4
+    crossing = found.run.state.crossing
+    for direction, level in zip(*np.nonzero(crossing > 0), strict=True):
+        M = exact(crossing[direction, level]).reshape(shape)[:2]
+        overlaps = np.linalg.svd(M, compute_uv=False) ** 2
+        assert overlaps[direction] == pytest.approx((0.1, 0.5, 0.9)[level], abs=2e-3)
+
+
+@pytest.mark.parametrize("kind", LINKS)
 def test_the_loss_falls_until_the_gradient_vanishes(kind):
-    problem = Problem(LINKS[kind], n=300, dim=12, noise=0.2)
-    losses, over = [problem.loss()], False
-    for stop in range(20, 20_000, 20):
-        over = problem.descend(0.1, stop, tolerance=1e-6)
-        losses.append(problem.loss())
-        if over:
+    run = Problem(Empirical(n=300, noise=0.2, **LINKS[kind]), 12).run
+    losses = [run.loss()]
+    for stop in range(1, 2000):
+        run.follow(stop)
+        losses.append(run.loss())
+        if run.over:
             break
-    assert over
+    assert run.over and np.linalg.norm(run._slope) <= 1e-6
     assert (np.diff(losses) <= 1e-14).all()
-    assert np.abs(problem.state.frame @ problem.state.frame.T - np.eye(2)).max() < 1e-12
-    steps = int(problem.state.used[0])
-    assert problem.descend(0.1, steps + 5, tolerance=1e-6) and problem.state.used[0] == steps
+    assert np.abs(run.state.frame @ run.state.frame.T - np.eye(2)).max() < 1e-12
+    steps = int(run.state.used[0])
+    run.follow(stop + 5)
+    assert run.state.used[0] == steps
+
+
+@pytest.mark.parametrize("student_rank", [1, 2, 3])
+def test_the_lowest_curvature_is_that_of_the_hessian(student_rank):
+    """At the start, where it is negative, and at the end, where it is not, by differences."""
+    problem = Problem(Empirical(n=400, noise=0.2, ridge=0.01), 8, student_rank)
+    for stop in (0.0, 3000.0):
+        problem.run.follow(stop)
+        W = problem.W
+        normal = np.linalg.svd(W.T)[2][student_rank:].T
+        basis = [
+            np.outer(normal[:, k], row)
+            for k in range(8 - student_rank)
+            for row in np.eye(student_rank)
+        ]
+        hessian = np.array(
+            [
+                [
+                    -np.sum(b * (problem.slope(W + 1e-5 * a) - problem.slope(W - 1e-5 * a))) / 2e-5
+                    for b in basis
+                ]
+                for a in basis
+            ]
+        )
+        lowest = np.linalg.eigvalsh(hessian + hessian.T)[0] / 2
+        assert problem.run.lowest_curvature() == pytest.approx(lowest, abs=1e-4)
+        assert (lowest < -0.01) == (stop == 0)
+        np.testing.assert_allclose(problem.run._slope.T, problem.slope(W), atol=1e-9)
 
 
 def test_larger_sets_begin_with_the_smaller():
-    small, large = (Problem(LINKS["hermite"], n, dim=9, noise=0.5) for n in (30, 100))
+    small, large = (Problem(Empirical(n=n, noise=0.5), 9) for n in (30, 100))
     np.testing.assert_array_equal(large.x[:30], small.x)
     np.testing.assert_array_equal(large.labels[:30], small.labels)
+    noise = small.run._samples.x[:, 9].astype(float)
     np.testing.assert_allclose(
         small.labels,
-        LADDER(small.x[:, :2].astype(float)) + 0.5 * small.x[:, 9].astype(float),
+        LADDER(small.x[:, :2]) + 0.5 * noise,
         rtol=1e-12,
     )
 
@@ -142,7 +211,7 @@ def test_datasets_keep_the_schema_and_replay(readout, student_rank):
 
 def test_many_samples_follow_the_population_flow():
     arguments = {"dim": 12, "runs": 3, "target": "h1(z1) + h1(z1)*h1(z2)", "time": [0.0, 12.0]}
-    ds = empirical(Empirical(n=10_000, step=0.04), **arguments).compute()
+    ds = empirical(Empirical(n=4000), **arguments).compute()
     population = mids.simulate(**arguments).compute()
     delay = ds.crossing_time - population.crossing_time
     assert np.abs(delay).max() < 0.5 and np.abs(delay).mean() < 0.15
@@ -166,9 +235,42 @@ def test_runs_end_trapped_censored_or_converged():
     assert {0, 2} <= set(few.status.values.ravel().tolist())
     assert (overlap.where(few.status == 2, 0) < 0.5).all()
     assert (overlap.where(few.status == 0, 1) > 0.5).all()
-    assert (few.n_steps.where(few.status == 2) < 4000).sum() == (few.status == 2).sum()
     early = empirical(Empirical(n=100, noise=0.3), **{**arguments, "time": [0, 0.5]})
     assert (early.status == 1).all()
+
+
+@pytest.mark.parametrize(("dim", "n"), [(16, 50), (6, 9)])
+def test_trapped_runs_sit_at_minima_that_are_not_global(dim, n):
+    """Those that are said to have converged elsewhere are lower than what is near the target."""
+    target, flow = mids.targets.hermite(2), Empirical(n=n, noise=0.3, ridge=0.01)
+    kinds = []
+    for seed in range(12):
+        problem = Problem(flow, dim, 1, seed, target)
+        problem.run.follow(3000.0)
+        if problem.run.has_learned():
+            continue
+        assert problem.run.over
+        assert np.linalg.norm(problem.slope(problem.W)) < 2e-6
+        assert problem.run.lowest_curvature() >= -FLAT
+        near = Problem(flow, dim, 1, seed, target)
+        near.run.state.frame[:] = np.eye(dim)[:1]
+        near.run._begin()
+        near.run.follow(3000.0)
+        lower = problem.profiled(near.W) < problem.profiled(problem.W) - 1e-8
+        assert problem.run.is_not_global() == lower
+        kinds.append(lower)
+    assert set(kinds) == {True} if n == 50 else False in kinds
+
+
+def test_saddles_are_passed():
+    """Where the gradient is small but the Hessian has a negative eigenvalue the run goes on."""
+    flow = Empirical(n=4000, noise=0.1, tolerance=0.1)
+    problem = Problem(flow, 8, 1, target=mids.targets.hermite(2), M=[[0.3]])
+    assert np.linalg.norm(problem.run._slope) < 0.1
+    problem.run.follow(1e-3)
+    assert not problem.run.over
+    problem.run.follow(500.0)
+    assert problem.run.has_learned() and problem.W[0, 0] ** 2 > 0.9
 
 
 @pytest.mark.parametrize(
@@ -176,7 +278,8 @@ def test_runs_end_trapped_censored_or_converged():
     [
         ({"n": 0}, "n must be an integer of at least 1"),
         ({"n": 10, "tolerance": -1}, "tolerance"),
-        ({"n": 10, "step": 2}, "step"),
+        ({"n": 10, "accuracy": 0}, "accuracy"),
+        ({"n": 10, "accuracy": 1}, "accuracy"),
         ({"n": 10, "noise": math.inf}, "noise"),
         ({"n": 10, "readout": "ridge"}, "readout"),
     ],

@@ -18,6 +18,7 @@ from mids.errors import FileError, InputError
 from mids.flows import HermiteKernel, OnlineSGD, checkpoint, online_sgd
 from mids.flows._features import Link
 from mids.flows._normals import bits, normals, sample
+from mids.flows._projected import advance_projected
 from mids.flows._sampled import Rates, State, advance
 from mids.flows.readout import Readout
 from mids.flows.sampled import start
@@ -221,11 +222,80 @@ def test_the_link_is_the_ridge_regressor_with_forgetting(kind):
         np.testing.assert_allclose(state.link, expected, rtol=1e-3, atol=1e-4)
 
 
+def moves(sampling, batch, noise, inside, count):
+    """Steps on W of many first batches from one state, divided by the step."""
+    dim, rng = 9, np.random.default_rng(0)
+    features = LINKS["hermite"].build(DENSE, 2, rng)
+    M = np.linalg.qr(rng.normal(size=(2, 2)))[0] if inside else draw(2, 2, dim, rng)
+    if inside:
+        M[:, 0] *= 0.6  # the first column leaves the span of W*, the second stays in it
+    kept = start(features, M, dim, noise, rng)
+    if sampling == "projected":
+        kept["gradient"] = np.zeros((2, dim))
+    kept["link"][:] = np.random.default_rng(1).normal(size=len(kept["link"])) / 3
+    link = Link(DENSE.modes, DENSE.coefficients, noise)
+    forward = advance_projected if sampling == "projected" else advance
+    found = []
+    for first in range(count):
+        state = State(**{name: array.copy() for name, array in kept.items()})
+        key = np.array([first, 7], np.uint64)
+        forward(link, features, Rates(1e-6, batch, 1.0, 0.1), LEVELS, key, state, batch)
+        found.append((state.frame - kept["frame"]).ravel() / 1e-6)
+    return np.array(found)
+
+
+@pytest.mark.parametrize(
+    ("batch", "noise", "inside"), [(1, 0.0, False), (5, 1.0, False), (100, 0.3, True)]
+)
+def test_projected_samples_have_the_law_of_all_coordinates(batch, noise, inside):
+    """First and second moments of a step, in all directions of W."""
+    n = 5000
+    one, two = (moves(sampling, batch, noise, inside, n) for sampling in online_sgd.SAMPLINGS)
+    error = np.sqrt((one.var(axis=0) + two.var(axis=0)) / n)
+    assert (np.abs(one.mean(axis=0) - two.mean(axis=0)) <= 4.5 * error + 1e-9).all()
+    squares = [x[:, :, None] * x[:, None, :] for x in (one, two)]
+    error = np.sqrt((squares[0].var(axis=0) + squares[1].var(axis=0)) / n)
+    scale = squares[0].mean(axis=0).max()
+    assert scale > 0.001
+    difference = np.abs(squares[0].mean(axis=0) - squares[1].mean(axis=0))
+    assert (difference <= 5 * error + 1e-6 * scale).all()
+
+
+def test_projected_runs_have_the_law_of_all_coordinates():
+    arguments = {"dim": 12, "runs": 300, "time": [0.0, 15.0], "initial": np.eye(2) * 0.3}
+    one, two = (
+        sgd(OnlineSGD(step=0.05, batch=20, memory=4, sampling=sampling), **arguments).compute()
+        for sampling in online_sgd.SAMPLINGS
+    )
+    for direction in range(2):
+        times = [ds.crossing_time.sel(level=0.5).isel(direction=direction) for ds in (one, two)]
+        filled = [found.fillna(99.0).values.ravel() for found in times]
+        assert (filled[0] < 99).mean() > 0.8
+        assert stats.ks_2samp(*filled).pvalue > 1e-3
+    assert stats.ks_2samp(one.risk.isel(time=-1).values[0], two.risk.isel(time=-1).values[0])[1] > (
+        1e-3
+    )
+
+
+def test_projected_samples_follow_the_flow_in_high_dimension():
+    dim = 20_000
+    flow = OnlineSGD(step=0.05, batch=25_000, sampling="projected", memory=1)
+    arguments = {"dim": dim, "runs": 1, "time": [0, 8.0], "initial": [[dim**-0.5]]}
+    ds = sgd(flow, target="h1(z1)", **arguments).compute()
+    exact = mids.simulate("h1(z1)", **arguments).compute()
+    half = [found.crossing_time.sel(level=0.5).item() for found in (ds, exact)]
+    assert half[0] == pytest.approx(half[1], rel=0.1)
+
+
+@pytest.mark.parametrize("sampling", online_sgd.SAMPLINGS)
 @pytest.mark.parametrize(("step", "batch"), [(0.01, 1), (1.0, 4), (0.3, 50)])
-def test_frames_stay_orthonormal(step, batch):
+def test_frames_stay_orthonormal(step, batch, sampling):
     readout = Readout("hermite-ridge", 0.1, None, None, 1, 1.0)
     _, features, state, link = started(readout, mids.targets.staircase(3), 3, 40)
-    advance(link, features, Rates(step, batch, 0.9, 0.1), LEVELS, KEY, state, 20_000)
+    forward = advance
+    if sampling == "projected":
+        forward, state = advance_projected, state._replace(gradient=np.zeros((3, 40)))
+    forward(link, features, Rates(step, batch, 0.9, 0.1), LEVELS, KEY, state, 20_000)
     assert state.used.tolist() == [20_000, 0]
     assert np.abs(state.frame @ state.frame.T - np.eye(3)).max() < 1e-12
 
@@ -257,6 +327,7 @@ FLOWS = {
     "latest batch": OnlineSGD(step=0.05, batch=64, memory=1),
     "all batches": OnlineSGD(step=0.05, batch=64, memory=None, kernel={"exponential": 0.5}),
     "random": OnlineSGD(step=0.05, batch=64, readout="random-features", features=20),
+    "projected": OnlineSGD(step=0.05, batch=64, noise=0.2, sampling="projected"),
 }
 
 
@@ -298,9 +369,10 @@ def test_analyses_and_plots_take_it(tmp_path):
     plt.close("all")
 
 
+@pytest.mark.parametrize("sampling", online_sgd.SAMPLINGS)
 @pytest.mark.parametrize("case", ["chunks", "threads", "pieces", "subset"])
-def test_numbers_do_not_depend_on_how_they_are_computed(monkeypatch, case):
-    flow = OnlineSGD(step=0.05, batch=64, noise=0.1)
+def test_numbers_do_not_depend_on_how_they_are_computed(monkeypatch, case, sampling):
+    flow = OnlineSGD(step=0.05, batch=70, noise=0.1, sampling=sampling)
     expected = sgd(flow).compute(scheduler="synchronous")
     if case == "chunks":
         found = sgd(flow, chunks=1)
@@ -518,6 +590,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         ({"kernel": {"polynom": 3}}, "polynomial"),
         ({"readout": "random-features", "ridge": 0}, "need ridge > 0"),
         ({"readout": "random-features", "kernel": {"polynomial": 3}}, "kernel belongs to"),
+        ({"sampling": "project"}, "did you mean 'projected'"),
         ({"checkpoint": 7}, "checkpoint must be the path"),
     ],
 )

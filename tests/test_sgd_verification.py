@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import mids
-from mids.flows import OnlineSGD
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -34,11 +33,32 @@ def test_levels_are_reached_between_times():
     assert np.isnan(sgd._reached(np.array([1.0, 2.0]), np.array([1.0, 0.5]))[3:]).all()
 
 
-def test_tables_have_a_row_for_each_flow_and_dimension():
-    flows = [("coarse", OnlineSGD(step=0.05, batch=64))]
-    (row,) = sgd.follows(flows, dim=16, runs=2)
-    worst, within = float(row.split("|")[4]), row.split("|")[6].strip()
-    assert worst > 0.02 and within.endswith("of 2")
-    rows = sgd.escapes("h1(z1)", [16, 32], 2, flows[0][1])
-    text = sgd.document([row], rows, 16, 2)
-    assert len(rows) == 3 and all(line in text for line in [row, *rows])
+def test_levels_that_are_not_reached_are_the_worst():
+    away = np.array([[0.01, -0.03], [0.0, np.nan]])
+    assert sgd.worst(away).tolist() == [0.03, np.inf]
+
+
+def test_tables_have_a_row_for_each_flow_run_and_dimension(monkeypatch):
+    for name, value in {
+        "STEPS": [(0.2, 512), (0.1, 256)],
+        "BATCHES": [(0.05, 32), (0.05, 128)],
+        "DRAWN": [(0.05, 64)],
+        "RANDOM": [(8, 1e-3)],
+        "RANDOM_STEP": (0.05, 64),
+        "FAR_BATCHES": [64],
+    }.items():
+        monkeypatch.setattr(sgd, name, value)
+    tables = {
+        "orders": sgd.orders(16, 3),
+        "follows": sgd.follows(16, 2),
+        "random_features": sgd.random_features(16, 2),
+        "escapes": sgd.escapes("h1(z1)", [16, 32], 2),
+        "far_starts": sgd.far_starts(16, 2),
+    }
+    assert [len(rows) for rows in tables.values()] == [6, 4, 1, 3, 3]
+    assert all(row.split("|")[8].strip().endswith("of 3") for row in tables["orders"][:2])
+    order = float(tables["orders"][2].split("order ")[1].split()[0])
+    assert 0.2 < order < 2  # a bias of first order, roughly, at such steps
+    text = sgd.document(tables, 16, 2)
+    assert all(row in text for rows in tables.values() for row in rows)
+    assert max(len(line) for line in text.splitlines() if not line.startswith("|")) <= 100

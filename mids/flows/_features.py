@@ -26,6 +26,7 @@ __all__ = [
     "label",
     "project",
     "vectorised",
+    "wave",
 ]
 
 compiled = njit(nogil=True, error_model="numpy")
@@ -92,7 +93,7 @@ def label(target: Link, z: np.ndarray, powers: np.ndarray) -> float:
 
 
 @vectorised
-def _wave(angles: np.ndarray, primes: np.ndarray, amplitude: float) -> None:
+def wave(angles: np.ndarray, primes: np.ndarray, amplitude: float) -> None:
     """Replace angles by amplitude times their cosines; `primes` gets minus that of the sines.
 
     Cephes' polynomials on an eighth of a turn, without branches as in `_normals`.
@@ -129,7 +130,7 @@ def evaluate(
             for i in range(z.shape[0]):
                 angle += features.frequencies[j, i] * z[i]
             values[j] = angle
-        _wave(values, primes, amplitude)
+        wave(values, primes, amplitude)
     else:
         _powers(z, powers)
         for j in range(values.shape[0]):

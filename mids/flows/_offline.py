@@ -1,8 +1,9 @@
-"""Gradient descent on a fixed set of samples, in compiled code."""
+"""The gradient flow on a fixed set of samples, in compiled code."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from ._features import (
     Link,
     accumulate,
     add,
+    compiled,
     differentiate,
     dot,
     entry,
@@ -23,7 +25,14 @@ from ._normals import sample
 from ._sampled import State, retract, spread, watch
 from .readout import Features
 
-__all__ = ["descend", "draw_samples", "objective", "refit"]
+__all__ = ["Samples", "descend", "descent", "draw_samples", "objective"]
+
+PARTS = 8
+"""Parts of a step between which overlaps are interpolated linearly."""
+SHORTEST = 1e-9
+"""Step below which a run that is not finite has failed."""
+ROUNDING = 1e-13
+"""Error of a step in the frame that is always accepted."""
 
 
 @entry
@@ -53,100 +62,201 @@ def draw_samples(
             labels[n] += target.noise * float(x[n, dim])
 
 
+class Samples(NamedTuple):
+    """A fixed set of samples, and what they are at the frame that was looked at last.
+
+    Attributes
+    ----------
+    x : (n, width) float32 array
+    labels : (n,) float array
+    z : (n, q) float array
+        The student's coordinates.
+    frame : (q, width) float array
+        The frame, as wide as the samples.
+    gradient : (q, width) float array
+        Room for sums.
+    """
+
+    x: np.ndarray
+    labels: np.ndarray
+    z: np.ndarray
+    frame: np.ndarray
+    gradient: np.ndarray
+
+
 @entry
-def refit(
+def descent(
     features: Features,
     ridge: float,
-    x: np.ndarray,
-    labels: np.ndarray,
-    frame: np.ndarray,
-    z: np.ndarray,
+    samples: Samples,
     state: State,
+    frame: np.ndarray,
+    out: np.ndarray,
 ) -> None:
-    """Fit the link to all samples at the current frame.
+    """Fit the link at a frame and give the direction of steepest descent.
+
+    The gradient of the profiled loss is that of the loss at the fitted link. It is orthogonal to
+    the columns of W, since a rotation of them is undone by the link.
 
     Parameters
     ----------
     features : Features
     ridge : float
-    x : (n, width) float32 array
-    labels : (n,) float array
-    frame : (q, width) float array
-        Gets the frame, as wide as the samples.
-    z : (n, q) float array
-        Gets the student's coordinates of the samples.
+    samples : Samples
+        Its ``z`` becomes that of the frame.
     state : State
+        Its ``link``, ``gram`` and ``moment`` become those of the frame.
+    frame : (q, d) float array
+        Rows that are orthonormal, or nearly so.
+    out : (q, d) float array
+        Minus the gradient.
     """
-    size, count = z.shape[1], state.link.shape[0]
+    size, count, n = frame.shape[0], state.link.shape[0], samples.x.shape[0]
     powers = np.empty((size, highest(features.exponents) + 1))
     values, primes, factor = np.empty(count), np.empty(count), np.empty((count, count))
-    spread(state.frame, frame)
+    slopes = np.empty((size, count))
+    spread(frame, samples.frame)
     for j in range(count):
         state.moment[j] = 0.0
         for k in range(j + 1):
             state.gram[j, k] = 0.0
-    for n in range(x.shape[0]):
-        project(frame, x[n], z[n])
-        evaluate(features, z[n], powers, values, primes)
-        accumulate(values, labels[n], state.gram, state.moment)
-    fit(state.gram, state.moment, features.penalty, ridge * x.shape[0], factor, state.link)
+    for i in range(n):
+        project(samples.frame, samples.x[i], samples.z[i])
+        evaluate(features, samples.z[i], powers, values, primes)
+        accumulate(values, samples.labels[i], state.gram, state.moment)
+    fit(state.gram, state.moment, features.penalty, ridge * n, factor, state.link)
+    differentiate(features, state.link, slopes)
+    for i in range(size):
+        for k in range(samples.gradient.shape[1]):
+            samples.gradient[i, k] = 0.0
+    for m in range(n):
+        evaluate(features, samples.z[m], powers, values, primes)
+        error = dot(state.link, values) - samples.labels[m]
+        for i in range(size):
+            add(error * dot(slopes[i], primes) / n, samples.x[m], samples.gradient[i])
+    for i in range(size):
+        for k in range(frame.shape[1]):
+            out[i, k] = -samples.gradient[i, k]
+        for j in range(size):
+            inner = 0.0
+            for k in range(frame.shape[1]):
+                inner += samples.gradient[i, k] * frame[j, k]
+            for k in range(frame.shape[1]):
+                out[i, k] += inner * frame[j, k]
+
+
+@compiled
+def _norm(array: np.ndarray) -> float:
+    return math.sqrt(dot(array.ravel(), array.ravel()))
+
+
+@compiled
+def _pass(
+    start: np.ndarray,
+    first: np.ndarray,
+    last: np.ndarray,
+    time: float,
+    step: float,
+    levels: np.ndarray,
+    state: State,
+) -> None:
+    """Note the levels reached in a step, along the cubic through its ends and slopes."""
+    size, rank = state.previous.shape
+    between = np.empty((size, rank))
+    on_the_way = State(
+        state.used,
+        between,
+        state.gradient,
+        state.link,
+        state.gram,
+        state.moment,
+        state.weight,
+        state.previous,
+        state.reference,
+        state.margin,
+        state.crossing,
+    )
+    for part in range(1, PARTS + 1):
+        s = part / PARTS
+        for i in range(size):
+            for j in range(rank):
+                chord = state.frame[i, j] - start[i, j]
+                bend = (1.0 - s) * (step * first[i, j] - chord) - s * (step * last[i, j] - chord)
+                between[i, j] = start[i, j] + s * chord + s * (1.0 - s) * bend
+        watch(time + s * step, step / PARTS, levels, on_the_way)
 
 
 @entry
 def descend(
     features: Features,
     ridge: float,
-    step: float,
+    accuracy: float,
     tolerance: float,
     levels: np.ndarray,
-    x: np.ndarray,
-    labels: np.ndarray,
-    frame: np.ndarray,
-    z: np.ndarray,
+    samples: Samples,
     state: State,
-    stop: int,
+    clock: np.ndarray,
+    slope: np.ndarray,
+    stop: float,
 ) -> bool:
-    """Take steps until `stop` are done or the gradient vanishes; tell whether it does.
+    """Follow the flow until the time `stop` or the gradient vanishes; tell whether it does.
 
-    The gradient of the profiled loss is that of the loss at the fitted link. It is orthogonal to
-    the columns of W, since a rotation of them is undone by the link.
+    The method of Bogacki and Shampine (1989), of order 3, each step followed by a QR factorisation.
+    The estimated error of a step is at most `accuracy` times its length: what is accepted does not
+    depend on how fast the flow is, near a saddle and near a minimum, where steps that are long for
+    the curvature would be unstable.
+
+    Parameters
+    ----------
+    features : Features
+    ridge : float
+    accuracy, tolerance : float
+    levels : (L,) float array
+        Overlaps whose crossing times are noted.
+    samples : Samples
+    state : State
+    clock : (2,) float array
+        The time, and the step to try next.
+    slope : (q, d) float array
+        `descent` at the frame.
+    stop : float
     """
-    size, dim = state.frame.shape
-    samples, count = x.shape[0], state.link.shape[0]
-    powers = np.empty((size, highest(features.exponents) + 1))
-    values, primes, slopes = np.empty(count), np.empty(count), np.empty((size, count))
-    while state.used[0] < stop and state.used[1] == 0:
-        for i in range(size):
-            for k in range(x.shape[1]):
-                state.gradient[i, k] = 0.0
-        differentiate(features, state.link, slopes)
-        for n in range(samples):
-            evaluate(features, z[n], powers, values, primes)
-            error = dot(state.link, values) - labels[n]
-            for i in range(size):
-                add(error * dot(slopes[i], primes), x[n], state.gradient[i])
-        square = 0.0
-        for i in range(size):
-            for k in range(dim):
-                square += state.gradient[i, k] ** 2
-            for j in range(size):
-                inner = 0.0
-                for k in range(dim):
-                    inner += state.gradient[i, k] * state.frame[j, k]
-                square -= inner * inner
-        if math.sqrt(max(square, 0.0)) <= tolerance * samples:
+    two, three, four = np.empty_like(slope), np.empty_like(slope), np.empty_like(slope)
+    start, error = np.empty_like(slope), np.empty_like(slope)
+    while clock[0] < stop and state.used[1] == 0:
+        if _norm(slope) <= tolerance:
             return True
-        retract(state.frame, state.gradient, step / samples)
-        refit(features, ridge, x, labels, frame, z, state)
-        state.used[0] += 1
-        finite = dot(state.link, state.link)
-        for i in range(size):
-            finite += dot(state.frame[i], state.frame[i])
-        if not finite < np.inf:
+        step = min(clock[1], stop - clock[0])
+        start[:] = state.frame
+        state.frame[:] = start + (0.5 * step) * slope
+        descent(features, ridge, samples, state, state.frame, two)
+        state.frame[:] = start + (0.75 * step) * two
+        descent(features, ridge, samples, state, state.frame, three)
+        state.frame[:] = start + (step / 9.0) * (2.0 * slope + 3.0 * two + 4.0 * three)
+        error[:] = 0.0
+        retract(state.frame, error, step)
+        descent(features, ridge, samples, state, state.frame, four)
+        error[:] = (-5.0 * slope + 6.0 * two + 8.0 * three - 9.0 * four) / 72.0
+        size = accuracy * max(_norm(slope), _norm(four)) + ROUNDING / step
+        ratio = _norm(error) / size
+        if not ratio < np.inf and step < SHORTEST:
             state.used[1] = 1
+            break
+        factor = min(max(0.9 / math.sqrt(max(ratio, 1e-6)), 0.2), 3.0) if ratio < np.inf else 0.2
+        if not ratio <= 1.0:
+            state.frame[:] = start
+            clock[1] = step * factor
+            continue
+        _pass(start, slope, four, clock[0], step, levels, state)
+        slope[:] = four
+        state.used[0] += 1
+        if step < clock[1]:  # cut short by `stop`
+            clock[0] = stop
+            clock[1] = max(clock[1], step * factor)
         else:
-            watch(step * state.used[0], step, levels, state)
-    return False
+            clock[0] += step
+            clock[1] = step * factor
+    return _norm(slope) <= tolerance and state.used[1] == 0
 
 
 @entry

@@ -30,7 +30,16 @@ from ._linear import orthogonalise
 from ._normals import sample
 from .readout import Features
 
-__all__ = ["Rates", "State", "advance", "retract", "spread", "watch"]
+__all__ = [
+    "Rates",
+    "State",
+    "advance",
+    "close_batch",
+    "open_batch",
+    "retract",
+    "spread",
+    "watch",
+]
 
 f32 = np.float32
 
@@ -65,7 +74,7 @@ class State(NamedTuple):
     frame : (q, d) float array
         Orthonormal rows.
     gradient : (q, n) float array
-        Sum over the batch so far, in any precision; n >= d normals of a sample.
+        Sum over the batch so far, in any precision; n >= d.
     link : (P,) float array
         Coefficients of the link.
     gram : (P, P) float array
@@ -205,6 +214,37 @@ def watch(time: float, step: float, levels: np.ndarray, state: State) -> None:
             state.previous[i, j] = state.frame[i, j]
 
 
+@compiled
+def open_batch(rates: Rates, state: State) -> None:
+    """Forget the gradient, and the part of the regression that is not kept."""
+    for i in range(state.gradient.shape[0]):
+        for k in range(state.gradient.shape[1]):
+            state.gradient[i, k] = 0.0
+    for j in range(state.moment.shape[0]):
+        state.moment[j] *= rates.keep
+        for k in range(j + 1):
+            state.gram[j, k] *= rates.keep
+    state.weight[0] *= rates.keep
+
+
+@compiled
+def close_batch(
+    features: Features, rates: Rates, levels: np.ndarray, factor: np.ndarray, state: State
+) -> bool:
+    """Step down the batch's gradient and fit the link; tell whether all is finite."""
+    retract(state.frame, state.gradient, rates.step / rates.batch)
+    ridge = rates.ridge * state.weight[0]
+    fit(state.gram, state.moment, features.penalty, ridge, factor, state.link)
+    finite = dot(state.link, state.link)
+    for i in range(state.frame.shape[0]):
+        finite += dot(state.frame[i], state.frame[i])
+    if not finite < np.inf:
+        state.used[1] = 1
+        return False
+    watch(rates.step * (state.used[0] // rates.batch), rates.step, levels, state)
+    return True
+
+
 @entry
 def advance(
     target: Link,
@@ -234,14 +274,7 @@ def advance(
     while state.used[0] < stop and state.used[1] == 0:
         position = state.used[0] % rates.batch
         if position == 0:
-            for i in range(size):
-                for k in range(width):
-                    state.gradient[i, k] = f32(0.0)
-            for j in range(count):
-                state.moment[j] *= rates.keep
-                for k in range(j + 1):
-                    state.gram[j, k] *= rates.keep
-            state.weight[0] *= rates.keep
+            open_batch(rates, state)
         sample(key, state.used[0], words, work, x)
         for i in range(rank):
             star[i] = x[i]
@@ -257,22 +290,7 @@ def advance(
         state.weight[0] += 1.0
         state.used[0] += 1
         if position == rates.batch - 1:
-            retract(state.frame, state.gradient, rates.step / rates.batch)
-            fit(
-                state.gram,
-                state.moment,
-                features.penalty,
-                rates.ridge * state.weight[0],
-                factor,
-                state.link,
-            )
-            finite = dot(state.link, state.link)
-            for i in range(size):
-                finite += dot(state.frame[i], state.frame[i])
-            if not finite < np.inf:
-                state.used[1] = 1
+            if not close_batch(features, rates, levels, factor, state):
                 break
             spread(state.frame, frame)
             differentiate(features, state.link, slopes)
-            time = rates.step * (state.used[0] // rates.batch)
-            watch(time, rates.step, levels, state)

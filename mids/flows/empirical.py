@@ -1,25 +1,31 @@
-"""Gradient descent on the empirical loss of a fixed set of samples."""
+"""Gradient flow of the empirical loss of a fixed set of samples."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from .. import _validate
 from .._validate import FloatArray, IntArray
 from ..errors import InputError
-from ..schema import LEVELS
 from ..targets import Target
 from .base import Problem
-from .observables import CENSORED, TRAPPED
+from .observables import CENSORED, CONVERGED, TRAPPED
 from .sampled import SampledFlow, Trajectory, start
+
+if TYPE_CHECKING:
+    from ._descent import Descent
 
 __all__ = ["Empirical"]
 
 MAX_BYTES = 4e9
 """Largest set of samples."""
+LONGEST = 1e5
+"""End of the longest default time grid."""
+SLOPES = 10
+"""Rough number of gradients in a unit of time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +35,16 @@ class Empirical(SampledFlow):
     .. math:: L_n(W) = \min_f \frac{1}{2n} \sum_i (f(W^T x_i) - y_i)^2 + \frac{\mu}{2} \|f\|^2
 
     The loss depends on the span of W alone (with Hermite features or a kernel), so that its
-    gradient is orthogonal to W; the flow is followed by gradient steps with QR retraction until it
-    is over or the gradient vanishes. The paper's heuristic (section 5): it learns what the
-    population flow learns once n is large against d^s, s the information exponent.
+    gradient is orthogonal to W. The flow is integrated by a Runge-Kutta method of order 3 with
+    steps of controlled error, until its time is over or it sits at a minimum. The paper's heuristic
+    (section 5): it learns what the population flow learns once n is large against d^s, s the
+    information exponent.
+
+    A run is over where the gradient vanishes and the Hessian, on the tangent space, has no negative
+    eigenvalue; saddles are passed. If it has not learned all directions by then its status is
+    "trapped" if there is a lower loss, to which the flow leads from the frame with overlaps of 1
+    that is nearest, and "converged" if there is none: the samples then favour what was found over
+    the target.
 
     The dataset's ``loss`` is the empirical objective, its ``risk`` the population's. The samples
     of a run with larger n begin with those of smaller n.
@@ -40,11 +53,12 @@ class Empirical(SampledFlow):
     ----------
     n : int
         Samples.
+    accuracy : float
+        Largest estimated error of a step in W, relative to the length of the step.
     tolerance : float
-        A run is over when the norm of the gradient falls below this. If it has not learned all
-        directions by then its status is "trapped".
-    step, readout, noise, ridge, degree, kernel, features, width
-        As for `OnlineSGD`; the default step is 0.1.
+        The gradient counts as vanishing when its norm falls below this.
+    readout, noise, ridge, degree, kernel, features, width
+        As for `OnlineSGD`.
 
     Raises
     ------
@@ -62,7 +76,7 @@ class Empirical(SampledFlow):
 
     name: ClassVar[str] = "empirical"
     n: int
-    step: float = 0.1
+    accuracy: float = 3e-3
     tolerance: float = 1e-6
 
     def __post_init__(self) -> None:
@@ -70,6 +84,7 @@ class Empirical(SampledFlow):
         super().__post_init__()
         self._set(
             n=_validate.integer(self.n, "n", at_least=1),
+            accuracy=_validate.number(self.accuracy, "accuracy", above=0.0, at_most=0.5),
             tolerance=_validate.number(self.tolerance, "tolerance", at_least=0.0),
         )
 
@@ -113,7 +128,26 @@ class Empirical(SampledFlow):
         """
         count = self.link.count(target, student_rank)
         sample = 1e-9 * (dim * (0.3 + 0.4 * student_rank) + 60 * count + 0.5 * count**2)
-        return float(self.n * (2e-9 * dim + sample * self.steps(time)[-1]))
+        return float(self.n * (2e-9 * dim + sample * SLOPES * time[-1]))
+
+    def default_time(
+        self, target: Target, dim: int, student_rank: int, initial: FloatArray | None = None
+    ) -> FloatArray:
+        """Logarithmic grid past the last escape of a typical run, up to a time of 1e5.
+
+        Parameters
+        ----------
+        target : Target
+        dim : int
+        student_rank : int
+        initial : ndarray, shape (..., rank, student_rank), optional
+
+        Returns
+        -------
+        (n,) float array
+        """
+        grid = super().default_time(target, dim, student_rank, initial)
+        return np.unique(np.minimum(grid, LONGEST))
 
     def integrate(self, problem: Problem) -> dict[str, Any]:
         """Trajectories of a block of runs.
@@ -127,61 +161,40 @@ class Empirical(SampledFlow):
         dict of str to array
             The schema's variables without the axis ``dim``.
         """
-        runs, losses, over = [], [], []
+        runs, losses, ends = [], [], []
         for run, initial in zip(problem.runs, problem.initial, strict=True):
-            trajectory, loss, stationary = self._run(problem, int(run), initial)
+            trajectory, loss, descent = self._run(problem, int(run), initial)
             runs.append(trajectory)
             losses.append(loss)
-            over.append(stationary)
+            ends.append(descent)
         out = self.observe(problem, runs, np.array(losses))
-        out["status"][np.array(over) & (out["status"] == CENSORED)] = TRAPPED
+        for row, descent in enumerate(ends):
+            if out["status"][row] == CENSORED and descent.over:
+                out["status"][row] = TRAPPED if descent.is_not_global() else CONVERGED
         return out
 
     def _run(
         self, problem: Problem, run: int, initial: FloatArray
-    ) -> tuple[Trajectory, FloatArray, bool]:
+    ) -> tuple[Trajectory, FloatArray, Descent]:
+        from ._descent import Descent
         from ._features import Link
-        from ._offline import descend, draw_samples, objective, refit
-        from ._sampled import State, watch
 
         target, dim, times = problem.target, problem.dim, len(problem.time)
         rank, size = initial.shape
-        levels = np.array(LEVELS)
         features, key, rng = self.streams(problem, run)
-        arrays = start(features, initial, dim, self.noise, rng)
-        arrays["gradient"] = arrays["gradient"].astype(np.float64)
-        state = State(**arrays)
-        x = np.zeros((self.n, state.gradient.shape[1]), dtype=np.float32)
-        labels, z = np.zeros(self.n), np.zeros((self.n, size))
-        wide = np.zeros_like(state.gradient)
         link = Link(target.modes, target.coefficients, self.noise)
-        draw_samples(link, key, dim, x, labels)
-        refit(features, self.ridge, x, labels, wide, z, state)
-        watch(0.0, 0.0, levels, state)
-
+        arrays = start(features, initial, dim, self.noise, rng)
+        descent = Descent(self, features, link, key, arrays)
         links = np.full((times, len(features.penalty)), np.nan)
         correlations = np.full((times, rank, size), np.nan)
         loss = np.full(times, np.nan)
-        stationary = False
-        for index, stop in enumerate(self.steps(problem.time)):
-            if not stationary:
-                stationary = descend(
-                    features,
-                    self.ridge,
-                    self.step,
-                    self.tolerance,
-                    levels,
-                    x,
-                    labels,
-                    wide,
-                    z,
-                    state,
-                    stop,
-                )
+        for index, stop in enumerate(problem.time):
+            descent.follow(stop)
+            state = descent.state
             if state.used[1]:
                 break
             links[index] = state.link
             correlations[index] = state.frame[:, :rank].T
-            loss[index] = objective(features, self.ridge, labels, z, state.link)
+            loss[index] = descent.loss()
         trajectory = Trajectory(features, links, correlations, state.crossing, int(state.used[0]))
-        return trajectory, loss, stationary
+        return trajectory, loss, descent

@@ -19,6 +19,11 @@ from .sampled import SampledFlow, Trajectory, start
 
 __all__ = ["OnlineSGD"]
 
+SAMPLINGS = ("ambient", "projected")
+
+MOST_STEPS = 10**6
+"""Steps of the longest default time grid."""
+
 PIECE_SECONDS = 1.0
 """Rough work between two looks at the clock."""
 
@@ -42,6 +47,11 @@ class OnlineSGD(SampledFlow):
     memory : float or None
         Batches after which the regression has forgotten all but 1/e of a sample; 1 fits the latest
         batch alone, None never forgets.
+    sampling : str
+        ``"ambient"`` draws each sample in R^d. ``"projected"`` draws its coordinates in the span of
+        W* and W, on which label and error depend, and for each batch one Gaussian vector for what
+        all its samples have beyond, which has their law: the same process at a cost of a sample
+        that does not grow with d.
     readout : str
         ``"hermite-ridge"``: all Hermite polynomials up to `degree`; ``"random-features"``: random
         features of a Gaussian kernel (`mids.flows.readout`).
@@ -77,14 +87,20 @@ class OnlineSGD(SampledFlow):
     """
 
     name: ClassVar[str] = "online-sgd"
+    step: float = 0.01
     batch: int = 256
     memory: float | None = 8.0
+    sampling: str = "ambient"
     checkpoint: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Check the parameters."""
         super().__post_init__()
-        self._set(batch=_validate.integer(self.batch, "batch", at_least=1))
+        self._set(
+            step=_validate.number(self.step, "step", above=0.0, at_most=1.0),
+            batch=_validate.integer(self.batch, "batch", at_least=1),
+        )
+        _validate.one_of(self.sampling, SAMPLINGS, "sampling")
         if self.memory is not None:
             self._set(memory=_validate.number(self.memory, "memory", at_least=1.0))
         if self.checkpoint is not None:
@@ -108,6 +124,41 @@ class OnlineSGD(SampledFlow):
                 f"without ridge a batch needs at least as many samples as the link has features, "
                 f"{count}, got batch={self.batch}; pass a larger batch or ridge=1e-4"
             )
+
+    def default_time(
+        self, target: Target, dim: int, student_rank: int, initial: FloatArray | None = None
+    ) -> FloatArray:
+        """Logarithmic grid of whole steps past the last escape of a typical run.
+
+        It has at most a million steps: pass ``time`` for longer runs.
+
+        Parameters
+        ----------
+        target : Target
+        dim : int
+        student_rank : int
+        initial : ndarray, shape (..., rank, student_rank), optional
+
+        Returns
+        -------
+        (n,) float array
+        """
+        grid = super().default_time(target, dim, student_rank, initial)
+        steps = np.unique(np.minimum(np.ceil(grid / self.step), MOST_STEPS))
+        return steps * self.step
+
+    def steps(self, time: FloatArray) -> IntArray:
+        """Return the steps done by each time; a time that is a whole number of steps has them all.
+
+        Parameters
+        ----------
+        time : (n,) float array
+
+        Returns
+        -------
+        (n,) int array
+        """
+        return np.floor(time / self.step * (1 + 1e-12) + 1e-9).astype(np.int64)
 
     def coordinates(self, time: FloatArray) -> dict[str, FloatArray | IntArray]:
         """Return the samples used by each time.
@@ -140,9 +191,11 @@ class OnlineSGD(SampledFlow):
         return steps * self.batch * self._sample_seconds(target, dim, student_rank)
 
     def _sample_seconds(self, target: Target, dim: int, student_rank: int) -> float:
-        count = self.link.count(target, student_rank)
-        sample = dim * (1 + 0.5 * student_rank) + 30 * count + 0.5 * count**2
-        return 1e-9 * (sample + (count**3 / 3 + 8 * student_rank**2 * dim) / self.batch)
+        count, rank = self.link.count(target, student_rank), target.rank
+        drawn = rank + student_rank if self.sampling == "projected" else dim
+        sample = drawn * (1 + 0.5 * student_rank) + 30 * count + 0.5 * count**2
+        step = count**3 / 3 + (8 * student_rank + 2) * student_rank * dim
+        return 1e-9 * (sample + step / self.batch)
 
     def integrate(self, problem: Problem) -> dict[str, Any]:
         """Trajectories of a block of runs.
@@ -164,6 +217,7 @@ class OnlineSGD(SampledFlow):
 
     def _run(self, problem: Problem, run: int, initial: FloatArray) -> Trajectory:
         from ._features import Link
+        from ._projected import advance_projected
         from ._sampled import Rates, State, advance, watch
 
         target, dim, times = problem.target, problem.dim, len(problem.time)
@@ -181,11 +235,15 @@ class OnlineSGD(SampledFlow):
         kept = checkpoint.load()
         resumed = kept is not None
         if kept is None:
-            kept = start(features, initial, dim, self.noise, rng) | {
+            kept = start(features, initial, dim, self.noise, rng)
+            if self.sampling == "projected":
+                kept["gradient"] = np.zeros((size, max(dim, rank + 2 * size)))
+            kept |= {
                 "links": np.full((times, len(features.penalty)), np.nan),
                 "correlations": np.full((times, rank, size), np.nan),
                 "recorded": np.zeros(1, dtype=np.int64),
             }
+        forward = advance_projected if self.sampling == "projected" else advance
         state = State(**{name: kept[name] for name in State._fields})
         if not resumed:
             watch(0.0, 0.0, levels, state)
@@ -195,7 +253,7 @@ class OnlineSGD(SampledFlow):
             stop = stops[recorded[0]]
             while state.used[0] < stop and not state.used[1]:
                 until = min(stop, state.used[0] + piece)
-                advance(link, features, rates, levels, key, state, until)
+                forward(link, features, rates, levels, key, state, until)
                 checkpoint.save(kept)
             if not state.used[1]:
                 kept["links"][recorded[0]] = state.link

@@ -29,8 +29,6 @@ FRAME, DATA, FEATURES = 1, 2, 3
 
 MAX_DIM = 10**6
 """Samples and frames have this many entries."""
-MOST_STEPS = 10**6
-"""Steps of the longest default time grid."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +104,6 @@ class SampledFlow(Flow):
 
     Parameters
     ----------
-    step : float
-        Step of the descent on W, at most 1.
     readout : str
         ``"hermite-ridge"`` or ``"random-features"``.
     noise : float
@@ -124,7 +120,6 @@ class SampledFlow(Flow):
         Width of the Gaussian kernel of the random features.
     """
 
-    step: float = 0.01
     readout: str = "hermite-ridge"
     noise: float = 0.0
     ridge: float = 1e-4
@@ -139,7 +134,6 @@ class SampledFlow(Flow):
         if isinstance(kernel, Mapping):
             kernel = HermiteKernel.from_dict(kernel)
         self._set(
-            step=_validate.number(self.step, "step", above=0.0, at_most=1.0),
             noise=_validate.number(self.noise, "noise", at_least=0.0),
             ridge=_validate.number(self.ridge, "ridge", at_least=0.0),
             degree=None
@@ -208,9 +202,7 @@ class SampledFlow(Flow):
     def default_time(
         self, target: Target, dim: int, student_rank: int, initial: FloatArray | None = None
     ) -> FloatArray:
-        """Logarithmic grid of whole steps past the last escape of a typical run.
-
-        It has at most a million steps: pass ``time`` for longer runs.
+        """Logarithmic grid past the last escape of a typical run.
 
         Parameters
         ----------
@@ -224,22 +216,7 @@ class SampledFlow(Flow):
         (n,) float array
         """
         climbed = self.effective_target(target)
-        grid = beyond_escapes(climbed, dim, student_rank, initial, late=0.5)
-        steps = np.unique(np.minimum(np.ceil(grid / self.step), MOST_STEPS))
-        return steps * self.step
-
-    def steps(self, time: FloatArray) -> IntArray:
-        """Return the steps done by each time; a time that is a whole number of steps has them all.
-
-        Parameters
-        ----------
-        time : (n,) float array
-
-        Returns
-        -------
-        (n,) int array
-        """
-        return np.floor(time / self.step * (1 + 1e-12) + 1e-9).astype(np.int64)
+        return beyond_escapes(climbed, dim, student_rank, initial, late=0.5)
 
     def streams(self, problem: Problem, run: int) -> tuple[Features, IntArray, np.random.Generator]:
         """Return the features of a run, the key of its samples and the stream of its frame.

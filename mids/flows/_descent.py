@@ -1,0 +1,170 @@
+"""A run on a fixed set of samples: where it is, and at what kind of critical point it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._validate import FloatArray, IntArray
+from ..schema import LEVELS
+from ._features import Link
+from ._offline import Samples, descend, descent, draw_samples, objective
+from ._sampled import State, watch
+from .readout import Features
+
+if TYPE_CHECKING:
+    from .empirical import Empirical
+
+__all__ = ["Descent"]
+
+FIRST_STEP = 0.1
+"""Step that is tried first."""
+FLAT = 1e-4
+"""Eigenvalues of the Hessian above minus this count as not negative."""
+SHIFT = 1e-4
+"""Length of the differences that give the Hessian."""
+NORMAL = 10.0
+"""What the Hessian is given, besides 1, on directions that change nothing but the frame's basis."""
+LOWER = 1e-9
+"""A loss counts as lower where it is so by this, relatively."""
+PATIENCE = 10
+"""The search for a lower loss ends after a time of 2 to this."""
+
+
+class Descent:
+    """A run of the empirical flow.
+
+    Parameters
+    ----------
+    flow : Empirical
+    features : Features
+    target : Link
+    key : (2,) uint64 array
+        Of the samples.
+    arrays : mapping
+        Those of `start`.
+    """
+
+    def __init__(
+        self,
+        flow: Empirical,
+        features: Features,
+        target: Link,
+        key: IntArray,
+        arrays: Mapping[str, Any],
+    ) -> None:
+        self._flow, self._features = flow, features
+        size, width = arrays["gradient"].shape
+        self.state = State(**{**arrays, "gradient": np.zeros((size, width))})
+        n, dim = flow.n, self.state.frame.shape[1]
+        x, labels = np.zeros((n, width), dtype=np.float32), np.zeros(n)
+        draw_samples(target, key, dim, x, labels)
+        room = np.zeros((2, size, width))
+        self._samples = Samples(x, labels, np.zeros((n, size)), room[0], room[1])
+        self._begin()
+        watch(0.0, 0.0, np.array(LEVELS), self.state)
+
+    def _begin(self) -> None:
+        self._clock = np.array([0.0, FIRST_STEP])
+        self._tolerance = self._flow.tolerance
+        self._slope = self._descent(self.state.frame)
+        self.over = False
+
+    def _descent(self, frame: FloatArray) -> FloatArray:
+        slope = np.zeros_like(frame)
+        descent(self._features, self._flow.ridge, self._samples, self.state, frame, slope)
+        return slope
+
+    def follow(self, stop: float) -> None:
+        """Follow the flow until a time, or for good where it sits at a minimum.
+
+        Parameters
+        ----------
+        stop : float
+        """
+        while not self.over and descend(
+            self._features,
+            self._flow.ridge,
+            self._flow.accuracy,
+            self._tolerance,
+            np.array(LEVELS),
+            self._samples,
+            self.state,
+            self._clock,
+            self._slope,
+            float(stop),
+        ):
+            self.over = self.has_learned() or self.lowest_curvature() >= -FLAT
+            self._tolerance = 0.1 * float(np.linalg.norm(self._slope))
+            if self._tolerance == 0.0:  # exactly on a saddle
+                return
+
+    def has_learned(self) -> bool:
+        """Tell whether all directions that the student can hold have reached the highest level."""
+        learnable = min(self.state.previous.shape)
+        return bool(np.isfinite(self.state.crossing[:learnable, -1]).all())
+
+    def loss(self) -> float:
+        """Return the empirical loss with its ridge."""
+        samples, link = self._samples, self.state.link
+        return float(objective(self._features, self._flow.ridge, samples.labels, samples.z, link))
+
+    def lowest_curvature(self) -> float:
+        """Lowest eigenvalue of the Hessian on the tangent space, by Lanczos' method.
+
+        Returns
+        -------
+        float
+            Infinite if the method does not converge.
+        """
+        from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+
+        frame = self.state.frame
+
+        def tangent(vector: FloatArray) -> FloatArray:
+            rows = vector.reshape(frame.shape)
+            return np.asarray(rows - (rows @ frame.T) @ frame)
+
+        def shifted(vector: FloatArray) -> FloatArray:
+            move = SHIFT * tangent(vector)
+            change = self._descent(frame - move) - self._descent(frame + move)
+            along = tangent(vector).ravel()
+            return (tangent(change) / (2 * SHIFT)).ravel() + along + NORMAL * (vector - along)
+
+        operator = LinearOperator((frame.size, frame.size), matvec=shifted, dtype=np.float64)
+        first = tangent(np.cos(np.arange(frame.size, dtype=np.float64))).ravel()
+        try:
+            found = eigsh(operator, k=1, which="SA", v0=first, tol=1e-3, return_eigenvectors=False)
+        except ArpackNoConvergence:
+            return np.inf
+        finally:
+            self._slope = self._descent(frame)
+        return float(found[0]) - 1.0
+
+    def is_not_global(self) -> bool:
+        """Tell whether the flow finds a lower loss from the nearest frame with overlaps of 1.
+
+        Returns
+        -------
+        bool
+        """
+        here = self.loss()
+        rank = self.state.previous.shape[1]
+        left, _, right = np.linalg.svd(self.state.frame[:, :rank].T, full_matrices=False)
+        other = object.__new__(Descent)
+        other._flow, other._features, other._samples = self._flow, self._features, self._samples
+        other.state = State(*(array.copy() for array in self.state))
+        frame = self.state.frame - right.T @ (right @ self.state.frame)
+        frame[:, :rank] += right.T @ left.T
+        other.state.frame[:] = frame
+        other.state.used[:] = 0
+        other._begin()
+        for power in range(PATIENCE + 1):
+            if other.loss() < (1 - LOWER) * here:
+                return True
+            other.follow(2.0**power)
+            if other.over or other.state.used[1]:
+                break
+        return bool(other.loss() < (1 - LOWER) * here)
