@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,19 +79,15 @@ def phase_diagram(
     written = [io.check_output(path) for path in (output, plot) if path is not None]
     save = picture(plot, "success") if plot else None
     ds = from_spec(arguments)
-    try:
-        with computing_on(scheduler, workers), watching(ds["success"].size):
-            if output is None:
-                ds = ds.compute()
-            else:
-                io.to_netcdf(ds, output)
-        with ds if output is None else io.open_dataset(output) as ds:
-            print_table(_successes(ds))
-            if save is not None:
-                save(ds)
-    except KeyboardInterrupt:
-        click.echo("interrupted; a file is written whole or not at all", err=True)
-        sys.exit(130)
+    with computing_on(scheduler, workers), watching(ds["success"].size):
+        if output is None:
+            ds = ds.compute()
+        else:
+            io.to_netcdf(ds, output)
+    with ds if output is None else io.open_dataset(output) as ds:
+        print_table(_successes(ds))
+        if save is not None:
+            save(ds)
     if written:
         click.echo(f"wrote {' and '.join(map(str, written))}")
 

@@ -332,8 +332,8 @@ of them; a level not reached counts as infinite. The goal is {GOAL:g}.
 
 From M(0) = I / sqrt(d), {2 * runs} runs. The bias (mean over runs and levels) comes from the step:
 that of Euler's method, and the link that is fitted one step before it is used. The spread (standard
-deviation over runs, mean over levels) comes from step / batch: within a given time a run sees
-time * batch / step samples. The cheapest way into the goal is therefore any step whose bias is
+deviation over runs, mean over levels) comes from step / batch, which alone decides how many samples
+a run sees in a given time. The cheapest way into the goal is therefore any step whose bias is
 small enough, at the batch that step / batch then asks for.
 
 | | step | batch | bias | spread | mean | worst run | runs within the goal | seconds |
