@@ -278,8 +278,8 @@ def test_projected_runs_have_the_law_of_all_coordinates():
 
 
 def test_projected_samples_follow_the_flow_in_high_dimension():
-    dim = 20_000
-    flow = OnlineSGD(step=0.05, batch=25_000, sampling="projected", memory=1)
+    dim = 5000
+    flow = OnlineSGD(step=0.02, batch=8000, sampling="projected", memory=1)
     arguments = {"dim": dim, "runs": 1, "time": [0, 8.0], "initial": [[dim**-0.5]]}
     ds = sgd(flow, target="h1(z1)", **arguments).compute()
     exact = mids.simulate("h1(z1)", **arguments).compute()
