@@ -16,8 +16,9 @@ from .targets import Target
 
 __all__ = ["again", "from_spec", "phase_diagram"]
 
-PATIENCE = 8.0
-"""A run is given this many times the default duration of its flow."""
+PATIENCE = 64.0
+"""A run is given this many times the default duration of its flow, which is that of a typical run:
+where times are inversely proportional to the overlap at the start, 1 in 15 takes longer."""
 
 PARAMETERS = tuple(field for field in Empirical.__dataclass_fields__ if field != "n")
 
@@ -57,8 +58,8 @@ def phase_diagram(
     student_rank : int, optional
         As for `mids.simulate`.
     duration : float, optional
-        Time of the flow at which a run is judged; 8 times the flow's default at the largest
-        dimension if not given. Runs whose gradient vanishes earlier are over earlier.
+        Time of the flow at which a run is judged; 64 times the flow's default at the largest
+        dimension if not given. Runs that sit at a minimum earlier are over earlier.
     level : float
         Overlap with the target at which a direction counts as learned.
     exponent : int, optional

@@ -112,7 +112,7 @@ def test_replay_has_all_arguments():
 
 def test_the_default_duration_is_long():
     ds = mids.phase_diagram("h1(z1)", dim=100, n=10, runs=1)
-    assert schema.spec(ds)["phase_diagram"]["duration"] > 8 * 2 * np.log(100) / 2
+    assert schema.spec(ds)["phase_diagram"]["duration"] > 64 * 2 * np.log(100) / 2
 
 
 @pytest.mark.parametrize(
