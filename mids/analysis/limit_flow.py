@@ -5,7 +5,8 @@ Near a saddle a run is governed by the leading parts of the flow alone, which kn
 however long the plateaus are, it moves along the orbit that connects the saddle to the next one;
 what stays small is carried along. So the plateaus, which make up the time, are never integrated
 with the target's full gradient; only the orbits between them are. Where saddles are not apart, as
-those of exponent 1 at small d, an orbit passes several of them.
+those of exponent 1 at small d, an orbit passes several of them. The loss at the saddles and
+between them is kept as a curve, off which the levels of plateaus are read.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def predicted_level(
     if grid is not None:
         first, last = np.searchsorted(grid, enter), np.searchsorted(grid, stop, side="right")
         if last > first:
-            near = grid[max(first - 1, 0) : last + 1]
+            near = grid[max(first - 1, 0) : last + 1] if enter > 0 else grid[first : first + 1]
             return level(near, curve(near), enter, stop)
     own = np.unique(np.geomspace(enter, stop, _POINTS)) if enter > 0 else np.zeros(1)
     return level(own, curve(own), own[0], own[-1])
