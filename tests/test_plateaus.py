@@ -10,6 +10,13 @@ from hypothesis import strategies as st
 
 import mids
 
+DECAYS = {
+    "exponential": lambda t: np.exp(-t),
+    "slow exponential": lambda t: 40 * np.exp(-t / 300),
+    "power law": lambda t: 1 / (1 + t),
+    "slow power law": lambda t: (1 + t) ** -0.2,
+    "late power law": lambda t: 1e-3 * (1 + t / 50) ** -0.5,
+}
 GRID = np.append(0, np.logspace(-3, 8, 300))
 LEVELS, MOMENTS = [1.0, 0.7, 0.25], [10.0, 2000.0, 300000.0]
 
@@ -20,6 +27,15 @@ def curve(values, time=GRID, **variables):
 
 def noisy(values, noise, seed=0):
     return values + noise * np.random.default_rng(seed).standard_normal(len(values))
+
+
+def lasting(size, correlation, seed=0):
+    """Noise of unit size of which neighbouring points share a part."""
+    from scipy.signal import lfilter
+
+    steps = np.random.default_rng(seed).standard_normal(size)
+    steps[1:] *= np.sqrt(1 - correlation**2)
+    return lfilter([1.0], [1.0, -correlation], steps)
 
 
 def staircase(time, levels, moments, width=0.05):
@@ -60,17 +76,7 @@ def test_decays_have_no_plateau(scale, power, exponential, per_decade, linear, s
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-4, 1e-2])
-@pytest.mark.parametrize(
-    "decay",
-    [
-        lambda t: np.exp(-t),
-        lambda t: 40 * np.exp(-t / 300),
-        lambda t: 1 / (1 + t),
-        lambda t: (1 + t) ** -0.2,
-        lambda t: 1e-3 * (1 + t / 50) ** -0.5,
-    ],
-    ids=["exponential", "slow exponential", "power law", "slow power law", "late power law"],
-)
+@pytest.mark.parametrize("decay", DECAYS.values(), ids=DECAYS)
 def test_not_even_a_censored_one(decay, noise):
     values = decay(GRID)
     assert int(mids.plateaus(curve(noisy(values, noise * values[0]))).n_plateaus) == 0
@@ -298,3 +304,111 @@ def test_a_level_at_time_zero_alone_has_no_decades():
         found = mids.plateaus(curve(values, [0.0, 1.0, 2.0, 3.0]))
         n = int(found.n_plateaus)
         assert np.isfinite(found.decades[:n]).all() and (found.decades[:n] >= 0).all()
+
+
+@pytest.mark.parametrize("correlation", [0.5, 0.9, 0.99, "running mean"])
+@pytest.mark.parametrize("linear", [False, True], ids=["log time", "linear time"])
+@pytest.mark.parametrize("decay", DECAYS.values(), ids=DECAYS)
+def test_noise_that_lasts_feigns_no_plateaus(decay, linear, correlation):
+    time = np.linspace(0, 1e4, 2000) if linear else np.append(0, np.logspace(-1, 5, 300))
+    values = decay(time)
+    for seed, size in enumerate([0.01, 0.02, 0.05, 0.05]):
+        if correlation == "running mean":
+            noise = np.convolve(lasting(len(time) + 19, 0.0, seed), np.ones(20) / 20, "valid")
+            noise *= np.sqrt(20)
+        else:
+            noise = lasting(len(time), correlation, seed)
+        found = mids.plateaus(curve(values + size * values[0] * noise, time))
+        assert int(found.n_plateaus) == 0
+
+
+@pytest.mark.parametrize(("correlation", "size"), [(0.5, 0.02), (0.9, 0.005), (0.99, 0.005)])
+@pytest.mark.parametrize("linear", [False, True], ids=["log time", "linear time"])
+def test_plateaus_in_noise_that_lasts(linear, correlation, size):
+    time = np.linspace(0, 1e4, 2000) if linear else np.append(0, np.logspace(-1, 5, 300))
+    values = staircase(time, [1.0, 0.5], [200.0, 3000.0])
+    for seed in range(3):
+        found = mids.plateaus(curve(values + size * lasting(len(time), correlation, seed), time))
+        assert int(found.n_plateaus) == 2 and found.left[:2].all()
+        np.testing.assert_allclose(found.loss[:2], [1.0, 0.5], atol=3 * size)
+        np.testing.assert_allclose(found.halfway_time[:2], [200, 3000], rtol=0.1)
+
+
+@pytest.mark.parametrize("n", [8, 12, 20, 40, 80])
+@pytest.mark.parametrize("linear", [False, True], ids=["log time", "linear time"])
+def test_noise_at_few_points_feigns_no_escape(n, linear):
+    time = np.linspace(0, 1000, n) if linear else np.append(0, np.logspace(-1, 4, n - 1))
+    for seed, decay in enumerate(DECAYS.values()):
+        for size in (0.0, 1e-3, 0.01, 0.05):
+            values = decay(time)
+            found = mids.plateaus(curve(noisy(values, size * values[0], seed), time))
+            assert not found.left.any()
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.005])
+@pytest.mark.parametrize("done", [0.25, 0.5, 0.8])
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_a_curve_that_is_cut_off_during_a_fall_has_left_the_plateau(steps, done, noise):
+    """The last fall is done to some part; where to nobody knows."""
+    end = MOMENTS[steps - 1] * (1 + 0.2 * np.arctanh(2 * done - 1))
+    time = np.append(0, np.geomspace(0.1, end, 100 * steps + 200))
+    values = staircase(time, LEVELS, MOMENTS, width=0.2)
+    ds = curve(noisy(values, noise), time)
+    found, saddles = mids.plateaus(ds), mids.saddles(ds)
+    assert int(found.n_plateaus) == steps and found.left[:steps].all()
+    np.testing.assert_allclose(found.loss[:steps], LEVELS[:steps], atol=0.01)
+    assert found.halfway_time[:steps].isnull().values.tolist() == [False] * (steps - 1) + [True]
+    assert float(found.stop[steps - 1]) < end
+    assert saddles.censored[:steps].values.tolist() == [False] * (steps - 1) + [True]
+    assert saddles.escape_time[:steps].isnull().values.tolist() == [False] * (steps - 1) + [True]
+
+
+@pytest.mark.parametrize(
+    ("time", "values", "levels", "between"),
+    [
+        (
+            [0, 1, 10, 20, 30, 100, 1000, 1e4, 2e4, 1e5, 1e6],
+            [1, 1, 1, 0.9, 0.6, 0.5, 0.5, 0.3, 0.05, 0, 0],
+            [1, 0.5],
+            [(20, 30), (1e4, 2e4)],
+        ),
+        (10.0 ** np.arange(6), [1, 1, 0.5, 0.5, 0, 0], [1, 0.5], [(10, 100), (1e3, 1e4)]),
+        (
+            10.0 ** np.arange(8),
+            [1, 1, 1, 0.5, 0.5, 0.5, 0, 0],
+            [1, 0.5],
+            [(100, 1000), (1e5, 1e6)],
+        ),
+        ([0, 1, 2, 3, 4, 5, 6], [1, 1, 1, 0.4, 0.4, 0.4, 0], [1, 0.4], [(2, 3), (5, 6)]),
+    ],
+    ids=["11 points", "two a level", "three a level", "even sampling"],
+)
+def test_few_points(time, values, levels, between):
+    for sign, var in ((1, "loss"), (-1, "score")):
+        ds = curve(sign * np.array(values, float), time).rename(loss=var)
+        found = mids.plateaus(ds, var)
+        np.testing.assert_allclose(sign * found[var][:2], levels, atol=1e-12)
+        assert found.left.sum() == len(levels)
+        for halfway, (first, last) in zip(found.halfway_time.values, between, strict=False):
+            assert first <= halfway <= last or (np.isnan(halfway) and last == time[-1])
+
+
+@pytest.mark.parametrize("per_decade", [1, 1.5, 2, 4])
+def test_coarse_sampling(per_decade):
+    time = np.append(0, np.logspace(-1, 7, int(8 * per_decade) + 1))
+    values = 0.5 / (1 + (time / 20) ** 8) + 0.5 / (1 + (time / 2000) ** 8)
+    found = mids.plateaus(curve(values, time))
+    assert int(found.n_plateaus) == 2 and found.left[:2].all()
+    np.testing.assert_allclose(found.loss[:2], [1, 0.5], atol=0.01)
+    np.testing.assert_allclose(
+        np.log10(found.halfway_time[:2] / [20, 2000]), 0, atol=0.5 / per_decade
+    )
+
+
+@pytest.mark.parametrize("offset", [-1000.0, 1.0, 60.0, 1000.0])
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_an_offset_does_not_matter(offset, noise):
+    values = noisy(staircase(GRID, LEVELS, MOMENTS) + 1.0, noise)
+    bare, found = mids.plateaus(curve(values)), mids.plateaus(curve(values + offset))
+    assert int(bare.n_plateaus) >= 3
+    xr.testing.assert_allclose(found.assign(loss=found.loss - offset), bare, rtol=2e-3)

@@ -23,7 +23,7 @@ __all__ = ["plateaus"]
 
 Array = NDArray[np.float64]
 
-CONVERGED, FAILED = 0, 3
+CONVERGED, TRAPPED, FAILED = 0, 2, 3
 
 
 def plateaus(
@@ -41,15 +41,16 @@ def plateaus(
     off. The level to which a run has converged is not a plateau: that of a loss that is zero within
     the band, or of status 0, where crossing times or overlaps show that it was reached before the
     last time (a dataset cut in time keeps its status). A loss alone that ends level above zero may
-    have converged or not: it is counted.
+    have converged or not: it is counted, as is that of a trapped run (status 2).
 
-    The noise is estimated from the data (median deviation from the neighbours, local in time) and
-    widens the band; no plateau is found that noise on a curve which only slows down could feign
-    with more than five standard errors. Errors of neighbouring points are taken as independent: a
-    running mean of a noisy loss looks smoother than it is and may show plateaus that are noise, so
-    pass the raw loss, or one point for each length of the mean. Points are averaged in bins of 1/24
-    decade, wider ones where noise asks for it, so that the density of the sampling does not matter;
-    what happens within a bin is not resolved.
+    The noise is estimated from the data: its size from small deviations from the neighbours, local
+    in time, and how long it lasts (as that of a running mean does) from means of 2, 4, 8, ...
+    successive points. It widens the band, and no plateau is found that noise on a curve which only
+    slows down could feign with more than five standard errors. Noise that lasts for a good part of
+    the curve cannot be told from the curve. Points are averaged in bins of 1/24 decade, wider ones
+    where noise asks for it, so that the density of the sampling does not matter; what happens
+    within a bin is not resolved. A level needs two points to be seen, and a first point whose level
+    is left at the next is none.
 
     Parameters
     ----------
@@ -71,10 +72,10 @@ def plateaus(
         Dims as `var` with ``plateau`` for ``time``, padded with NaN: ``start`` and ``stop`` (times
         at which the trajectory enters and leaves the band), ``decades`` (their ratio in decades, a
         start at 0 counted from the first positive time), the level under the name of the
-        variable, ``halfway_time`` (when it is halfway to the next level), ``left``, ``entered``
-        (False where the data begin on the plateau after time 0: its start is unknown); and
-        ``n_plateaus``, ``n_missing`` (points left out: not finite, or before time 0) and
-        ``failed`` (status 3: the run has none). Lazy where `ds` is.
+        variable, ``halfway_time`` (when it is halfway to the next level; NaN where the data end
+        before), ``left``, ``entered`` (False where the data begin on the plateau after time 0: its
+        start is unknown); and ``n_plateaus``, ``n_missing`` (points left out: not finite, or before
+        time 0) and ``failed`` (status 3: the run has none). Lazy where `ds` is.
 
     Raises
     ------
@@ -103,7 +104,8 @@ def plateaus(
         time,
         failed,
         converged,
-        input_core_dims=[["time"], ["time"], [], []],
+        ds["status"] == TRAPPED if "status" in ds else False,
+        input_core_dims=[["time"], ["time"], [], [], []],
         output_core_dims=[["column", "plateau"]],
         exclude_dims={"time"},
         vectorize=True,
@@ -200,6 +202,7 @@ def _find(
     time: Array,
     failed: bool,
     converged: bool,
+    trapped: bool,
     *,
     tolerance: float,
     contrast: float,
@@ -220,6 +223,7 @@ def _find(
         contrast=contrast,
         to_zero=to_zero,
         ended=bool(converged),
+        trapped=bool(trapped),
     )
     for k, plateau in enumerate(found[:size]):
         out[:6, k] = dataclasses.astuple(plateau)

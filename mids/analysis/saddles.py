@@ -45,10 +45,10 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
         logarithmic time during the stay, between the points of the grid on either side; the first
         value on the first plateau; NaN where no time of the grid falls into the stay), ``rank``
         (directions learned; only with crossing times), ``enter_time``, ``escape_time`` (NaN where
-        it is not left), ``duration`` (their difference), ``censored`` (the run is cut off there),
-        ``trapped`` (status 2: it ends there for good); ``n_saddles`` and ``failed`` (status 3:
-        the run has none), on curves alone also ``n_missing`` (points left out). The attribute
-        ``method`` says where the times come from. Lazy where `ds` is.
+        it is not left), ``duration`` (their difference), ``censored`` (the run is cut off there or
+        on its way to the next), ``trapped`` (status 2: it ends there for good); ``n_saddles`` and
+        ``failed`` (status 3: the run has none), on curves alone also ``n_missing`` (points left
+        out). The attribute ``method`` says where the times come from. Lazy where `ds` is.
 
     Raises
     ------
@@ -182,7 +182,7 @@ def _from_curve(ds: xr.Dataset) -> xr.Dataset:
             "enter_time": enter,
             "escape_time": found["halfway_time"],
             "duration": found["halfway_time"] - enter,
-            **_ends(found["loss"].notnull() & ~found["left"], _status(ds)),
+            **_ends(found["loss"].notnull() & found["halfway_time"].isnull(), _status(ds)),
             "n_saddles": found["n_plateaus"],
             "n_missing": found["n_missing"],
             "failed": found["failed"],

@@ -10,7 +10,8 @@ blocks of points A < B < C in time with B between A and C
           \bar t_B = \alpha \bar t_A + (1 - \alpha) \bar t_C,
 
 because the points of A and C together spread more than those of B about the same mean. The
-standard error of T is known, so that noise is told from a plateau at any sampling.
+standard error of T is known, so that noise is told from a plateau at any sampling. And there must
+be a fall from B to C, which exceeds by the tolerance what the slope from A to B would make it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from .noise import Noise
+
 __all__ = ["Stretch", "stretches"]
 
 Array = NDArray[np.float64]
@@ -28,12 +31,14 @@ Array = NDArray[np.float64]
 BINS_PER_DECADE = 24
 FEWEST_BINS = 96
 COARSENINGS = 2
-THIRD = 0.4307
-"""A third of normal deviates is smaller; falls spoil this quantile less than the median."""
-WINDOW = 101
-"""Points over which the noise is taken to be constant."""
+MEDIAN = 1.57
+"""Variance of a median over that of a mean, for normal deviates."""
+MOVES = 1e-3
+"""Share of its values by which a curve must change for the change to be its range."""
 STAY = 1.5
 """Standard errors added to the band in which a stay is timed; what noise feigns is sorted out."""
+SHOWN = 0.25
+"""Share of the band by which two values must differ to show a slope."""
 CERTAIN = 5.0
 """Standard errors by which convexity must be violated; many blocks are tried."""
 
@@ -49,7 +54,7 @@ class Stretch:
     level : float
         Value in the slowest third of the stretch.
     halfway : float
-        Time at which it is halfway to the next level; NaN if it is not left.
+        Time at which it is halfway to the next level; NaN if that is not in the data.
     left : bool
         Whether it is left before the trajectory ends.
     entered : bool
@@ -65,7 +70,14 @@ class Stretch:
 
 
 def stretches(
-    time: Array, values: Array, *, tolerance: float, contrast: float, to_zero: bool, ended: bool
+    time: Array,
+    values: Array,
+    *,
+    tolerance: float,
+    contrast: float,
+    to_zero: bool,
+    ended: bool,
+    trapped: bool = False,
 ) -> list[Stretch]:
     """Find the plateaus of one trajectory.
 
@@ -79,8 +91,8 @@ def stretches(
         Least ratio of the speeds of a transition and of the plateaus beside it.
     to_zero : bool
         Whether the trajectory is a loss, which has converged where it is zero within the band.
-    ended : bool
-        Whether the trajectory is known to have converged.
+    ended, trapped : bool
+        Whether the trajectory is known to have converged, or to end on a plateau.
 
     Returns
     -------
@@ -95,20 +107,22 @@ def stretches(
             break
         del bounds[weakest + 1]
     found = []
-    levels = [curve.level(low, high) for low, high in pairwise(bounds)]
+    falling = bounds[-2] == bounds[-1]  # as the data end
+    levels = [curve.level(low, high) for low, high in pairwise(bounds) if low < high]
     for k, (level, at) in enumerate(levels):
         last = k == len(levels) - 1
-        if last and (ended or curve.still_moves(to_zero)):
+        if last and not falling and (ended or not (trapped or curve.is_level(to_zero))):
             break
         start, stop = curve.extent(level, at, bounds[k], bounds[k + 1])
         halfway = np.nan
-        if last:
+        if last and not falling:
             stop = curve.time[-1]
-        else:
+        if not last:
             following, until = levels[k + 1]
             halfway = curve.passes(0.5 * (level + following), at, until)
         entered = start > curve.time[0] or curve.time[0] == 0
-        found.append(Stretch(start, stop, level, halfway, not last, bool(entered)))
+        left = falling or not last
+        found.append(Stretch(start, stop, level, halfway, left, bool(entered)))
     return found
 
 
@@ -118,8 +132,11 @@ class _Curve:
 
     time: Array
     values: Array
-    noise: Array
+    errors: Array
     band: Array
+    counts: Array  # points in the bins
+    squares: Array  # and their noise squared
+    noise: Noise
     floor: float  # least change that counts without noise
 
     @classmethod
@@ -128,29 +145,40 @@ class _Curve:
         positive = time[time > 0]
         decades = np.log10(positive[-1] / positive[0]) if len(positive) > 1 else 1.0
         width = max(BINS_PER_DECADE, FEWEST_BINS / max(decades, 1e-9))
-        noise = _noise(time, values)
+        noise = Noise.of(time, values)
         for _ in range(COARSENINGS + 1):
-            moments, middle, errors = _bins(time, values, noise, width)
-            errors = _lasting(moments, middle, errors)
+            moments, middle, errors, counts, squares = _bins(time, values, noise, width)
             spread = np.ptp(middle)
             if 5.0 * np.median(errors) <= 0.1 * spread:
                 break
             width /= 2
-        floor = tolerance * max(spread, 0.01 * np.abs(middle).max())
-        return cls(moments, middle, errors, floor + 3.0 * errors, floor)
+        floor = tolerance * max(spread, MOVES * np.abs(middle).max())
+        band = floor + 3.0 * errors
+        return cls(moments, middle, errors, band, counts, squares, noise, floor)
 
     def transitions(self, contrast: float) -> list[int]:
-        """Bounds of the slow stretches: 0, the points after the fastest cells, and the end."""
+        """Bounds of the slow stretches: 0, the points after the fastest cells, and the end.
+
+        The end is there twice where the data end during a transition.
+        """
         from scipy.signal import find_peaks
 
         stay = self._stays(1)
         stay += self._stays(-1)[::-1]
-        wide = self.floor + STAY * self.noise
+        stay[[0, -1]] *= 2.0  # of which the data show one side
+        wide = self.floor + STAY * self.errors
         band = np.maximum(wide[1:], wide[:-1])
         band = np.concatenate([wide[:1], band, wide[-1:]])
-        speed = np.log(np.maximum(band, 1e-300)) - np.log(np.maximum(stay, 1e-300))
-        peaks, _ = find_peaks(speed, prominence=np.log(contrast))
-        return [0, *(int(peak) for peak in peaks), len(self.time)]
+        speed = np.maximum(band, 1e-300) / np.maximum(stay, 1e-300)
+        # Cells longer than a stay are known to be as slow as the values at their ends show.
+        change = np.maximum(np.abs(np.diff(self.values)), SHOWN * band[1:-1])
+        change = np.maximum(change, 1e-300) / (2.0 * np.diff(self.time))
+        speed[1:-1] = np.minimum(speed[1:-1], change)
+        speed, less, n = np.log(speed), np.log(contrast), len(self.time)
+        peaks = [int(peak) for peak in find_peaks(np.append(speed, -np.inf), prominence=less)[0]]
+        if peaks and speed[peaks[-1] :].min() > speed[peaks[-1]] - less:
+            peaks[-1] = n  # it has not slowed down again
+        return [0, *peaks, n]
 
     def _stays(self, way: int) -> Array:
         """Time until the curve leaves the band around its ends and the middles of its cells.
@@ -159,7 +187,7 @@ class _Curve:
         of a curve that only slows down slow down, too, however few they are.
         """
         time, values = way * self.time[::way], self.values[::way]
-        band = (self.floor + STAY * self.noise)[::way]
+        band = (self.floor + STAY * self.errors)[::way]
         at = np.concatenate([time[:1], 0.5 * (time[1:] + time[:-1]), time[-1:]])
         value = np.concatenate([values[:1], 0.5 * (values[1:] + values[:-1]), values[-1:]])
         width = np.concatenate([band[:1], np.maximum(band[1:], band[:-1]), band[-1:]])
@@ -179,6 +207,8 @@ class _Curve:
 
     def level(self, low: int, high: int) -> tuple[float, int]:
         """Value, and where, of the slowest third of the points from `low` up to `high`."""
+        if low == high:  # nothing after the end
+            return float(self.values[-1]), len(self.values) - 1
         if high - low < 3:
             return float(np.mean(self.values[low:high])), (low + high - 1) // 2
         x = np.log(np.maximum(self.time[low:high], 0.5 * self.time[1]))
@@ -191,15 +221,13 @@ class _Curve:
     def evidence(self, low: int, middle: int, high: int) -> float:
         """How clearly the curve speeds up about `middle`: above 1 that is certain."""
         (level, at), (following, _) = self.level(low, middle), self.level(middle, high)
-        scatter = CERTAIN * float(np.median(self.noise[low:high]))
+        scatter = CERTAIN * float(np.median(self.errors[low:high]))
         if abs(level - following) <= max(2.0 * self.floor, scatter):
             return 0.0
         at = self._reach(level, at, low, -1)
         fall = np.sign(level - following)
-        sums = [
-            np.concatenate([[0.0], np.cumsum(part)])
-            for part in (self.time, fall * self.values, self.noise**2)
-        ]
+        parts = (self.time, fall * self.values, self.squares, 1.0 / self.counts)
+        sums = [np.concatenate([[0.0], np.cumsum(part)]) for part in parts]
         # Ends of the blocks A and B, and of C.
         second = middle + np.concatenate([-_OFFSETS[::-1], [0], _OFFSETS])[:, None, None]
         first = second - _OFFSETS[:, None]
@@ -212,14 +240,18 @@ class _Curve:
         )
         start = np.full_like(first, at)
         blocks = ((start, first), (first, second), (second, third))
-        t, v, error = (
-            [(total[b] - total[a]) / (b - a) ** power for a, b in blocks]
-            for total, power in zip(sums, (1, 1, 2), strict=True)
+        t, v, square, spent = (
+            [(total[b] - total[a]) / (b - a) for a, b in blocks] for total in sums
         )
+        counts = [(b - a) / part for (a, b), part in zip(blocks, spent, strict=True)]
+        error = [self.noise.of_means(*pair) ** 2 for pair in zip(square, counts, strict=True)]
         share = (t[2] - t[1]) / (t[2] - t[0])
         bulge = v[1] - share * v[0] - (1.0 - share) * v[2]
+        apart = np.sqrt(error[1] + error[2])
         error = np.sqrt(error[1] + share**2 * error[0] + (1.0 - share) ** 2 * error[2])
-        return float(np.max(bulge / np.maximum(CERTAIN * error, self.floor)))
+        bulges = bulge / np.maximum(CERTAIN * error, (1.0 - share) * self.floor)
+        falls = (v[1] - v[2]) / np.maximum(CERTAIN * apart, self.floor)
+        return float(np.max(np.minimum(bulges, falls)))
 
     def extent(self, level: float, at: int, low: int, high: int) -> tuple[float, float]:
         """Return the times between which it stays in the band, within points `low` to `high`."""
@@ -261,79 +293,51 @@ class _Curve:
             times.append(early * (t[1] / early) ** share)
         return float(np.sqrt(np.prod(times))) if times else np.nan
 
-    def still_moves(self, to_zero: bool) -> bool:
-        """Whether the end is no plateau: converged to zero, or not shown to be level."""
+    def is_level(self, to_zero: bool) -> bool:
+        """Whether the end is shown to be level, and not at zero where that is convergence."""
         level = float(np.median(self.values[self.time >= 0.5 * self.time[-1]]))
         if to_zero and abs(level) <= self.band[-1]:
-            return True
+            return False
         low = self._reach(level, len(self.time) - 1, 0, -1)
         low += int(self.time[low] == 0)
         x, values = np.log10(self.time[low:]), self.values[low:]
         if len(x) < 3 or x[-1] - x[0] < np.log10(2.0):
-            return True
+            return False
         x = x - x.mean()
         slope = abs(x @ values) / (x @ x)
-        slope += np.sqrt(np.mean(self.noise[low:] ** 2) / (x @ x))
+        counts = len(x) / np.mean(1.0 / self.counts[low:])
+        error = self.noise.of_means(np.mean(self.squares[low:]), counts)
+        slope += error * np.sqrt(len(x) / (x @ x))
         decades = np.log10(self.time[-1] / self.time[self.time > 0][0])
         allowed = 0.3 * np.ptp(self.values) / decades
         if to_zero:
             allowed = min(allowed, 0.1 * abs(level))
         if slope > max(allowed, 0.25 * self.floor / np.ptp(x)):
-            return True
+            return False
         middle, late = np.array_split(values, 3)[1:]
-        return bool(abs(middle.mean() - late.mean()) > 0.25 * self.band[-1])
+        return bool(abs(middle.mean() - late.mean()) <= 0.25 * self.band[-1])
 
 
 _OFFSETS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 36, 48])
 
 
-def _deviations(time: Array, values: Array) -> Array:
-    """Deviation of each point from the line through its neighbours, as of its own noise."""
-    weight = (time[1:-1] - time[:-2]) / (time[2:] - time[:-2])
-    off = values[1:-1] - (values[:-2] + weight * (values[2:] - values[:-2]))
-    return np.asarray(np.abs(off) / np.sqrt(1.0 + weight**2 + (1.0 - weight) ** 2))
-
-
-def _noise(time: Array, values: Array) -> Array:
-    """Estimate the noise at each point from deviations from the neighbours."""
-    n = len(time)
-    if n < 5:
-        return np.zeros(n)
-    off = _deviations(time, values)
-    if n > WINDOW:
-        from scipy.ndimage import percentile_filter
-
-        local = percentile_filter(off, 100 / 3, size=WINDOW)
-        half = WINDOW // 2  # beyond it the window sticks out
-        local[:half], local[-half:] = local[half], local[-half - 1]
-    else:
-        local = np.full(n - 2, np.quantile(off, 1 / 3))
-    return np.concatenate([local[:1], local, local[-1:]]) / THIRD
-
-
-def _lasting(time: Array, values: Array, errors: Array) -> Array:
-    """Errors of bins, raised where noise lasts longer than a bin: their scatter shows it."""
-    if len(time) < 5:
-        return errors
-    inner = errors[1:-1]
-    if not inner.any():
-        return np.maximum(errors, _noise(time, values))
-    shared = np.quantile(_deviations(time, values)[inner > 0] / inner[inner > 0], 1 / 3) / THIRD
-    return np.maximum(errors, np.minimum(shared * errors, _noise(time, values)))
-
-
 def _bins(
-    time: Array, values: Array, noise: Array, per_decade: float
-) -> tuple[Array, Array, Array]:
-    """Mean time, median and its standard error in bins of log time; t = 0 is a bin of its own."""
+    time: Array, values: Array, noise: Noise, per_decade: float
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Mean time, median, its standard error, count and mean square noise in bins of log time.
+
+    Time 0 is a bin of its own.
+    """
     key = np.full(len(time), -(2**31))
     positive = time > 0
     key[positive] = np.floor(per_decade * np.log10(time[positive])).astype(int)
     edges = np.flatnonzero(np.diff(key, prepend=key[0] - 1))
-    counts = np.diff(edges, append=len(key))
+    counts = np.diff(edges, append=len(key)).astype(np.float64)
+    squares = np.add.reduceat(noise.points**2, edges) / counts
+    squares *= np.where(counts > 2, MEDIAN, 1.0)
     if counts.max() == 1:
-        return time, values, noise
-    middle = np.array([np.median(part) for part in np.split(values, edges[1:])])
-    moments = np.add.reduceat(time, edges) / counts
-    errors = np.sqrt(np.add.reduceat(noise**2, edges)) / counts
-    return moments, middle, np.where(counts > 2, 1.25, 1.0) * errors
+        moments, middle = time, values
+    else:
+        middle = np.array([np.median(part) for part in np.split(values, edges[1:])])
+        moments = np.add.reduceat(time, edges) / counts
+    return moments, middle, noise.of_means(squares, counts), counts, squares
