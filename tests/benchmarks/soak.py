@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-import resource
 import sys
 import tempfile
+import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
+from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 import mids
 
@@ -17,51 +21,96 @@ TARGET = "staircase(2)"
 COUNTS = (1_000, 10_000, 100_000, 1_000_000)
 
 
-def memory():
-    """Return the largest memory of this process so far in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+class Memory:
+    """Memory of this process over the time of a ``with`` statement, in MB."""
+
+    def __enter__(self):
+        self.samples = []
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._sample)
+        self._thread.start()
+        return self
+
+    def _sample(self):
+        process = psutil.Process()
+        while not self._done.wait(0.05):
+            self.samples.append(process.memory_info().rss / 2**20)
+
+    def __exit__(self, *_):
+        self._done.set()
+        self._thread.join()
+
+    def quarters(self):
+        """Largest memory in each quarter of the time."""
+        return [max(part, default=0.0) for part in np.array_split(self.samples, 4)]
 
 
-def measure(runs, folder):
-    """Write a store of so many runs; return seconds, bytes on disk and peak memory in MB."""
-    store = Path(folder) / str(runs)
-    started = time.perf_counter()
-    mids.generate(
-        {
-            "target": TARGET,
-            "dim": 1e4,
-            "runs": runs,
-            "time": np.concatenate([[0.0], np.geomspace(0.1, 1e6, 32)]),
-            "rtol": 1e-6,
-        },
-        store,
-        compact=True,
-    )
-    seconds = time.perf_counter() - started
-    return seconds, sum(path.stat().st_size for path in store.rglob("*.*")), memory()
+def measure(runs, chunks):
+    """Write a store of so many runs; return its blocks, seconds, CPU seconds, bytes and memory."""
+    mids.simulate(TARGET, dim=100, runs=2).compute()  # compiles
+    with tempfile.TemporaryDirectory() as folder, Memory() as memory:
+        store = Path(folder) / "store"
+        started, used = time.perf_counter(), time.process_time()
+        ds = mids.generate(
+            {
+                "target": TARGET,
+                "dim": 1e4,
+                "runs": runs,
+                "time": np.concatenate([[0.0], np.geomspace(0.1, 1e6, 32)]),
+                "rtol": 1e-6,
+                "chunks": chunks,
+            },
+            store,
+            compact=True,
+        )
+        seconds, used = time.perf_counter() - started, time.process_time() - used
+        size = sum(path.stat().st_size for path in store.rglob("*.*"))
+    return ds.chunks["run"], seconds, used, size, memory.quarters()
 
 
 def main(counts):
-    mids.simulate(TARGET, dim=100, runs=2).compute()  # compiles
-    seconds = []
+    rows = []
+
+    def row(runs, chunks="auto"):
+        """Measure in a process of its own."""
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            blocks, seconds, used, size, memory = process.submit(measure, runs, chunks).result()
+        quarters = ", ".join(f"{part:.0f}" for part in memory)
+        print(
+            f"| {runs} | {len(blocks)} x {blocks[0]} | {seconds:.1f} | {runs / seconds:.0f} "
+            f"| {used:.1f} | {size / 1e6:.1f} | {quarters} |",
+            flush=True,
+        )
+        rows.append((runs, len(blocks), used))
+        return blocks[0]
+
     print(f"{os.cpu_count()} cores, target {TARGET}, d = 1e4, 33 times, rtol 1e-6, compact")
-    print("| runs | seconds | runs/s | MB on disk | peak memory, MB |\n|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as folder:
-        for runs in counts:
-            took, size, peak = measure(runs, folder)
-            seconds.append(took)
-            print(
-                f"| {runs} | {took:.1f} | {runs / took:.0f} | {size / 1e6:.1f} | {peak:.0f} |",
-                flush=True,
-            )
-    if len(counts) > 1:
-        exponent = np.polyfit(np.log(counts), np.log(seconds), 1)[0]
-        last = np.log(seconds[-1] / seconds[-2]) / np.log(counts[-1] / counts[-2])
-        print(f"seconds grow like runs^{exponent:.2f}, over the last step like runs^{last:.2f}")
-    core_seconds = seconds[-1] * (os.cpu_count() or 1) / counts[-1]
+    print("| runs | blocks | seconds | runs/s | CPU seconds | MB on disk | MB, by quarters |")
+    print("|---|---|---|---|---|---|---|")
+    for runs in counts:
+        largest = row(runs)
+    row(counts[-1] // 8, largest)  # memory is that of the blocks
+    del rows[-1]
+    if len(rows) > 2:
+        runs, parts, used = np.array(rows).T
+        costs = np.stack([parts, runs], axis=1) / used[:, None]
+        block, run = np.linalg.lstsq(costs, np.ones(len(used)))[0]
+        off = np.abs(costs @ [block, run] - 1).max()
+        print(
+            f"{1e3 * block:.0f} core-milliseconds a block and {1e6 * run:.0f} core-microseconds a "
+            f"run fit the CPU seconds within {100 * off:.0f} %"
+        )
+    for (few, _, less), (many, _, more) in pairwise(rows):
+        each = (more - less) / (many - few)
+        exponent = np.log(more / less) / np.log(many / few)
+        print(
+            f"{few} to {many} runs: {1e6 * each:.0f} core-microseconds for each further run, CPU "
+            f"seconds grow like runs^{exponent:.2f}"
+        )
+    each = rows[-1][2] / rows[-1][0]
     print(
-        f"{1e6 * core_seconds:.0f} core-microseconds a run, writing included: 10^9 runs take "
-        f"{1e9 * core_seconds / 3600:.0f} / N hours on N workers of one core"
+        f"{1e6 * each:.0f} core-microseconds a run, writing included: 10^9 runs take "
+        f"{1e9 * each / 3600:.0f} / N hours on N workers of one core"
     )
 
 
