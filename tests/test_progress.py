@@ -124,6 +124,7 @@ def test_commands_that_analyse_show_it(file, name, monkeypatch):
         return start(*args, **options)
 
     monkeypatch.setattr(progress, "Progress", Recorded)
+    monkeypatch.setattr(progress, "DELAY", 1e9)  # on slow machines, too
     monkeypatch.setattr(dask.local, "start_state_from_dask", counted)
     done = CliRunner().invoke(main, [part.format(file=file) for part in arguments])
     assert (done.exit_code, done.stderr) == (0, "")
