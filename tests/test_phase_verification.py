@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import mids
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.verification import phase
@@ -45,8 +47,16 @@ def test_thresholds_need_both_sides():
 
 
 def test_the_report_has_a_row_for_each_diagram():
-    recipe = {"target": {"name": "h2(z1)"}, "flow": {"noise": 1.0}, "exponent": 2}
+    target = mids.Target.parse("h2(z1)")
+    recipe = {"target": target.to_dict(), "flow": {"noise": 1.0}, "exponent": 2}
     attrs = {"mids_spec": json.dumps({"phase_diagram": recipe})}
     text = phase.document([xr.Dataset({"success": successes(2.0)}, attrs=attrs)], 200, ["a.png"])
-    (row,) = (line for line in text.splitlines() if line.startswith("| `h2(z1)`"))
+    row, *shares = (line for line in text.splitlines() if line.startswith(f"| `{target}`"))
+    fractions = [
+        [np.nan if x == " - " else float(x) for x in line.split("|")[3:-1]] for line in shares
+    ]
+    assert (
+        np.nanmax(fractions, axis=1) - np.nanmin(fractions, axis=1)
+    ).max() < 0.2  # they depend on n / d^2 alone
+    assert np.nanmin(fractions) < 0.1 and np.nanmax(fractions) > 0.9
     assert row.count("|") == len(phase.DIMS) + 5 and "![success](a.png)" in text

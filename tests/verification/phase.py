@@ -23,6 +23,7 @@ DIMS = [8, 12, 20, 32]
 SIZES = np.round(np.geomspace(16, 1024, 10)).astype(int).tolist()
 CASES = [("h2(z1)", {"noise": 1.0}), ("h1(z1)", {"noise": 1.0})]
 """Targets and parameters of the flow."""
+RATIOS = [0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32]
 RESAMPLED = 1000
 
 
@@ -88,6 +89,33 @@ def slopes(successes: xr.DataArray, seed: int = 0) -> tuple[float, float, float]
     return slope(every), float(low), float(high)
 
 
+def shares_at_ratios(ds: xr.Dataset) -> list[str]:
+    """Fractions of runs that succeed at given n / d^s, as rows of a table.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Of `mids.phase_diagram`.
+
+    Returns
+    -------
+    list of str
+    """
+    recipe, rows = spec(ds)["phase_diagram"], []
+    fractions = ds["success"].mean("run").transpose("dim", "n").values
+    sizes = np.log(ds["n"].values)
+    for ratio in RATIOS:
+        at = np.log(ratio * ds["dim"].values.astype(float) ** recipe["exponent"])
+        shown = [
+            f"{np.interp(x, sizes, row):.2f}" if sizes[0] <= x <= sizes[-1] else "-"
+            for x, row in zip(at, fractions, strict=True)
+        ]
+        if any(text != "-" for text in shown):
+            target = mids.Target.from_dict(recipe["target"])
+            rows.append(f"| `{target}` | {ratio:g} | {' | '.join(shown)} |")
+    return rows
+
+
 def document(diagrams: Sequence[xr.Dataset], runs: int, pictures: Sequence[str]) -> str:
     """Return the report in Markdown.
 
@@ -116,20 +144,30 @@ def document(diagrams: Sequence[xr.Dataset], runs: int, pictures: Sequence[str])
         f"| target | noise | s | {' | '.join(f'n at d = {dim}' for dim in DIMS)} | slope |",
         f"|---|---|---|{'---|' * len(DIMS)}---|",
     ]
+    shares = []
     for ds in diagrams:
         recipe = spec(ds)["phase_diagram"]
         half = " | ".join("-" if np.isnan(n) else f"{n:.3g}" for n in thresholds(ds["success"]))
         slope, low, high = slopes(ds["success"])
+        shares.append(shares_at_ratios(ds))
         lines.append(
-            f"| `{recipe['target']['name'] or mids.Target.from_dict(recipe['target'])}` | "
+            f"| `{mids.Target.from_dict(recipe['target'])}` | "
             f"{recipe['flow']['noise']:g} | {recipe['exponent']} | {half} | "
             f"{slope:.2f} ({low:.2f} to {high:.2f}) |"
         )
+    lines += [
+        "",
+        "Fractions of runs that succeed at the same n / d^s, interpolated in log n:",
+        "",
+        f"| target | n / d^s | {' | '.join(f'd = {dim}' for dim in DIMS)} |",
+        f"|---|---|{'---|' * len(DIMS)}",
+        *(row for rows in shares for row in rows),
+    ]
     return "\n".join([*lines, "", *(f"![success]({picture})" for picture in pictures), ""])
 
 
 @click.command()
-@click.option("--runs", default=24, help="Runs of each dimension and number of samples.")
+@click.option("--runs", default=16, help="Runs of each dimension and number of samples.")
 @click.option(
     "-o",
     "--output",
