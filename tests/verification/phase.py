@@ -167,7 +167,7 @@ def document(diagrams: Sequence[xr.Dataset], runs: int, pictures: Sequence[str])
 
 
 @click.command()
-@click.option("--runs", default=16, help="Runs of each dimension and number of samples.")
+@click.option("--runs", default=32, help="Runs of each dimension and number of samples.")
 @click.option(
     "-o",
     "--output",
