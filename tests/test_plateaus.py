@@ -322,6 +322,14 @@ def test_noise_that_lasts_feigns_no_plateaus(decay, linear, correlation):
         assert int(found.n_plateaus) == 0
 
 
+@pytest.mark.parametrize("decay", list(DECAYS.values())[:3], ids=list(DECAYS)[:3])
+def test_a_last_point_that_is_a_bin_of_its_own_feigns_no_fall(decay):
+    time = np.linspace(0, 1e4, 20_001)
+    for seed in (3, 13, 15):  # whose last point is off by two standard deviations
+        values = noisy(decay(time / 300), 0.05 * decay(0.0), seed)
+        assert int(mids.plateaus(curve(values, time)).n_plateaus) == 0
+
+
 @pytest.mark.parametrize(("correlation", "size"), [(0.5, 0.02), (0.9, 0.005), (0.99, 0.005)])
 @pytest.mark.parametrize("linear", [False, True], ids=["log time", "linear time"])
 def test_plateaus_in_noise_that_lasts(linear, correlation, size):
