@@ -22,7 +22,9 @@ def environment(folder: Path) -> Path:
     if not marker.exists():
         print(f"installing the peers into {folder}", file=sys.stderr)
         venv.create(folder, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", str(ROOT), *PEERS], check=True)
+        subprocess.run(
+            [python, "-m", "pip", "install", "-q", f"{ROOT}[distributed]", *PEERS], check=True
+        )
         subprocess.run([python, "-m", "pip", "uninstall", "-q", "-y", "mids"], check=True)
         marker.touch()
     return python
