@@ -62,7 +62,7 @@ def simulate_block(
     if "status" in block:
         for run in runs[np.asarray(block["status"]) == FAILED].tolist():
             causes.setdefault(run, f"the flow {flow.name} gave up before rtol = {rtol:g} was met")
-    _announce(dim, runs, causes)
+    _announce(flow, dim, runs, causes)
     return {**block, CAUSES: causes}
 
 
@@ -105,13 +105,14 @@ def _failed(problem: Problem, shapes: Mapping[str, tuple[int, ...]]) -> dict[str
     return block
 
 
-def _announce(dim: int, runs: IntArray, causes: Mapping[int, str]) -> None:
+def _announce(flow: Flow, dim: int, runs: IntArray, causes: Mapping[int, str]) -> None:
     """Tell the clients of a cluster, if this is one of its workers."""
     if "distributed" in sys.modules:
         from distributed import get_worker
 
         with suppress(ValueError):  # not in a worker
-            event = [dim, int(runs[0]), len(runs), dict(Counter(causes.values()))]
+            block = f"{flow.to_dict()} {dim} {runs[0]}"
+            event = [block, len(runs), dict(Counter(causes.values()))]
             get_worker().log_event(TOPIC, event)
 
 

@@ -172,12 +172,12 @@ def watching(
             causes = Counter(result[CAUSES].values())
             progress.add(len(result["status"]), causes)
 
-    seen: set[tuple[int, int]] = set()
+    seen: set[str] = set()
 
     def told(event: tuple[float, list[Any]]) -> None:
-        dim, first, runs, causes = event[1]
-        if (dim, first) not in seen:  # simulated again where a worker was lost
-            seen.add((dim, first))
+        block, runs, causes = event[1]
+        if block not in seen:  # simulated again where a worker was lost
+            seen.add(block)
             progress.total = total
             progress.add(runs, causes)
 

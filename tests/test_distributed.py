@@ -108,14 +108,22 @@ def test_graphs_of_millions_of_runs_are_small(arguments, blocks):
     assert len(pickle.dumps(graph)) < (200_000 if counted else 20_000_000)
 
 
-def test_progress_counts_runs_on_a_cluster(client):
+@pytest.mark.parametrize(
+    ("lazy", "count"),
+    [
+        (lambda: mids.simulate(**SWEEP), 24),
+        (lambda: mids.phase_diagram("h1(z1)", dim=[8, 16], n=[5, 20, 80], runs=4), 24),
+    ],
+    ids=["simulate", "phase_diagram"],
+)
+def test_progress_counts_runs_on_a_cluster(client, lazy, count):
     out = io.StringIO()
-    with progress.watching(24, out) as seen:
-        mids.simulate(**SWEEP).compute()
+    with progress.watching(count, out) as seen:
+        lazy().compute()
         deadline = time.monotonic() + 20  # the events come a moment after the result
-        while seen.done < 24 and time.monotonic() < deadline:
+        while seen.done < count and time.monotonic() < deadline:
             time.sleep(0.01)
-    assert seen.text().startswith("24 of 24 runs, ")
+    assert seen.text().startswith(f"{count} of {count} runs, ")
 
 
 # -- the command line ---------------------------------------------------------------------------

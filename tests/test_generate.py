@@ -207,7 +207,7 @@ def test_a_lost_worker_leaves_nothing(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(
         mids.generation,
         "run_tasks",
-        lambda function, tasks, **_: (
+        lambda function, tasks, *_: (
             (name, write_block(*arguments) if function.__name__ == "write_block" else True)
             for name, arguments in tasks
         ),
