@@ -47,6 +47,11 @@ def bucket(address, monkeypatch):
     files.rm("bucket", recursive=True)
 
 
+def sweep():
+    """Two variables of a sweep: the server is slow."""
+    return mids.simulate(**TOY)[["loss", "status"]]
+
+
 def objects(files, store):
     """Return the content of every object of a store but the one with its date."""
     files.invalidate_cache()
@@ -55,12 +60,12 @@ def objects(files, store):
 
 
 def test_a_store_in_a_bucket_is_the_lazy_dataset(bucket):
-    ds = mids.generate(TOY, "s3://bucket/sweep")
-    assert not differences(mids.simulate(**TOY), ds)
+    ds = mids.generate(sweep(), "s3://bucket/sweep")
+    assert not differences(sweep(), ds)
     SIMULATED.clear()
     with mids.open_dataset("s3://bucket/sweep") as again:
         assert not differences(ds, again)
-    mids.generate(TOY, "s3://bucket/sweep")
+    mids.generate(sweep(), "s3://bucket/sweep")
     assert not SIMULATED
 
 
@@ -68,7 +73,7 @@ KILLED = """
 import os, sys
 sys.path.insert(0, {tests!r})
 import mids, mids._write_block as w
-from test_generate import TOY
+from test_object_store import sweep
 write, count = w._write_zarr, 0
 def deadly(ds, block, storage, name):
     global count
@@ -82,7 +87,7 @@ def deadly(ds, block, storage, name):
 w._write_zarr = deadly
 import dask
 with dask.config.set(scheduler="synchronous"):
-    mids.generate(TOY, "s3://bucket/killed")
+    mids.generate(sweep(), "s3://bucket/killed")
 """
 
 
@@ -95,20 +100,20 @@ def test_a_killed_process_loses_only_the_block_it_was_at(bucket, written):
     assert done.returncode == -9, done.stderr
     with pytest.raises(FileError, match="not finished: 2 of 6 blocks are there"):
         mids.open_dataset("s3://bucket/killed")
-    mids.generate(TOY, "s3://bucket/killed")
+    mids.generate(sweep(), "s3://bucket/killed")
     assert len(simulated()) == 12
-    mids.generate(TOY, "s3://bucket/whole")
+    mids.generate(sweep(), "s3://bucket/whole")
     assert objects(bucket, "killed") == objects(bucket, "whole")
 
 
 def test_a_damaged_object_is_written_again(bucket):
-    mids.generate(TOY, "s3://bucket/sweep")
+    mids.generate(sweep(), "s3://bucket/sweep")
     before = objects(bucket, "sweep")
     name = "data.zarr/loss/0.1.0"
     content = bytearray(before[name])
     content[len(content) // 2] ^= 1
     bucket.pipe_file(f"bucket/sweep/{name}", bytes(content))
     SIMULATED.clear()
-    mids.generate(TOY, "s3://bucket/sweep")
+    mids.generate(sweep(), "s3://bucket/sweep")
     assert simulated() == {(100, r) for r in (4, 5, 6, 7)}
     assert objects(bucket, "sweep") == before
