@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import dask
 import numpy as np
 import pandas as pd
@@ -9,7 +11,9 @@ import pytest
 import xarray as xr
 
 import mids
+from mids.analysis.closed_form import ClosedForm
 from mids.analysis.compare import summary
+from mids.analysis.limit_flow import LimitFlow
 from mids.errors import DatasetError, InputError
 
 GRID = np.append(0, np.logspace(-3, 8, 300))
@@ -189,6 +193,17 @@ def test_theory_never_runs_the_flow(text, monkeypatch):
     monkeypatch.setattr(mids, "simulate", refuse)
     assert np.isfinite(mids.theory(start).escape_time).all()
     assert np.isfinite(mids.theory(start, quantiles=[0.5], samples=20).escape_time_quantile).all()
+
+
+@pytest.mark.parametrize("model", [ClosedForm, LimitFlow])
+def test_a_prediction_leaves_nothing_behind(model):
+    """Threads of dask predict blocks of a lazy dataset with one model at the same time."""
+    target = mids.Target.parse(COUPLED[0])
+    predictor = model(target)
+    before = pickle.dumps(predictor)
+    gram0 = mids.simulate(target, dim=1e4, runs=2).gram0.values[0]
+    assert np.isfinite(predictor.predict(gram0).escape_time).all()
+    assert pickle.dumps(predictor) == before
 
 
 def test_where_a_student_has_learned_all_it_can_is_no_saddle():

@@ -47,7 +47,6 @@ class LimitFlow:
     def __init__(self, target: Target) -> None:
         self.rank = target.rank
         self._target = target
-        self._points: list[CriticalPoint] = []
 
     def predict(self, gram0: Array) -> Prediction:
         """Predict the saddles of each run.
@@ -75,7 +74,7 @@ class LimitFlow:
 
     def _integrate(self, runs: _Runs) -> None:
         places: dict[int, CriticalPoint] = {}
-        origin = self._point(np.zeros((self.rank, 0)))
+        origin = self._point(np.zeros((self.rank, 0)), runs)
         if origin is not None:
             places = dict.fromkeys(range(len(runs.factor)), origin)
         while places:
@@ -85,9 +84,9 @@ class LimitFlow:
                 leaving += self._leave(point, here, runs)
             places = self._connect(leaving, runs)
 
-    def _point(self, subspace: Array) -> CriticalPoint | None:
+    def _point(self, subspace: Array, runs: _Runs) -> CriticalPoint | None:
         """Return the critical point at a subspace, each one object; None if there is none."""
-        for known in self._points:
+        for known in runs.points:
             if known.learned.shape[1] != subspace.shape[1]:
                 continue
             tilt = known.tilt(subspace)
@@ -96,9 +95,9 @@ class LimitFlow:
             if known.isolated and np.abs(tilt).max(initial=0.0) < APART:
                 return None
         point = CriticalPoint.near(self._target, subspace)
-        if any(known.contains(known.tilt(point.learned)) for known in self._points):
+        if any(known.contains(known.tilt(point.learned)) for known in runs.points):
             return None
-        self._points.append(point)
+        runs.points.append(point)
         return point if point.contains(point.tilt(subspace)) else None
 
     def _flow(self, factor: Array) -> tuple[Array, Array]:
@@ -161,7 +160,7 @@ class LimitFlow:
                 if push[i] > CLOSER * runs.tried[run, k]:
                     continue
                 runs.tried[run, k] = push[i]
-                point = self._point(_directions(factor)[:, :k])
+                point = self._point(_directions(factor)[:, :k], runs)
                 if point is not None and point.holds(*point.split(factor)[1:]):
                     going[i] = False
                     runs.factor[index[i]] = factor
@@ -187,7 +186,7 @@ class LimitFlow:
                 # the first is over before the second begins.
                 if k not in points and crossing[k - 1, 2] < crossing[k, 0]:
                     frame = runs.between[run, k][:, :k]
-                    points[k] = self._point(frame) or CriticalPoint.near(self._target, frame)
+                    points[k] = self._point(frame, runs) or CriticalPoint.near(self._target, frame)
             # With all the student's directions learned a run has converged.
             left = [(k, p) for k, p in sorted(points.items()) if p.exponent is not None and k < c]
             for i, (k, point) in enumerate(left):
@@ -207,6 +206,7 @@ class _Runs:
     def __init__(self, factor: Array) -> None:
         n, _, c = factor.shape
         self.factor = factor  # P with X = P P^T
+        self.points: list[CriticalPoint] = []  # found so far
         self.clock = np.zeros(n)
         self.stays = np.zeros(n, dtype=bool)
         # For each k how fast the subspace was turned when a saddle was last looked for near it.
