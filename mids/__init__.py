@@ -7,12 +7,20 @@ accessor ``mi`` on xarray objects.
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-from . import accessor as accessor  # registers ``ds.mi``
-from .simulate import replay, simulate
+try:
+    from . import accessor as accessor  # registers ``ds.mi``
+    from .simulate import replay, simulate
+except KeyboardInterrupt:
+    if os.path.basename(sys.argv[0]).partition(".")[0] != "mids":
+        raise
+    print("interrupted", file=sys.stderr)  # the command has begun nothing yet
+    sys.exit(130)
 
 if TYPE_CHECKING:
     from . import catalog, errors, flows, plot, targets

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from . import _validate, io, schema
+from ._interruption import noting_interruptions
 from ._run_tasks import run_tasks
 from ._write_block import FORMATS, NOT_IN_BLOCKS, intact, write_block, write_header
 from .errors import FileError, InputError, MidsError
@@ -109,7 +110,8 @@ def generate(
         manifest = _manifest(storage, shown)
         records: dict[str, dict[str, Any]] = {}
         try:
-            _complete(storage, ds, layout, chosen, shown, manifest, records)
+            with noting_interruptions() as check:
+                _complete(storage, ds, layout, chosen, shown, check, manifest, records)
         except (KeyboardInterrupt, MidsError) as error:
             # Running blocks have finished; where none has been checked, those of before are there.
             found = (records or manifest.get("blocks", {})).keys() | recorded(storage)[0].keys()
@@ -252,14 +254,20 @@ def _complete(
     layout: Layout,
     format: str,
     progress: Progress | None,
+    check: Callable[[], None],
     manifest: Mapping[str, Any],
     records: dict[str, dict[str, Any]],
 ) -> None:
     """Simulate the blocks that are missing, collecting the records of all; write the manifest."""
+
+    def tick() -> None:
+        check()
+        if progress is not None:
+            progress.tick()
+
     static = ds.drop_attrs(deep=False).assign_attrs(
         {name: value for name, value in ds.attrs.items() if name not in NOT_IN_BLOCKS}
     )
-    tick = (lambda: None) if progress is None else progress.tick
     known = manifest.get("blocks", {}) | recorded(storage)[0]
     names = {block.name(layout.labels) for block in layout}
     checks = ((name, (storage.place, record)) for name, record in known.items() if name in names)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import mids
+from mids._interruption import noting_interruptions, repeating_interruptions
+from mids.cli import main
 from mids.errors import FileError
+from mids.progress import Progress
 from mids.simulate import differences
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +34,7 @@ SWEEP = {
     "rtol": 1e-6,
 }
 COMMAND = """
-from mids.cli import main
+from mids.__main__ import main
 if __name__ == "__main__":
     main()
 """
@@ -147,3 +155,161 @@ def test_the_command_that_simulates(folder, options):
     assert message.splitlines()[-1] == f"interrupted: {expected}"
     assert "Traceback" not in message
     assert {path.name for path in folder.iterdir()} == {"sweep.toml", "script.py"}
+
+
+# -- interruptions that Python loses -------------------------------------------------------------
+
+
+@pytest.fixture
+def sigint():
+    """Handle SIGINT as Python does, also where tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
+
+
+class Cycle:
+    """Garbage whose destructor presses Ctrl-C."""
+
+    def __init__(self):
+        self.itself = self
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+def press(*_):
+    signal.raise_signal(signal.SIGINT)
+
+
+def in_destructor():
+    garbage = Cycle()
+    garbage.itself = None
+    del garbage
+
+
+def in_collection():
+    Cycle()
+    gc.collect()
+
+
+def in_callback_of_collection():
+    presses = iter([press])
+    gc.callbacks.append(lambda *_: next(presses, int)())
+    try:
+        gc.collect()
+    finally:
+        gc.callbacks.pop()
+
+
+def in_callback_of_reference():
+    referred = threading.Event()
+    _reference = weakref.ref(referred, press)
+    del referred
+
+
+LOST = [in_destructor, in_collection, in_callback_of_collection, in_callback_of_reference]
+
+
+@pytest.mark.parametrize("pressed", LOST)
+@pytest.mark.parametrize("times", [1, 3])
+def test_lost_interruptions_come_again(sigint, pressed, times):
+    hook = sys.unraisablehook
+    with pytest.raises(KeyboardInterrupt), repeating_interruptions():
+        for _ in range(times):
+            pressed()
+        threading.Event().wait(60)
+        pytest.fail("it never came")
+    assert sys.unraisablehook is hook
+    with pytest.raises(KeyboardInterrupt), repeating_interruptions():
+        pressed()  # and the work ends before it comes again
+
+
+@pytest.mark.parametrize("pressed", [press, *LOST])
+def test_noted_interruptions_are_not_lost(sigint, pressed):
+    with pytest.raises(KeyboardInterrupt), noting_interruptions() as check:
+        check()
+        pressed()
+        with pytest.raises(KeyboardInterrupt):
+            check()
+        with pytest.raises(KeyboardInterrupt):
+            press()  # the second one
+    with pytest.raises(KeyboardInterrupt), noting_interruptions():
+        pressed()
+
+
+def test_handlers_of_others_are_left_alone(sigint):
+    seen = []
+    chosen = lambda *_: seen.append(1)  # noqa: E731
+    signal.signal(signal.SIGINT, chosen)
+    with noting_interruptions() as check:
+        assert signal.getsignal(signal.SIGINT) is chosen
+        press()
+        check()
+    assert seen == [1]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: noting_interruptions().__enter__()()).result()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interruption_lost_while_a_store_is_written(sigint, tmp_path, monkeypatch):
+    add = Progress.add
+    monkeypatch.setattr(Progress, "add", lambda *arguments: (add(*arguments), in_collection()))
+    store = tmp_path / "sweep"
+    with pytest.raises(KeyboardInterrupt, match=r"\d of 80 blocks are kept"):
+        mids.generate(SWEEP, store)
+    assert 0 < len(list((store / "records").rglob("*.json"))) < 20
+
+
+def test_an_interruption_lost_while_a_file_is_written(sigint, folder, monkeypatch):
+    lost = iter([in_callback_of_collection])
+    monkeypatch.setattr(Progress, "add", lambda *_: next(lost, int)())
+    monkeypatch.chdir(folder)
+    done = CliRunner().invoke(main, ["simulate", "--spec", "sweep.toml", "-o", "out.nc"])
+    assert done.exit_code == 130
+    assert done.stderr.splitlines()[-1].startswith("interrupted: nothing is kept")
+    assert [path.name for path in folder.iterdir()] == ["sweep.toml"]
+
+
+# -- imports -------------------------------------------------------------------------------------
+
+CONSOLE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+class Finder:
+    def find_spec(name, path, target=None):
+        if name == {module!r}:
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Finder)
+from mids.__main__ import main
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+"""The script that an installation makes, and a signal while a module is looked for."""
+
+
+@pytest.mark.parametrize("module", ["xarray", "mids.simulate", "click", "mids.cli", "numba"])
+def test_ctrl_c_while_the_command_is_imported(tmp_path, module):
+    script = tmp_path / "mids"
+    script.write_text(CONSOLE.format(module=module))
+    done = subprocess.run(
+        [sys.executable, script, "simulate", "--target", "h1(z1)", "--dim", "100", "--runs", "2"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.startswith("interrupted") and len(done.stderr.splitlines()) == 1
+
+
+def test_ctrl_c_while_a_script_imports_the_package(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(CONSOLE.format(module="xarray"))
+    done = subprocess.run(
+        [sys.executable, script], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True
+    )
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr.rstrip().endswith(b"KeyboardInterrupt")

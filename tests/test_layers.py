@@ -27,6 +27,7 @@ LEVELS = {
     "flows": 4,
     "_block": 5,
     "_files": 5,
+    "_interruption": 5,
     "_read_block": 6,
     "_graph": 5,
     "_phase_diagram": 5,

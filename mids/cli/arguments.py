@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from .._interruption import repeating_interruptions
 from ..errors import InputError, MidsError, TargetSyntaxError
 
 __all__ = ["Main", "UserError", "numbers", "settings"]
@@ -27,7 +28,8 @@ class Main(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a user's mistake or interruption ends with one line."""
         try:
-            return super().invoke(ctx)
+            with repeating_interruptions():
+                return super().invoke(ctx)
         except TargetSyntaxError as error:
             raise UserError(
                 f"cannot read the target: {error.reason}, at character {error.position + 1} of "

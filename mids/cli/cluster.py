@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -41,7 +42,7 @@ def computing_on(scheduler: str | None, workers: int | None) -> Iterator[None]:
             "computing on a cluster needs dask.distributed; install it with: "
             'python -m pip install "mids[distributed]"'
         ) from None
-    with ExitStack() as stack:
+    with _log_levels() as silence, ExitStack() as stack:
         if workers is not None:
             count = _validate.integer(workers, "--workers", at_least=1)
             with out_of_reach():
@@ -61,4 +62,23 @@ def computing_on(scheduler: str | None, workers: int | None) -> Iterator[None]:
                 f"cannot reach a dask scheduler at {scheduler} ({reason}); start one with "
                 "dask scheduler and pass the address it prints, such as tcp://host:8786"
             ) from None
+        stack.callback(silence)
         yield
+
+
+@contextmanager
+def _log_levels() -> Iterator[Callable[[], None]]:
+    """Give a function that silences what is logged when connections are cut, until the end."""
+    names = ("distributed", "distributed.client", "tornado.application", "asyncio")
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+
+    def silence() -> None:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+
+    try:
+        yield silence
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
