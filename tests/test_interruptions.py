@@ -291,7 +291,7 @@ if __name__ == "__main__":
 """The script that an installation makes, and a signal while a module is looked for."""
 
 
-@pytest.mark.parametrize("module", ["xarray", "mids.simulate", "click", "mids.cli", "numba"])
+@pytest.mark.parametrize("module", ["xarray", "mids.simulate", "click", "mids.cli", "dask.array"])
 def test_ctrl_c_while_the_command_is_imported(tmp_path, module):
     script = tmp_path / "mids"
     script.write_text(CONSOLE.format(module=module))
