@@ -15,6 +15,7 @@ from mids.analysis.closed_form import ClosedForm
 from mids.analysis.compare import summary
 from mids.analysis.limit_flow import LimitFlow
 from mids.errors import DatasetError, InputError
+from mids.initial import draw_runs
 
 GRID = np.append(0, np.logspace(-3, 8, 300))
 COUPLED = ["h1(z1) + h1(z1)*h3(z2)", "h2(z1) + h1(z1)*h2(z2)"]
@@ -204,6 +205,34 @@ def test_a_prediction_leaves_nothing_behind(model):
     gram0 = mids.simulate(target, dim=1e4, runs=2).gram0.values[0]
     assert np.isfinite(predictor.predict(gram0).escape_time).all()
     assert pickle.dumps(predictor) == before
+
+
+@pytest.mark.parametrize(
+    "text", ["h3(z1) + 0.5*h2(z1)*h1(z2) + 0.7*h3(z2)", "h2(z1) + h2(z1)*h1(z2)"]
+)
+def test_a_prediction_does_not_depend_on_the_other_runs(text):
+    """Two critical subspaces of rank 1, some 20 degrees apart, or three, wherever one starts."""
+    target = mids.Target.parse(text).normalize()
+    M = draw_runs(2, 2, 10_000, range(12), 3)
+    gram0 = M @ M.swapaxes(1, 2)
+    together = LimitFlow(target).predict(gram0)
+    for i in range(len(M)):
+        alone = LimitFlow(target).predict(gram0[i : i + 1])
+        for name in ("rank", "exponent", "saddle_loss", "enter_time", "escape_time"):
+            there, here = getattr(together, name)[i], getattr(alone, name)[0]
+            np.testing.assert_allclose(there, here, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("dim", [10**4, 10**6, 10**8])
+def test_saddles_that_are_left_by_turning_are_those_of_the_ladder(dim):
+    """The flow leaves span e1 by turning towards another critical subspace, too."""
+    target = mids.Target.parse("h2(z1) + h2(z1)*h1(z2)").normalize()
+    M = draw_runs(2, 2, dim, range(40), 0)
+    found = LimitFlow(target).predict(M @ M.swapaxes(1, 2))
+    losses = found.saddle_loss[found.rank == 1]
+    expected = mids.leaps(target)[1].loss
+    assert len(losses) >= 39
+    assert np.mean(np.abs(losses - expected) < 1e-9) >= 0.9
 
 
 def test_where_a_student_has_learned_all_it_can_is_no_saddle():

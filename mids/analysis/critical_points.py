@@ -57,6 +57,8 @@ class CriticalPoint:
         Whether no family of critical subspaces runs through U.
     limit : float
         Squared size to which what grows linearly is followed.
+    turning : ndarray, shape (m k, m k)
+        K.
     """
 
     learned: Array
@@ -66,6 +68,7 @@ class CriticalPoint:
     component: Array
     isolated: bool
     limit: float
+    turning: Array
     # Growth rates and orthonormal modes (columns) of what grows linearly: of L, and of tilts.
     _growth: tuple[Array, Array]
     _tilting: tuple[Array, Array]
@@ -78,7 +81,8 @@ class CriticalPoint:
         learned = _critical(target, subspace)
         k = learned.shape[1]
         frame = complete(learned)
-        rates, modes = np.linalg.eigh(tilt_growth(target, learned))
+        turning = tilt_growth(target, learned)
+        rates, modes = np.linalg.eigh(turning)
         scale = float(np.sum(target.coefficients**2 * target.modes.sum(axis=1)))
         neutral = 1e-7 * scale
         grows = rates > neutral
@@ -107,6 +111,7 @@ class CriticalPoint:
             component,
             bool((np.abs(rates) > neutral).all()),
             SMALL * min(1.0, 4 * fastest / scale) if fastest > 0 else SMALL,
+            turning,
             growth,
             (rates[grows], modes[:, grows]),
             (learning_rates, learning_modes),
@@ -130,6 +135,16 @@ class CriticalPoint:
         growing = self._tilting[1].T @ tilt
         rest = np.abs(tilt - self._tilting[1] @ growing).max(initial=0.0)
         return bool(rest < NEAR and np.sum(growing**2) < 4 * self.limit)
+
+    def turns(self, target: Target, tilt: Array) -> bool:
+        """Tell whether a subspace of tilt theta, flattened, turns about as ``theta' = K theta``."""
+        theta = tilt.reshape(self.normal.shape[1], -1)
+        columns = self.learned + self.normal @ theta
+        frame = np.linalg.qr(columns)[0]
+        pushed = gradient(target, frame @ frame.T) @ columns
+        turned = self.normal.T @ pushed - theta @ (self.learned.T @ pushed)
+        linear = self.turning @ tilt
+        return bool(np.linalg.norm(turned.ravel() - linear) < 0.5 * np.linalg.norm(linear))
 
     def split(self, factor: Array) -> tuple[Array, Array, Array]:
         """Read S, (k, k), theta, (m, k), and L, (m, c - k), off a factor P of shape (rank, c).

@@ -11,9 +11,12 @@ between them is kept as a curve, off which the levels of plateaus are read.
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 import numpy as np
 from numpy.typing import NDArray
 
+from ..ladder import critical_subspace
 from ..operators import correlation, gradient
 from ..targets import Target
 from .congruence import Stepper
@@ -27,7 +30,7 @@ Array = NDArray[np.float64]
 
 MAX_STEPS = 5000
 APART = 0.3
-"""Tangent of the angle within which there is at most one isolated critical subspace."""
+"""Tangent of the angle within which a subspace is held against an isolated critical one."""
 SLOW, CLOSER = 0.02, 0.7
 """Turning of a learned subspace, relative to H, near a saddle; ratio that is worth a new look."""
 _LEVELS = np.log([1 / 9, 1.0, 9.0])  # log-odds of the overlaps 0.1, 0.5 and 0.9
@@ -92,13 +95,26 @@ class LimitFlow:
             tilt = known.tilt(subspace)
             if known.contains(tilt):
                 return known
-            if known.isolated and np.abs(tilt).max(initial=0.0) < APART:
+            near = known.isolated and np.abs(tilt).max(initial=0.0) < APART
+            # Unless another one is in between, it turns as the linear flow around this one.
+            if near and known.turns(self._target, tilt):
                 return None
         point = CriticalPoint.near(self._target, subspace)
         if any(known.contains(known.tilt(point.learned)) for known in runs.points):
             return None
         runs.points.append(point)
         return point if point.contains(point.tilt(subspace)) else None
+
+    def _nearest(self, subspace: Array, runs: _Runs) -> CriticalPoint:
+        """Return the critical point next to a subspace."""
+        point = CriticalPoint.near(self._target, subspace)
+        if np.abs(point.tilt(subspace)).max(initial=0.0) > 1:  # Newton's method has gone astray
+            point = CriticalPoint.near(self._target, critical_subspace(self._target, subspace))
+        for known in runs.points:
+            if known.contains(known.tilt(point.learned)):
+                return known
+        runs.points.append(point)
+        return point
 
     def _flow(self, factor: Array) -> tuple[Array, Array]:
         """H on a connecting orbit, where ``G = P (I + P^T P)^{-1} P^T``; time runs at rate 1."""
@@ -124,7 +140,7 @@ class LimitFlow:
         leaves = np.isfinite(time)
         runs.stays[index] = np.isinf(time)
         for i, run in enumerate(here):
-            runs.visited[run].append(point)
+            runs.visited[run].append((time[i], point))
             if leaves[i]:
                 at, factors = point.stay(size[i], tilt[i], unlearned[i], time[i], grown[i])
                 runs.note(np.full(len(at), run), runs.clock[run] + at, *self._loss(factors))
@@ -151,7 +167,7 @@ class LimitFlow:
             runs.note(
                 moved, runs.clock[moved], *self._loss(stepper.factor[taken], stepper.H[taken])
             )
-            runs.remember(index, after[0], stepper)
+            runs.remember(index, after[0], stepper.factor)
             going = after[0][:, -1] <= _LEVELS[2]  # until all that the student can is learned
             push = _stays(after[0], stepper)
             for i in np.flatnonzero(taken & going & (push < SLOW)):
@@ -179,14 +195,16 @@ class LimitFlow:
         for run, row in enumerate(chosen):
             if run in curves:
                 result.curves[int(row)] = curves[run]
-            points = {point.learned.shape[1]: point for point in runs.visited[run]}
+            points: dict[int, CriticalPoint] = {}
+            # Of several saddles with the same number of directions that where it stays longest.
+            for _, point in sorted(runs.visited[run], key=itemgetter(0)):
+                points[point.learned.shape[1]] = point
             crossing = runs.crossing[run]
             for k in range(1, c):
                 # Escapes that overlap still have a plateau between them, if only a short one, when
                 # the first is over before the second begins.
                 if k not in points and crossing[k - 1, 2] < crossing[k, 0]:
-                    frame = runs.between[run, k][:, :k]
-                    points[k] = self._point(frame, runs) or CriticalPoint.near(self._target, frame)
+                    points[k] = self._nearest(runs.between[run, k][:, :k], runs)
             # With all the student's directions learned a run has converged.
             left = [(k, p) for k, p in sorted(points.items()) if p.exponent is not None and k < c]
             for i, (k, point) in enumerate(left):
@@ -212,10 +230,10 @@ class _Runs:
         # For each k how fast the subspace was turned when a saddle was last looked for near it.
         self.tried = np.full((n, c + 1), np.inf)
         self.crossing = np.full((n, c, 3), np.nan)
-        self.visited: list[list[CriticalPoint]] = [[] for _ in range(n)]
-        # For each k the frame in which the first k directions come closest to being critical.
+        self.visited: list[list[tuple[float, CriticalPoint]]] = [[] for _ in range(n)]
+        # For each k the frame when k directions are learned and the next one is not, most clearly.
         self.between = np.zeros((n, c, *factor.shape[1:]))
-        self._push = np.full((n, c), np.inf)
+        self._apart = np.full((n, c), -np.inf)
         self._nodes: list[tuple[NDArray[np.int64], Array, Array, Array]] = []
 
     def note(self, index: NDArray[np.int64], time: Array, loss: Array, slope: Array) -> None:
@@ -260,15 +278,13 @@ class _Runs:
             )
         self.clock[index] += step
 
-    def remember(self, index: NDArray[np.int64], log_odds: Array, stepper: Stepper) -> None:
-        """Keep, of the subspaces learned on an orbit, those that come closest to being critical."""
+    def remember(self, index: NDArray[np.int64], log_odds: Array, factor: Array) -> None:
+        """Keep frames on an orbit in which some directions are learned and the next is not."""
         for k in range(1, log_odds.shape[1]):
-            gap = (log_odds[:, k - 1] > _LEVELS[2]) & (log_odds[:, k] < _LEVELS[0])
-            if gap.any():
-                push = np.where(gap, _push(stepper, np.full(len(index), k)), np.inf)
-                closer = push < self._push[index, k]
-                self._push[index[closer], k] = push[closer]
-                self.between[index[closer], k] = _directions(stepper.factor[closer])
+            apart = np.minimum(log_odds[:, k - 1], -log_odds[:, k])
+            further = apart > np.maximum(self._apart[index, k], _LEVELS[2])
+            self._apart[index[further], k] = apart[further]
+            self.between[index[further], k] = _directions(factor[further])
 
 
 def _directions(factor: Array) -> Array:

@@ -26,7 +26,7 @@ class Prediction:
     exponent : ndarray, shape (n, saddle)
         Information exponent relative to them; NaN where there is nothing left to learn.
     saddle_loss : ndarray, shape (n, saddle)
-        Loss of the saddle itself, to which that on the plateau tends for large d.
+        Loss of the saddle itself, to which that on the plateau tends for long stays.
     enter_time, leave_time : ndarray, shape (n, saddle)
         Times at which the last direction's overlap has reached 0.9 (0 at the first saddle) and the
         next one's reaches 0.1.

@@ -47,7 +47,8 @@ def theory(ds: xr.Dataset, *, quantiles: Sequence[float] = (), samples: int = 50
         Dims of the runs and ``saddle``, in the order of the visits, padded with NaN: ``rank``
         (directions learned), ``exponent`` (information exponent relative to them), ``loss`` (on the
         plateau: where the predicted curve is flattest at the times of `ds`, as `saddles` reads it
-        off the data), ``saddle_loss`` (of the saddle itself, the limit for large d),
+        off the data), ``saddle_loss`` (of the saddle itself; where a run passes several with the
+        same number of directions learned, of that at which it stays longest),
         ``escape_time`` (overlap of the next direction 1/2; inf where it never gets there); and
         ``n_saddles``. The attributes ``method`` ("closed-form", "limit-flow" or "quadrature") and
         ``ladder`` say how and for which leaps. Lazy where `ds` is. With `quantiles`,
