@@ -1,5 +1,10 @@
 """Settings shared by all tests."""
 
+import os
+
+# Several processes test at once: threads that wait for each other's small matrices cost a fifth.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is imported
+
 from hypothesis import settings
 
 # Times depend on the machine and on who else uses it; they are tested where they matter.

@@ -243,21 +243,19 @@ def test_harmful_files_are_refused_by_name(folder, harm, message):
 
 
 @pytest.mark.parametrize(
-    ("script", "message"),
+    ("work", "seconds", "message"),
     [
-        ("import os, sys\nprint('null', flush=True)\nos.abort()", "crashes the NetCDF library"),
-        (
-            "import sys, time\nprint('null', flush=True)\nsys.stdin.readline()\ntime.sleep(60)",
-            "takes more than",
-        ),
+        ("os.abort()", 60.0, "crashes the NetCDF library"),
+        ("time.sleep(60)", 0.5, "takes more than"),
     ],
 )
 def test_what_kills_or_stops_the_library_kills_or_stops_another_process(
-    folder, tmp_path, monkeypatch, script, message
+    folder, tmp_path, monkeypatch, work, seconds, message
 ):
-    (tmp_path / "_probe.py").write_text(script)
+    begin = "import os, sys, time\nprint('null', flush=True)\nsys.stdin.readline()\n"
+    (tmp_path / "_probe.py").write_text(begin + work)
     monkeypatch.setattr(probe, "__file__", str(tmp_path / "probe.py"))
-    monkeypatch.setattr(probe, "SECONDS", 0.5)
+    monkeypatch.setattr(probe, "SECONDS", seconds)
     monkeypatch.setattr(probe, "_current", None)
     with pytest.raises(FileError, match=rf"k0\.nc cannot be used: .*{message}"):
         mids.open_catalog(folder)["k0"]

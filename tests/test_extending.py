@@ -13,7 +13,12 @@ import pytest
 import mids
 
 FLOW = Path(__file__).with_name("toy_flow.py")
-MIDS = ("-c", "from mids.cli import main; main()")
+MIDS = """
+import sys
+from mids.cli import main
+for command in sys.argv[1:]:
+    main(command.split("|"), standalone_mode=False)
+"""
 FAMILY = '''
 def square_ladder(rank: int) -> Target:
     """Return ``h2(z1) + h2(z1) h2(z2) + ...``, equal weights, of unit norm.
@@ -86,17 +91,19 @@ def run(extended):
 
 
 def test_the_command_line_knows_them(run):
-    flows, targets = (run(*MIDS, command) for command in ("flows", "targets"))
-    assert "toy: Logistic growth of each overlap" in flows and "slow = 1.0" in flows
-    assert "square_ladder(3)\n" in targets and "leaps 2 -> 2 -> 2: d, d, d" in targets
+    shown = run("-c", MIDS, "flows", "targets")
+    assert "toy: Logistic growth of each overlap" in shown and "slow = 1.0" in shown
+    assert "square_ladder(3)\n" in shown and "leaps 2 -> 2 -> 2: d, d, d" in shown
 
 
 def test_they_are_simulated_by_name(run):
     """Simulated, stored and opened by the command line; saddles as the solution says."""
-    sweep = ["--target", "square_ladder(2)", "--dim", "1e2,1e4", "--runs", "5", "-o", "runs.nc"]
-    run(*MIDS, "simulate", "--flow", "toy", "--flow-option", "slow=2", *sweep)
-    assert "toy, slow 2, student rank 2" in run(*MIDS, "info", "runs.nc")
-    assert "5" in run(*MIDS, "saddles", "runs.nc")
+    sweep = "--target|square_ladder(2)|--dim|1e2,1e4|--runs|5|-o|runs.nc"
+    simulate = f"simulate|--flow|toy|--flow-option|slow=2|{sweep}"
+    shown = run("-c", MIDS, simulate, "info|runs.nc", "saddles|runs.nc")
+    assert "wrote runs.nc" in shown
+    assert "toy, slow 2, student rank 2" in shown
+    assert shown.count("escape (measured)") == 2  # of simulate and of saddles
     code = """
 import numpy as np, mids
 from mids.flows.toy import ToyFlow
@@ -118,15 +125,9 @@ assert mids.against("square_ladder(1)", ["toy", "two-timescale"], dim=100, runs=
 
 def test_the_copy_is_in_order(run, extended):
     """Doctests of what was added, and its layers."""
-    root = Path(__file__).parent
-    checks = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(extended)]
-    run(
-        *checks,
-        "--doctest-modules",
-        "mids/targets.py",
-        "mids/flows/__init__.py",
-        "-k",
-        "square_ladder",
-    )
-    shutil.copy(root / "test_layers.py", extended)
-    run(*checks, "test_layers.py", "-k", "toy or targets or level")
+    shutil.copy(Path(__file__).with_name("test_layers.py"), extended)
+    checked = ["mids/targets.py", "mids/flows/__init__.py", "test_layers.py"]
+    chosen = "square_ladder or toy or (test_layers and (targets or level))"
+    options = ["-v", "-p", "no:cacheprovider", "--rootdir", str(extended), "--doctest-modules"]
+    shown = run("-m", "pytest", *options, *checked, "-k", chosen)
+    assert "targets.square_ladder PASSED" in shown and "flows/toy.py] PASSED" in shown

@@ -284,10 +284,10 @@ def test_mistakes_are_shown_in_place(text, position, reason):
     ],
 )
 def test_hostile_texts_fail_fast(text):
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(TargetSyntaxError) as caught:
         Target.parse(text)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 10  # a tenth of which they need, or hours
     assert len(str(caught.value)) < 400
 
 
