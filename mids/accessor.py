@@ -85,21 +85,33 @@ def _origin(ds: xr.Dataset) -> Iterator[tuple[str, str]]:
         spec = schema.spec(ds)
     except DatasetError:
         return
+    diagram = isinstance(spec.get("phase_diagram"), dict)
+    spec = spec["phase_diagram"] if diagram else spec
     if spec.get("target"):
         target = target_of(ds)
         yield "target", repr(target)
         yield "leaps", repr(leaps(target))
     if spec.get("flow"):
         flow = {name: value for name, value in spec["flow"].items() if value and name != "name"}
-        parameters = "".join(f", {name} {value}" for name, value in flow.items())
-        rest = f"student rank {spec['student_rank']}, rtol {spec['rtol']:g}, seed {spec['seed']}"
-        yield "flow", f"{spec['flow']['name']}{parameters}, {rest}"
+        shown = [spec["flow"]["name"], *(f"{name} {value}" for name, value in flow.items())]
+        shown.append(f"student rank {spec['student_rank']}")
+        if not diagram:
+            shown.append(f"rtol {spec['rtol']:g}")
+        yield "flow", ", ".join([*shown, f"seed {spec['seed']}"])
+    if diagram:
+        yield (
+            "success",
+            f"all directions at an overlap of {spec['level']:g} by time {spec['duration']:.4g}; "
+            f"ratio is n / d^{spec['exponent']}",
+        )
 
 
 def _sweep(ds: xr.Dataset) -> str:
     parts = []
     if "dim" in ds.coords:
         parts.append(f"dim {', '.join(map(str, np.atleast_1d(ds['dim'].values)))}")
+    if "n" in ds.coords:
+        parts.append(f"n {', '.join(map(str, np.atleast_1d(ds['n'].values)))}")
     runs = ds.sizes.get("run", 1)
     parts.append(f"{runs} run{'s' if runs != 1 else ''}")
     if "time" in ds.indexes:
@@ -117,6 +129,8 @@ def _next(ds: xr.Dataset) -> Iterator[str]:
             yield "scaling"
     if "loss" in ds:
         yield "plot.loss"
+    if "success" in ds:
+        yield "plot.success"
     yield "to_netcdf"
 
 

@@ -273,7 +273,7 @@ def target_of(ds: xr.Dataset) -> Target:
     Parameters
     ----------
     ds : xarray.Dataset
-        A dataset with ``mids_spec``.
+        A dataset with ``mids_spec``, of `simulate` or `mids.phase_diagram`.
 
     Returns
     -------
@@ -289,7 +289,9 @@ def target_of(ds: xr.Dataset) -> Target:
     >>> target_of(simulate("h2(z1)", dim=100))
     <Target of rank 1, degree 2, norm 1: 1 h2(z1)>
     """
-    recorded = schema.spec(ds).get("target")
+    spec = schema.spec(ds)
+    diagram = spec.get("phase_diagram")
+    recorded = (diagram if isinstance(diagram, dict) else spec).get("target")
     if recorded is None:
         raise DatasetError("mids_spec names no target; start from a dataset of mids.simulate")
     return Target.from_dict(recorded)
@@ -310,14 +312,20 @@ def flow_of(ds: xr.Dataset) -> Flow:
     Raises
     ------
     DatasetError
-        If the dataset does not say which flow made it.
+        If the dataset does not say which flow made it, or is a phase diagram, which has several.
 
     Examples
     --------
     >>> flow_of(simulate("h2(z1)", dim=100)).name
     'two-timescale'
     """
-    recorded = schema.spec(ds).get("flow")
+    spec = schema.spec(ds)
+    if "phase_diagram" in spec:
+        raise DatasetError(
+            "a phase diagram has a flow for each n; make one of them with "
+            "mids.flows.Empirical(n=..., ...) and the parameters that ds.mi.describe() shows"
+        )
+    recorded = spec.get("flow")
     if recorded is None:
         raise DatasetError("mids_spec names no flow: the trajectories come from outside mids")
     return from_dict(recorded)

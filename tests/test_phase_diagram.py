@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 import dask
 import numpy as np
 import pytest
@@ -69,6 +71,24 @@ def test_it_is_described_and_stored(diagram, tmp_path):
         assert differences(diagram, again) == []
         assert again.ratio.dims == ("dim", "n")
         assert differences(again, mids.replay(again)) == []
+
+
+def test_it_says_what_it_is(diagram):
+    target = mids.Target.parse("h1(z1) + h1(z1)*h1(z2)")
+    assert diagram.mi.target == target
+    with pytest.raises(DatasetError, match="a flow for each n"):
+        _ = diagram.mi.flow
+    text = repr(diagram.mi)
+    for part in (
+        repr(target),
+        "1 -> 1",
+        "empirical, readout hermite-ridge, noise 0.5",
+        "student rank 2, seed 0",
+        "an overlap of 0.5 by time 40; ratio is n / d^1",
+        "dim 12, 24; n 12, 24, 384, 768; 8 runs",
+        ".plot.success()",
+    ):
+        assert part in text and escape(part) in diagram.mi._repr_html_()
 
 
 @pytest.mark.parametrize(
