@@ -7,12 +7,14 @@ import math
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
+from scipy.sparse.linalg import ArpackNoConvergence
 
 import mids
 from mids.errors import InputError
 from mids.flows import Empirical
 from mids.flows._descent import FLAT, Descent
 from mids.flows._features import Link
+from mids.flows.observables import CENSORED, CONVERGED, TRAPPED
 from mids.flows.sampled import start
 from mids.hermite import hermite_values
 from mids.initial import draw
@@ -176,6 +178,40 @@ def test_the_lowest_curvature_is_that_of_the_hessian(student_rank):
         assert problem.run.lowest_curvature() == pytest.approx(lowest, abs=1e-4)
         assert (lowest < -0.01) == (stop == 0)
         np.testing.assert_allclose(problem.run._slope.T, problem.slope(W), atol=1e-9)
+
+
+@pytest.fixture
+def no_convergence(monkeypatch):
+    tried = []
+
+    def eigsh(operator, **settings):
+        tried.append(settings["ncv"])
+        raise ArpackNoConvergence("none", np.zeros(0), np.zeros((0, 0)))
+
+    monkeypatch.setattr("scipy.sparse.linalg.eigsh", eigsh)
+    return tried
+
+
+@pytest.mark.parametrize("stop", [0.0, 3000.0])
+def test_where_lanczos_fails_the_whole_hessian_tells_the_curvature(stop, request):
+    problem = Problem(Empirical(n=400, noise=0.2, ridge=0.01), 8)
+    problem.run.follow(stop)
+    lowest = problem.run.lowest_curvature()
+    tried = request.getfixturevalue("no_convergence")
+    assert problem.run.lowest_curvature() == pytest.approx(lowest, abs=1e-4)
+    assert tried == [16, 16]
+
+
+def test_a_curvature_that_is_not_found_makes_no_minimum(no_convergence, monkeypatch):
+    """A run that has not learned stays undecided, though its gradient vanishes."""
+    arguments = {"target": "h2(z1)", "dim": 16, "runs": 8, "time": [0, 1000]}
+    flow = Empirical(n=50, noise=0.3, ridge=0.01)
+    known = empirical(flow, **arguments).status.values
+    assert {CONVERGED, TRAPPED} == set(known.ravel().tolist())
+    monkeypatch.setattr("mids.flows._descent.LARGEST", 15)
+    assert np.isnan(Problem(flow, 16, 1, target=mids.targets.hermite(2)).run.lowest_curvature())
+    unknown = empirical(flow, **arguments).status.values
+    np.testing.assert_array_equal(unknown, np.where(known == TRAPPED, CENSORED, known))
 
 
 def test_larger_sets_begin_with_the_smaller():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,10 @@ FIRST_STEP = 0.1
 """Step that is tried first."""
 FLAT = 1e-4
 """Eigenvalues of the Hessian above minus this count as not negative."""
+VECTORS = (20, 120)
+"""Of Lanczos' method, and of its second trial."""
+LARGEST = 2000
+"""Entries of the frame up to which the whole Hessian is taken where Lanczos' method fails."""
 SHIFT = 1e-4
 """Length of the differences that give the Hessian."""
 NORMAL = 10.0
@@ -96,6 +101,7 @@ class Descent:
             self._slope,
             float(stop),
         ):
+            # An eigenvalue that is not found (NaN) does not make a minimum: the run goes on.
             self.over = self.has_learned() or self.lowest_curvature() >= -FLAT
             self._tolerance = 0.1 * float(np.linalg.norm(self._slope))
             if self._tolerance == 0.0:  # exactly on a saddle
@@ -112,16 +118,20 @@ class Descent:
         return float(objective(self._features, self._flow.ridge, samples.labels, samples.z, link))
 
     def lowest_curvature(self) -> float:
-        """Lowest eigenvalue of the Hessian on the tangent space, by Lanczos' method.
+        """Lowest eigenvalue of the Hessian on the tangent space.
+
+        It is found by Lanczos' method, and where that does not converge from the whole Hessian,
+        unless it is large.
 
         Returns
         -------
         float
-            Infinite if the method does not converge.
+            NaN if it is not found.
         """
         from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
         frame = self.state.frame
+        size = frame.size
 
         def tangent(vector: FloatArray) -> FloatArray:
             rows = vector.reshape(frame.shape)
@@ -133,15 +143,20 @@ class Descent:
             along = tangent(vector).ravel()
             return (tangent(change) / (2 * SHIFT)).ravel() + along + NORMAL * (vector - along)
 
-        operator = LinearOperator((frame.size, frame.size), matvec=shifted, dtype=np.float64)
-        first = tangent(np.cos(np.arange(frame.size, dtype=np.float64))).ravel()
+        operator = LinearOperator((size, size), matvec=shifted, dtype=np.float64)
+        first = tangent(np.cos(np.arange(size, dtype=np.float64))).ravel()
+        settings: dict[str, Any] = {"k": 1, "which": "SA", "v0": first, "tol": FLAT}
         try:
-            found = eigsh(operator, k=1, which="SA", v0=first, tol=1e-3, return_eigenvectors=False)
-        except ArpackNoConvergence:
-            return np.inf
+            for vectors in VECTORS:
+                with suppress(ArpackNoConvergence):
+                    found, _ = eigsh(operator, ncv=min(vectors, size), **settings)
+                    return float(found[0]) - 1.0
+            if size > LARGEST:
+                return np.nan
+            hessian = np.array([shifted(row) for row in np.eye(size)])
+            return float(np.linalg.eigvalsh(0.5 * (hessian + hessian.T))[0]) - 1.0
         finally:
             self._slope = self._descent(frame)
-        return float(found[0]) - 1.0
 
     def is_not_global(self) -> bool:
         """Tell whether the flow finds a lower loss from the nearest frame with overlaps of 1.

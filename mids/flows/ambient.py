@@ -65,14 +65,7 @@ class Ambient(RidgeFlow):
     name: ClassVar[str] = "ambient"
 
     def check(self, target: Target, dims: IntArray, student_rank: int) -> None:
-        """Raise InputError if a dimension is too large for arrays of that size.
-
-        Parameters
-        ----------
-        target : Target
-        dims : (n,) int array
-        student_rank : int
-        """
+        """Raise InputError if a dimension is too large for arrays of that size."""
         super().check(target, dims, student_rank)
         if dims.max() > LARGEST_DIM:
             raise InputError(
@@ -81,33 +74,11 @@ class Ambient(RidgeFlow):
             )
 
     def run_seconds(self, target: Target, dim: int, student_rank: int, time: FloatArray) -> float:
-        """Rough work of one run in seconds.
-
-        Parameters
-        ----------
-        target : Target
-        dim : int
-        student_rank : int
-        time : (n,) float array
-
-        Returns
-        -------
-        float
-        """
+        """Rough work of one run in seconds."""
         return 300 * (2e-3 + 3e-7 * dim * student_rank)
 
     def integrate(self, problem: Problem) -> dict[str, Any]:
-        """Trajectories of a block of runs.
-
-        Parameters
-        ----------
-        problem : Problem
-
-        Returns
-        -------
-        dict of str to array
-            The schema's variables without the axis ``dim``.
-        """
+        """Trajectories of a block of runs."""
         target = self.effective_target(problem.target)
         runs, rank, students = problem.initial.shape
         path = np.full((runs, len(problem.time), rank, students), np.nan)

@@ -65,6 +65,8 @@ class Problem:
 class Flow(ABC):
     """A gradient flow; subclasses are frozen dataclasses whose fields are its parameters.
 
+    What the methods take and return is said here, once for all flows; theirs say what is their own.
+
     Attributes
     ----------
     name : str

@@ -41,10 +41,11 @@ class Empirical(SampledFlow):
     information exponent.
 
     A run is over where the gradient vanishes and the Hessian, on the tangent space, has no negative
-    eigenvalue; saddles are passed. If it has not learned all directions by then its status is
-    "trapped" if there is a lower loss, to which the flow leads from the frame with overlaps of 1
-    that is nearest, and "converged" if there is none: the samples then favour what was found over
-    the target.
+    eigenvalue; saddles are passed. Where the lowest eigenvalue cannot be found the run goes on, and
+    is "censored" at the end of its time. If a run is over and has not learned all directions its
+    status is "trapped" if there is a lower loss, to which the flow leads from the frame with
+    overlaps of 1 that is nearest, and "converged" if there is none: the samples then favour what
+    was found over the target.
 
     The dataset's ``loss`` is the empirical objective, its ``risk`` the population's. The samples
     of a run with larger n begin with those of smaller n.
@@ -89,14 +90,7 @@ class Empirical(SampledFlow):
         )
 
     def check(self, target: Target, dims: IntArray, student_rank: int) -> None:
-        """Raise InputError if the samples are too many or the link cannot be fitted.
-
-        Parameters
-        ----------
-        target : Target
-        dims : (n,) int array
-        student_rank : int
-        """
+        """Raise InputError if the samples are too many or the link cannot be fitted."""
         super().check(target, dims, student_rank)
         if 4.0 * self.n * int(dims.max()) > MAX_BYTES:
             raise InputError(
@@ -113,19 +107,7 @@ class Empirical(SampledFlow):
             )
 
     def run_seconds(self, target: Target, dim: int, student_rank: int, time: FloatArray) -> float:
-        """Rough work of one run in seconds.
-
-        Parameters
-        ----------
-        target : Target
-        dim : int
-        student_rank : int
-        time : (n,) float array
-
-        Returns
-        -------
-        float
-        """
+        """Rough work of one run in seconds."""
         count = self.link.count(target, student_rank)
         sample = 1e-9 * (dim * (0.3 + 0.4 * student_rank) + 60 * count + 0.5 * count**2)
         return float(self.n * (2e-9 * dim + sample * SLOPES * time[-1]))
@@ -133,34 +115,12 @@ class Empirical(SampledFlow):
     def default_time(
         self, target: Target, dim: int, student_rank: int, initial: FloatArray | None = None
     ) -> FloatArray:
-        """Logarithmic grid past the last escape of a typical run, up to a time of 1e5.
-
-        Parameters
-        ----------
-        target : Target
-        dim : int
-        student_rank : int
-        initial : ndarray, shape (..., rank, student_rank), optional
-
-        Returns
-        -------
-        (n,) float array
-        """
+        """Logarithmic grid past the last escape of a typical run, up to a time of 1e5."""
         grid = super().default_time(target, dim, student_rank, initial)
         return np.unique(np.minimum(grid, LONGEST))
 
     def integrate(self, problem: Problem) -> dict[str, Any]:
-        """Trajectories of a block of runs.
-
-        Parameters
-        ----------
-        problem : Problem
-
-        Returns
-        -------
-        dict of str to array
-            The schema's variables without the axis ``dim``.
-        """
+        """Trajectories of a block of runs."""
         runs, losses, ends = [], [], []
         for run, initial in zip(problem.runs, problem.initial, strict=True):
             trajectory, loss, descent = self._run(problem, int(run), initial)

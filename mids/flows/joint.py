@@ -69,14 +69,7 @@ class Joint(RidgeFlow):
         _validate.one_of(self.link, STARTS, "link of the flow 'joint'")
 
     def check(self, target: Target, dims: IntArray, student_rank: int) -> None:
-        """Raise InputError if the link has too many coefficients, or a kernel too few eigenvalues.
-
-        Parameters
-        ----------
-        target : Target
-        dims : (n,) int array
-        student_rank : int
-        """
+        """Raise InputError if the link has too many coefficients, a kernel too few eigenvalues."""
         from ._link_tables import link_size
 
         super().check(target, dims, student_rank)
@@ -90,38 +83,14 @@ class Joint(RidgeFlow):
     def default_time(
         self, target: Target, dim: int, student_rank: int, initial: FloatArray | None = None
     ) -> FloatArray:
-        """Grid of the two-timescale flow, longer where the link is slow.
-
-        Parameters
-        ----------
-        target : Target
-        dim : int
-        student_rank : int
-        initial : ndarray, shape (..., rank, student_rank), optional
-
-        Returns
-        -------
-        (n,) float array
-        """
+        """Grid of the two-timescale flow, longer where the link is slow."""
         grid = super().default_time(target, dim, student_rank, initial)
         longer = np.searchsorted(grid, (1 + 10 * self.epsilon) * grid[-1]) - len(grid)
         beyond = grid[-1] * (grid[-1] / grid[-2]) ** np.arange(1, longer + 1)
         return np.concatenate([grid, beyond])
 
     def run_seconds(self, target: Target, dim: int, student_rank: int, time: FloatArray) -> float:
-        """Rough work of one run in seconds.
-
-        Parameters
-        ----------
-        target : Target
-        dim : int
-        student_rank : int
-        time : (n,) float array
-
-        Returns
-        -------
-        float
-        """
+        """Rough work of one run in seconds."""
         from ._link_tables import link_size
 
         size = link_size(target, min(student_rank, target.rank)) + target.rank * student_rank
@@ -132,15 +101,6 @@ class Joint(RidgeFlow):
 
         The student's coordinates are chosen so that M(0) is lower triangular in the frame in which
         the target is learned: small coefficients of the link then stand apart from large ones.
-
-        Parameters
-        ----------
-        problem : Problem
-
-        Returns
-        -------
-        dict of str to array
-            The schema's variables without the axis ``dim``.
         """
         target = problem.target
         runs, rank, students = problem.initial.shape

@@ -107,12 +107,7 @@ class OnlineSGD(SampledFlow):
             self._set(checkpoint=check_folder(self.checkpoint))
 
     def to_dict(self) -> dict[str, Any]:
-        """Name and parameters in types that JSON knows, without the folder of checkpoints.
-
-        Returns
-        -------
-        dict
-        """
+        """Name and parameters in types that JSON knows, without the folder of checkpoints."""
         parameters = super().to_dict()
         del parameters["checkpoint"]
         return parameters
@@ -131,17 +126,6 @@ class OnlineSGD(SampledFlow):
         """Logarithmic grid of whole steps past the last escape of a typical run.
 
         It has at most a million steps: pass ``time`` for longer runs.
-
-        Parameters
-        ----------
-        target : Target
-        dim : int
-        student_rank : int
-        initial : ndarray, shape (..., rank, student_rank), optional
-
-        Returns
-        -------
-        (n,) float array
         """
         grid = super().default_time(target, dim, student_rank, initial)
         steps = np.unique(np.minimum(np.ceil(grid / self.step), MOST_STEPS))
@@ -161,32 +145,11 @@ class OnlineSGD(SampledFlow):
         return np.floor(time / self.step * (1 + 1e-12) + 1e-9).astype(np.int64)
 
     def coordinates(self, time: FloatArray) -> dict[str, FloatArray | IntArray]:
-        """Return the samples used by each time.
-
-        Parameters
-        ----------
-        time : (n,) float array
-
-        Returns
-        -------
-        dict of str to array
-        """
+        """Return the samples used by each time."""
         return {"samples": self.steps(time) * self.batch}
 
     def run_seconds(self, target: Target, dim: int, student_rank: int, time: FloatArray) -> float:
-        """Rough work of one run in seconds.
-
-        Parameters
-        ----------
-        target : Target
-        dim : int
-        student_rank : int
-        time : (n,) float array
-
-        Returns
-        -------
-        float
-        """
+        """Rough work of one run in seconds."""
         steps = float(self.steps(time)[-1])
         return steps * self.batch * self._sample_seconds(target, dim, student_rank)
 
@@ -198,17 +161,7 @@ class OnlineSGD(SampledFlow):
         return 1e-9 * (sample + step / self.batch)
 
     def integrate(self, problem: Problem) -> dict[str, Any]:
-        """Trajectories of a block of runs.
-
-        Parameters
-        ----------
-        problem : Problem
-
-        Returns
-        -------
-        dict of str to array
-            The schema's variables without the axis ``dim``.
-        """
+        """Trajectories of a block of runs."""
         runs = [
             self._run(problem, int(run), initial)
             for run, initial in zip(problem.runs, problem.initial, strict=True)

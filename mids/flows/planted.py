@@ -48,14 +48,7 @@ class Planted(Flow):
     fast_link: ClassVar[bool] = False
 
     def check(self, target: Target, dims: IntArray, student_rank: int) -> None:
-        """Raise InputError unless the student has the rank of the target, whose link it uses.
-
-        Parameters
-        ----------
-        target : Target
-        dims : (n,) int array
-        student_rank : int
-        """
+        """Raise InputError unless the student has the rank of the target, whose link it uses."""
         if student_rank != target.rank:
             raise InputError(
                 f"the flow 'planted' needs student_rank = {target.rank}, the target's rank, got "
@@ -65,49 +58,15 @@ class Planted(Flow):
     def default_time(
         self, target: Target, dim: int, student_rank: int, initial: FloatArray | None = None
     ) -> FloatArray:
-        """Logarithmic grid that covers the last escape of 0.999 of the runs that escape.
-
-        Parameters
-        ----------
-        target : Target
-        dim : int
-        student_rank : int
-        initial : ndarray, shape (..., rank, student_rank), optional
-
-        Returns
-        -------
-        (n,) float array
-        """
+        """Logarithmic grid that covers the last escape of 0.999 of the runs that escape."""
         return beyond_escapes(target, dim, student_rank, initial, duration=duration, freedom=1)
 
     def run_seconds(self, target: Target, dim: int, student_rank: int, time: FloatArray) -> float:
-        """Rough work of one run in seconds.
-
-        Parameters
-        ----------
-        target : Target
-        dim : int
-        student_rank : int
-        time : (n,) float array
-
-        Returns
-        -------
-        float
-        """
+        """Rough work of one run in seconds."""
         return 2e-3 * target.rank**3
 
     def integrate(self, problem: Problem) -> dict[str, Any]:
-        """Trajectories of a block of runs.
-
-        Parameters
-        ----------
-        problem : Problem
-
-        Returns
-        -------
-        dict of str to array
-            The schema's variables without the axis ``dim``.
-        """
+        """Trajectories of a block of runs."""
         target = problem.target
         frame = _frame(target)
         turned = target.rotate(frame.T)

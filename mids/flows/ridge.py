@@ -54,57 +54,24 @@ class RidgeFlow(Flow):
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Name and parameters in types that JSON knows.
-
-        Returns
-        -------
-        dict
-        """
+        """Name and parameters in types that JSON knows."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.kernel is not None:
             values["kernel"] = self.kernel.to_dict()
         return {"name": self.name, **values}
 
     def check(self, target: Target, dims: IntArray, student_rank: int) -> None:
-        """Raise InputError if the kernel does not reach the target's degree.
-
-        Parameters
-        ----------
-        target : Target
-        dims : (n,) int array
-        student_rank : int
-        """
+        """Raise InputError if the kernel does not reach the target's degree."""
         self.shrinkage(target.modes.sum(axis=1))
 
     def default_time(
         self, target: Target, dim: int, student_rank: int, initial: FloatArray | None = None
     ) -> FloatArray:
-        """Logarithmic grid that covers the last escape of 0.999 of the runs.
-
-        Parameters
-        ----------
-        target : Target
-        dim : int
-        student_rank : int
-        initial : ndarray, shape (..., rank, student_rank), optional
-
-        Returns
-        -------
-        (n,) float array
-        """
+        """Logarithmic grid that covers the last escape of 0.999 of the runs."""
         return beyond_escapes(self.effective_target(target), dim, student_rank, initial)
 
     def effective_target(self, target: Target) -> Target:
-        """``f*_mu``: each degree scaled by ``sqrt(q_k / (q_k + ridge))`` (paper Prop. 3.3).
-
-        Parameters
-        ----------
-        target : Target
-
-        Returns
-        -------
-        Target
-        """
+        """``f*_mu``: each degree scaled by ``sqrt(q_k / (q_k + ridge))`` (paper Prop. 3.3)."""
         if self.ridge == 0:
             return target
         weights = np.sqrt(self.shrinkage(target.modes.sum(axis=1)))
@@ -113,16 +80,7 @@ class RidgeFlow(Flow):
         return Target(dict(zip(modes, scaled, strict=True)), name=target.name)
 
     def variables(self, target: Target) -> tuple[str, ...]:
-        """Those of every flow, and with a ridge the population risk.
-
-        Parameters
-        ----------
-        target : Target
-
-        Returns
-        -------
-        tuple of str
-        """
+        """Those of every flow, and with a ridge the population risk."""
         return (*super().variables(target), *(["risk"] if self.ridge > 0 else []))
 
     def shrinkage(self, degrees: IntArray) -> FloatArray:

@@ -156,24 +156,12 @@ class SampledFlow(Flow):
         return Readout(**{name: getattr(self, name) for name in names})
 
     def to_dict(self) -> dict[str, Any]:
-        """Name and parameters in types that JSON knows.
-
-        Returns
-        -------
-        dict
-        """
+        """Name and parameters in types that JSON knows."""
         kernel = None if self.kernel is None else self.kernel.to_dict()
         return {**super().to_dict(), "kernel": kernel}
 
     def check(self, target: Target, dims: IntArray, student_rank: int) -> None:
-        """Raise InputError if samples are too long or the link cannot be fitted.
-
-        Parameters
-        ----------
-        target : Target
-        dims : (n,) int array
-        student_rank : int
-        """
+        """Raise InputError if samples are too long or the link cannot be fitted."""
         if dims.max() > MAX_DIM:
             raise InputError(
                 f"the flow {self.name!r} draws samples of length dim, which must be at most "
@@ -187,34 +175,13 @@ class SampledFlow(Flow):
         """Raise InputError if a link of so many features cannot be fitted."""
 
     def effective_target(self, target: Target) -> Target:
-        """Target whose correlation the population flow climbs (`Readout.effective_target`).
-
-        Parameters
-        ----------
-        target : Target
-
-        Returns
-        -------
-        Target
-        """
+        """Target whose correlation the population flow climbs (`Readout.effective_target`)."""
         return self.link.effective_target(target)
 
     def default_time(
         self, target: Target, dim: int, student_rank: int, initial: FloatArray | None = None
     ) -> FloatArray:
-        """Logarithmic grid past the last escape of a typical run.
-
-        Parameters
-        ----------
-        target : Target
-        dim : int
-        student_rank : int
-        initial : ndarray, shape (..., rank, student_rank), optional
-
-        Returns
-        -------
-        (n,) float array
-        """
+        """Logarithmic grid past the last escape of a typical run."""
         climbed = self.effective_target(target)
         return beyond_escapes(climbed, dim, student_rank, initial, late=0.5)
 
@@ -239,16 +206,7 @@ class SampledFlow(Flow):
         return built, data.integers(2**32, size=2, dtype=np.uint64), frame
 
     def variables(self, target: Target) -> tuple[str, ...]:
-        """Those of every flow but M(0) and evaluations; population risk and stages besides.
-
-        Parameters
-        ----------
-        target : Target
-
-        Returns
-        -------
-        tuple of str
-        """
+        """Those of every flow but M(0) and evaluations; population risk and stages besides."""
         usual = (*super().variables(target), "risk", "stage_duration")
         return tuple(name for name in usual if name not in ("initial", "n_rhs"))
 

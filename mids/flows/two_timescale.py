@@ -46,46 +46,16 @@ class TwoTimescale(RidgeFlow):
     name: ClassVar[str] = "two-timescale"
 
     def variables(self, target: Target) -> tuple[str, ...]:
-        """Those of every flow, with the stages' durations; G(0) is all it starts from.
-
-        Parameters
-        ----------
-        target : Target
-
-        Returns
-        -------
-        tuple of str
-        """
+        """Those of every flow, with the stages' durations; G(0) is all it starts from."""
         usual = (*super().variables(target), "stage_duration")
         return tuple(name for name in usual if name != "initial")
 
     def run_seconds(self, target: Target, dim: int, student_rank: int, time: FloatArray) -> float:
-        """Rough work of one run in seconds: its steps and the points of the time grid.
-
-        Parameters
-        ----------
-        target : Target
-        dim, student_rank : int
-        time : (n,) float array
-
-        Returns
-        -------
-        float
-        """
+        """Rough work of one run in seconds: its steps and the points of the time grid."""
         return target.rank**3 * (2e-5 + 6e-8 * len(time))
 
     def integrate(self, problem: Problem) -> dict[str, Any]:
-        """Trajectories of a block of runs.
-
-        Parameters
-        ----------
-        problem : Problem
-
-        Returns
-        -------
-        dict of str to array
-            The schema's variables without the axis ``dim``.
-        """
+        """Trajectories of a block of runs."""
         from ._integrator import Output, integrate
         from ._tables import tables
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PEERS = ("diffrax==0.7.2", "jax==0.10.2")
-SECTIONS = ("speed", "limit", "threads", "startup", "memory", "graph")
+SECTIONS = ("speed", "limit", "threads", "startup", "memory", "graph", "sgd")
 
 
 def environment(folder: Path) -> Path:

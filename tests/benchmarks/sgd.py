@@ -1,7 +1,8 @@
 """Samples per second of online gradient descent on one core, beside plain loops of the same steps.
 
 ``python -m tests.benchmarks.sgd --peer PYTHON`` also times a loop in torch, with a Python that has
-NumPy and torch. This file imports nothing else at the top, so that it runs there as a script.
+NumPy and torch. This file imports nothing else at the top, so that it runs there as a script. The
+last column is ``sampling="projected"``, the same law without samples in R^d.
 """
 
 from __future__ import annotations
@@ -71,12 +72,12 @@ def torch_speed(dim: int, batch: int, seconds: float) -> float:
     return loop(torch, lambda *shape: torch.randn(*shape), dim, batch, seconds)
 
 
-def own_speed(dim: int, batch: int, seconds: float) -> float:
+def own_speed(dim: int, batch: int, seconds: float, sampling: str) -> float:
     """Samples per second of `OnlineSGD`, on one thread."""
     import mids
 
     def run(steps: int) -> float:
-        flow = mids.flows.OnlineSGD(step=STEP, batch=batch, ridge=RIDGE)
+        flow = mids.flows.OnlineSGD(step=STEP, batch=batch, ridge=RIDGE, sampling=sampling)
         ds = mids.simulate(
             "h1(z1) + h1(z1)*h1(z2)", dim=dim, runs=1, flow=flow, time=[0.0, STEP * steps]
         )
@@ -110,12 +111,19 @@ def main() -> None:
         peers = json.loads(done.stdout)
     print("samples per second on one core; h1(z1) + h1(z1)*h1(z2)")
     print(
-        f"{'d':>6} {'batch':>6} {'mids':>10} {'NumPy':>10} {'ratio':>6} {'torch':>10} {'ratio':>6}"
+        f"{'d':>6} {'batch':>6} {'mids':>10} {'NumPy':>10} {'ratio':>6} {'torch':>10} {'ratio':>6} "
+        f"{'projected':>10}"
     )
     for (dim, batch), peer in zip(cases, peers, strict=True):
-        own, plain = own_speed(dim, batch, seconds), numpy_speed(dim, batch, seconds)
+        own, projected = (
+            own_speed(dim, batch, seconds, sampling) for sampling in ("ambient", "projected")
+        )
+        plain = numpy_speed(dim, batch, seconds)
         other = f"{peer:10.3g} {own / peer:6.1f}" if peer else f"{'-':>10} {'-':>6}"
-        print(f"{dim:6} {batch:6} {own:10.3g} {plain:10.3g} {own / plain:6.1f} {other}")
+        print(
+            f"{dim:6} {batch:6} {own:10.3g} {plain:10.3g} {own / plain:6.1f} {other} "
+            f"{projected:10.3g}"
+        )
 
 
 if __name__ == "__main__":
