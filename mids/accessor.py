@@ -25,6 +25,8 @@ from .targets import Target
 
 __all__ = ["MultiIndexAccessor", "PlotAccessor", "describe", "description"]
 
+TRAPPED = schema.STATUS.index("trapped")
+
 
 def describe(ds: xr.Dataset) -> str:
     """Return what a dataset holds, in a few lines, without computing anything lazy.
@@ -70,7 +72,8 @@ def description(ds: xr.Dataset) -> tuple[str, list[tuple[str, str]]]:
     names = [str(name) for name in ds.data_vars]
     where = "in memory" if all(map(_in_memory, ds.data_vars.values())) else "lazy"
     listed = ", ".join([*names[:5], "..."] if len(names) > 5 else names)
-    rows.append(("variables", f"{len(names)}, {where}, {ds.nbytes / 1e6:.1f} MB: {listed}"))
+    size = f"{ds.nbytes / 1e6:.1f} MB" if ds.nbytes >= 1e5 else f"{ds.nbytes / 1e3:.1f} kB"
+    rows.append(("variables", f"{len(names)}, {where}, {size}: {listed}"))
     if "status" in ds and _in_memory(ds["status"]):
         counts = np.bincount(ds["status"].values.ravel(), minlength=len(schema.STATUS))
         ended = zip(counts, schema.STATUS, strict=True)
@@ -127,6 +130,8 @@ def _next(ds: xr.Dataset) -> Iterator[str]:
             yield "compare"
         if ds.sizes.get("dim", 1) > 1:
             yield "scaling"
+    if "status" in ds and _in_memory(ds["status"]) and (ds["status"] == TRAPPED).any():
+        yield "traps"
     if "loss" in ds:
         yield "plot.loss"
     if "success" in ds:
@@ -307,7 +312,7 @@ class MultiIndexAccessor:
     def _repr_html_(self) -> str:
         title, rows = description(self._ds)
         cells = "".join(
-            f"<tr><th style='text-align: left'>{escape(name)}</th>"
+            f"<tr><th style='text-align: left; padding-right: 1em'>{escape(name)}</th>"
             f"<td style='text-align: left'>{escape(text)}</td></tr>"
             for name, text in rows
         )

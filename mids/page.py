@@ -39,6 +39,7 @@ COLUMNS = {
     "ratio": RATIO,
     "runs": "runs",
     "censored": "censored",
+    "trapped": "trapped",
     "unmatched": "unmatched",
 }
 
@@ -77,9 +78,7 @@ $pictures
 </div>
 <h2>Where it comes from</h2>
 <div class="wide"><table>$provenance</table></div>
-<p>Simulate the file again and compare it bit by bit; make this page again:</p>
-<pre>$commands</pre>
-$recipe
+$again
 </body>
 </html>
 """)
@@ -113,6 +112,11 @@ def page(ds: xr.Dataset, file: str = "dataset.nc") -> str:
     >>> "<h2>Measured against theory</h2>" in text, text.count("<img")
     (True, 5)
     """
+    if "loss" not in ds:
+        raise DatasetError(
+            f"a page shows the loss over time, but the dataset has {', '.join(map(str, ds))}"
+            + ("; draw it with ds.mi.plot.success()" if "success" in ds else "")
+        )
     chunks = ds.chunksizes
     ds = ds.compute()
     parts = ds.chunk(chunks)  # analysed block by block
@@ -120,8 +124,7 @@ def page(ds: xr.Dataset, file: str = "dataset.nc") -> str:
     try:
         comparison = compare(parts).compute()
         found = summary(comparison)
-        if "failed" in found and not found["failed"].any():
-            found = found.drop(columns="failed")
+        found = found.drop(columns=[n for n in ("trapped", "failed") if not found[n].any()])
         table = _table(found.rename(columns=COLUMNS)) + _slopes(parts)
     except DatasetError as error:
         table = f"<p>Not held against theory: {escape(str(error))}.</p>"
@@ -135,8 +138,7 @@ def page(ds: xr.Dataset, file: str = "dataset.nc") -> str:
         comparison=table,
         pictures="\n".join(_pictures(ds, parts, comparison)),
         provenance=_facts((name, str(ds.attrs[name])) for name in listed if name in ds.attrs),
-        commands=escape(f"mids replay {quoted}\nmids report {quoted} -o report.html"),
-        recipe=_recipe(ds),
+        again=_again(ds, quoted),
     )
 
 
@@ -182,15 +184,23 @@ def _toml(value: Any) -> str:
     return json.dumps(value)
 
 
-def _recipe(ds: xr.Dataset) -> str:
+def _again(ds: xr.Dataset, file: str) -> str:
+    """Say how the page and, if they were simulated, the data are made again."""
     try:
-        text = recipe(ds)
+        text, simulated = recipe(ds), "flow" in schema.spec(ds)
     except DatasetError:
-        text = None
+        text, simulated = None, False
+    report = escape(f"mids report {file} -o report.html")
+    if not simulated:
+        return f"<p>Make this page again:</p><pre>{report}</pre>"
+    page = (
+        "<p>Simulate the file again and compare it bit by bit; make this page again:</p>"
+        f"<pre>mids replay {escape(file)}\n{report}</pre>"
+    )
     if text is None:
-        return ""
+        return page
     return (
-        "<p>Make the data anew, from <code>sweep.toml</code>:</p>"
+        f"{page}<p>Make the data anew, from <code>sweep.toml</code>:</p>"
         "<pre>mids simulate --spec sweep.toml -o again.nc</pre>"
         f"<details><summary>sweep.toml</summary><pre>{escape(text)}</pre></details>"
     )
@@ -227,7 +237,8 @@ def _slopes(ds: xr.Dataset) -> str:
             "theory": fit["expected"].values,
         }
     )
-    return "<p>Growth of the escape times with d:</p>" + _table(frame)
+    text = "Growth of the escape times with d, as d^slope; a theory of 0 stands for log d:"
+    return f"<p>{text}</p>" + _table(frame)
 
 
 def _pictures(ds: xr.Dataset, parts: xr.Dataset, comparison: xr.Dataset | None) -> Iterator[str]:
@@ -252,7 +263,9 @@ def _pictures(ds: xr.Dataset, parts: xr.Dataset, comparison: xr.Dataset | None) 
         )
     if "energy" in ds:
         yield _figure(
-            plot.modes(ds), "What each Hermite degree contributes to the norm learned, one run."
+            plot.modes(ds),
+            "What each Hermite degree contributes to the norm learned, of the run closest to the "
+            "median.",
         )
     if "overlap" in ds and ds.sizes.get("direction", 1) > 1:
         several = ds.sizes.get("dim", 1) > 1

@@ -321,7 +321,8 @@ def _dataset(
             recipe,
             title=f"Trajectories from outside mids{learned}",
             summary=(
-                f"{', '.join(variables)} of {len(coords['run'])} runs at each ambient dimension "
+                f"{', '.join(variables)} of {len(coords['run'])} "
+                f"run{'s' * (len(coords['run']) > 1)} at each ambient dimension "
                 f"d = {', '.join(str(d) for d in coords['dim'])}, given to mids."
             ),
             source=f"mids {__version__}",

@@ -166,6 +166,16 @@ def test_only_what_works_is_named_as_next():
     assert repr(one.mi).endswith(".saddles() .compare() .plot.loss() .to_netcdf()")
 
 
+def test_phase_diagrams_and_trapped_runs_have_rows_of_their_own():
+    diagram = mids.phase_diagram("h1(z1)", dim=[8, 16], n=[5, 20], runs=3)
+    text = repr(diagram.mi)
+    for part in ("rank 1", "empirical", "seed 0", "dim 8, 16; n 5, 20; 3 runs", " kB: success"):
+        assert part in text
+    assert text.endswith("next       .plot.success() .to_netcdf()")
+    planted = mids.simulate("h3(z1)", dim=100, runs=8, flow="planted")
+    assert ".traps()" not in repr(planted.mi) and ".traps()" in repr(planted.compute().mi)
+
+
 def test_the_repr_counts_what_is_in_memory(ds):
     changed = ds.copy()
     changed["status"] = ds.status.copy(data=np.array([[0, 0, 0, 1], [0, 3, 0, 0]], dtype=np.int8))

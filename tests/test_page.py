@@ -127,12 +127,21 @@ def test_a_curve_from_outside_has_a_page():
     text = page(mids.from_trajectories(time=grid, loss=loss, dim=50))
     assert "Not held against theory" in text
     assert text.count("<img") == 1
-    assert "sweep.toml" not in text
+    assert "sweep.toml" not in text and "mids replay" not in text
+    assert "mids report dataset.nc" in text
 
 
 def test_what_has_no_loss_has_no_page(ds):
     with pytest.raises(mids.errors.DatasetError, match="loss"):
         page(ds.drop_vars("loss"))
+    with pytest.raises(mids.errors.DatasetError, match=r"plot\.success"):
+        page(mids.phase_diagram("h1(z1)", dim=8, n=[5], runs=1))
+
+
+def test_columns_without_content_are_left_out(ds, text):
+    assert not {"trapped", "failed"} & set(read(text).cells)
+    planted = mids.simulate("h3(z1)", dim=100, runs=8, flow="planted").compute()
+    assert "trapped" in read(page(planted)).cells
 
 
 # -- in a browser -------------------------------------------------------------------------------

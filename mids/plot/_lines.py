@@ -89,9 +89,14 @@ def draw_runs(
     ax.plot(rows[dark], y[dark], **{**TYPICAL, **style})
 
 
-def quantiles(times: FloatArray, levels: tuple[float, ...]) -> FloatArray:
+def quantiles(
+    times: FloatArray, levels: tuple[float, ...], left_out: np.ndarray | None = None
+) -> FloatArray:
     """Return quantiles along the last axis of times of which NaN means never."""
-    return np.quantile(np.where(np.isnan(times), np.inf, times), levels, axis=-1, method="nearest")
+    times = np.where(np.isnan(times), np.inf, times)
+    if left_out is not None:
+        times = np.where(left_out & ~left_out.all(axis=-1, keepdims=True), np.nan, times)
+    return np.nanquantile(times, levels, axis=-1, method="nearest")
 
 
 def time_limits(time: xr.DataArray, blocks: Iterable[FloatArray]) -> tuple[float, float]:
@@ -122,4 +127,5 @@ def time_limits(time: xr.DataArray, blocks: Iterable[FloatArray]) -> tuple[float
             starts.append(int(np.quantile(times[first[moves]], 0.1)))
             stops.append(int(np.quantile(times[last[moves]], 0.9)))
     low = grid[max(min(starts), positive)] / 3
-    return float(low), float(max(3 * grid[max(stops)], 100 * low))
+    high = min(max(3 * grid[max(stops)], 100 * low), grid[-1])
+    return float(max(min(low, high / 100), min(low, grid[positive]))), float(high)

@@ -72,14 +72,17 @@ def phase(
     if facets.get("col") is None and "dim" in data.dims and facets.get("row") != "dim":
         facets["col"] = "dim"
     panels = Panels(data, ("time", "direction"), ("run",), size=(3.2, 3.2), **facets)
+    from matplotlib.ticker import LogitLocator
+
     data = data.compute().clip(FLOOR, CEILING)
-    low = [float(data.isel(direction=k, time=0).quantile(0.02)) / 3 for k in (0, 1)]
+    low = [float(data.isel(direction=k).min("time").quantile(0.02)) / 3 for k in (0, 1)]
     for ax, at in panels:
         x, y = take(data, at, "direction", "run", "time").values
         draw_runs(ax, x, y, dark=typical(x + y), light=RUN)
         ax.plot(x[:, 0], y[:, 0], "o", color="0.35", markersize=2.5, zorder=3)
         ax.set(xscale="logit", yscale="logit", xlim=(low[0], 1 - 9e-4), ylim=(low[1], 1 - 9e-4))
         ax.minorticks_off()
+        ax.xaxis.set_major_locator(LogitLocator(nbins=4))
     key = [
         *run_key(data.sizes.get("run", 1)),
         key_line("start", marker="o", color="0.35", markersize=3, linestyle="none"),

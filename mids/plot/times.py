@@ -88,8 +88,9 @@ def timescales(
     """Draw the escape times against d on logarithmic axes, measured and predicted.
 
     Markers are medians over the runs, bars go from the 10 % to the 90 % quantile, dashed lines are
-    the medians of the predictions. Censored runs count as infinite. Where the fitted slopes are
-    given, thin lines have the slopes that the theory expects as d grows: the largest s - 1 so far.
+    the medians of the predictions. Censored runs count as infinite; trapped runs are left out.
+    Where the fitted slopes are given, thin lines have the slopes that the theory expects as d
+    grows: the largest s - 1 so far.
 
     Parameters
     ----------
@@ -115,7 +116,8 @@ def timescales(
     need(comparison, "escape_time", "escape_time_theory")
     if comparison.sizes.get("dim", 1) < 2:
         raise DatasetError("time scales need at least two dims; simulate with dim=[1e2, 1e4, 1e6]")
-    data = comparison[["escape_time", "escape_time_theory"]]
+    names = ("escape_time", "escape_time_theory", "trapped")
+    data = comparison[[name for name in names if name in comparison]]
     panels = Panels(data, ("dim",), ("run", "saddle"), size=SIZE, **facets)
     data = data.compute()
     if fit is not None:
@@ -126,10 +128,12 @@ def timescales(
     key = {}
     for ax, at in panels:
         here = take(data, at, "saddle", "dim", "run")
-        for saddle in here["saddle"].values:
+        trapped = here["trapped"].values if "trapped" in here else here["escape_time"].values < 0
+        trapped = np.logical_or.accumulate(trapped, axis=0)  # no later saddle is reached
+        for saddle, left_out in zip(here["saddle"].values, trapped, strict=True):
             one = here.sel(saddle=saddle)
-            low, middle, high = quantiles(one["escape_time"].values, (0.1, 0.5, 0.9))
-            (predicted,) = quantiles(one["escape_time_theory"].values, (0.5,))
+            low, middle, high = quantiles(one["escape_time"].values, (0.1, 0.5, 0.9), left_out)
+            (predicted,) = quantiles(one["escape_time_theory"].values, (0.5,), left_out)
             seen = np.isfinite(middle)
             if not seen.any():
                 continue

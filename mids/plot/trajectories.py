@@ -204,6 +204,7 @@ def modes(
     data = data.compute()
     colours = shades(data.sizes["degree"], darkest=0.3, lightest=0.95)
     blocks = []
+    top = float(data.clip(min=0).sum("degree").max())
     for ax, at in panels:
         values = take(data, at, "run", "degree", "time").values
         stacked = values[typical(values.sum(axis=1))]
@@ -212,6 +213,7 @@ def modes(
                 areas = ax.stackplot(data.time.values[1:], part[:, 1:], colors=colours)
                 for area in areas:
                     area.set(edgecolor="white", linewidth=0.6)
+        ax.set_ylim(top=1.05 * top if top > 0 else None)  # of the run that learns most
         blocks.append(values.sum(axis=1))
     _scale_time(panels, data, blocks)
     from matplotlib.patches import Patch
@@ -234,7 +236,8 @@ def _mark_theory(ax: Axes, comparison: xr.Dataset) -> None:
     for index in range(comparison.sizes["saddle"]):
         here = comparison.isel(saddle=index)
         levels = here["loss_theory"].values
-        (escape,) = quantiles(here["escape_time_theory"].values, (0.5,))
+        left_out = here["trapped"].values if "trapped" in here else None
+        (escape,) = quantiles(here["escape_time_theory"].values, (0.5,), left_out)
         if np.isfinite(levels).any():
             ax.axhline(np.nanmedian(levels), **LEVEL)
         if np.isfinite(escape):
