@@ -301,6 +301,17 @@ def test_lazy_in_lazy_out(analysis):
     xr.testing.assert_identical(result.compute(), function(lazy.compute()))
 
 
+@pytest.mark.parametrize("flow", ["two-timescale", "planted"])
+def test_theory_does_not_depend_on_the_order_of_dims(flow):
+    text = COUPLED[0] if flow == "two-timescale" else "h3(z1)"
+    ds = mids.simulate(text, dim=[1e2, 1e4], runs=2, flow=flow).compute()
+    turned = ds.transpose("axis", ...)
+    expected = mids.theory(ds)
+    xr.testing.assert_identical(mids.theory(turned).transpose(*expected.dims), expected)
+    with pytest.raises(DatasetError, match="rename"):
+        mids.theory(ds.rename(axis="row"))
+
+
 def test_the_summary_is_a_frame():
     ds = mids.simulate("h2(z1)", dim=1e3, runs=5).compute()
     table = summary(mids.compare(ds))

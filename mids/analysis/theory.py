@@ -97,12 +97,18 @@ def theory(ds: xr.Dataset, *, quantiles: Sequence[float] = (), samples: int = 50
                 "mids.simulate writes it; start from the original file"
             )
         start, ladder = ds["initial"], model.ladder
+    axes = list(schema.VARIABLES[str(start.name)].dims[-2:])
+    if not set(axes) <= set(start.dims):
+        raise DatasetError(
+            f"theory needs {start.name!r} with the dims {axes[0]} and {axes[1]}, but it has "
+            f"{start.dims}; rename them with ds.rename(...)"
+        )
     if start.chunks is not None:
-        start = start.chunk(dict.fromkeys(start.dims[-2:], -1))
+        start = start.chunk(dict.fromkeys(axes, -1))
     columns = xr.apply_ufunc(
         _predict,
         start,
-        input_core_dims=[list(start.dims[-2:])],
+        input_core_dims=[axes],
         output_core_dims=[["column", "saddle"]],
         dask="parallelized",
         kwargs={"model": model, "time": _times(ds)},
