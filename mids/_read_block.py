@@ -64,7 +64,9 @@ class NetCDFBlocks:
 
         path = Storage(self.place).location(name)
         state = Path(path).stat()
-        _check_file(path, state.st_mtime_ns, state.st_size, checksum)
+        # The system sets the last of these, and nobody else can.
+        stamp = (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+        _check_file(path, stamp, checksum)
         with NETCDF_LOCK, netCDF4.Dataset(path) as file:
             file.set_auto_maskandscale(False)
             block: np.ndarray = file[self.variable][...]
@@ -72,7 +74,7 @@ class NetCDFBlocks:
 
 
 @lru_cache(maxsize=100_000)
-def _check_file(path: str, modified: int, size: int, checksum: str) -> None:
+def _check_file(path: str, stamp: tuple[int, ...], checksum: str) -> None:
     """Check a file once in a process while it stays the same, as several variables are read."""
     _check(Path(path).read_bytes(), checksum)
 

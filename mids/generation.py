@@ -17,7 +17,7 @@ from ._interruption import noting_interruptions
 from ._run_tasks import run_tasks
 from ._write_block import FORMATS, NOT_IN_BLOCKS, intact, write_block, write_header
 from .errors import FileError, InputError, MidsError
-from .progress import Progress
+from .progress import Progress, cluster_client
 from .simulate import from_spec, read_spec
 from .storage import Storage, sha256
 from .store import STORE_VERSION, Block, Layout, begun, recorded
@@ -115,9 +115,10 @@ def generate(
         except (KeyboardInterrupt, MidsError) as error:
             # Running blocks have finished; where none has been checked, those of before are there.
             found = (records or manifest.get("blocks", {})).keys() | recorded(storage)[0].keys()
+            least = "" if cluster_client() is None else "at least "  # workers finish what they do
             kept = (
-                f"{len(found)} of {len(layout)} blocks are kept in {storage.place}; the same call "
-                "simulates the others"
+                f"{least}{len(found)} of {len(layout)} blocks are kept in {storage.place}; the "
+                "same call simulates the others"
             )
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(kept) from None

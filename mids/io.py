@@ -252,13 +252,15 @@ def _chunk_shape(variable: xr.Variable) -> tuple[int, ...]:
     """Return a chunk for the disk, of at most `CHUNK_SIZES` and `CHUNK_BYTES`, leading axes first.
 
     Where the memory has several blocks along an axis it divides them, so that no chunk is written
-    twice.
+    twice. A list, such as the indices of a million runs, is cut by its bytes alone: HDF5 keeps some
+    memory for each chunk.
     """
     if variable.chunks is None and variable.nbytes <= UNCUT_BYTES:
         return variable.shape
     blocks = variable.chunks or tuple((size,) for size in variable.shape)
+    longest = CHUNK_SIZES if variable.ndim > 1 else {}
     shape = [
-        _part(sizes, CHUNK_SIZES.get(str(name), max(sizes)))
+        _part(sizes, longest.get(str(name), max(sizes)))
         for name, sizes in zip(variable.dims, blocks, strict=True)
     ]
     for axis, size in enumerate(shape):

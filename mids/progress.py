@@ -138,8 +138,8 @@ def watching(
 ) -> Iterator[Progress]:
     """Show the progress of what dask computes, in this process or on a cluster.
 
-    Counts runs while simulations are computed, tasks otherwise; where there is nothing to count,
-    seconds.
+    Counts runs while simulations are computed, tasks otherwise, of which a cluster tells the last
+    ones; where there is nothing to count, seconds.
 
     Parameters
     ----------
@@ -186,9 +186,17 @@ def watching(
             progress.done = progress.total = 0
 
     left = threading.Event()
+    others = set() if client is None else set(client.futures)
+
+    def count() -> None:
+        """Count the tasks whose results the client of a cluster has asked for."""
+        asked = [state.status for key, state in list(client.futures.items()) if key not in others]
+        progress.unit, progress.total, progress.done = "tasks", len(asked), asked.count("finished")
 
     def tick() -> None:
         while not left.wait(0.2):
+            if client is not None and not total and not seen:
+                count()
             progress.tick()
 
     ticking = threading.Thread(target=tick, daemon=True)

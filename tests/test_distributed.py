@@ -108,6 +108,26 @@ def test_graphs_of_millions_of_runs_are_small(arguments, blocks):
     assert len(pickle.dumps(graph)) < (200_000 if counted else 20_000_000)
 
 
+def test_progress_counts_tasks_of_analyses_on_a_cluster(client):
+    mine = client.submit(int, 1)
+    parts = [client.submit(pow, 2, k, pure=False) for k in range(3)]
+    distributed.wait([mine, *parts])
+    del parts
+    out = io.StringIO()
+    with progress.watching(doing="measuring", stream=out) as shown:
+        asked = [client.submit(pow, 3, k, pure=False) for k in range(4)]
+        deadline = time.monotonic() + 60
+        while shown.text().split(",")[0] != "4 of 4 tasks" and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert shown.text().startswith("4 of 4 tasks, ")
+        del asked
+        while shown.total and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert shown.text().startswith("measuring, ")
+    assert mine.result() == 1
+
+
+
 @pytest.mark.parametrize(
     ("lazy", "count"),
     [

@@ -48,6 +48,7 @@ if __name__ == "__main__":
 CONTEXTS = {
     "threads": "nullcontext()",
     "processes": 'dask.config.set(scheduler="processes", num_workers=2)',
+    "workers": "__import__('distributed').Client(n_workers=2, threads_per_worker=1)",
 }
 PREFIX = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 """A test that runs in the background has had SIGINT ignored."""
@@ -101,7 +102,7 @@ def check_store(folder, message):
     assert 0 < kept < 80
     assert f" blocks are kept in {folder / 'sweep'}; the same call simulates the others" in message
     said = int(message.rpartition(" of 80 blocks")[0].split()[-1])
-    assert 0 < said <= kept  # a cluster may complete one more
+    assert 0 < said and (said == kept or (said < kept and f"at least {said} of" in message))
     assert not list((folder / "sweep").rglob("*.part"))
     with pytest.raises(FileError, match=f"not finished: {kept} of 80 blocks are there"):
         mids.open_dataset(folder / "sweep")
@@ -136,7 +137,7 @@ def test_generate_in_python(folder, scheduler):
         message = interrupt(process, lambda: records(folder))
     assert process.returncode == -signal.SIGINT
     assert message.splitlines()[-1].startswith("KeyboardInterrupt: "), message
-    assert message.count("Traceback") == 1, message
+    assert scheduler == "workers" or message.count("Traceback") == 1, message  # they write theirs
     check_store(folder, message)
     if scheduler == "threads":
         ds = mids.generate(folder / "sweep.toml", folder / "sweep")
