@@ -127,7 +127,6 @@ def test_progress_counts_tasks_of_analyses_on_a_cluster(client):
     assert mine.result() == 1
 
 
-
 @pytest.mark.parametrize(
     ("lazy", "count"),
     [
