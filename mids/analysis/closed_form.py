@@ -19,6 +19,7 @@ by its own integral, has at a time before or after its escape.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 
@@ -88,21 +89,27 @@ class ClosedForm:
         """
         x = _schur_complements(self._frame.T @ odds(gram0) @ self._frame)
         result = self.from_schur_complements(x)
-        for row, start in enumerate(x):
-            result.curves[row] = partial(self._loss, start, result.escape_time[row])
-        return result
+        return replace(result, curve=partial(self._loss, x, result.escape_time))
 
-    def _loss(self, start: Array, escape_time: Array, time: Array) -> Array:
-        """Loss of a run at some times, from the odds it starts with and its escape times."""
-        overlaps = np.zeros((len(time), self.rank))
+    def _loss(
+        self, start: Array, escape_time: Array, rows: NDArray[np.int64], time: Array
+    ) -> Array:
+        """Loss of runs at some times, from the odds they start with and their escape times."""
+        overlaps = np.zeros((self.rank, len(time)))
+        with np.errstate(divide="ignore"):
+            first = np.log(start)
         for j, stage in enumerate(self._stages):
-            if np.isfinite(escape_time[j]):
-                grown = stage.log_odds(time - escape_time[j])
-                with np.errstate(divide="ignore"):
-                    grown = np.maximum(grown, np.log(start[j]))
-                overlaps[:, j] = 1 / (1 + np.exp(-grown))
-        kept = np.prod(overlaps[:, None, :] ** self._modes, axis=2)
-        return np.asarray(0.5 * (1 - kept) @ self._weights)
+            escape = escape_time[rows, j]
+            grows = np.isfinite(escape)
+            grown = stage.log_odds(time[grows] - escape[grows])
+            overlaps[j, grows] = 1 / (1 + np.exp(-np.maximum(grown, first[rows[grows], j])))
+        result = np.zeros(len(time))
+        for mode, weight in zip(self._modes, self._weights, strict=True):
+            kept = np.ones(len(time))
+            for overlap, power in zip(overlaps, mode, strict=True):
+                kept *= overlap ** int(power)
+            result += 0.5 * weight * (1 - kept)
+        return result
 
     def from_schur_complements(self, x: Array) -> Prediction:
         """Predict the saddles from the odds with which each direction starts.

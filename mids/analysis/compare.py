@@ -8,13 +8,15 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ..errors import DatasetError
+from ..schema import LEVELS
 from .saddles import saddles
-from .theory import has_theory, theory
+from .theory import has_theory, predictions
 
 __all__ = ["comparable", "compare", "measured", "summary"]
 
 Array = NDArray[np.float64]
 
+_PLACES = ("level", "direction")
 MEASURED = ("loss", "escape_time", "censored", "trapped")
 
 
@@ -34,9 +36,11 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
     -------
     xarray.Dataset
         Dims of the runs and ``saddle``, the number of directions learned there: ``loss``,
-        ``loss_theory``, ``escape_time``, ``escape_time_theory``, ``ratio`` (measured / predicted),
-        ``censored`` (the run is cut off there), ``trapped`` (it ends there for good), ``match``
-        (in both); and ``failed`` (dims of the runs: it has no saddles). Lazy where `ds` is.
+        ``loss_theory`` (at the times of `ds`, at the same place between the beginning and the end
+        of the stay), ``escape_time``, ``escape_time_theory``, ``ratio`` (measured / predicted),
+        ``exponent`` (information exponent), ``censored`` (the run is cut off there), ``trapped``
+        (it ends there for good), ``match`` (in both); and ``failed`` (dims of the runs: it has no
+        saddles). Attributes as of `theory`. Lazy where `ds` is.
 
     Raises
     ------
@@ -50,7 +54,13 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
     >>> compare(ds).ratio.median("run").round(2).values.tolist()
     [[1.0, 1.0]]
     """
-    found, predicted = saddles(ds), theory(ds)
+    found = saddles(ds)
+    crossing = ds.get("crossing_time")
+    if crossing is not None:
+        crossing = crossing.sel(level=list(LEVELS)).drop_vars(
+            ["level", "direction"], errors="ignore"
+        )
+    predicted = predictions(ds, crossing=crossing)
     if "rank" not in found:
         raise DatasetError(
             "compare matches saddles by the directions learned, which need the variable "
@@ -58,10 +68,12 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
         )
     size = ds.sizes["direction"]
     left = np.isfinite(predicted["escape_time"])
-    predicted = predicted[["rank", "loss", "escape_time"]].where(left)
+    how = predicted.attrs
+    predicted = predicted[["rank", "exponent", "loss", "escape_time"]].where(left)
     out = _placed(found, size)
     for name in ("loss", "escape_time"):
         out[f"{name}_theory"] = _by_rank(predicted[name], predicted["rank"], size)
+    out["exponent"] = _by_rank(predicted["exponent"], predicted["rank"], size)
     out["ratio"] = out["escape_time"] / out["escape_time_theory"]
     visited, expected = (_by_rank(side["rank"], side["rank"], size) for side in (found, predicted))
     out["match"] = visited.notnull() & expected.notnull()
@@ -71,6 +83,7 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
         "escape_time": "measured escape time",
         "escape_time_theory": "predicted escape time",
         "ratio": "measured over predicted escape time",
+        "exponent": "information exponent relative to them",
         "censored": "whether the run is cut off on the plateau",
         "trapped": "whether the run is trapped on the plateau",
         "match": "whether the saddle is both measured and predicted",
@@ -80,7 +93,7 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
     for key, variable in out.data_vars.items():
         variable.attrs = {"long_name": names[str(key)], "units": "1"}
     out["saddle"].attrs = {"long_name": "directions learned at the saddle", "units": "1"}
-    return out[list(names)].transpose(..., "saddle", missing_dims="ignore")
+    return out[list(names)].transpose(..., "saddle", missing_dims="ignore").assign_attrs(how)
 
 
 def comparable(ds: xr.Dataset) -> bool:

@@ -12,6 +12,7 @@ grows like :math:`d^{s/2-1}`, where the fast link takes :math:`d^{s-1}`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from math import exp
 
@@ -21,7 +22,6 @@ from numpy.typing import NDArray
 from ..errors import DatasetError
 from ..targets import Target
 from .prediction import Prediction
-from .stay import Curve
 
 __all__ = ["KnownLink", "order"]
 
@@ -107,9 +107,8 @@ class KnownLink:
         result.escape_time[:, 0] = [self.escape_time(float(m)) for m in start[:, 0, 0]]
         result.enter_time[:, 0], result.leave_time[:, 0] = 0.0, result.escape_time[:, 0]
         # The first plateau has the level at which it begins.
-        for row, gained in enumerate(self._slope.integ()(start[:, 0, 0])):
-            result.curves[row] = Curve(np.zeros(1), np.array([self._plateau - gained]), np.zeros(1))
-        return result
+        first = self._plateau - self._slope.integ()(start[:, 0, 0])
+        return replace(result, curve=lambda rows, time: first[rows])
 
     def escape_time(self, start: float) -> float:
         """Time from m(0) to an overlap of 1/2.

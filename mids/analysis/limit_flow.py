@@ -11,6 +11,8 @@ between them is kept as a curve, off which the levels of plateaus are read.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from operator import itemgetter
 
 import numpy as np
@@ -68,12 +70,13 @@ class LimitFlow:
         values, vectors = values[:, ::-1], vectors[:, :, ::-1]
         # A student of lower rank than the target leaves zeros, up to rounding.
         directions = (values > 1e-13 * values[:, :1]).sum(axis=1)
+        curves: dict[int, Curve] = {}
         for c in np.unique(directions):
             chosen = np.flatnonzero(directions == c)
             runs = _Runs(vectors[chosen, :, :c] * np.sqrt(values[chosen, None, :c]))
             self._integrate(runs)
-            self._collect(runs, result, chosen)
-        return result
+            curves |= self._collect(runs, result, chosen)
+        return replace(result, curve=partial(_values, curves))
 
     def _integrate(self, runs: _Runs) -> None:
         places: dict[int, CriticalPoint] = {}
@@ -107,6 +110,11 @@ class LimitFlow:
 
     def _nearest(self, subspace: Array, runs: _Runs) -> CriticalPoint:
         """Return the critical point next to a subspace."""
+        for known in runs.points:
+            tilt = known.tilt(subspace)
+            near = known.isolated and np.abs(tilt).max(initial=0.0) < APART
+            if known.contains(tilt) or (near and known.turns(self._target, tilt)):
+                return known
         point = CriticalPoint.near(self._target, subspace)
         if np.abs(point.tilt(subspace)).max(initial=0.0) > 1:  # Newton's method has gone astray
             point = CriticalPoint.near(self._target, critical_subspace(self._target, subspace))
@@ -189,12 +197,12 @@ class LimitFlow:
                 break
         return arrived
 
-    def _collect(self, runs: _Runs, result: Prediction, chosen: NDArray[np.int64]) -> None:
+    def _collect(
+        self, runs: _Runs, result: Prediction, chosen: NDArray[np.int64]
+    ) -> dict[int, Curve]:
+        """Fill in the result; return the curves by its rows."""
         c = runs.factor.shape[2]
-        curves = runs.curves()
         for run, row in enumerate(chosen):
-            if run in curves:
-                result.curves[int(row)] = curves[run]
             points: dict[int, CriticalPoint] = {}
             # Of several saddles with the same number of directions that where it stays longest.
             for _, point in sorted(runs.visited[run], key=itemgetter(0)):
@@ -216,6 +224,7 @@ class LimitFlow:
                 escape = crossing[k, 1]
                 never = np.isnan(escape) and runs.stays[run]
                 result.escape_time[row, i] = np.inf if never else escape
+        return {int(chosen[run]): curve for run, curve in runs.curves().items()}
 
 
 class _Runs:
@@ -285,6 +294,18 @@ class _Runs:
             further = apart > np.maximum(self._apart[index, k], _LEVELS[2])
             self._apart[index[further], k] = apart[further]
             self.between[index[further], k] = _directions(factor[further])
+
+
+def _values(curves: dict[int, Curve], rows: NDArray[np.int64], time: Array) -> Array:
+    """Values of the curves of rows that come one after the other; NaN where there is none."""
+    result = np.full(len(rows), np.nan)
+    ends = np.append(np.flatnonzero(np.diff(rows)) + 1, len(rows))
+    begin = 0
+    for end in ends if len(rows) else ():
+        if (curve := curves.get(int(rows[begin]))) is not None:
+            result[begin:end] = curve(time[begin:end])
+        begin = end
+    return result
 
 
 def _directions(factor: Array) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,10 @@ from .stay import predicted_level
 __all__ = ["Prediction", "odds"]
 
 Array = NDArray[np.float64]
+
+
+def _unknown(rows: NDArray[np.int64], time: Array) -> Array:
+    return np.full(len(rows), np.nan)
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,8 @@ class Prediction:
         next one's reaches 0.1.
     escape_time : ndarray, shape (n, saddle)
         Time at which the next direction's overlap reaches 1/2; inf where it never does.
-    curves : dict
-        Of each run, by its row, the predicted loss as a function of time.
+    curve : callable
+        Predicted loss of given rows at given times, each of shape (m,); NaN where not known.
     """
 
     rank: Array
@@ -42,7 +46,7 @@ class Prediction:
     enter_time: Array
     leave_time: Array
     escape_time: Array
-    curves: dict[int, Callable[[Array], Array]] = field(default_factory=dict)
+    curve: Callable[[NDArray[np.int64], Array], Array] = _unknown
 
     @classmethod
     def empty(cls, n: int, saddles: int) -> Prediction:
@@ -50,24 +54,40 @@ class Prediction:
         fields = (np.full((n, saddles), np.nan) for _ in range(6))
         return cls(*fields)  # type: ignore[arg-type]
 
-    def loss(self, time: Array | None) -> Array:
+    def loss(self, time: Array | None, crossing: Array | None = None) -> Array:
         """Level of each stay; that of the saddle where a later one is never left.
 
         Parameters
         ----------
         time : ndarray, optional
             Times at which the level would be measured.
+        crossing : ndarray, shape (n, direction, level), optional
+            Times at which the measured overlaps reach 0.1, 0.5 and 0.9.
 
         Returns
         -------
         ndarray, shape (n, saddle)
         """
         result = self.saddle_loss.copy()
-        for row, curve in self.curves.items():
-            enter, leave = self.enter_time[row], self.leave_time[row]
-            known = (enter == 0) | ((enter < leave) & np.isfinite(self.escape_time[row]))
-            for j in np.flatnonzero(known):
-                result[row, j] = predicted_level(curve, time, enter[j], leave[j])
+        for j in range(result.shape[1]):
+            enter, leave = self.enter_time[:, j], self.leave_time[:, j]
+            known = (enter == 0) | ((enter < leave) & np.isfinite(self.escape_time[:, j]))
+            rows = np.flatnonzero(known)
+            if not len(rows):
+                continue
+            measured = None
+            if crossing is not None:
+                k = self.rank[rows, j].astype(np.int64)
+                inner = (k > 0) & (k < crossing.shape[1])
+                k = np.where(inner, k, 1 % crossing.shape[1])
+                ends = crossing[rows, k - 1, -1], crossing[rows, k, 0]
+                measured = np.where(inner, ends[0], np.nan), np.where(inner, ends[1], np.nan)
+
+            def curve(index: NDArray[np.int64], at: Array, rows: NDArray[np.intp] = rows) -> Array:
+                return self.curve(rows[index], at)
+
+            found = predicted_level(curve, time, enter[rows], leave[rows], measured)
+            result[rows, j] = np.where(np.isnan(found), result[rows, j], found)
         return result
 
 

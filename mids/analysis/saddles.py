@@ -148,28 +148,27 @@ def _ends(cut: xr.DataArray, status: xr.DataArray) -> dict[str, xr.DataArray]:
 
 def _stays(loss: Array, time: Array, crossing: Array, status: Array) -> Array:
     """Level, rank, enter and escape time and whether it is the end, for a block of runs."""
-    rank = crossing.shape[-2]
-    status = np.broadcast_to(status, crossing.shape[:-2])
-    out = np.full((*crossing.shape[:-2], 5, rank), np.nan)
-    for run in np.ndindex(crossing.shape[:-2]):
-        if status[run] == FAILED:
-            continue
-        row = 0
-        for k in range(rank):
-            enter = 0.0 if k == 0 else crossing[run][k - 1, -1]
-            if np.isnan(enter):
-                break
-            leave, escape, _ = crossing[run][k]
-            cut = np.isnan(escape)
-            if cut and status[run] == CONVERGED:  # fewer students than directions
-                break
-            stop = time[-1] if np.isnan(leave) else leave
-            if stop <= enter:  # learned together with the direction before: no stay
-                continue
-            flat = level(time, loss[run], enter, stop)
-            out[(*run, slice(None), row)] = flat, k, enter, escape, float(cut)
-            row += 1
-    return out
+    shape, rank = crossing.shape[:-2], crossing.shape[-2]
+    crossing = crossing.reshape(-1, *crossing.shape[-2:])
+    status = np.broadcast_to(status, shape).ravel()
+    loss = np.broadcast_to(loss, (*shape, len(time))).reshape(-1, len(time))
+    out = np.full((len(crossing), 5, rank), np.nan)
+    here = status != FAILED
+    row = np.zeros(len(crossing), dtype=np.int64)
+    for k in range(rank):
+        enter = np.zeros(len(crossing)) if k == 0 else crossing[:, k - 1, -1]
+        leave, escape = crossing[:, k, 0], crossing[:, k, 1]
+        cut = np.isnan(escape)
+        # A run that has converged there has fewer students than directions.
+        here = here & ~np.isnan(enter) & ~(cut & (status == CONVERGED))
+        stop = np.where(np.isnan(leave), time[-1], leave)
+        # Without a stay it is learned together with the direction before.
+        runs = np.flatnonzero(here & (stop > enter))
+        flat = level(time, loss[runs], enter[runs], stop[runs])
+        columns = flat, np.full(len(runs), k), enter[runs], escape[runs], cut[runs]
+        out[runs, :, row[runs]] = np.stack(columns, axis=1)
+        row[runs] += 1
+    return out.reshape(*shape, 5, rank)
 
 
 def _from_curve(ds: xr.Dataset) -> xr.Dataset:

@@ -52,7 +52,8 @@ def scaling(
     xarray.Dataset
         Dim ``saddle``, the number of directions learned there (the order of visit where the
         dataset has no crossing times): ``slope``, ``low``, ``high``; ``time_slope``, ``time_low``,
-        ``time_high`` (of the time itself in log d); ``n_dims`` (dimensions in the fit),
+        ``time_high`` (of the time itself in log d); ``local_slope`` (with the dim ``dim``; NaN at
+        the first); ``n_dims`` (dimensions in the fit),
         ``n_trapped``, ``n_censored`` (runs trapped or cut off there, at all dimensions),
         ``n_unvisited`` (runs that have no such saddle, and no part in its medians), ``n_failed``
         (runs that failed; they have none), ``expected`` and ``rate`` such as "d^2". Where fewer
@@ -99,15 +100,15 @@ def scaling(
         escape = escape.expand_dims("run")
     if escape.chunks is not None:
         escape = escape.chunk(dim=-1, run=-1, saddle=-1)
-    columns = xr.apply_ufunc(
+    columns, local = xr.apply_ufunc(
         _fit,
         escape,
         np.log(ds["dim"].astype(np.float64)),
         input_core_dims=[["saddle", "dim", "run"], ["dim"]],
-        output_core_dims=[["saddle", "column"]],
+        output_core_dims=[["saddle", "column"], ["saddle", "dim"]],
         dask="parallelized",
         kwargs={"resamples": resamples, "confidence": confidence, "seed": seed},
-        output_dtypes=[np.float64],
+        output_dtypes=[np.float64, np.float64],
         dask_gufunc_kwargs={"output_sizes": {"column": 7}},
     )
     slope, low, high, *time, n_dims = (columns.isel(column=k, drop=True) for k in range(7))
@@ -118,6 +119,7 @@ def scaling(
             "low": low,
             "high": high,
             **dict(zip(("time_slope", "time_low", "time_high"), time, strict=True)),
+            "local_slope": local,
             "n_dims": n_dims.astype(np.int64),
             "n_trapped": trapped.sum(over),
             "n_censored": censored.sum(over),
@@ -134,6 +136,7 @@ def scaling(
         "time_slope": "slope of escape time in log d",
         "time_low": "lower end of its bootstrap interval",
         "time_high": "upper end of its bootstrap interval",
+        "local_slope": "slope of log escape time since the dimension before",
         "n_dims": "dimensions in the fit",
         "n_trapped": "runs trapped at the saddle",
         "n_censored": "runs cut off at the saddle",
@@ -172,10 +175,13 @@ def _expected(ds: xr.Dataset, size: int, *, known: bool) -> tuple[Array, list[st
     return powers, names
 
 
-def _fit(escape: Array, log_dim: Array, *, resamples: int, confidence: float, seed: int) -> Array:
+def _fit(
+    escape: Array, log_dim: Array, *, resamples: int, confidence: float, seed: int
+) -> tuple[Array, Array]:
     """Fit escape times (..., saddle, dim, run).
 
-    Columns: slope and interval of the logarithm, those of the time, number of dimensions.
+    Columns: slope and interval of the logarithm, those of the time, number of dimensions. And the
+    slopes of the logarithm between dimensions, (..., saddle, dim).
     """
     # Once a run is cut off it is late at all later saddles, too.
     cut = np.maximum.accumulate(np.isposinf(escape), axis=-3)
@@ -195,7 +201,11 @@ def _fit(escape: Array, log_dim: Array, *, resamples: int, confidence: float, se
     log_low, low = ends[0]
     log_high, high = ends[1]
     columns = (slope[0], log_low, log_high, slope[1], low, high, n_dims)
-    return np.stack(columns, axis=-1)
+    local = np.full(escape.shape[:-1], np.nan)
+    further = np.diff(log_dim)
+    rise = np.diff(np.log(_medians(escape)), axis=-1)
+    local[..., 1:] = rise / np.where(further == 0, np.nan, further)
+    return np.stack(columns, axis=-1), local
 
 
 def _slope(escape: Array, log_dim: Array) -> tuple[Array, Array]:
@@ -203,14 +213,8 @@ def _slope(escape: Array, log_dim: Array) -> tuple[Array, Array]:
 
     The first are those of the logarithms.
     """
-    ordered = np.sort(escape, axis=-1)  # inf after all numbers, NaN after inf
-    count = np.isfinite(ordered).sum(-1) + np.isposinf(ordered).sum(-1)
-    middle = [
-        np.take_along_axis(ordered, np.clip(at, 0, None)[..., None], axis=-1)[..., 0]
-        for at in ((count - 1) // 2, count // 2)
-    ]
-    median = np.where(count > 0, 0.5 * (middle[0] + middle[1]), np.nan)
-    usable = np.isfinite(median) & (median > 0)
+    median = _medians(escape)
+    usable = np.isfinite(median)
     n_dims = usable.sum(-1)
     known = np.where(usable, median, 1.0)
     y = np.stack([np.log(known), known])
@@ -219,3 +223,16 @@ def _slope(escape: Array, log_dim: Array) -> tuple[Array, Array]:
     spread = (x**2).sum(-1)
     slope = (x * y).sum(-1) / np.where(spread > 0, spread, 1.0)
     return np.where(n_dims >= 2, slope, np.nan), n_dims.astype(np.float64)
+
+
+def _medians(escape: Array) -> Array:
+    """Medians over runs; NaN where they are not finite and positive."""
+    ordered = np.sort(escape, axis=-1)  # inf after all numbers, NaN after inf
+    count = np.isfinite(ordered).sum(-1) + np.isposinf(ordered).sum(-1)
+    middle = [
+        np.take_along_axis(ordered, np.clip(at, 0, None)[..., None], axis=-1)[..., 0]
+        for at in ((count - 1) // 2, count // 2)
+    ]
+    median = 0.5 * (middle[0] + middle[1])
+    usable = (count > 0) & np.isfinite(median) & (median > 0)
+    return np.where(usable, median, np.nan)

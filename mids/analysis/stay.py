@@ -49,64 +49,121 @@ class Curve:
         return np.asarray(start + x**2 * ((3 - 2 * x) * high + (x - 1) * d1))
 
 
-def level(time: Array, values: Array, enter: float, stop: float) -> float:
-    """Value of a curve where it changes least in logarithmic time during a stay.
+def level(time: Array, values: Array, enter: Array, stop: Array) -> Array:
+    """Values of curves where they change least in logarithmic time during a stay.
 
     Parameters
     ----------
-    time, values : ndarray, shape (n,)
-        The curve; NaN where it is not known.
-    enter, stop : float
+    time : ndarray, shape (n,) or (runs, n)
+    values : ndarray, shape (runs, n)
+        The curves; NaN where they are not known.
+    enter, stop : ndarray, shape (runs,)
         Beginning and end of the stay. The first plateau begins at time 0: nothing approaches it,
         and its level is the first value.
 
     Returns
     -------
-    float
+    ndarray, shape (runs,)
         The value at the time of the stay at which the slope between the two times beside it is
         least; NaN if the stay has no time.
 
     Examples
     --------
-    >>> level(np.array([1.0, 2.0, 4.0, 8.0]), np.array([3.0, 1.1, 1.0, 0.7]), 0.5, 8.0)
-    1.0
+    >>> time, values = np.array([1.0, 2.0, 4.0, 8.0]), np.array([[3.0, 1.1, 1.0, 0.7]])
+    >>> level(time, values, np.array([0.5]), np.array([8.0]))
+    array([1.])
     """
-    known = np.isfinite(values) & (time > 0 if enter > 0 else time >= 0)
-    time, values = time[known], values[known]
-    inside = np.flatnonzero((time >= enter) & (time <= stop))
-    if not len(inside):
-        return np.nan
-    if enter == 0 or len(time) == 1:
-        return float(values[inside[0]])
-    before, after = np.maximum(inside - 1, 0), np.minimum(inside + 1, len(time) - 1)
-    slope = np.abs(values[after] - values[before]) / np.log(time[after] / time[before])
-    return float(values[inside[int(np.argmin(slope))]])
+    time = np.broadcast_to(time, values.shape)
+    enter, stop = enter[:, None], stop[:, None]
+    known = np.isfinite(values) & np.where(enter > 0, time > 0, time >= 0)
+    if (known[:, 1:] > known[:, :-1]).any():  # the known ones to the front, as neighbours
+        order = np.argsort(~known, axis=1, kind="stable")
+        time, values = (np.take_along_axis(part, order, axis=1) for part in (time, values))
+        known = np.take_along_axis(known, order, axis=1)
+    inside = known & (time >= enter) & (time <= stop)
+    chosen = inside.argmax(axis=1)
+    last = known.sum(axis=1) - 1
+    flat = np.flatnonzero((enter[:, 0] > 0) & (last > 0) & inside.any(axis=1))
+    if len(flat):
+        at = np.arange(values.shape[1])
+        before = np.broadcast_to(np.maximum(at - 1, 0), (len(flat), len(at)))
+        after = np.clip(at + 1, 0, last[flat, None])
+        row = flat[:, None]
+        around = np.log(time[row, after]), np.log(np.maximum(time[row, before], 1e-300))
+        apart = around[0] - around[1]
+        slope = np.abs(values[row, after] - values[row, before])
+        within = inside[flat] & (apart > 0)
+        slope = np.where(within, slope, np.inf) / np.where(within, apart, 1.0)
+        chosen[flat] = np.where(within.any(axis=1), slope.argmin(axis=1), chosen[flat])
+    reached = values[np.arange(len(values)), chosen]
+    return np.where(inside.any(axis=1), reached, np.nan)
 
 
 def predicted_level(
-    curve: Callable[[Array], Array], grid: Array | None, enter: float, stop: float
-) -> float:
-    """Level of a predicted curve at the times of a dataset.
+    curve: Callable[[NDArray[np.int64], Array], Array],
+    grid: Array | None,
+    enter: Array,
+    stop: Array,
+    measured: tuple[Array, Array] | None = None,
+) -> Array:
+    """Levels of predicted curves at the times of a dataset.
 
     Parameters
     ----------
     curve : callable
-        Values at given times.
+        Values of given runs at given times, each of shape (m,).
     grid : ndarray, optional
         Times of the dataset. Where none of them is in the stay, or they are not given, the level is
         that of the curve itself.
-    enter, stop : float
+    enter, stop : ndarray, shape (runs,)
         Beginning and end of the stay; NaN or inf where the first plateau is never left.
+    measured : (ndarray, ndarray), optional
+        Beginning and end in the data; NaN where not known. The times are then taken to the same
+        place of the predicted stay: one that is short against what has passed is predicted in
+        shape even where the error of its beginning is as long as itself.
 
     Returns
     -------
-    float
+    ndarray, shape (runs,)
     """
-    stop = np.inf if np.isnan(stop) else stop
+    stop = np.where(np.isnan(stop), np.inf, stop)
+    result = np.full(len(enter), np.nan)
+    on_grid = np.zeros(len(enter), dtype=bool)
     if grid is not None:
-        first, last = np.searchsorted(grid, enter), np.searchsorted(grid, stop, side="right")
-        if last > first:
-            near = grid[max(first - 1, 0) : last + 1] if enter > 0 else grid[first : first + 1]
-            return level(near, curve(near), enter, stop)
-    own = np.unique(np.geomspace(enter, stop, _POINTS)) if enter > 0 else np.zeros(1)
-    return level(own, curve(own), own[0], own[-1])
+        seen, left = enter, stop
+        if measured is not None:
+            both = (enter > 0) & np.isfinite(stop) & (measured[1] > measured[0])
+            seen, left = (
+                np.where(both, m, own) for m, own in zip(measured, (enter, stop), strict=True)
+            )
+        first, last = np.searchsorted(grid, seen), np.searchsorted(grid, left, side="right")
+        on_grid = last > first
+        rows = np.flatnonzero(on_grid)
+        if len(rows):
+            early = enter[rows] > 0
+            begin = np.where(early, np.maximum(first[rows] - 1, 0), first[rows])
+            end = np.where(early, np.minimum(last[rows] + 1, len(grid)), first[rows] + 1)
+            at = begin[:, None] + np.arange((end - begin).max())
+            run, column = np.nonzero(at < end[:, None])
+            time = grid[np.minimum(at, len(grid) - 1)]
+            of = rows[run]
+            place = time[run, column]
+            if measured is not None:
+                stretch = np.ones(len(enter))
+                stretch[both] = (stop - enter)[both] / (left - seen)[both]
+                place = enter[of] + (place - seen[of]) * stretch[of]
+            values = np.full(time.shape, np.nan)
+            values[run, column] = curve(of, place)
+            result[rows] = level(time, values, seen[rows], left[rows])
+    rows = np.flatnonzero(~on_grid & (enter == 0))
+    result[rows] = curve(rows, np.zeros(len(rows)))
+    rows = np.flatnonzero(~on_grid & (enter > 0))
+    if len(rows):
+        relative = np.log1p((stop - enter)[rows] / enter[rows])[:, None]
+        time = enter[rows, None] * (1 + np.expm1(relative * np.linspace(0.0, 1.0, _POINTS)))
+        time = np.sort(time, axis=1)
+        run = np.repeat(rows, _POINTS)
+        values = curve(run, time.ravel()).reshape(time.shape)
+        values[:, 1:][np.diff(time, axis=1) == 0] = np.nan
+        result[rows] = level(time, values, time[:, 0], time[:, -1])
+    return result

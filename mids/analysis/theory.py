@@ -70,6 +70,30 @@ def theory(ds: xr.Dataset, *, quantiles: Sequence[float] = (), samples: int = 50
     >>> predicted.attrs["ladder"], predicted.exponent.values.ravel().tolist()
     ('1 -> 3: log d, d^2', [1.0, 3.0])
     """
+    return predictions(ds, quantiles=quantiles, samples=samples)
+
+
+def predictions(
+    ds: xr.Dataset,
+    *,
+    crossing: xr.DataArray | None = None,
+    quantiles: Sequence[float] = (),
+    samples: int = 500,
+) -> xr.Dataset:
+    """`theory`, with levels at the places of the stays at which the data have times.
+
+    Parameters
+    ----------
+    ds, quantiles, samples
+        As of `theory`.
+    crossing : xarray.DataArray, optional
+        Measured crossing times, with the dims ``direction`` and ``level``. Without, levels are
+        those at the same times.
+
+    Returns
+    -------
+    xarray.Dataset
+    """
     if "gram0" not in ds:
         raise DatasetError(
             "theory needs the initial condition 'gram0' with dims (axis, axis_t), as mids.simulate "
@@ -105,10 +129,15 @@ def theory(ds: xr.Dataset, *, quantiles: Sequence[float] = (), samples: int = 50
         )
     if start.chunks is not None:
         start = start.chunk(dict.fromkeys(axes, -1))
+    inputs, core = [start], [axes]
+    if crossing is not None:
+        lazy = crossing.chunks is not None
+        inputs.append(crossing.chunk(direction=-1, level=-1) if lazy else crossing)
+        core.append(["direction", "level"])
     columns = xr.apply_ufunc(
         _predict,
-        start,
-        input_core_dims=[axes],
+        *inputs,
+        input_core_dims=core,
         output_core_dims=[["column", "saddle"]],
         dask="parallelized",
         kwargs={"model": model, "time": _times(ds)},
@@ -223,15 +252,24 @@ def _times(ds: xr.Dataset) -> Array | None:
 
 
 def _predict(
-    start: Array, *, model: ClosedForm | LimitFlow | KnownLink, time: Array | None
+    start: Array,
+    crossing: Array | None = None,
+    *,
+    model: ClosedForm | LimitFlow | KnownLink,
+    time: Array | None,
 ) -> Array:
     """Columns rank, exponent, losses and escape time of each saddle, for a block of runs."""
-    rank = start.shape[-2]
-    flat = start.reshape(-1, *start.shape[-2:])
+    rank, runs = start.shape[-2], start.shape[:-2]
+    if crossing is not None:
+        runs = np.broadcast_shapes(runs, crossing.shape[:-2])
+        crossing = np.broadcast_to(crossing, (*runs, *crossing.shape[-2:]))
+        crossing = crossing.reshape(-1, *crossing.shape[-2:])
+    flat = np.broadcast_to(start, (*runs, *start.shape[-2:])).reshape(-1, *start.shape[-2:])
     usable = np.isfinite(flat).all((1, 2))
     out = np.full((len(flat), 5, rank), np.nan)
     if usable.any():
         found: Prediction = model.predict(flat[usable])
-        columns = found.rank, found.exponent, found.loss(time), found.saddle_loss, found.escape_time
+        level = found.loss(time, None if crossing is None else crossing[usable])
+        columns = found.rank, found.exponent, level, found.saddle_loss, found.escape_time
         out[usable] = np.stack(columns, axis=1)[..., :rank]
-    return out.reshape(*start.shape[:-2], 5, rank)
+    return out.reshape(*runs, 5, rank)
