@@ -368,10 +368,12 @@ def rotate(tensors: tuple[Array, ...] | list[Array], frame: Array) -> list[Array
     """Express tensors in a frame: every index is contracted with `frame`, shape (rank, n)."""
     out = []
     for tensor in tensors:
-        result = tensor
+        result, done = tensor, 1
         for _ in range(tensor.ndim):
-            result = np.tensordot(result, frame, axes=(0, 0))
-        out.append(np.asarray(result))
+            done *= frame.shape[1]
+            # The indices before, this one, those after.
+            result = frame.T @ result.reshape(done // frame.shape[1], len(frame), -1)
+        out.append(np.asarray(result).reshape((frame.shape[1],) * tensor.ndim))
     return out
 
 

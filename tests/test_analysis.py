@@ -73,6 +73,11 @@ def test_the_exponents_are_found_in_the_scaling(ds):
     if exponents[0] == 1:  # t = log(d) / (2 c^2) + ..., c^2 = 1/2
         assert fit.time_low[0] <= 1 <= fit.time_high[0]
         assert fit.time_slope[0] == pytest.approx(1, abs=0.1)
+    assert np.isnan(fit.local_slope[:, 0]).all()
+    medians = np.log(mids.compare(ds).escape_time.sel(dim=fit.dim).median("run"))
+    np.testing.assert_allclose(
+        fit.local_slope[:, 1:], medians.diff("dim").T / np.log(100), rtol=1e-9
+    )
     with pytest.raises(DatasetError, match="two dimensions"):
         mids.scaling(ds.isel(dim=[0]))
 
@@ -175,6 +180,33 @@ def test_levels_of_stays_that_only_a_fine_grid_shows(text, saddle):
         ds = mids.simulate(target, dim=1e6, runs=[run], time=np.append(0, time)).compute()
         found = mids.compare(ds).sel(saddle=saddle)
         np.testing.assert_allclose(found.loss, found.loss_theory, rtol=3e-4)
+
+
+def test_levels_are_compared_at_the_same_place_of_a_stay():
+    """One time in a stay of log d after one of d, shorter than the error of its beginning."""
+    target = mids.Target.parse("h2(z1) + h2(z1)*h1(z2)").normalize()
+    crossing = mids.simulate(target, dim=1e5, runs=3).crossing_time.values[0]
+    for run, (enter, leave) in enumerate(zip(crossing[:, 0, 2], crossing[:, 1, 0], strict=True)):
+        time = [0.0, enter + 0.1 * (leave - enter), 2 * leave]
+        ds = mids.simulate(target, dim=1e5, runs=[run], time=time).compute()
+        found = mids.compare(ds).isel(saddle=1)
+        assert abs(found.loss / found.loss_theory - 1) < 1e-3
+        assert abs(found.loss / mids.theory(ds[["gram0"]]).loss.isel(saddle=1) - 1) > 5e-3
+
+
+def test_what_is_no_overlap_matrix_has_no_saddles():
+    ds = mids.simulate(COUPLED[0], dim=1e4, runs=5).compute()
+    wrong = ds.copy(deep=True)
+    bad = [np.diag([2.0, 0.1]), np.diag([-0.1, 0.1]), np.full((2, 2), np.nan)]
+    wrong["gram0"].values[0, 1:4] = bad
+    found = mids.theory(wrong)
+    assert found.n_saddles.values.tolist() == [[2, 0, 0, 0, 2]]
+    known = {"run": [0, 4]}
+    xr.testing.assert_equal(found.isel(known), mids.theory(ds).isel(known))
+    turned = mids.theory(ds.transpose()).transpose(*found.loss.dims)
+    xr.testing.assert_allclose(turned, mids.theory(ds))
+    with pytest.raises(DatasetError, match="strictly increasing"):
+        mids.saddles(ds.isel(time=slice(None, None, -1)))
 
 
 def test_fewer_students_than_directions_meet_fewer_saddles():

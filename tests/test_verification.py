@@ -13,7 +13,8 @@ import mids
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.verification.__main__ import main
-from tests.verification.report import document, verify
+from tests.verification.page import document
+from tests.verification.report import verify
 from tests.verification.zoo import zoo
 
 CASES = {case.name: case for case in zoo()}

@@ -178,13 +178,10 @@ def _trajectory(ds: xr.Dataset, var: str) -> tuple[xr.DataArray, xr.DataArray]:
             f"{var!r} has the dims {values.dims}; plateaus needs a dimension and coordinate "
             "'time': rename yours with ds.rename(...)"
         )
-    time = ds["time"]
-    numbers = time.values
-    if not (np.issubdtype(numbers.dtype, np.number) and (np.diff(numbers) > 0).all()):
-        raise DatasetError("time must be numeric and strictly increasing; sort the dataset by time")
-    if numbers.size < 3:
+    time = increasing_time(ds)
+    if time.size < 3:
         raise DatasetError(
-            f"{var!r} has {numbers.size} points in time, of which a plateau needs at least 3; give "
+            f"{var!r} has {time.size} points in time, of which a plateau needs at least 3; give "
             "the whole curve"
         )
     if values.chunks is not None:
@@ -230,3 +227,11 @@ def _find(
     out[2] = np.ldexp(out[2], exponent)
     out[6] = len(found)
     return out
+
+
+def increasing_time(ds: xr.Dataset) -> xr.DataArray:
+    """Return the times of a dataset, which must increase."""
+    time = ds["time"]
+    if not (np.issubdtype(time.dtype, np.number) and (np.diff(time.values) > 0).all()):
+        raise DatasetError("time must be numeric and strictly increasing; sort the dataset by time")
+    return time

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ..errors import DatasetError
 from ..schema import LEVELS
-from .plateaus import plateaus
+from .plateaus import increasing_time, plateaus
 from .stay import level
 
 __all__ = ["saddles"]
@@ -53,7 +53,8 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
     Raises
     ------
     DatasetError
-        If there is neither, or levels of the crossing times have been left out.
+        If there is neither, levels of the crossing times have been left out, or time does not
+        increase.
 
     Examples
     --------
@@ -70,6 +71,7 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
             f"dataset has {', '.join(map(str, ds.data_vars)) or 'no variables'}: rename yours with "
             "ds.rename(...)"
         )
+    increasing_time(ds)
     found = _from_crossings(ds) if known else _from_curve(ds)
     names = {
         "loss": "loss on the plateau",

@@ -23,6 +23,8 @@ __all__ = ["has_theory", "theory"]
 
 Array = NDArray[np.float64]
 
+_ROUNDING = 1e-6
+
 
 def theory(ds: xr.Dataset, *, quantiles: Sequence[float] = (), samples: int = 500) -> xr.Dataset:
     """Predict the saddles of each run from its own initial condition.
@@ -50,10 +52,11 @@ def theory(ds: xr.Dataset, *, quantiles: Sequence[float] = (), samples: int = 50
         off the data), ``saddle_loss`` (of the saddle itself; where a run passes several with the
         same number of directions learned, of that at which it stays longest),
         ``escape_time`` (overlap of the next direction 1/2; inf where it never gets there); and
-        ``n_saddles``. The attributes ``method`` ("closed-form", "limit-flow" or "quadrature") and
-        ``ladder`` say how and for which leaps. Lazy where `ds` is. With `quantiles`,
-        ``escape_time_quantile`` with the dims ``dim``, ``saddle`` and ``quantile``: the law for
-        students whose frame is uniform, of the runs that visit the saddle.
+        ``n_saddles`` (0 where the initial condition is not known, or not one). The attributes
+        ``method`` ("closed-form", "limit-flow" or "quadrature") and ``ladder`` say how and for
+        which leaps. Lazy where `ds` is. With `quantiles`, ``escape_time_quantile`` with the dims
+        ``dim``, ``saddle`` and ``quantile``: the law for students whose frame is uniform, of the
+        runs that visit the saddle.
 
     Raises
     ------
@@ -129,7 +132,8 @@ def predictions(
         )
     if start.chunks is not None:
         start = start.chunk(dict.fromkeys(axes, -1))
-    inputs, core = [start], [axes]
+    inputs: list[xr.DataArray] = [start]
+    core: list[list[Any]] = [axes]
     if crossing is not None:
         lazy = crossing.chunks is not None
         inputs.append(crossing.chunk(direction=-1, level=-1) if lazy else crossing)
@@ -265,7 +269,12 @@ def _predict(
         crossing = np.broadcast_to(crossing, (*runs, *crossing.shape[-2:]))
         crossing = crossing.reshape(-1, *crossing.shape[-2:])
     flat = np.broadcast_to(start, (*runs, *start.shape[-2:])).reshape(-1, *start.shape[-2:])
-    usable = np.isfinite(flat).all((1, 2))
+    usable = np.asarray(np.isfinite(flat).all((1, 2)))
+    known = np.where(usable[:, None, None], flat, 0.0)
+    # No correlation matrix has singular values above 1, no G negative eigenvalues.
+    usable &= np.linalg.norm(known, 2, axis=(1, 2)) <= 1 + _ROUNDING
+    if not isinstance(model, KnownLink):
+        usable &= np.linalg.eigvalsh(known)[:, 0] >= -_ROUNDING
     out = np.full((len(flat), 5, rank), np.nan)
     if usable.any():
         found: Prediction = model.predict(flat[usable])

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from .report import document, verify
+from .page import document
+from .report import verify
 from .zoo import zoo
 
 
