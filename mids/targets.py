@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _parser, _validate
+from ._coefficients import MAX_DEGREE, MAX_RANK, canonical, check_size, constant
 from ._validate import FloatArray, IntArray
 from .errors import InputError
 from .hermite import (
@@ -31,10 +32,6 @@ from .hermite import (
 
 __all__ = ["Target", "hermite", "leaps", "names", "parity", "staircase"]
 
-MAX_RANK = 8
-MAX_DEGREE = 20
-MAX_TENSOR_SIZE = 8**8
-"""Entries of the largest dense tensor, 128 MiB."""
 ROUNDING = 1e-14
 """Coefficients below this fraction of the largest are dropped where arithmetic creates them."""
 RESOLUTION = 1e-10
@@ -95,7 +92,7 @@ class Target:
     ) -> None:
         if name is not None and not isinstance(name, str):
             raise InputError(f"name must be a string or None, got {_validate.shown(name)}")
-        modes, values = _canonical(coefficients)
+        modes, values = canonical(coefficients)
         self._set(modes, values, name, missed_norm=0.0)
 
     def _set(
@@ -157,7 +154,7 @@ class Target:
         families = {name: functools.partial(_call_family, name) for name in names()}
         coefficients, name = _parser.expand(text, families, MAX_RANK, MAX_DEGREE)
         if not any(map(any, coefficients)):
-            raise _constant(text)
+            raise constant(text)
         return cls(coefficients, name=name)
 
     @classmethod
@@ -208,7 +205,7 @@ class Target:
         """
         rank = _validate.integer(rank, "rank", at_least=1)
         degree = _validate.integer(degree, "degree", at_least=1)
-        _check_size(rank, degree)
+        check_size(rank, degree)
         exponents, coefficients, missed = project(function, rank, degree, nodes)
         return _rounded(exponents, coefficients, name=name, missed_norm=missed)
 
@@ -539,59 +536,6 @@ class Target:
         )
 
 
-def _check_size(rank: int, degree: int) -> None:
-    if rank > MAX_RANK or degree > MAX_DEGREE or rank**degree > MAX_TENSOR_SIZE:
-        raise InputError(
-            f"a target has rank at most {MAX_RANK}, degree at most {MAX_DEGREE} and rank**degree "
-            f"at most {MAX_TENSOR_SIZE}, got rank {rank} and degree {degree}; "
-            "use fewer variables or a lower degree"
-        )
-
-
-def _constant(given: object) -> InputError:
-    return InputError(
-        f"a target needs a non-constant part, got {_validate.shown(given)}; "
-        "include a variable with a coefficient other than 0"
-    )
-
-
-def _canonical(coefficients: Mapping[tuple[int, ...], float]) -> tuple[IntArray, FloatArray]:
-    """Check coefficients and return modes and values in canonical order, without zeros."""
-    if not isinstance(coefficients, Mapping):
-        raise InputError(
-            "a target is given by a mapping of multi-indices to coefficients such as "
-            f"{{(1, 0): 0.6, (1, 3): 0.8}}, got {_validate.shown(coefficients)}; "
-            "use Target.parse for text and Target.from_function for functions"
-        )
-    terms: list[tuple[tuple[int, ...], float]] = []
-    for key, value in coefficients.items():
-        if not isinstance(key, tuple) or not key:
-            raise InputError(
-                f"a multi-index must be a non-empty tuple of degrees, got {_validate.shown(key)}; "
-                "write (2,) for h2(z1)"
-            )
-        beta = tuple(_validate.integer(k, "a degree in a multi-index", at_least=0) for k in key)
-        terms.append((beta, _validate.number(value, f"the coefficient of {beta}")))
-    ranks = {len(beta) for beta, _ in terms}
-    if len(ranks) > 1:
-        raise InputError(
-            f"all multi-indices must have the same length, the rank, got lengths {sorted(ranks)}; "
-            "pad the shorter ones with zeros"
-        )
-    terms = [(beta, value) for beta, value in terms if value]
-    if not any(sum(beta) for beta, _ in terms):
-        raise _constant(dict(coefficients))
-    _check_size(ranks.pop(), max(sum(beta) for beta, _ in terms))
-    terms.sort(key=lambda term: (sum(term[0]), [-k for k in term[0]]))
-    norm = math.hypot(*(value for _, value in terms))
-    if not 1e-100 <= norm <= 1e100:
-        raise InputError(
-            f"a target's norm must be between 1e-100 and 1e100, got {norm:g}; rescale it"
-        )
-    modes = np.array([beta for beta, _ in terms], dtype=np.int64)
-    return modes, np.array([value for _, value in terms], dtype=np.float64)
-
-
 def _rounded(
     exponents: IntArray, coefficients: FloatArray, *, name: str | None, missed_norm: float
 ) -> Target:
@@ -644,7 +588,7 @@ def staircase(rank: int) -> Target:
     <Target 'staircase(2)' of rank 2, degree 2, norm 1: 0.707107 h1(z1) + 0.707107 h1(z1)h1(z2)>
     """
     rank = _validate.integer(rank, "rank", at_least=1)
-    _check_size(rank, rank)
+    check_size(rank, rank)
     return _ladder([1] * rank, f"staircase({rank})")
 
 
@@ -667,7 +611,7 @@ def parity(rank: int) -> Target:
     <Target 'parity(3)' of rank 3, degree 3, norm 1: 1 h1(z1)h1(z2)h1(z3)>
     """
     rank = _validate.integer(rank, "rank", at_least=1)
-    _check_size(rank, rank)
+    check_size(rank, rank)
     return Target({(1,) * rank: 1.0}, name=f"parity({rank})")
 
 
@@ -701,7 +645,7 @@ def leaps(orders: Sequence[int]) -> Target:
             f"orders must be a non-empty sequence of integers, got {_validate.shown(orders)}; "
             "pass for example leaps([1, 2, 3])"
         )
-    _check_size(len(checked), sum(checked))
+    check_size(len(checked), sum(checked))
     return _ladder(checked, f"leaps({','.join(map(str, checked))})")
 
 

@@ -38,7 +38,7 @@ def square_ladder(rank: int) -> Target:
     <Target 'square_ladder(1)' of rank 1, degree 2, norm 1: 1 h2(z1)>
     """
     rank = _validate.integer(rank, "rank", at_least=1)
-    _check_size(rank, 2 * rank)
+    check_size(rank, 2 * rank)
     return _ladder([2] * rank, f"square_ladder({rank})")
 
 

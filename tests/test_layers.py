@@ -19,6 +19,7 @@ LEVELS = {
     "_validate": 0,
     "hermite": 1,
     "schema": 1,
+    "_coefficients": 1,
     "_parser": 2,
     "targets": 2,
     "operators": 3,
