@@ -97,10 +97,10 @@ def _origin(ds: xr.Dataset) -> Iterator[tuple[str, str]]:
     if spec.get("flow"):
         flow = {name: value for name, value in spec["flow"].items() if value and name != "name"}
         shown = [spec["flow"]["name"], *(f"{name} {value}" for name, value in flow.items())]
-        shown.append(f"student rank {spec['student_rank']}")
-        if not diagram:
-            shown.append(f"rtol {spec['rtol']:g}")
-        yield "flow", ", ".join([*shown, f"seed {spec['seed']}"])
+        for name in ("student_rank", "rtol", "seed"):
+            if name in spec and not (diagram and name == "rtol"):
+                shown.append(f"{name.replace('_', ' ')} {spec[name]}")
+        yield "flow", ", ".join(shown)
     if diagram:
         yield (
             "success",

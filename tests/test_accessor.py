@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import subprocess
 import sys
 
@@ -154,6 +155,14 @@ def test_the_repr_says_what_it_is_without_computing(lazy):
     assert ", lazy, " in text
     assert "converged" not in text
     assert ".saddles()" in text
+
+
+def test_a_recipe_may_lack_what_is_described(ds):
+    recipe = json.loads(ds.attrs["mids_spec"])
+    for name in ("student_rank", "rtol", "seed"):
+        del recipe[name]
+    text = mids.describe(ds.assign_attrs(mids_spec=json.dumps(recipe)))
+    assert "two-timescale\n" in text
 
 
 def test_only_what_works_is_named_as_next():

@@ -333,6 +333,16 @@ def test_lazy_in_lazy_out(analysis):
     xr.testing.assert_identical(result.compute(), function(lazy.compute()))
 
 
+@pytest.mark.parametrize("text", ["parity(2)", COUPLED[0]])
+def test_a_direction_known_from_the_start_is_escaped_at_once(text):
+    ds = mids.simulate(text, dim=100, initial=np.diag([0.8, 0.1])).isel(run=[0])
+    predicted = mids.theory(ds)
+    assert predicted.escape_time[0, 0, 0] == 0
+    compared = mids.compare(ds)
+    for name in ("escape_time", "escape_time_theory", "loss_theory"):  # no saddle on either side
+        assert np.isnan(compared[name][0, 0, 0])
+
+
 @pytest.mark.parametrize("flow", ["two-timescale", "planted"])
 def test_theory_does_not_depend_on_the_order_of_dims(flow):
     text = COUPLED[0] if flow == "two-timescale" else "h3(z1)"
@@ -370,6 +380,10 @@ def test_the_summary_is_a_frame():
         (lambda: mids.saddles(runs().isel(direction=0)), DatasetError, "dimension 'direction'"),
         (lambda: mids.saddles(runs().isel(level=0)), DatasetError, "levels 0.1"),
         (lambda: mids.scaling(runs().isel(direction=[0])), DatasetError, "all 2 directions"),
+        (lambda: mids.plateaus(runs().isel(run=[])), DatasetError, "no run"),
+        (lambda: mids.scaling(runs().isel(run=[])), DatasetError, "at least one run"),
+        (lambda: mids.scaling(runs().drop_vars("dim")), DatasetError, "coordinate 'dim'"),
+        (lambda: summary(mids.compare(runs().rename(run="seed"))), DatasetError, "'seed'"),
         (lambda: mids.theory(curve(GRID)), DatasetError, "gram0"),
         (
             lambda: mids.compare(

@@ -298,6 +298,10 @@ def test_wrong_directions_are_errors(ds, directions):
         ("loss", lambda ds: ds.drop_vars("loss"), "needs the variable loss"),
         ("overlap", lambda ds: ds[["loss"]], "needs the variable overlap.*only loss"),
         ("modes", lambda ds: ds[["loss"]], "needs the variable energy"),
+        ("modes", lambda ds: ds.drop_vars("degree"), "needs the variable degree"),
+        ("overlap", lambda ds: ds.isel(run=[]), "the dataset has no run"),
+        ("overlap", lambda ds: ds.isel(time=5), "needs the dimension 'time'"),
+        ("modes", lambda ds: ds.isel(time=slice(None, None, -1)), "time must increase"),
         ("phase", lambda ds: ds.isel(direction=[0]), "needs two directions"),
         ("timescales", lambda ds: ds, "needs the variable escape_time"),
         ("escape_times", lambda ds: ds, "needs the variable escape_time and .* and censored"),
@@ -306,6 +310,11 @@ def test_wrong_directions_are_errors(ds, directions):
 def test_what_is_missing_is_named(ds, draw, data, message):
     with pytest.raises(DatasetError, match=message):
         getattr(mids.plot, draw)(data(ds))
+
+
+def test_labels_that_are_lost_leave_pictures(ds):
+    assert mids.plot.overlap(ds.drop_vars("direction")).size
+    assert mids.plot.traps(mids.traps(ds.drop_vars("dim"))).size
 
 
 def test_time_scales_need_several_dimensions(comparison):

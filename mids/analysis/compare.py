@@ -25,7 +25,8 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
 
     Saddles are matched by the number of directions learned; saddles that only one side knows are
     kept, with NaN on the other. One that the theory says is never left, as where a run is trapped,
-    is where the run ends and counts as none.
+    is where the run ends and counts as none, and so does one of which the next overlap is 1/2 or
+    more from the start.
 
     Parameters
     ----------
@@ -67,7 +68,7 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
             "'crossing_time', as mids.simulate and mids.from_trajectories(correlation=...) write it"
         )
     size = ds.sizes["direction"]
-    left = np.isfinite(predicted["escape_time"])
+    left = np.isfinite(predicted["escape_time"]) & (predicted["escape_time"] > 0)
     how = predicted.attrs
     predicted = predicted[["rank", "exponent", "loss", "escape_time"]].where(left)
     out = _placed(found, size)
@@ -175,6 +176,12 @@ def summary(comparison: xr.Dataset) -> pd.DataFrame:
     for name in ("dim", "run"):
         if name not in comparison.dims:
             comparison = comparison.expand_dims(name)
+    further = [str(name) for name in comparison.dims if name not in ("dim", "run", "saddle")]
+    if further:
+        raise DatasetError(
+            f"summary has rows for 'dim' and 'saddle', but the dataset has {further} too; "
+            "select one value of each, or rename them"
+        )
     comparison = comparison.transpose("dim", "run", "saddle")
     alone = "loss_theory" not in comparison
     if alone:

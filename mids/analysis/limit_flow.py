@@ -211,7 +211,8 @@ class LimitFlow:
             for k in range(1, c):
                 # Escapes that overlap still have a plateau between them, if only a short one, when
                 # the first is over before the second begins.
-                if k not in points and crossing[k - 1, 2] < crossing[k, 0]:
+                apart = crossing[k - 1, 2] < crossing[k, 0]
+                if k not in points and apart and runs.between[run, k].any():
                     points[k] = self._nearest(runs.between[run, k][:, :k], runs)
             # With all the student's directions learned a run has converged.
             left = [(k, p) for k, p in sorted(points.items()) if p.exponent is not None and k < c]
@@ -238,7 +239,8 @@ class _Runs:
         self.stays = np.zeros(n, dtype=bool)
         # For each k how fast the subspace was turned when a saddle was last looked for near it.
         self.tried = np.full((n, c + 1), np.inf)
-        self.crossing = np.full((n, c, 3), np.nan)
+        odds = np.sum(factor**2, axis=1)  # the columns are orthogonal at the start
+        self.crossing = np.where(odds[:, :, None] >= np.exp(_LEVELS), 0.0, np.nan)
         self.visited: list[list[tuple[float, CriticalPoint]]] = [[] for _ in range(n)]
         # For each k the frame when k directions are learned and the next one is not, most clearly.
         self.between = np.zeros((n, c, *factor.shape[1:]))

@@ -184,6 +184,9 @@ def _trajectory(ds: xr.Dataset, var: str) -> tuple[xr.DataArray, xr.DataArray]:
             f"{var!r} has {time.size} points in time, of which a plateau needs at least 3; give "
             "the whole curve"
         )
+    empty = [str(name) for name, size in values.sizes.items() if size == 0]
+    if empty:
+        raise DatasetError(f"{var!r} has no {' and no '.join(empty)}; select at least one")
     if values.chunks is not None:
         values = values.chunk(time=-1)
     return values, time.astype(np.float64).reset_coords(drop=True)

@@ -80,11 +80,15 @@ def scaling(
     confidence = _validate.number(confidence, "confidence", above=0.0, at_most=1.0)
     seed = _validate.integer(seed, "seed", at_least=0)
     size = ds.sizes.get("dim", 1)
-    if size < 2 or "dim" not in ds.coords:
+    if "dim" not in ds.coords:
+        raise DatasetError("scaling needs the coordinate 'dim' with the dimensions d; assign it")
+    if size < 2:
         raise DatasetError(
             f"scaling needs at least two dimensions along 'dim', but the dataset has "
             f"{size}; simulate it with for example dim=[1e2, 1e4, 1e6]"
         )
+    if ds.sizes.get("run") == 0:
+        raise DatasetError("scaling needs at least one run, but the dataset has none; select one")
     found = saddles(ds)
     escape = found["escape_time"].where(~found["censored"], np.inf)
     ends = [found[name].astype(np.float64) for name in ("trapped", "censored")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import tomllib
@@ -37,6 +38,10 @@ class Main(click.Group):
             ) from None
         except MidsError as error:
             raise UserError(" ".join(str(error).split())) from None
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise UserError(f"cannot write ({error.strerror}); free some space") from None
         except KeyboardInterrupt as error:  # says what is kept, where anything can be
             click.echo(": ".join(["interrupted", *map(str, error.args)]), err=True)
             sys.exit(130)

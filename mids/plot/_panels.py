@@ -90,6 +90,19 @@ class Panels:
     ) -> None:
         for name in facets:
             _validate.one_of(name, sorted(Facets.__annotations__), "keyword of plots")
+        if "time" in core and "time" not in data.dims:
+            raise DatasetError(
+                "the picture needs the dimension 'time': select several times, or rename yours "
+                "with ds.rename(...)"
+            )
+        if "time" in core and (np.diff(data["time"].values) <= 0).any():
+            raise DatasetError("time must increase; sort the dataset: ds.sortby('time')")
+        empty = [str(name) for name, count in data.sizes.items() if count == 0]
+        if empty:
+            raise DatasetError(
+                f"there is nothing to draw: the dataset has no {' and no '.join(empty)}; select at "
+                "least one"
+            )
         row, col, col_wrap = facets.get("row"), facets.get("col"), facets.get("col_wrap")
         axes = facets.get("axes")
         self._data = data

@@ -78,7 +78,7 @@ def traps(
         ax.errorbar(
             places[decided], middle[decided], np.maximum(bars, 0), capsize=3, zorder=3, **style
         )
-        labels = [power(int(d)) for d in here["dim"].values] if "dim" in here.coords else [""]
+        labels = [power(int(d)) for d in here["dim"].values] if "dim" in here.coords else None
         ax.set_xticks(places, labels)
         ax.set(ylim=(0, 1), xlim=(-0.6, len(places) - 0.4))
     key.append(key_line("probability of a trap", **style))

@@ -140,7 +140,9 @@ def overlap(
     data = ds["overlap"]
     panels = Panels(data, ("time",), ("run", "direction"), size=SIZE, **facets)
     data = data.compute()
-    directions = np.atleast_1d(data.direction.values) if "direction" in data.coords else [0]
+    directions = np.atleast_1d(
+        data["direction"].values if {"direction"} & {*data.dims, *data.coords} else 0
+    )
     colours = dict(zip(directions, shades(len(directions)), strict=True))
     styles = {
         direction: {"color": colour, "linestyle": DASHES[index % len(DASHES)]}
@@ -197,7 +199,7 @@ def modes(
     >>> axes[0, 0].get_ylabel()
     'contribution to h(G)'
     """
-    need(ds, "energy")
+    need(ds, "energy", "degree")
     data = ds["energy"].groupby("degree").sum("mode")
     data = data.sel(degree=data.degree > 0)
     panels = Panels(data, ("time",), ("run", "degree"), size=SIZE, **facets)
