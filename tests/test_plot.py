@@ -317,6 +317,10 @@ def test_labels_that_are_lost_leave_pictures(ds):
     assert mids.plot.traps(mids.traps(ds.drop_vars("dim"))).size
 
 
+def test_modes_of_lazy_coordinates_are_drawn(ds):
+    assert mids.plot.modes(ds.chunk()).size
+
+
 def test_time_scales_need_several_dimensions(comparison):
     with pytest.raises(DatasetError, match="at least two dims"):
         mids.plot.timescales(comparison.isel(dim=[0]))

@@ -200,7 +200,8 @@ def modes(
     'contribution to h(G)'
     """
     need(ds, "energy", "degree")
-    data = ds["energy"].groupby("degree").sum("mode")
+    degree = ds["degree"].compute()  # xarray does not group by what is not in memory
+    data = ds["energy"].assign_coords(degree=degree).groupby("degree").sum("mode")
     data = data.sel(degree=data.degree > 0)
     panels = Panels(data, ("time",), ("run", "degree"), size=SIZE, **facets)
     data = data.compute()
