@@ -51,7 +51,7 @@ def test_the_report_has_a_row_for_each_diagram():
     recipe = {"target": target.to_dict(), "flow": {"noise": 1.0}, "exponent": 2}
     attrs = {"mids_spec": json.dumps({"phase_diagram": recipe})}
     text = phase.document([xr.Dataset({"success": successes(2.0)}, attrs=attrs)], 200, ["a.png"])
-    row, *shares = (line for line in text.splitlines() if line.startswith(f"| `{target}`"))
+    row, *shares = (line for line in text.splitlines() if line.startswith("| `h2(z1)`"))
     fractions = [
         [np.nan if x == " - " else float(x) for x in line.split("|")[3:-1]] for line in shares
     ]

@@ -1,5 +1,7 @@
 """Samples per second of online gradient descent on one core, beside plain loops of the same steps.
 
+Seconds are CPU time, which other programs on the machine change least.
+
 ``python -m tests.benchmarks.sgd --peer PYTHON`` also times a loop in torch, with a Python that has
 NumPy and torch. This file imports nothing else at the top, so that it runs there as a script. The
 last column is ``sampling="projected"``, the same law without samples in R^d.
@@ -31,8 +33,8 @@ def loop(xp: Any, normal: Any, dim: int, batch: int, seconds: float) -> float:
     W = xp.linalg.qr(normal(dim, 2))[0]
     gram, moment, weight, link = 0.0, 0.0, 0.0, None
     eye = xp.eye(6, dtype=W.dtype)
-    started, steps = time.perf_counter(), 0
-    while time.perf_counter() < started + seconds:
+    started, steps = time.process_time(), 0
+    while time.process_time() < started + seconds:
         x = normal(batch, dim)
         label = x[:, 0] * (1 + x[:, 1])
         z = x @ W
@@ -54,7 +56,7 @@ def loop(xp: Any, normal: Any, dim: int, batch: int, seconds: float) -> float:
         weight = KEEP * weight + batch
         link = xp.linalg.solve(gram + RIDGE * weight * eye, moment)
         steps += 1
-    return steps * batch / (time.perf_counter() - started)
+    return steps * batch / (time.process_time() - started)
 
 
 def numpy_speed(dim: int, batch: int, seconds: float) -> float:
@@ -81,9 +83,9 @@ def own_speed(dim: int, batch: int, seconds: float, sampling: str) -> float:
         ds = mids.simulate(
             "h1(z1) + h1(z1)*h1(z2)", dim=dim, runs=1, flow=flow, time=[0.0, STEP * steps]
         )
-        started = time.perf_counter()
+        started = time.process_time()
         ds.status.compute(scheduler="synchronous")
-        return time.perf_counter() - started
+        return time.process_time() - started
 
     run(10)  # compiles
     steps = 10

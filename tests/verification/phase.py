@@ -7,8 +7,9 @@ n / d^s decides, its slope in log d is s. The interval is that of a bootstrap ov
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -111,9 +112,12 @@ def shares_at_ratios(ds: xr.Dataset) -> list[str]:
             for x, row in zip(at, fractions, strict=True)
         ]
         if any(text != "-" for text in shown):
-            target = mids.Target.from_dict(recipe["target"])
-            rows.append(f"| `{target}` | {ratio:g} | {' | '.join(shown)} |")
+            rows.append(f"| `{_target(recipe)}` | {ratio:g} | {' | '.join(shown)} |")
     return rows
+
+
+def _target(recipe: Mapping[str, Any]) -> str:
+    return str(mids.Target.from_dict(recipe["target"])).replace("1.0*", "")
 
 
 def document(diagrams: Sequence[xr.Dataset], runs: int, pictures: Sequence[str]) -> str:
@@ -151,7 +155,7 @@ def document(diagrams: Sequence[xr.Dataset], runs: int, pictures: Sequence[str])
         slope, low, high = slopes(ds["success"])
         shares.append(shares_at_ratios(ds))
         lines.append(
-            f"| `{mids.Target.from_dict(recipe['target'])}` | "
+            f"| `{_target(recipe)}` | "
             f"{recipe['flow']['noise']:g} | {recipe['exponent']} | {half} | "
             f"{slope:.2f} ({low:.2f} to {high:.2f}) |"
         )
@@ -163,7 +167,8 @@ def document(diagrams: Sequence[xr.Dataset], runs: int, pictures: Sequence[str])
         f"|---|---|{'---|' * len(DIMS)}",
         *(row for rows in shares for row in rows),
     ]
-    return "\n".join([*lines, "", *(f"![success]({picture})" for picture in pictures), ""])
+    lines += ["", "Bands in the pictures: Wilson's intervals of these fractions at 68 %.", ""]
+    return "\n".join([*lines, *(f"![success]({picture})" for picture in pictures), ""])
 
 
 @click.command()
