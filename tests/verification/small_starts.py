@@ -13,7 +13,7 @@ from tests.verification.log_time import GOAL, LADDER, LEVELS, timed, worst
 
 __all__ = ["shifts", "small_starts"]
 
-SMALL = [(0.004, 8192), (0.004, 32768)]
+SMALL = [(0.004, 4096), (0.004, 16384)]
 """Steps and batches."""
 QUANTILES = 10_000
 
