@@ -250,7 +250,7 @@ constant to fit and ignores the bias of the step, and as measured in {2 * runs} 
 start with samples of their own; how many of these are within {GOAL:g} at all levels; and the step /
 batch at which the standard deviation by the law is {GOAL:g}, so that two of three runs are inside.
 For the smallest start this takes 2e11 samples, hours on a core: extrapolated, not run. There, with
-kicks of many m, the law says half as much again as is measured, since the growth is not everywhere
+kicks of many m, the law says 40 % more than is measured, since the growth is not everywhere
 at the rate 1/2; for kicks below m it holds within the error of {2 * runs} runs.
 
 | run | m | step | batch | kicks | difference: law | measured | inside: law | measured | needed |
