@@ -267,7 +267,7 @@ class MultiIndexAccessor:
         var: str = "loss",
         *,
         tolerance: float = 0.02,
-        contrast: float = 3.0,
+        contrast: float = 2.0,
         max_plateaus: int = 8,
     ) -> xr.Dataset:
         """Find the plateaus of a variable: `mids.plateaus`."""

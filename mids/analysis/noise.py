@@ -96,7 +96,8 @@ def _limit(off: Array) -> float:
     from scipy.stats import beta
 
     off = np.sort(off)
-    few = np.arange(3, max(len(off) // 2, 3) + 1)
+    # Two that are equal, exactly, are not noisy.
+    few = np.arange(3 - (off[1] == 0), max(len(off) // 2, 3) + 1)
     few = few[few <= len(off)]
     if not len(few):
         return float(off[-1])

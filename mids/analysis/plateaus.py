@@ -31,7 +31,7 @@ def plateaus(
     var: str = "loss",
     *,
     tolerance: float = 0.02,
-    contrast: float = 3.0,
+    contrast: float = 2.0,
     max_plateaus: int = 8,
 ) -> xr.Dataset:
     """Find the plateaus of trajectories in logarithmic time.
@@ -47,10 +47,10 @@ def plateaus(
     in time, and how long it lasts (as that of a running mean does) from means of 2, 4, 8, ...
     successive points. It widens the band, and no plateau is found that noise on a curve which only
     slows down could feign with more than five standard errors. Noise that lasts for a good part of
-    the curve cannot be told from the curve. Points are averaged in bins of 1/24 decade, wider ones
-    where noise asks for it, so that the density of the sampling does not matter; what happens
-    within a bin is not resolved. A level needs two points to be seen, and a first point whose level
-    is left at the next is none.
+    the curve cannot be told from the curve. Points closer than 1/96 decade are averaged, those
+    closer than 1/24 where noise asks for it; what happens in between is not resolved. A level needs
+    two points to be seen, or one beside slopes that show it; a first point whose level is left at
+    the next is none.
 
     Parameters
     ----------

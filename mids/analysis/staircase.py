@@ -24,13 +24,14 @@ from numpy.typing import NDArray
 
 from .noise import Noise
 
-__all__ = ["Stretch", "stretches"]
+__all__ = ["Stretch", "averaged", "stretches"]
 
 Array = NDArray[np.float64]
 
-BINS_PER_DECADE = 24
-FEWEST_BINS = 96
+BINS_PER_DECADE = 96
 COARSENINGS = 2
+ROUNDED = 1.0 - 1e-6
+"""Share of a bin's width: a point at its end, but for rounding, is in the next."""
 MEDIAN = 1.57
 """Variance of a median over that of a mean, for normal deviates."""
 MOVES = 1e-3
@@ -39,6 +40,9 @@ STAY = 1.5
 """Standard errors added to the band in which a stay is timed; what noise feigns is sorted out."""
 SHOWN = 0.25
 """Share of the band by which two values must differ to show a slope."""
+NEAR = 3.0
+"""Standard errors within which values are those of one level."""
+ROUNDS = 4
 CERTAIN = 5.0
 """Standard errors by which convexity must be violated; many blocks are tried."""
 
@@ -52,7 +56,7 @@ class Stretch:
     start, stop : float
         Times at which the trajectory enters and leaves the band.
     level : float
-        Value in the slowest third of the stretch.
+        Value where it changes least in logarithmic time, averaged over what noise blurs.
     halfway : float
         Time at which it is halfway to the next level; NaN if that is not in the data.
     left : bool
@@ -100,12 +104,12 @@ def stretches(
     """
     curve = _Curve.binned(time, values, tolerance)
     bounds = curve.transitions(contrast)
-    while len(bounds) > 2:
-        evidence = [curve.evidence(*bounds[k : k + 3]) for k in range(len(bounds) - 2)]
+    evidence = [curve.evidence(*bounds[k : k + 3]) for k in range(len(bounds) - 2)]
+    while evidence and min(evidence) <= 1.0:
         weakest = int(np.argmin(evidence))
-        if evidence[weakest] > 1.0:
-            break
-        del bounds[weakest + 1]
+        del bounds[weakest + 1], evidence[weakest]
+        for k in range(max(weakest - 1, 0), min(weakest + 1, len(evidence))):
+            evidence[k] = curve.evidence(*bounds[k : k + 3])
     found = []
     falling = bounds[-2] == bounds[-1]  # as the data end
     levels = [curve.level(low, high) for low, high in pairwise(bounds) if low < high]
@@ -126,6 +130,27 @@ def stretches(
     return found
 
 
+def averaged(level: float, values: Array, errors: Array) -> float:
+    """Median of the values of a stay that are off a level by their standard errors at most.
+
+    Parameters
+    ----------
+    level : float
+        The value of one point of the stay.
+    values, errors : ndarray, shape (n,)
+        Values during the stay and their standard errors. Without noise the level stays as it is.
+
+    Returns
+    -------
+    float
+    """
+    for _ in range(ROUNDS):
+        near = np.abs(values - level) <= NEAR * errors
+        if near.any():
+            level = float(np.median(values[near]))
+    return level
+
+
 @dataclass(frozen=True)
 class _Curve:
     """Medians in bins of log time, their standard errors and the band."""
@@ -144,7 +169,7 @@ class _Curve:
         """Average just enough for the noise to be well below the range."""
         positive = time[time > 0]
         decades = np.log10(positive[-1] / positive[0]) if len(positive) > 1 else 1.0
-        width = max(BINS_PER_DECADE, FEWEST_BINS / max(decades, 1e-9))
+        width = max(BINS_PER_DECADE, BINS_PER_DECADE / max(decades, 1e-9))
         noise = Noise.of(time, values)
         for _ in range(COARSENINGS + 1):
             moments, middle, errors, counts, squares = _bins(time, values, noise, width)
@@ -206,17 +231,16 @@ class _Curve:
         return np.asarray(t + share * (time[out] - t) - at)
 
     def level(self, low: int, high: int) -> tuple[float, int]:
-        """Value, and where, of the slowest third of the points from `low` up to `high`."""
+        """Value, and where, of the least slope at the points from `low` up to `high`."""
         if low == high:  # nothing after the end
             return float(self.values[-1]), len(self.values) - 1
-        if high - low < 3:
-            return float(np.mean(self.values[low:high])), (low + high - 1) // 2
-        x = np.log(np.maximum(self.time[low:high], 0.5 * self.time[1]))
-        slope = np.abs(np.gradient(self.values[low:high], x))
-        slowest = np.sort(np.argsort(slope, kind="stable")[: max((high - low) // 3, 1)])
-        at = low + int(slowest[len(slowest) // 2])
-        near = np.abs(self.values[low + slowest] - self.values[at]) <= self.band[at]
-        return float(np.median(self.values[low + slowest[near]])), at
+        points = np.arange(low, high)
+        before, after = np.maximum(points - 1, 0), np.minimum(points + 1, len(self.time) - 1)
+        x = np.log(np.maximum(self.time, 0.5 * self.time[1]))
+        slope = np.abs(self.values[after] - self.values[before]) / (x[after] - x[before])
+        at = low + int(np.argmin(slope))
+        level = averaged(float(self.values[at]), self.values[low:high], self.errors[low:high])
+        return level, at
 
     def evidence(self, low: int, middle: int, high: int) -> float:
         """How clearly the curve speeds up about `middle`: above 1 that is certain."""
@@ -326,13 +350,16 @@ def _bins(
 ) -> tuple[Array, Array, Array, Array, Array]:
     """Mean time, median, its standard error, count and mean square noise in bins of log time.
 
-    Time 0 is a bin of its own.
+    A bin begins at the first point after the one before, so that even sampling fills all bins
+    alike. Time 0 is a bin of its own.
     """
-    key = np.full(len(time), -(2**31))
-    positive = time > 0
-    key[positive] = np.floor(per_decade * np.log10(time[positive])).astype(int)
-    edges = np.flatnonzero(np.diff(key, prepend=key[0] - 1))
-    counts = np.diff(edges, append=len(key)).astype(np.float64)
+    ends = np.searchsorted(time, time * 10.0 ** (ROUNDED / per_decade))
+    ends = np.maximum(ends, np.arange(1, len(time) + 1))
+    starts = [0]
+    while ends[starts[-1]] < len(time):
+        starts.append(int(ends[starts[-1]]))
+    edges = np.array(starts)
+    counts = np.diff(edges, append=len(time)).astype(np.float64)
     squares = np.add.reduceat(noise.points**2, edges) / counts
     squares *= np.where(counts > 2, MEDIAN, 1.0)
     if counts.max() == 1:
