@@ -29,7 +29,7 @@ __all__ = ["Stretch", "averaged", "stretches"]
 Array = NDArray[np.float64]
 
 BINS_PER_DECADE = 96
-COARSENINGS = 2
+NOISY_BINS_PER_DECADE = 24
 ROUNDED = 1.0 - 1e-6
 """Share of a bin's width: a point at its end, but for rounding, is in the next."""
 MEDIAN = 1.57
@@ -166,17 +166,16 @@ class _Curve:
 
     @classmethod
     def binned(cls, time: Array, values: Array, tolerance: float) -> _Curve:
-        """Average just enough for the noise to be well below the range."""
+        """Average over wider bins where the points are noisy."""
         positive = time[time > 0]
         decades = np.log10(positive[-1] / positive[0]) if len(positive) > 1 else 1.0
-        width = max(BINS_PER_DECADE, BINS_PER_DECADE / max(decades, 1e-9))
         noise = Noise.of(time, values)
-        for _ in range(COARSENINGS + 1):
-            moments, middle, errors, counts, squares = _bins(time, values, noise, width)
+        for width in (BINS_PER_DECADE, NOISY_BINS_PER_DECADE):
+            per_decade = max(width, BINS_PER_DECADE / max(decades, 1e-9))
+            moments, middle, errors, counts, squares = _bins(time, values, noise, per_decade)
             spread = np.ptp(middle)
-            if 5.0 * np.median(errors) <= 0.1 * spread:
+            if np.median(errors) <= 0.1 * tolerance * spread:
                 break
-            width /= 2
         floor = tolerance * max(spread, MOVES * np.abs(middle).max())
         band = floor + 3.0 * errors
         return cls(moments, middle, errors, band, counts, squares, noise, floor)
@@ -201,9 +200,27 @@ class _Curve:
         speed[1:-1] = np.minimum(speed[1:-1], change)
         speed, less, n = np.log(speed), np.log(contrast), len(self.time)
         peaks = [int(peak) for peak in find_peaks(np.append(speed, -np.inf), prominence=less)[0]]
-        if peaks and speed[peaks[-1] :].min() > speed[peaks[-1]] - less:
-            peaks[-1] = n  # it has not slowed down again
+        if peaks and not self._slowed(peaks[-1], contrast):
+            peaks[-1] = n
         return [0, *peaks, n]
+
+    def _slowed(self, since: int, contrast: float) -> bool:
+        """Whether the end is slower, for certain, than the cell before the point `since`."""
+        if since == len(self.time):
+            return False
+        low = np.arange(since - 1, -1, -1)
+        high = np.minimum(since + np.arange(since), len(self.time) - 1)
+        fall, uncertain, length = self._changes(low, high)
+        fastest = np.max((fall - uncertain) / length)
+        late = np.arange(since, len(self.time) - 1)
+        change, uncertain, length = self._changes(late, np.full_like(late, len(self.time) - 1))
+        return bool((contrast * (change + uncertain) <= fastest * length).any())
+
+    def _changes(self, low: NDArray[np.intp], high: NDArray[np.intp]) -> tuple[Array, Array, Array]:
+        """Return changes between points, how much of them noise may be, and times between."""
+        change = np.abs(self.values[high] - self.values[low])
+        uncertain = NEAR * np.hypot(self.errors[high], self.errors[low])
+        return change, uncertain, self.time[high] - self.time[low]
 
     def _stays(self, way: int) -> Array:
         """Time until the curve leaves the band around its ends and the middles of its cells.
