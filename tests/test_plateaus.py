@@ -420,3 +420,36 @@ def test_an_offset_does_not_matter(offset, noise):
     bare, found = mids.plateaus(curve(values)), mids.plateaus(curve(values + offset))
     assert int(bare.n_plateaus) >= 3
     xr.testing.assert_allclose(found.assign(loss=found.loss - offset), bare, rtol=2e-3)
+
+
+def test_a_single_point_is_a_plateau_where_the_slopes_beside_it_show_it():
+    time = [0, 4.2, 5.6, 7.5, 10, 13.3, 17.8, 23.7, 31.6, 42.2, 56.2, 75]
+    values = [0.5, 0.5, 0.5, 0.499, 0.49, 0.363, 0.252, 0.228, 0.048, 0, 0, 0]
+    found = mids.plateaus(curve(np.array(values), time))
+    assert int(found.n_plateaus) == 2 and found.left[:2].all()
+    assert 0.22 < float(found.loss[1]) < 0.26
+
+
+@pytest.mark.parametrize("time", [np.arange(5.0), 10.0 ** np.arange(5)], ids=["even", "log"])
+def test_a_start_that_is_left_at_the_next_point_is_no_plateau(time):
+    found = mids.plateaus(curve([1, 0.5, 0.5, 0, 0], time))
+    assert found.loss[:2].values.tolist()[0] == 0.5
+    assert int(found.n_plateaus) == 1 and bool(found.left[0]) and bool(found.entered[0])
+
+
+@pytest.mark.parametrize("per_decade", [12, 16, 20, 24, 32, 48, 64])
+def test_the_density_of_the_sampling_does_not_matter(per_decade):
+    """Two falls a factor of two apart, each a quarter of a decade wide."""
+    time = log_grid(per_decade, 0.0, 3.0)
+    found = mids.plateaus(curve(staircase(time, [1.0, 0.5], [20.0, 40.0], 0.15), time))
+    assert int(found.n_plateaus) == 2 and found.left[:2].all()
+    np.testing.assert_allclose(found.loss[:2], [1.0, 0.5], atol=0.05)
+    np.testing.assert_allclose(found.halfway_time[:2], [20, 40], rtol=0.1)
+
+
+def test_levels_of_noisy_curves_are_averages():
+    time = log_grid(100)
+    for seed in range(3):
+        values = noisy(staircase(time, LEVELS, MOMENTS), 0.05, seed)
+        found = mids.plateaus(curve(values, time))
+        np.testing.assert_allclose(found.loss[:3], LEVELS, atol=0.02)

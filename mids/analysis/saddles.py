@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 
 from ..errors import DatasetError
 from ..schema import LEVELS
+from .noise import Noise
 from .plateaus import increasing_time, plateaus
+from .staircase import averaged
 from .stay import level
 
 __all__ = ["saddles"]
@@ -43,12 +45,13 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
     xarray.Dataset
         Dims of the runs and ``saddle``, padded with NaN: ``loss`` (where it changes least in
         logarithmic time during the stay, between the points of the grid on either side; the first
-        value on the first plateau; NaN where no time of the grid falls into the stay), ``rank``
-        (directions learned; only with crossing times), ``enter_time``, ``escape_time`` (NaN where
-        it is not left), ``duration`` (their difference), ``censored`` (the run is cut off there or
-        on its way to the next), ``trapped`` (status 2: it ends there for good); ``n_saddles`` and
-        ``failed`` (status 3: the run has none), on curves alone also ``n_missing`` (points left
-        out). The attribute ``method`` says where the times come from. Lazy where `ds` is.
+        value on the first plateau; averaged over what noise blurs; NaN where no time of the grid
+        falls into the stay), ``rank`` (directions learned; only with crossing times),
+        ``enter_time``, ``escape_time`` (NaN where it is not left), ``duration`` (their difference),
+        ``censored`` (the run is cut off there or on its way to the next), ``trapped`` (status 2: it
+        ends there for good); ``n_saddles`` and ``failed`` (status 3: the run has none), on curves
+        alone also ``n_missing`` (points left out). The attribute ``method`` says where the times
+        come from. Lazy where `ds` is.
 
     Raises
     ------
@@ -154,6 +157,7 @@ def _stays(loss: Array, time: Array, crossing: Array, status: Array) -> Array:
     crossing = crossing.reshape(-1, *crossing.shape[-2:])
     status = np.broadcast_to(status, shape).ravel()
     loss = np.broadcast_to(loss, (*shape, len(time))).reshape(-1, len(time))
+    noisy = np.any(np.diff(loss, axis=-1) > 0, axis=-1)  # no flow climbs
     out = np.full((len(crossing), 5, rank), np.nan)
     here = status != FAILED
     row = np.zeros(len(crossing), dtype=np.int64)
@@ -166,11 +170,23 @@ def _stays(loss: Array, time: Array, crossing: Array, status: Array) -> Array:
         stop = np.where(np.isnan(leave), time[-1], leave)
         # Without a stay it is learned together with the direction before.
         runs = np.flatnonzero(here & (stop > enter))
-        flat = level(time, loss[runs], enter[runs], stop[runs])
+        flat = np.array(level(time, loss[runs], enter[runs], stop[runs]))
+        for at in np.flatnonzero(noisy[runs]):
+            run = runs[at]
+            flat[at] = _averaged(flat[at], time, loss[run], enter[run], stop[run])
         columns = flat, np.full(len(runs), k), enter[runs], escape[runs], cut[runs]
         out[runs, :, row[runs]] = np.stack(columns, axis=1)
         row[runs] += 1
     return out.reshape(*shape, 5, rank)
+
+
+def _averaged(level: float, time: Array, loss: Array, enter: float, stop: float) -> float:
+    """Average a level over what noise blurs of the stay."""
+    known = np.isfinite(loss)
+    time, loss = time[known], loss[known]
+    errors = Noise.of(time, loss).points
+    inside = (time >= enter) & (time <= stop)
+    return averaged(level, loss[inside], errors[inside])
 
 
 def _from_curve(ds: xr.Dataset) -> xr.Dataset:
