@@ -37,8 +37,14 @@ def checksums(store):
 
 
 def worker_processes(cluster):
-    """Return the processes of the workers that are not just being started again."""
-    processes = [nanny.process for nanny in list(cluster.workers.values())]
+    """Return the processes of the workers that are not just being started again.
+
+    One that is killed while it starts is given up by distributed, and with the last one the
+    cluster.
+    """
+    connected = set(cluster.scheduler.workers)
+    nannies = [n for n in list(cluster.workers.values()) if n.worker_address in connected]
+    processes = [nanny.process for nanny in nannies]
     return [process.pid for process in processes if process is not None and process.pid]
 
 
