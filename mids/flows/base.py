@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +16,9 @@ from ..errors import InputError
 from ..targets import Target
 
 __all__ = ["Flow", "Problem"]
+
+SECTION = re.compile(r"^\w+\n-+$", re.MULTILINE)
+"""First section of a docstring."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,8 @@ class Problem:
 class Flow(ABC):
     """A gradient flow; subclasses are frozen dataclasses whose fields are its parameters.
 
-    What the methods take and return is said here, once for all flows; theirs say what is their own.
+    What the methods take and return is said here, once for all flows, and added to the docstrings
+    of methods that replace them.
 
     Attributes
     ----------
@@ -85,6 +91,17 @@ class Flow(ABC):
 
     name: ClassVar[str]
     fast_link: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """Add to docstrings without sections those of the method of `Flow` of that name."""
+        super().__init_subclass__(**arguments)
+        for name, method in vars(cls).items():
+            general = getattr(Flow, name, None)
+            if inspect.isfunction(method) and inspect.isfunction(general):
+                own, said = (inspect.cleandoc(each.__doc__ or "") for each in (method, general))
+                start = SECTION.search(said)
+                if own and start and not SECTION.search(own):
+                    method.__doc__ = f"{own}\n\n{said[start.start() :]}"
 
     def check(self, target: Target, dims: IntArray, student_rank: int) -> None:  # noqa: B027
         """Raise InputError if the flow cannot run on a target with a student of this rank.
