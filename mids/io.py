@@ -157,7 +157,7 @@ def open_dataset(
 
 def _write(ds: xr.Dataset, path: Path) -> None:
     collected = _Collected()
-    stripped = ds.drop_encoding().drop_attrs(deep=False)
+    stripped = _read_apart(ds.drop_encoding().drop_attrs(deep=False))
     encoding = {name: _encoding(ds.variables[name], name in ds.dims) for name in ds.variables}
     with _netcdf(path, "w") as store:
         stripped.dump_to_store(store, writer=collected, encoding=encoding)
@@ -165,6 +165,24 @@ def _write(ds: xr.Dataset, path: Path) -> None:
         _store(collected.arrays, path)
     with _netcdf(path, "r+") as store:
         store.set_attributes(ds.attrs)
+
+
+def _read_apart(ds: xr.Dataset) -> xr.Dataset:
+    """Read what is still in a file before the writing, or between the writes where it is large.
+
+    Plain xarray reads under its own lock, which one who holds `NETCDF_LOCK` would wait for forever.
+    """
+    parts: dict[Hashable, xr.Variable] = {}
+    for name, variable in ds.variables.items():
+        if variable._in_memory or variable.chunks is not None:  # has no public test
+            continue
+        if variable.ndim and variable.dtype.kind in "iufb" and variable.nbytes > UNCUT_BYTES:
+            parts[name] = ds[[name]].chunk().variables[name]
+        else:
+            parts[name] = variable.compute()
+    coords = {name: part for name, part in parts.items() if name in ds.coords}
+    data = {name: part for name, part in parts.items() if name not in coords}
+    return ds.assign(data).assign_coords(coords)
 
 
 class _Collected:

@@ -72,6 +72,18 @@ def test_plain_xarray_reads_the_file(ds, file):
         xr.testing.assert_identical(opened.load(), ds)
 
 
+@pytest.mark.parametrize("small", [0, 2**16])
+@pytest.mark.parametrize("opened", [xr.open_dataset, mids.open_dataset])
+def test_what_is_still_in_a_file_is_written(ds, file, monkeypatch, opened, small):
+    """Plain xarray reads under a lock of its own."""
+    monkeypatch.setattr("mids.io.UNCUT_BYTES", small)
+    with opened(file) as unread:
+        mids.to_netcdf(unread, file)
+        assert not unread["loss"].variable._in_memory
+    with mids.open_dataset(file) as written:
+        xr.testing.assert_identical(written.load(), ds)
+
+
 def test_data_are_compressed_and_protected(file):
     with mids.open_dataset(file) as opened:
         for name in ("loss", "status", "n_steps"):
