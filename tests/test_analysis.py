@@ -242,10 +242,11 @@ def test_a_prediction_leaves_nothing_behind(model):
 @pytest.mark.parametrize(
     "text", ["h3(z1) + 0.5*h2(z1)*h1(z2) + 0.7*h3(z2)", "h2(z1) + h2(z1)*h1(z2)"]
 )
-def test_a_prediction_does_not_depend_on_the_other_runs(text):
+@pytest.mark.parametrize("dim", [100, 10_000])
+def test_a_prediction_does_not_depend_on_the_other_runs(text, dim):
     """Two critical subspaces of rank 1, some 20 degrees apart, or three, wherever one starts."""
     target = mids.Target.parse(text).normalize()
-    M = draw_runs(2, 2, 10_000, range(12), 3)
+    M = draw_runs(2, 2, dim, range(12), 3)
     gram0 = M @ M.swapaxes(1, 2)
     together = LimitFlow(target).predict(gram0)
     for i in range(len(M)):

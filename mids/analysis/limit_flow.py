@@ -110,11 +110,6 @@ class LimitFlow:
 
     def _nearest(self, subspace: Array, runs: _Runs) -> CriticalPoint:
         """Return the critical point next to a subspace."""
-        for known in runs.points:
-            tilt = known.tilt(subspace)
-            near = known.isolated and np.abs(tilt).max(initial=0.0) < APART
-            if known.contains(tilt) or (near and known.turns(self._target, tilt)):
-                return known
         point = CriticalPoint.near(self._target, subspace)
         if np.abs(point.tilt(subspace)).max(initial=0.0) > 1:  # Newton's method has gone astray
             point = CriticalPoint.near(self._target, critical_subspace(self._target, subspace))
