@@ -11,7 +11,7 @@ import xarray as xr
 from . import __version__, _graph, _sweep, _validate, schema
 from .errors import InputError
 from .flows import Empirical
-from .ladder import leaps
+from .ladder import leaps, relevant_directions
 from .targets import Target
 
 __all__ = ["again", "from_spec", "phase_diagram"]
@@ -100,7 +100,7 @@ def phase_diagram(
     duration = _validate.number(duration, "duration", above=0.0)
     sweeps = [checked(flow, [0.0, duration]) for flow in flows]
     target, recipe = sweeps[0].target, sweeps[0].spec
-    learnable = min(target.rank, sweeps[0].student_rank)
+    learnable = min(relevant_directions(target), sweeps[0].student_rank)
     s = max(step.exponent for step in leaps(target).steps)
     if exponent is not None:
         s = _validate.integer(exponent, "exponent", at_least=1)

@@ -74,7 +74,7 @@ def description(ds: xr.Dataset) -> tuple[str, list[tuple[str, str]]]:
     listed = ", ".join([*names[:5], "..."] if len(names) > 5 else names)
     size = f"{ds.nbytes / 1e6:.1f} MB" if ds.nbytes >= 1e5 else f"{ds.nbytes / 1e3:.1f} kB"
     rows.append(("variables", f"{len(names)}, {where}, {size}: {listed}"))
-    if "status" in ds and _in_memory(ds["status"]):
+    if "status" in ds and ds["status"].dtype.kind in "iu" and _in_memory(ds["status"]):
         counts = np.bincount(ds["status"].values.ravel(), minlength=len(schema.STATUS))
         ended = zip(counts, schema.STATUS, strict=True)
         rows.append(("runs", ", ".join(f"{count} {meaning}" for count, meaning in ended if count)))

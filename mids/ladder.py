@@ -32,6 +32,7 @@ __all__ = [
     "leading_component",
     "leaps",
     "rate",
+    "relevant_directions",
     "tilt_growth",
 ]
 
@@ -229,6 +230,31 @@ def leaps(target: Target) -> Ladder:
         spanned = np.column_stack([subspace, learned])
         subspace = critical_subspace(target, spanned)
         drift = _largest_angle(spanned, subspace)
+
+
+def relevant_directions(target: Target) -> int:
+    """Count the directions that a target depends on, which is the rank of its `leaps`.
+
+    Parameters
+    ----------
+    target : Target
+        The target.
+
+    Returns
+    -------
+    int
+        At most ``target.rank``.
+
+    Examples
+    --------
+    >>> from mids.targets import Target
+    >>> relevant_directions(Target.parse("h1(z1) + h1(z2)"))
+    1
+    """
+    flat = [tensor.reshape(-1, target.rank) for tensor in target.tensors[1:]]
+    if not flat:
+        return 0
+    return _row_space(np.concatenate(flat), _scale(target.tensors))[1].size
 
 
 def critical_subspace(target: Target, subspace: Array) -> Array:

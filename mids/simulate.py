@@ -205,13 +205,18 @@ def replay(ds: xr.Dataset) -> xr.Dataset:
     if "run" in ds.coords:
         arguments["runs"] = np.atleast_1d(ds["run"].values)
     again = from_spec(arguments)
-    return again.sel(
-        {
-            name: ds[name]
-            for name in ("dim", "run", "time", "direction", "level")
-            if name in ds.coords and not ds[name].equals(again[name])
-        }
-    )
+    chosen = {
+        name: ds[name]
+        for name in ("dim", "run", "time", "direction", "level")
+        if name in ds.coords and not ds[name].equals(again[name])
+    }
+    for name, labels in chosen.items():
+        if not np.isin(labels, again[name]).all():
+            raise DatasetError(
+                f"{name} has values that were not simulated and cannot be replayed; replay the "
+                "dataset as it was before they were changed"
+            )
+    return again.sel(chosen)
 
 
 def differences(ds: xr.Dataset, other: xr.Dataset) -> list[str]:

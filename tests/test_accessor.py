@@ -190,6 +190,7 @@ def test_the_repr_counts_what_is_in_memory(ds):
     changed["status"] = ds.status.copy(data=np.array([[0, 0, 0, 1], [0, 3, 0, 0]], dtype=np.int8))
     assert "6 converged, 1 censored, 1 failed" in repr(changed.mi)
     assert ", in memory, " in repr(changed.mi)
+    assert "converged" not in repr(ds.mean("run", keep_attrs=True).mi)  # half a run is none
 
 
 def test_the_repr_does_not_read_files(ds, tmp_path):

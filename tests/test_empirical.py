@@ -38,7 +38,7 @@ class Problem:
         M = draw(target.rank, student_rank, dim, rng) if M is None else np.array(M)
         arrays = start(self.features, M, dim, flow.noise, rng)
         link = Link(target.modes, target.coefficients, flow.noise)
-        self.run = Descent(flow, self.features, link, KEY, arrays)
+        self.run = Descent(flow, self.features, link, KEY, arrays, 2)
         self.x = self.run._samples.x[:, :dim].astype(float)
         self.labels = self.run._samples.labels
 

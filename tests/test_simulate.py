@@ -540,3 +540,18 @@ def test_flows_that_return_the_wrong_shape_are_named():
 
     with pytest.raises(RuntimeError, match=r"loss of shape \(3,\)"):
         toy(flow=Broken()).loss.compute()
+
+
+@pytest.mark.parametrize("flow", ["two-timescale", "joint", "ambient"])
+def test_runs_converge_where_the_target_has_more_variables_than_directions(flow):
+    ds = mids.simulate("h1(z1) + h1(z2)", dim=[1000, 4000], runs=3, flow=flow).compute()
+    assert (ds.loss.isel(time=-1) < 1e-3).all()
+    assert (ds.status == 0).all()
+    found = mids.saddles(ds)
+    assert (found.n_saddles == 1).all() and not found.censored.any()
+
+
+def test_replay_needs_labels_that_were_simulated():
+    ds = mids.simulate("h1(z1)", dim=100, runs=1, time=[0.0, 1.0, 2.0, 3.0])
+    with pytest.raises(DatasetError, match="time has values that were not simulated"):
+        mids.replay(ds.coarsen(time=2).mean())

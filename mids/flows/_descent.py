@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,6 +51,8 @@ class Descent:
         Of the samples.
     arrays : mapping
         Those of `start`.
+    learnable : int
+        Number of directions that the student can learn of the target.
     """
 
     def __init__(
@@ -59,8 +62,9 @@ class Descent:
         target: Link,
         key: IntArray,
         arrays: Mapping[str, Any],
+        learnable: int,
     ) -> None:
-        self._flow, self._features = flow, features
+        self._flow, self._features, self._learnable = flow, features, learnable
         size, width = arrays["gradient"].shape
         self.state = State(**{**arrays, "gradient": np.zeros((size, width))})
         n, dim = flow.n, self.state.frame.shape[1]
@@ -108,9 +112,8 @@ class Descent:
                 return
 
     def has_learned(self) -> bool:
-        """Tell whether all directions that the student can hold have reached the highest level."""
-        learnable = min(self.state.previous.shape)
-        return bool(np.isfinite(self.state.crossing[:learnable, -1]).all())
+        """Tell whether all directions that can be learned have reached the highest level."""
+        return bool(np.isfinite(self.state.crossing[: self._learnable, -1]).all())
 
     def loss(self) -> float:
         """Return the empirical loss with its ridge."""
@@ -168,8 +171,7 @@ class Descent:
         here = self.loss()
         rank = self.state.previous.shape[1]
         left, _, right = np.linalg.svd(self.state.frame[:, :rank].T, full_matrices=False)
-        other = object.__new__(Descent)
-        other._flow, other._features, other._samples = self._flow, self._features, self._samples
+        other = copy(self)
         other.state = State(*(array.copy() for array in self.state))
         frame = self.state.frame - right.T @ (right @ self.state.frame)
         frame[:, :rank] += right.T @ left.T

@@ -10,6 +10,7 @@ import numpy as np
 from .. import _validate
 from .._validate import FloatArray, IntArray
 from ..errors import InputError
+from ..ladder import relevant_directions
 from ..targets import Target
 from .base import Problem
 from .observables import CENSORED, CONVERGED, TRAPPED
@@ -144,7 +145,8 @@ class Empirical(SampledFlow):
         features, key, rng = self.streams(problem, run)
         link = Link(target.modes, target.coefficients, self.noise)
         arrays = start(features, initial, dim, self.noise, rng)
-        descent = Descent(self, features, link, key, arrays)
+        learnable = min(relevant_directions(target), size)
+        descent = Descent(self, features, link, key, arrays, learnable)
         links = np.full((times, len(features.penalty)), np.nan)
         correlations = np.full((times, rank, size), np.nan)
         loss = np.full(times, np.nan)

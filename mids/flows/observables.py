@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .._validate import FloatArray, IntArray
+from ..ladder import relevant_directions
 from ..operators import energy
-from ..schema import LEVELS, STATUS
+from ..schema import STATUS
 from ..targets import Target
 from .base import Problem
 
-__all__ = ["CENSORED", "CONVERGED", "FAILED", "TRAPPED", "observables", "overlaps"]
+__all__ = ["CENSORED", "CONVERGED", "FAILED", "TRAPPED", "converged", "observables", "overlaps"]
 
 CONVERGED, CENSORED, TRAPPED, FAILED = range(len(STATUS))
 
@@ -41,6 +43,26 @@ def overlaps(correlation: FloatArray, rank: int) -> FloatArray:
     return np.pad(squares, [(0, 0)] * (squares.ndim - 1) + [(0, missing)])
 
 
+def converged(target: Target, student_rank: int, crossing_time: FloatArray) -> NDArray[np.bool_]:
+    """Tell which runs have learned all they can.
+
+    Parameters
+    ----------
+    target : Target
+    student_rank : int
+    crossing_time : (runs, rank, levels) float array
+        NaN where a level is not reached.
+
+    Returns
+    -------
+    (runs,) bool array
+        Whether as many directions have reached the highest level as the target depends on, or the
+        student has.
+    """
+    learnable = min(relevant_directions(target), student_rank)
+    return np.asarray(np.isfinite(crossing_time[:, :learnable, -1]).all(axis=1))
+
+
 def observables(
     problem: Problem,
     correlation: FloatArray,
@@ -67,12 +89,10 @@ def observables(
     Returns
     -------
     dict of str to array
-        ``overlap``, ``energy``, ``gram0``, ``initial``, ``crossing_time``, ``status`` (converged
-        where every direction the student can hold has reached the highest level), ``n_steps`` and
-        ``n_rhs``.
+        ``overlap``, ``energy``, ``gram0``, ``initial``, ``crossing_time``, ``status`` (see
+        `converged`), ``n_steps`` and ``n_rhs``.
     """
     target = climbed or problem.target
-    learnable = min(correlation.shape[2:])
     shape = correlation.shape[:2]
     overlap = np.full((*shape, target.rank), np.nan)
     energies = np.full((*shape, len(target.modes)), np.nan)
@@ -80,7 +100,7 @@ def observables(
         done = np.isfinite(path).all(axis=(1, 2))
         overlap[run, done] = overlaps(path[done], target.rank)
         energies[run, done] = energy(target, path[done] @ path[done].swapaxes(1, 2))
-    learned = np.isfinite(crossing_time[:, :learnable, len(LEVELS) - 1]).all(axis=1)
+    learned = converged(target, correlation.shape[-1], crossing_time)
     status = np.where(learned, CONVERGED, CENSORED)
     return {
         "overlap": overlap,

@@ -11,6 +11,7 @@ from .._validate import FloatArray
 from ..schema import LEVELS
 from ..targets import Target
 from .base import Problem
+from .observables import CENSORED, CONVERGED, converged
 from .ridge import RidgeFlow
 
 __all__ = ["TwoTimescale"]
@@ -93,6 +94,9 @@ class TwoTimescale(RidgeFlow):
                 counts,
             ),
         )
+        # The integrator knows of as many directions as the target has variables.
+        over = converged(effective, students, out["crossing_time"])
+        out["status"][over & (out["status"] == CENSORED)] = CONVERGED
         if self.ridge > 0:
             out["loss"] += 0.5 * (target.norm**2 - effective.norm**2)
             _, out["risk"] = self.at_best_link(target, out["energy"])
