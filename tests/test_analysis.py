@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 
 import mids
+from mids.analysis import limit_flow
 from mids.analysis.closed_form import ClosedForm
 from mids.analysis.compare import summary
 from mids.analysis.limit_flow import LimitFlow
@@ -266,6 +267,13 @@ def test_saddles_that_are_left_by_turning_are_those_of_the_ladder(dim):
     expected = mids.leaps(target)[1].loss
     assert len(losses) >= 39
     assert np.mean(np.abs(losses - expected) < 1e-9) >= 0.9
+
+
+def test_a_limit_flow_that_is_not_followed_to_its_end_has_an_unknown_time(monkeypatch):
+    monkeypatch.setattr(limit_flow, "MAX_STEPS", 5)
+    found = mids.theory(mids.simulate("parity(2)", dim=1e4, runs=3)).compute()
+    assert (found.n_saddles == 1).all() and (found["rank"].isel(saddle=0) == 0).all()
+    assert found.escape_time.isnull().all()
 
 
 def test_where_a_student_has_learned_all_it_can_is_no_saddle():

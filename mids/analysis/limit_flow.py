@@ -190,6 +190,11 @@ class LimitFlow:
                 index, before = index[going], (after[0][going], after[1][going])
             if not len(index):
                 break
+        for run, log_odds, factor in zip(index, before[0], stepper.factor, strict=True):
+            # Too slow to be followed to its end: a saddle whose time is not known.
+            learned = _directions(factor)[:, : int(np.sum(log_odds > -np.log(SMALL)))]
+            point = self._point(learned, runs) or CriticalPoint.near(self._target, learned)
+            runs.visited[run].append((np.inf, point))
         return arrived
 
     def _collect(

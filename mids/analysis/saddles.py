@@ -31,9 +31,9 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
     A loss shows fewer saddles than there are directions where it does not slow down in between:
     directions learned within one step of the grid or one fall (leaps 3, 2, 1: the second stay is a
     fraction 1/d of the first, parity: likewise; staircases with s = 1: escapes 0.1 to 0.3 decades
-    apart need some 30 points per decade, and of four steps at d = 1e4 half the runs show fewer all
-    the same), and a first direction learned at a rate that is largest at the start (planted,
-    s = 1). At d of 1e2 directions also begin to be learned before they are alone.
+    apart need some 16 points per decade, more where the loss is noisy), and a first direction
+    learned at a rate that is largest at the start (planted, s = 1). At d of 1e2 directions also
+    begin to be learned before they are alone.
 
     Parameters
     ----------

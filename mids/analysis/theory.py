@@ -51,7 +51,8 @@ def theory(ds: xr.Dataset, *, quantiles: Sequence[float] = (), samples: int = 50
         plateau: where the predicted curve is flattest at the times of `ds`, as `saddles` reads it
         off the data), ``saddle_loss`` (of the saddle itself; where a run passes several with the
         same number of directions learned, of that at which it stays longest),
-        ``escape_time`` (overlap of the next direction 1/2; inf where it never gets there); and
+        ``escape_time`` (overlap of the next direction 1/2; inf where it never gets there, NaN where
+        the limit flow is too slow to be followed); and
         ``n_saddles`` (0 where the initial condition is not known, or not one). The attributes
         ``method`` ("closed-form", "limit-flow" or "quadrature") and ``ladder`` say how and for
         which leaps. Lazy where `ds` is. With `quantiles`, ``escape_time_quantile`` with the dims
