@@ -1,12 +1,20 @@
-"""Settings shared by all tests."""
+"""Settings and fixtures shared by all tests."""
 
 import os
 
 # Several processes test at once: threads that wait for each other's small matrices cost a fifth.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is imported
 
+import pytest
 from hypothesis import settings
+from toy_flow import SIMULATED
 
 # Times depend on the machine and on who else uses it; they are tested where they matter.
 settings.register_profile("mids", deadline=None)
 settings.load_profile("mids")
+
+
+@pytest.fixture(autouse=True)
+def nothing_simulated():
+    """Forget what other tests have simulated: their order is free."""
+    SIMULATED.clear()

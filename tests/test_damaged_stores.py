@@ -25,7 +25,6 @@ def stores(tmp_path_factory):
     for name, options in KINDS.items():
         if options.get("format") != "zarr" or _zarr():
             mids.generate(TOY, folder / name, **options)
-    SIMULATED.clear()
     return folder
 
 
@@ -43,9 +42,8 @@ def kind(request):
 
 @pytest.fixture
 def store(stores, kind, tmp_path):
-    """Copy a store, and forget what was simulated."""
+    """Copy a store."""
     shutil.copytree(stores / kind, tmp_path / "store")
-    SIMULATED.clear()
     return tmp_path / "store"
 
 

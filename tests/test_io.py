@@ -112,7 +112,6 @@ def test_lazy_and_opened_datasets_are_written_whole(tmp_path, chunks):
 
 
 def test_writing_simulates_each_run_once(tmp_path):
-    SIMULATED.clear()
     mids.to_netcdf(toy(), tmp_path / "runs.nc")
     assert dict(SIMULATED) == {(dim, run): 1 for dim in (100, 1000) for run in range(6)}
 
@@ -211,7 +210,6 @@ def test_errors_leave_what_was_there(tmp_path, error, exists):
     [("missing/runs.nc", "the folder .*missing does not exist"), (".", "it is a folder")],
 )
 def test_impossible_outputs_are_errors_before_any_work(tmp_path, name, message):
-    SIMULATED.clear()
     with pytest.raises(InputError, match=message):
         mids.to_netcdf(toy(), tmp_path / name)
     assert not SIMULATED

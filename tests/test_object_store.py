@@ -59,7 +59,6 @@ def bucket(address, monkeypatch):
     """Make a bucket that is empty afterwards; return its file system."""
     files = connected(address, monkeypatch)
     files.mkdirs("bucket", exist_ok=True)
-    SIMULATED.clear()
     yield files
     files.invalidate_cache()
     files.rm("bucket", recursive=True)

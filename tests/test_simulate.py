@@ -28,11 +28,6 @@ TARGET = mids.Target.parse("h1(z1) + h1(z1)*h3(z2)")
 TIME = np.concatenate([[0.0], np.geomspace(0.1, 1e4, 20)])
 
 
-@pytest.fixture(autouse=True)
-def fresh_count():
-    SIMULATED.clear()
-
-
 @pytest.fixture
 def toy_known(monkeypatch):
     """Let datasets of the toy flow find their flow again, as a registered one would."""
