@@ -11,7 +11,10 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
+
+import dask
 
 import mids
 from mids.errors import FileError
@@ -36,6 +39,24 @@ def checksums(store):
     }
 
 
+@contextmanager
+def local_cluster():
+    """Start two workers on loopback, which are started again however often they are lost.
+
+    By default a worker that is away 15 s after it has been lost is given up, also where it has
+    come back in between and has just been lost again; the last one with the cluster.
+    """
+    import distributed
+
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1 hour"}),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs="CRITICAL"
+        ) as cluster,
+    ):
+        yield cluster
+
+
 def worker_processes(cluster):
     """Return the processes of the workers that are not just being started again.
 
@@ -55,9 +76,7 @@ def kill_workers(folder, kills=20, sweep=SWEEP, seed=0):
     choice = random.Random(seed)
     killed = []
     with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs="CRITICAL"
-        ) as cluster,
+        local_cluster() as cluster,
         distributed.Client(cluster) as client,
     ):
         done = threading.Event()
@@ -98,9 +117,7 @@ def kill_workers_lazily(kills=3, sweep=SWEEP, seed=1):
     here = lazy.compute(scheduler="threads")
     killed = 0
     with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs="CRITICAL"
-        ) as cluster,
+        local_cluster() as cluster,
         distributed.Client(cluster) as client,
     ):
         while killed < kills:
