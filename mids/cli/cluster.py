@@ -36,6 +36,7 @@ def computing_on(scheduler: str | None, workers: int | None) -> Iterator[None]:
     if scheduler is not None and workers is not None:
         raise InputError("--scheduler and --workers were both given; pass one of them")
     try:
+        import dask
         import distributed
     except ImportError:
         raise MissingDependencyError(
@@ -45,6 +46,9 @@ def computing_on(scheduler: str | None, workers: int | None) -> Iterator[None]:
     with _log_levels() as silence, ExitStack() as stack:
         if workers is not None:
             count = _validate.integer(workers, "--workers", at_least=1)
+            # By default a worker is given up that is away 15 s after it was lost, though it has
+            # come back in between; with the last one the command would wait forever.
+            stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "1 h"}))
             with out_of_reach():
                 cluster = distributed.LocalCluster(
                     n_workers=count,
