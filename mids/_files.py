@@ -68,7 +68,8 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         sync(path.parent)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with NETCDF_LOCK:  # not while another thread opens it
+            temporary.unlink(missing_ok=True)
         raise
 
 

@@ -218,8 +218,11 @@ def _netcdf(path: Path, mode: Literal["w", "r+"]) -> Iterator[NetCDF4DataStore]:
     import netCDF4
 
     try:
-        with NETCDF_LOCK, netCDF4.Dataset(path, mode) as dataset:
-            yield NetCDF4DataStore(dataset, lock=NETCDF_LOCK)
+        with NETCDF_LOCK:
+            if mode == "r+":
+                path.stat()  # netCDF would make a file anew that an interruption has removed
+            with netCDF4.Dataset(path, mode) as dataset:
+                yield NetCDF4DataStore(dataset, lock=NETCDF_LOCK)
     except (OSError, RuntimeError) as error:
         raise FileError(
             f"cannot write {path.parent} ({_reason(error)}); check permissions and free space"

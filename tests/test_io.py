@@ -382,3 +382,9 @@ def test_the_lock_keeps_plain_xarray_out():
     with NETCDF_LOCK, NETCDF_LOCK:
         assert NETCDF4_PYTHON_LOCK.locked()
     assert not NETCDF4_PYTHON_LOCK.locked()
+
+
+def test_a_block_that_comes_late_does_not_make_a_removed_file_anew(tmp_path):
+    with pytest.raises(FileError, match="cannot write"):
+        mids.io._Slot(tmp_path / "removed.part", "loss")[:1] = np.zeros(1)
+    assert listed(tmp_path) == []
