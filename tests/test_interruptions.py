@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import os
@@ -15,14 +16,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import dask
 import pytest
 from click.testing import CliRunner
 
 import mids
 from mids._interruption import noting_interruptions, repeating_interruptions
 from mids.cli import main
+from mids.cli.cluster import computing_on
 from mids.errors import FileError
-from mids.progress import Progress
+from mids.progress import Progress, cluster_client
 from mids.simulate import differences
 
 ROOT = Path(__file__).parents[1]
@@ -121,6 +124,14 @@ def check_store(folder, message):
         mids.open_dataset(folder / "sweep")
 
 
+@pytest.fixture
+def sigint():
+    """Handle SIGINT as Python does, also where tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
+
+
 @pytest.fixture(scope="module")
 def address():
     distributed = pytest.importorskip("distributed")
@@ -171,15 +182,21 @@ def test_the_command_that_simulates(folder, options):
     assert {path.name for path in folder.iterdir()} == {"sweep.toml", "script.py"}
 
 
+def test_an_interrupted_wait_for_a_cluster_logs_nothing(address, sigint, caplog):
+    """Tasks of the client fail once nobody waits, and are reported when they are garbage."""
+    main_thread = threading.main_thread().ident
+    with computing_on(address, None):
+        client = cluster_client()
+        timer = threading.Timer(0.5, signal.pthread_kill, (main_thread, signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            dask.compute(*(dask.delayed(time.sleep)(second) for second in (1, 1.01, 1.02)))
+        client.sync(asyncio.sleep, 0.1)
+        gc.collect()
+    assert not [record for record in caplog.records if record.levelname != "INFO"]
+
+
 # -- interruptions that Python loses -------------------------------------------------------------
-
-
-@pytest.fixture
-def sigint():
-    """Handle SIGINT as Python does, also where tests run in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
 
 
 class Cycle:

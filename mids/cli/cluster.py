@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -59,15 +60,22 @@ def computing_on(scheduler: str | None, workers: int | None) -> Iterator[None]:
                 )
             scheduler = stack.enter_context(cluster)
         try:
-            stack.enter_context(distributed.Client(scheduler, timeout="10s"))
+            client = stack.enter_context(distributed.Client(scheduler, timeout="10s"))
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise ClusterError(
                 f"cannot reach a dask scheduler at {scheduler} ({reason}); start one with "
                 "dask scheduler and pass the address it prints, such as tcp://host:8786"
             ) from None
+        client.loop.asyncio_loop.set_exception_handler(_handle_exception)
         stack.callback(silence)
         yield
+
+
+def _handle_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Report what fails in an event loop, but not what nobody waits for after an interruption."""
+    if not context["message"].endswith("exception was never retrieved"):
+        loop.default_exception_handler(context)
 
 
 @contextmanager
