@@ -70,6 +70,33 @@ def test_overlaps_and_crossing_times_of_correlation_matrices():
     assert "gram0" not in later
 
 
+def test_what_is_reached_before_the_data_begin_has_no_times():
+    time = np.append(0, np.geomspace(0.1, 200, 200))
+    overlap = 1 / (1 + 99 * np.exp(-np.stack([time, 0.2 * np.maximum(time - 20, 0)], axis=-1)))
+    whole = mids.saddles(from_trajectories(time=time, overlap=overlap, dim=100))
+    assert whole["rank"].values.tolist() == [[[0, 1]]]
+    second = whole.isel(saddle=1)
+    for begin, entered in ((1, True), (100, True), (125, False)):
+        ds = from_trajectories(time=time[begin:], overlap=overlap[begin:], dim=100)
+        found = mids.saddles(ds).isel(saddle=int(begin == 1))
+        assert found["rank"].item() == 1 and not found.censored.item()
+        np.testing.assert_allclose(found.escape_time, second.escape_time)
+        assert found.enter_time.notnull().item() == found.duration.notnull().item() == entered
+    beyond = from_trajectories(time=time[-9:], overlap=overlap[-9:], dim=100)
+    assert mids.saddles(beyond).n_saddles.item() == 0
+
+
+def test_saddles_of_crossing_times_alone(simulated):
+    alone = mids.saddles(simulated[["crossing_time", "status"]])
+    full = mids.saddles(simulated)
+    xr.testing.assert_identical(alone.drop_vars("loss"), full.drop_vars("loss"))
+    assert alone.loss.isnull().all()
+    with pytest.raises(DatasetError, match="no coordinate"):
+        mids.saddles(simulated.drop_vars("time"))
+    with pytest.raises(DatasetError, match="dimension 'time'"):
+        mids.saddles(simulated.isel(time=3))
+
+
 def test_fewer_students_than_directions_leave_overlaps_of_zero():
     ds = from_trajectories(
         time=TIME, correlation=rotating_frames(TIME, rank=3, students=2), dim=100

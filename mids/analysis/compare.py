@@ -25,8 +25,7 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
 
     Saddles are matched by the number of directions learned; saddles that only one side knows are
     kept, with NaN on the other. One that the theory says is never left, as where a run is trapped,
-    is where the run ends and counts as none, and so does one of which the next overlap is 1/2 or
-    more from the start.
+    is where the run ends and counts as none.
 
     Parameters
     ----------
@@ -68,8 +67,8 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
             "'crossing_time', as mids.simulate and mids.from_trajectories(correlation=...) write it"
         )
     size = ds.sizes["direction"]
-    left = np.isfinite(predicted["escape_time"]) & (predicted["escape_time"] > 0)
     how = predicted.attrs
+    left = np.isfinite(predicted["escape_time"])
     predicted = predicted[["rank", "exponent", "loss", "escape_time"]].where(left)
     out = _placed(found, size)
     for name in ("loss", "escape_time"):

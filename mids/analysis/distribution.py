@@ -54,8 +54,9 @@ def escape_time_quantiles(
     Returns
     -------
     ndarray, shape (dims, saddle, quantiles)
-        Of the runs that visit the saddle, in order of visit; NaN where none does, inf where so many
-        never leave it. Where a student has learned all that it can is no saddle.
+        Of the runs that pass the saddle, whether they stay there or not, in order of visit; NaN
+        where none does, inf where so many never leave it. Where a student has learned all that it
+        can is no saddle.
     """
     result = np.full((len(dims), model.rank, len(quantiles)), np.nan)
     for row, dim in zip(result, dims, strict=True):

@@ -24,7 +24,7 @@ from ..targets import Target
 from .congruence import Stepper
 from .critical_points import SMALL, CriticalPoint
 from .prediction import Prediction, odds
-from .stay import Curve
+from .stay import Curve, stays
 
 __all__ = ["LimitFlow"]
 
@@ -211,7 +211,7 @@ class LimitFlow:
             for k in range(1, c):
                 # Escapes that overlap still have a plateau between them, if only a short one, when
                 # the first is over before the second begins.
-                apart = crossing[k - 1, 2] < crossing[k, 0]
+                apart = ~np.isnan(crossing[k, 0]) & stays(crossing[k - 1, 2], crossing[k, 0])
                 if k not in points and apart and runs.between[run, k].any():
                     points[k] = self._nearest(runs.between[run, k][:, :k], runs)
             # With all the student's directions learned a run has converged.
@@ -290,10 +290,10 @@ class _Runs:
         self.clock[index] += step
 
     def remember(self, index: NDArray[np.int64], log_odds: Array, factor: Array) -> None:
-        """Keep frames on an orbit in which some directions are learned and the next is not."""
+        """Keep the frame in which some directions are learned, and the next not, most clearly."""
         for k in range(1, log_odds.shape[1]):
             apart = np.minimum(log_odds[:, k - 1], -log_odds[:, k])
-            further = apart > np.maximum(self._apart[index, k], _LEVELS[2])
+            further = apart > self._apart[index, k]
             self._apart[index[further], k] = apart[further]
             self.between[index[further], k] = _directions(factor[further])
 

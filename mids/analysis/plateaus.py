@@ -234,6 +234,8 @@ def _find(
 
 def increasing_time(ds: xr.Dataset) -> xr.DataArray:
     """Return the times of a dataset, which must increase."""
+    if "time" not in ds.coords:
+        raise DatasetError("the dimension 'time' has no coordinate; assign the times to it")
     time = ds["time"]
     if not (np.issubdtype(time.dtype, np.number) and (np.diff(time.values) > 0).all()):
         raise DatasetError("time must be numeric and strictly increasing; sort the dataset by time")

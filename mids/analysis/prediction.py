@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .stay import predicted_level
+from ..schema import LEVELS
+from .stay import predicted_level, stays
 
 __all__ = ["Prediction", "odds"]
 
@@ -53,6 +54,24 @@ class Prediction:
         """Start from NaN everywhere."""
         fields = (np.full((n, saddles), np.nan) for _ in range(6))
         return cls(*fields)  # type: ignore[arg-type]
+
+    def visited(self, overlaps: Array) -> NDArray[np.bool_]:
+        """Tell which of the saddles a run stays at, by the rule of `stays`.
+
+        Parameters
+        ----------
+        overlaps : ndarray, shape (n, direction)
+            Overlaps at the start, descending. Where the next one is 0.1 or more, the run starts
+            beyond the saddle.
+
+        Returns
+        -------
+        ndarray of bool, shape (n, saddle)
+        """
+        known = ~np.isnan(self.rank)
+        following = np.where(known, self.rank, 0).astype(np.int64)
+        beyond = np.take_along_axis(overlaps >= min(LEVELS), following, axis=1)
+        return known & stays(self.enter_time, np.where(beyond, 0.0, self.leave_time))
 
     def loss(self, time: Array | None, crossing: Array | None = None) -> Array:
         """Level of each stay; that of the saddle where a later one is never left.

@@ -11,13 +11,14 @@ from ..schema import LEVELS
 from .noise import Noise
 from .plateaus import increasing_time, plateaus
 from .staircase import averaged
-from .stay import level
+from .stay import level, stays
 
 __all__ = ["saddles"]
 
 Array = NDArray[np.float64]
 
 CONVERGED, TRAPPED, FAILED = 0, 2, 3
+_ENDLESS = xr.DataArray([np.inf], dims="time")
 
 
 def saddles(ds: xr.Dataset) -> xr.Dataset:
@@ -25,8 +26,9 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
 
     With crossing times in the dataset, as `mids.simulate` writes them, saddle j is the stay between
     the overlap of direction j reaching 0.9 and that of direction j + 1 reaching 0.1, and it is
-    escaped when the latter reaches 1/2: exact times, whatever the grid. Without them the saddles
-    are the `plateaus` of the loss, escaped when the loss is halfway to the next one.
+    escaped when the latter reaches 1/2: exact times, whatever the grid. A run that starts beyond
+    0.1 does not stay there. Without them the saddles are the `plateaus` of the loss, escaped when
+    the loss is halfway to the next one.
 
     A loss shows fewer saddles than there are directions where it does not slow down in between:
     directions learned within one step of the grid or one fall (leaps 3, 2, 1: the second stay is a
@@ -47,11 +49,11 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
         logarithmic time during the stay, between the points of the grid on either side; the first
         value on the first plateau; averaged over what noise blurs; NaN where no time of the grid
         falls into the stay), ``rank`` (directions learned; only with crossing times),
-        ``enter_time``, ``escape_time`` (NaN where it is not left), ``duration`` (their difference),
-        ``censored`` (the run is cut off there or on its way to the next), ``trapped`` (status 2: it
-        ends there for good); ``n_saddles`` and ``failed`` (status 3: the run has none), on curves
-        alone also ``n_missing`` (points left out). The attribute ``method`` says where the times
-        come from. Lazy where `ds` is.
+        ``enter_time`` (NaN where the data begin later), ``escape_time`` (NaN where it is not left),
+        ``duration`` (their difference), ``censored`` (the run is cut off there or on its way to the
+        next), ``trapped`` (status 2: it ends there for good); ``n_saddles`` and ``failed`` (status
+        3: the run has none), on curves alone also ``n_missing`` (points left out). The attribute
+        ``method`` says where the times come from. Lazy where `ds` is.
 
     Raises
     ------
@@ -68,13 +70,14 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
     ([0.0, 1.0], [False, False])
     """
     known = "crossing_time" in ds
-    if ("loss" not in ds and not known) or "time" not in ds.get("loss", ds).dims:
+    if not ("time" in ds["loss"].dims if "loss" in ds else known):
         raise DatasetError(
             "saddles needs a variable 'loss' with the dimension 'time', or 'crossing_time'; the "
             f"dataset has {', '.join(map(str, ds.data_vars)) or 'no variables'}: rename yours with "
             "ds.rename(...)"
         )
-    increasing_time(ds)
+    if "loss" in ds or "time" in ds.coords:
+        increasing_time(ds)
     found = _from_crossings(ds) if known else _from_curve(ds)
     names = {
         "loss": "loss on the plateau",
@@ -106,8 +109,10 @@ def _from_crossings(ds: xr.Dataset) -> xr.Dataset:
     status = _status(ds)
     if "loss" in ds:
         loss = ds["loss"]
-    else:  # the times are known all the same
-        unknown = xr.full_like(ds["time"].reset_coords(drop=True), np.nan, dtype=np.float64)
+        time = ds["time"].reset_coords(drop=True)
+    else:  # the times of the saddles are known all the same
+        time = ds["time"].reset_coords(drop=True) if "time" in ds.coords else _ENDLESS
+        unknown = xr.full_like(time, np.nan, dtype=np.float64)
         loss = unknown.broadcast_like(crossing.isel(direction=0, level=0, drop=True))
     if loss.chunks is not None:
         loss, crossing = loss.chunk(time=-1), crossing.chunk(direction=-1, level=-1)
@@ -115,7 +120,7 @@ def _from_crossings(ds: xr.Dataset) -> xr.Dataset:
     columns = xr.apply_ufunc(
         _stays,
         loss,
-        ds["time"].reset_coords(drop=True),
+        time,
         crossing,
         status,
         input_core_dims=[["time"], ["time"], ["direction", "level"], []],
@@ -161,20 +166,24 @@ def _stays(loss: Array, time: Array, crossing: Array, status: Array) -> Array:
     out = np.full((len(crossing), 5, rank), np.nan)
     here = status != FAILED
     row = np.zeros(len(crossing), dtype=np.int64)
+    # From data that begin late nobody knows when what is there at once was reached.
+    early = (crossing == time[0]) & (time[0] > 0)
     for k in range(rank):
         enter = np.zeros(len(crossing)) if k == 0 else crossing[:, k - 1, -1]
-        leave, escape = crossing[:, k, 0], crossing[:, k, 1]
+        since = np.where(early[:, k - 1, -1], np.nan, enter) if k else enter
+        leave = np.where(early[:, k, 0], 0.0, crossing[:, k, 0])
+        escape = crossing[:, k, 1]
         cut = np.isnan(escape)
         # A run that has converged there has fewer students than directions.
         here = here & ~np.isnan(enter) & ~(cut & (status == CONVERGED))
         stop = np.where(np.isnan(leave), time[-1], leave)
         # Without a stay it is learned together with the direction before.
-        runs = np.flatnonzero(here & (stop > enter))
+        runs = np.flatnonzero(here & stays(enter, stop))
         flat = np.array(level(time, loss[runs], enter[runs], stop[runs]))
         for at in np.flatnonzero(noisy[runs]):
             run = runs[at]
             flat[at] = _averaged(flat[at], time, loss[run], enter[run], stop[run])
-        columns = flat, np.full(len(runs), k), enter[runs], escape[runs], cut[runs]
+        columns = flat, np.full(len(runs), k), since[runs], escape[runs], cut[runs]
         out[runs, :, row[runs]] = np.stack(columns, axis=1)
         row[runs] += 1
     return out.reshape(*shape, 5, rank)

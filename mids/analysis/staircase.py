@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .noise import Noise
+from .stay import flattest
 
 __all__ = ["Stretch", "averaged", "stretches"]
 
@@ -248,14 +249,14 @@ class _Curve:
         return np.asarray(t + share * (time[out] - t) - at)
 
     def level(self, low: int, high: int) -> tuple[float, int]:
-        """Value, and where, of the least slope at the points from `low` up to `high`."""
+        """Value, and where, at the flattest of the points from `low` up to `high`."""
         if low == high:  # nothing after the end
             return float(self.values[-1]), len(self.values) - 1
-        points = np.arange(low, high)
-        before, after = np.maximum(points - 1, 0), np.minimum(points + 1, len(self.time) - 1)
-        x = np.log(np.maximum(self.time, 0.5 * self.time[1]))
-        slope = np.abs(self.values[after] - self.values[before]) / (x[after] - x[before])
-        at = low + int(np.argmin(slope))
+        around = slice(max(low - 1, 0), high + 1)
+        place = np.log(np.maximum(self.time[around], 0.5 * self.time[1]))
+        points = np.arange(len(self.time))[around]
+        inside = (points >= low) & (points < high)
+        at = int(points[flattest(place[None], self.values[None, around], inside[None])[0]])
         level = averaged(float(self.values[at]), self.values[low:high], self.errors[low:high])
         return level, at
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Curve", "level", "predicted_level"]
+__all__ = ["Curve", "flattest", "level", "predicted_level", "stays"]
 
 Array = NDArray[np.float64]
 
@@ -49,6 +49,30 @@ class Curve:
         return np.asarray(start + x**2 * ((3 - 2 * x) * high + (x - 1) * d1))
 
 
+def stays(enter: Array, leave: Array) -> NDArray[np.bool_]:
+    """Tell whether a run stays at a saddle, on either side of the comparison.
+
+    It does so if it has come there, the last overlap having reached 0.9, before it begins to leave,
+    the next one reaching 0.1. One that starts beyond 0.1 has begun to leave at time 0.
+
+    Parameters
+    ----------
+    enter, leave : ndarray
+        These times; `enter` is 0 at the first saddle and NaN if it is not reached, `leave` is NaN
+        or inf if it is not left.
+
+    Returns
+    -------
+    ndarray of bool
+
+    Examples
+    --------
+    >>> stays(np.array([0.0, 0.0, 5.0, 5.0]), np.array([2.0, 0.0, 4.0, np.nan])).tolist()
+    [True, False, False, True]
+    """
+    return np.asarray(enter < np.where(np.isnan(leave), np.inf, leave))
+
+
 def level(time: Array, values: Array, enter: Array, stop: Array) -> Array:
     """Values of curves where they change least in logarithmic time during a stay.
 
@@ -64,8 +88,7 @@ def level(time: Array, values: Array, enter: Array, stop: Array) -> Array:
     Returns
     -------
     ndarray, shape (runs,)
-        The value at the time of the stay at which the slope between the two times beside it is
-        least; NaN if the stay has no time.
+        The value at the `flattest` time of the stay; NaN if it has none.
 
     Examples
     --------
@@ -82,21 +105,40 @@ def level(time: Array, values: Array, enter: Array, stop: Array) -> Array:
         known = np.take_along_axis(known, order, axis=1)
     inside = known & (time >= enter) & (time <= stop)
     chosen = inside.argmax(axis=1)
-    last = known.sum(axis=1) - 1
-    flat = np.flatnonzero((enter[:, 0] > 0) & (last > 0) & inside.any(axis=1))
-    if len(flat):
-        at = np.arange(values.shape[1])
-        before = np.broadcast_to(np.maximum(at - 1, 0), (len(flat), len(at)))
-        after = np.clip(at + 1, 0, last[flat, None])
-        row = flat[:, None]
-        around = np.log(time[row, after]), np.log(np.maximum(time[row, before], 1e-300))
-        apart = around[0] - around[1]
-        slope = np.abs(values[row, after] - values[row, before])
-        within = inside[flat] & (apart > 0)
-        slope = np.where(within, slope, np.inf) / np.where(within, apart, 1.0)
-        chosen[flat] = np.where(within.any(axis=1), slope.argmin(axis=1), chosen[flat])
+    later = np.flatnonzero((enter[:, 0] > 0) & inside.any(axis=1))
+    if len(later):
+        last = known[later].sum(axis=1, keepdims=True) - 1
+        at = np.minimum(np.arange(values.shape[1]), last)
+        place = np.log(time[later[:, None], at])
+        chosen[later] = flattest(place, values[later[:, None], at], inside[later])
     reached = values[np.arange(len(values)), chosen]
     return np.where(inside.any(axis=1), reached, np.nan)
+
+
+def flattest(place: Array, values: Array, inside: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Index of the point at which a curve changes least, between those on either side of it.
+
+    Parameters
+    ----------
+    place : ndarray, shape (curves, n)
+        Logarithm of the times.
+    values : ndarray, shape (curves, n)
+    inside : ndarray of bool, shape (curves, n)
+        The points to choose from.
+
+    Returns
+    -------
+    ndarray of int, shape (curves,)
+        The first of the points where it has no neighbours.
+    """
+    at = np.arange(values.shape[1])
+    before, after = np.maximum(at - 1, 0), np.minimum(at + 1, len(at) - 1)
+    apart = place[:, after] - place[:, before]
+    within = inside & (apart > 0)
+    change = np.abs(values[:, after] - values[:, before])
+    slope = np.where(within, change, np.inf) / np.where(within, apart, 1.0)
+    chosen = np.where(within.any(axis=1), slope.argmin(axis=1), inside.argmax(axis=1))
+    return np.asarray(chosen, dtype=np.intp)
 
 
 def predicted_level(

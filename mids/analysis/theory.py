@@ -53,11 +53,13 @@ def theory(ds: xr.Dataset, *, quantiles: Sequence[float] = (), samples: int = 50
         same number of directions learned, of that at which it stays longest),
         ``escape_time`` (overlap of the next direction 1/2; inf where it never gets there, NaN where
         the limit flow is too slow to be followed); and
-        ``n_saddles`` (0 where the initial condition is not known, or not one). The attributes
-        ``method`` ("closed-form", "limit-flow" or "quadrature") and ``ladder`` say how and for
-        which leaps. Lazy where `ds` is. With `quantiles`, ``escape_time_quantile`` with the dims
-        ``dim``, ``saddle`` and ``quantile``: the law for students whose frame is uniform, of the
-        runs that visit the saddle.
+        ``n_saddles`` (0 where the initial condition is not known, or not one). As in `saddles`, a
+        run that starts beyond a saddle, the next overlap being 0.1 or more, does not visit it, nor
+        does one that begins to learn the next direction before the last one is learned. The
+        attributes ``method`` ("closed-form", "limit-flow" or "quadrature") and ``ladder`` say how
+        and for which leaps. Lazy where `ds` is. With `quantiles`, ``escape_time_quantile`` with the
+        dims ``dim``, ``saddle`` and ``quantile``: the law for students whose frame is uniform,
+        also of runs that do not stay there.
 
     Raises
     ------
@@ -273,13 +275,18 @@ def _predict(
     usable = np.asarray(np.isfinite(flat).all((1, 2)))
     known = np.where(usable[:, None, None], flat, 0.0)
     # No correlation matrix has singular values above 1, no G negative eigenvalues.
-    usable &= np.linalg.norm(known, 2, axis=(1, 2)) <= 1 + _ROUNDING
-    if not isinstance(model, KnownLink):
-        usable &= np.linalg.eigvalsh(known)[:, 0] >= -_ROUNDING
+    if isinstance(model, KnownLink):
+        overlaps = np.linalg.svd(known, compute_uv=False) ** 2
+    else:
+        overlaps = np.linalg.eigvalsh(known)[:, ::-1]
+    usable &= (overlaps[:, 0] <= 1 + _ROUNDING) & (overlaps[:, -1] >= -_ROUNDING)
     out = np.full((len(flat), 5, rank), np.nan)
     if usable.any():
         found: Prediction = model.predict(flat[usable])
         level = found.loss(time, None if crossing is None else crossing[usable])
         columns = found.rank, found.exponent, level, found.saddle_loss, found.escape_time
-        out[usable] = np.stack(columns, axis=1)[..., :rank]
+        visited = found.visited(overlaps[usable])
+        order = np.argsort(~visited, axis=1, kind="stable")[:, None]
+        table = np.where(visited[:, None], np.stack(columns, axis=1), np.nan)
+        out[usable] = np.take_along_axis(table, order, axis=2)
     return out.reshape(*runs, 5, rank)
