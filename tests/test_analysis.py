@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 
 import dask
 import numpy as np
@@ -222,6 +223,24 @@ def test_fewer_students_than_directions_meet_fewer_saddles():
     assert compared.match.sum("saddle").values.tolist() == [[1] * 4]
     assert compared.escape_time.notnull().sum("saddle").max() == 1
     np.testing.assert_allclose(compared.ratio.isel(saddle=0), 1, rtol=0.01)
+
+
+def test_runs_and_dimensions_may_be_stacked_and_swapped():
+    """Whatever the names of the dims; tables need dim and run to be some."""
+    ds = mids.simulate(COUPLED[0], dim=[1e2, 1e4], runs=3).compute()
+    expected = mids.compare(ds)
+    stacked = ds.stack(cell=("dim", "run"))
+    swapped = ds.assign_coords(logd=("dim", [2.0, 4.0])).swap_dims(dim="logd")
+    unstacked = mids.compare(stacked).unstack("cell").transpose(*expected.dims)
+    xr.testing.assert_identical(unstacked, expected)
+    back = mids.compare(swapped).swap_dims(logd="dim").drop_vars("logd")
+    xr.testing.assert_identical(back, expected)
+    for given, remedy in ((stacked, "unstack('cell')"), (swapped, "swap_dims({'logd': 'dim'})")):
+        for table in (summary, lambda compared, given=given: mids.scaling(given)):
+            with pytest.raises(DatasetError, match=re.escape(remedy)):
+                table(mids.compare(given))
+    one = mids.scaling(ds.isel(run=0), resamples=10)
+    xr.testing.assert_identical(one, mids.scaling(ds.isel(run=[0]), resamples=10))
 
 
 @pytest.mark.parametrize("text", [COUPLED[0], "parity(2)"])

@@ -12,7 +12,7 @@ from ..schema import LEVELS
 from .saddles import saddles
 from .theory import has_theory, predictions
 
-__all__ = ["comparable", "compare", "measured", "summary"]
+__all__ = ["as_dimension", "comparable", "compare", "measured", "summary"]
 
 Array = NDArray[np.float64]
 
@@ -70,13 +70,14 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
     how = predicted.attrs
     left = np.isfinite(predicted["escape_time"])
     predicted = predicted[["rank", "exponent", "loss", "escape_time"]].where(left)
-    out = _placed(found, size)
+    parts = _placed(found, size)
     for name in ("loss", "escape_time"):
-        out[f"{name}_theory"] = _by_rank(predicted[name], predicted["rank"], size)
-    out["exponent"] = _by_rank(predicted["exponent"], predicted["rank"], size)
-    out["ratio"] = out["escape_time"] / out["escape_time_theory"]
+        parts[f"{name}_theory"] = _by_rank(predicted[name], predicted["rank"], size)
+    parts["exponent"] = _by_rank(predicted["exponent"], predicted["rank"], size)
+    parts["ratio"] = parts["escape_time"] / parts["escape_time_theory"]
     visited, expected = (_by_rank(side["rank"], side["rank"], size) for side in (found, predicted))
-    out["match"] = visited.notnull() & expected.notnull()
+    parts["match"] = visited.notnull() & expected.notnull()
+    parts["failed"] = found["failed"]
     names = {
         "loss": "measured loss on the plateau",
         "loss_theory": "predicted loss on the plateau",
@@ -89,11 +90,11 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
         "match": "whether the saddle is both measured and predicted",
         "failed": "whether the run failed",
     }
-    out["failed"] = found["failed"]
+    out = xr.Dataset({name: parts[name] for name in names}).assign_coords(saddle=np.arange(size))
     for key, variable in out.data_vars.items():
         variable.attrs = {"long_name": names[str(key)], "units": "1"}
     out["saddle"].attrs = {"long_name": "directions learned at the saddle", "units": "1"}
-    return out[list(names)].transpose(..., "saddle", missing_dims="ignore").assign_attrs(how)
+    return out.transpose(..., "saddle", missing_dims="ignore").assign_attrs(how)
 
 
 def comparable(ds: xr.Dataset) -> bool:
@@ -104,21 +105,47 @@ def comparable(ds: xr.Dataset) -> bool:
 def measured(ds: xr.Dataset) -> xr.Dataset:
     """Measured saddles alone, for `summary`: by directions learned, or in order if unknown."""
     found = saddles(ds)
-    if "rank" in found:
-        out = _placed(found, ds.sizes["direction"])
-    else:
-        out = found[list(MEASURED)].assign_coords(saddle=np.arange(found.sizes["saddle"]))
-    return out.assign(failed=found["failed"])
+    known = "rank" in found
+    parts = _placed(found, ds.sizes["direction"]) if known else dict(found[list(MEASURED)].items())
+    out = xr.Dataset(parts | {"failed": found["failed"]})
+    return out.assign_coords(saddle=np.arange(out.sizes["saddle"]))
 
 
-def _placed(found: xr.Dataset, size: int) -> xr.Dataset:
+def as_dimension(ds: xr.Dataset, name: str) -> xr.Dataset:
+    """Return a dataset that has a dimension, of one entry where it had a single value.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+    name : str
+        Such as ``dim``.
+
+    Returns
+    -------
+    xarray.Dataset
+
+    Raises
+    ------
+    DatasetError
+        If it is a coordinate along another dimension.
+    """
+    if name in ds.dims:
+        return ds
+    along = ds[name].dims if name in ds.coords else ()
+    if along:
+        other = str(along[0])
+        several = isinstance(ds.indexes.get(other), pd.MultiIndex)
+        how = f"unstack({other!r})" if several else f"swap_dims({{{other!r}: {name!r}}})"
+        raise DatasetError(
+            f"{name!r} must be a dimension, but is a coordinate along {other!r}; use ds.{how}"
+        )
+    return ds.expand_dims(name)
+
+
+def _placed(found: xr.Dataset, size: int) -> dict[str, xr.DataArray]:
     """Measured saddles at the places of their ranks."""
-    out = xr.Dataset(
-        {name: _by_rank(found[name].astype(float), found["rank"], size) for name in MEASURED}
-    )
-    for name in ("censored", "trapped"):
-        out[name] = out[name] == 1.0
-    return out.assign_coords(saddle=np.arange(size))
+    parts = {name: _by_rank(found[name].astype(float), found["rank"], size) for name in MEASURED}
+    return parts | {name: parts[name] == 1.0 for name in ("censored", "trapped")}
 
 
 def _by_rank(values: xr.DataArray, rank: xr.DataArray, size: int) -> xr.DataArray:
@@ -173,8 +200,7 @@ def summary(comparison: xr.Dataset) -> pd.DataFrame:
     [[100, 0, 8], [1000, 0, 8]]
     """
     for name in ("dim", "run"):
-        if name not in comparison.dims:
-            comparison = comparison.expand_dims(name)
+        comparison = as_dimension(comparison, name)
     further = [str(name) for name in comparison.dims if name not in ("dim", "run", "saddle")]
     if further:
         raise DatasetError(

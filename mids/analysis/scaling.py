@@ -11,7 +11,7 @@ from ..errors import DatasetError
 from ..ladder import leaps, rate
 from ..targets import Target
 from . import known_link
-from .compare import _by_rank
+from .compare import _by_rank, as_dimension
 from .saddles import saddles
 
 __all__ = ["scaling"]
@@ -79,9 +79,11 @@ def scaling(
     resamples = _validate.integer(resamples, "resamples", at_least=1)
     confidence = _validate.number(confidence, "confidence", above=0.0, at_most=1.0)
     seed = _validate.integer(seed, "seed", at_least=0)
-    size = ds.sizes.get("dim", 1)
     if "dim" not in ds.coords:
         raise DatasetError("scaling needs the coordinate 'dim' with the dimensions d; assign it")
+    for name in ("dim", "run"):
+        ds = as_dimension(ds, name)
+    size = ds.sizes["dim"]
     if size < 2:
         raise DatasetError(
             f"scaling needs at least two dimensions along 'dim', but the dataset has "
@@ -100,8 +102,6 @@ def scaling(
     failed = found["failed"]
     unvisited = escape.isnull() & ~trapped & ~failed
     over = [name for name in escape.dims if name != "saddle"]
-    if "run" not in escape.dims:
-        escape = escape.expand_dims("run")
     if escape.chunks is not None:
         escape = escape.chunk(dim=-1, run=-1, saddle=-1)
     columns, local = xr.apply_ufunc(
