@@ -220,7 +220,7 @@ def again(ds: xr.Dataset) -> xr.Dataset:
     arguments["runs"] = _sweep.restored(ds, recipe, "runs")
     for name, argument in (("dim", "dim"), ("n", "n"), ("run", "runs")):
         if name in ds.coords:
-            arguments[argument] = np.sort(np.atleast_1d(ds[name].values))
+            arguments[argument] = np.unique(ds[name])
     whole = from_spec(arguments)
     return whole.sel({name: ds[name] for name in whole.dims if name in ds.coords})
 

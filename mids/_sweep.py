@@ -170,7 +170,8 @@ def _runs(runs: int | Sequence[int]) -> IntArray:
 def _columns(initial: ArrayLike | xr.DataArray, rank: int) -> int:
     """Return the student's rank that given initial conditions imply."""
     if isinstance(initial, xr.DataArray):
-        initial = initial.isel({dim: 0 for dim in ("dim", "run") if dim in initial.dims}).values
+        leading = [dim for dim in ("dim", "run") if dim in initial.dims]
+        initial = initial.transpose(*leading, ...).values
     return int(_validate.matrices(initial, "initial", rank, None).shape[-1])
 
 
@@ -206,6 +207,11 @@ def _aligned(initial: xr.DataArray, labels: Mapping[str, IntArray]) -> FloatArra
         )
     for name, wanted in labels.items():
         if name in initial.indexes:
+            if not initial.indexes[name].is_unique:
+                raise InputError(
+                    f"initial has a {name} more than once; give one matrix for each label, or drop "
+                    f"the labels with .drop_vars({name!r})"
+                )
             try:
                 initial = initial.sel({name: wanted})
             except KeyError:
@@ -225,7 +231,7 @@ def _inline(array: FloatArray | IntArray, variable: str) -> Any:
 
 
 def restored(ds: xr.Dataset, recipe: Mapping[str, Any], name: str) -> Any:
-    """Return the argument ``time`` or ``initial`` of a recorded sweep."""
+    """Return the argument ``runs``, ``time`` or ``initial`` of a recorded sweep."""
     value = recipe[name]
     if isinstance(value, Mapping):
         if value["variable"] not in ds.variables:

@@ -26,7 +26,7 @@ _WORD = 2**32
 def stream(seed: int, dim: int, run: int, branch: int = 0) -> np.random.Generator:
     """Return the random stream of one run.
 
-    It depends on its three arguments only, never on other runs, blocks or processes.
+    It depends on its arguments only, never on other runs, blocks or processes.
 
     Parameters
     ----------

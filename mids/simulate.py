@@ -201,9 +201,9 @@ def replay(ds: xr.Dataset) -> xr.Dataset:
     arguments = {name: recipe[name] for name in _sweep.RECORDED}
     arguments |= {name: _sweep.restored(ds, recipe, name) for name in ("runs", "time", "initial")}
     if "dim" in ds.coords:
-        arguments["dim"] = np.atleast_1d(ds["dim"].values)
+        arguments["dim"] = np.unique(ds["dim"])  # a resampled dataset has labels several times
     if "run" in ds.coords:
-        arguments["runs"] = np.atleast_1d(ds["run"].values)
+        arguments["runs"] = np.unique(ds["run"])
     again = from_spec(arguments)
     chosen = {
         name: ds[name]

@@ -214,7 +214,9 @@ def test_phase_diagrams(run, tmp_path):
     with mids.open_dataset(tmp_path / "again.nc") as ds:
         spec = mids.schema.spec(ds)["phase_diagram"]
     assert (spec["runs"], spec["duration"], spec["flow"]["noise"]) == (4, 5, 0.5)
+    (tmp_path / "named.toml").write_text('target = "h1(z1)"\ndim = 8\nn = 9\nflow = "empirical"\n')
     for wrong, message in (
+        (["--spec", "named.toml", "--flow-option", "noisy=1"], "did you mean 'noise'"),
         (["--dim", 8, "--n", 5], "needs target"),
         (["--target", "h1(z1)", "--dim", 8, "--n", "5,x"], "--n must be numbers"),
         (["--target", "h1(z1)", "--dim", 8, "--n", "9", "--level", 2], "level"),

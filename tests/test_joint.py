@@ -71,6 +71,14 @@ def test_slow_links_are_far_from_the_limit():
     assert np.abs(relative).max() > 0.1
 
 
+@pytest.mark.parametrize("text", ["h1(z1)", "h2(z1)", "z1*z2", "10*h1(z1)"])
+@pytest.mark.parametrize("epsilon", [0.01, 1.0, 100.0, 1e4])
+def test_the_default_grid_covers_the_last_escape_of_slow_links(text, epsilon):
+    flow = Joint(epsilon=epsilon, link="zero")
+    ds = mids.simulate(text, dim=[20, 1e3], runs=10, flow=flow).compute()
+    assert (ds.status == 0).all()
+
+
 @pytest.mark.parametrize("link", ["fitted", "zero"])
 @pytest.mark.parametrize("students", [1, 2, 3])
 def test_the_flow_is_that_of_full_tensors(link, students):
@@ -162,6 +170,7 @@ def test_numbers_do_not_depend_on_blocks_and_are_replayed():
     [
         ({"epsilon": 0}, "epsilon must be a finite number above 0, got 0"),
         ({"epsilon": np.inf}, "epsilon must be a finite number"),
+        ({"epsilon": 1e300}, "at most 1e.06"),
         ({"link": "best"}, "allowed: 'fitted', 'zero'"),
         ({"ridge": -1}, "ridge"),
     ],

@@ -560,9 +560,26 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file"):
         kept(tmp_path / "file")
+    with pytest.raises(InputError, match=r"file is a file"):
+        kept(tmp_path / "file" / "below")
+    late = kept(tmp_path / "later" / "below")
+    (tmp_path / "later").write_text("")
     with pytest.raises(FileError, match="cannot write the checkpoint"):
-        kept(tmp_path / "file" / "below").compute(**ALONE)
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+        late.compute(**ALONE)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "later"]
+
+
+@pytest.mark.parametrize(
+    ("flow", "absent"),
+    [
+        (OnlineSGD(), ("features", "width")),
+        (OnlineSGD(readout="random-features"), ("degree", "kernel")),
+    ],
+)
+def test_parameters_without_meaning_are_not_shown(flow, absent):
+    text = repr(flow)
+    assert not any(f"{name}=" in text for name in absent)
+    assert eval(text, {"OnlineSGD": OnlineSGD}) == flow
 
 
 # -- bad input ----------------------------------------------------------------------------------
@@ -588,7 +605,10 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         ({"readout": "random-features", "ridge": 0}, "need ridge > 0"),
         ({"readout": "random-features", "kernel": {"polynomial": 3}}, "kernel belongs to"),
         ({"sampling": "project"}, "did you mean 'projected'"),
+        ({"readout": "random-features", "degree": 3}, "degree belongs to"),
+        ({"kernel": {"eigenvalues": []}}, "positive numbers"),
         ({"checkpoint": 7}, "checkpoint must be the path"),
+        ({"checkpoint": ""}, "checkpoint must be the path"),
     ],
 )
 def test_wrong_parameters_are_named(parameters, message):
@@ -605,6 +625,11 @@ def test_wrong_parameters_are_named(parameters, message):
         (OnlineSGD(degree=20), {"student_rank": 8, "dim": 30}, "at most 2000"),
         (OnlineSGD(features=2001, readout="random-features"), {}, "at most 2000"),
         (OnlineSGD(kernel={"eigenvalues": [1, 1]}), {}, "one eigenvalue for each degree"),
+        (OnlineSGD(ridge=0, kernel={"exponential": 400.0}), {}, "decays more slowly"),
+        (OnlineSGD(ridge=1e300), {}, "lower the ridge"),
+        (OnlineSGD(), {"time": [0.0, 1e20]}, "end it earlier"),
+        (OnlineSGD(step=1e-300), {"time": [0.0, 1.0]}, "end it earlier"),
+        (OnlineSGD(batch=10**400), {}, "end it earlier"),
     ],
 )
 def test_flows_that_cannot_run_are_named_before_any_work(flow, arguments, message):

@@ -7,7 +7,7 @@ import pytest
 
 import mids
 from mids.errors import InputError
-from mids.flows import HermiteKernel, TwoTimescale
+from mids.flows import Ambient, HermiteKernel, Joint, TwoTimescale
 from mids.operators import average
 
 TEXT = "h1(z1) + h1(z1)*h3(z2)"
@@ -93,6 +93,21 @@ def test_kernels_may_be_arrays_and_zero_is_named():
     assert kernel.to_dict() == {"eigenvalues": [1.0, 0.5]}
     with pytest.raises(InputError, match="kernel polynomial must be a finite number above 0"):
         HermiteKernel(polynomial=0)
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [
+        TwoTimescale(ridge=1e300),
+        TwoTimescale(ridge=0.1, kernel=HermiteKernel(exponential=300.0)),
+        TwoTimescale(kernel=HermiteKernel(polynomial=1000.0)),
+        Joint(ridge=0.1, kernel=HermiteKernel(polynomial=400.0)),
+        Ambient(ridge=1.0, kernel=HermiteKernel(exponential=400.0)),
+    ],
+)
+def test_weights_that_vanish_are_named_before_any_work(flow):
+    with pytest.raises(InputError, match=r"lower the ridge|decays more slowly"):
+        mids.simulate("h1(z1) + h4(z1)", dim=100, flow=flow, time=[0.0, 1.0])
 
 
 def test_parameters_have_names():

@@ -352,6 +352,13 @@ def test_replay_of_a_selection_simulates_what_was_selected(toy_known, selection)
     assert len(SIMULATED) == part.sizes.get("dim", 1) * part.sizes.get("run", 1)
 
 
+def test_resampled_runs_are_replayed_once(toy_known):
+    part = toy(chunks=1).isel(dim=[0], run=[4, 1, 4, 4]).compute()
+    SIMULATED.clear()
+    assert identical(part, mids.replay(part).compute())
+    assert len(SIMULATED) == 2
+
+
 def test_replay_needs_a_recipe():
     ds = toy()
     with pytest.raises(DatasetError, match="no attribute mids_spec"):
@@ -461,6 +468,11 @@ def test_sweeps_may_be_mappings():
             {"initial": xr.DataArray(M0[:, :2], dims=DIMS, coords={"run": [0, 7]})},
             r"no run \[1, 2, 3, 4, 5\]",
         ),
+        (
+            {"initial": xr.DataArray(M0[:, :2], dims=DIMS, coords={"run": [0, 0]})},
+            "a run more than once",
+        ),
+        ({"initial": xr.DataArray(M0[:, :0], dims=DIMS)}, "broadcast over"),
         ({"rtol": 1}, "rtol"),
         ({"chunks": 0}, "chunks must be an integer"),
         ({"chunks": "big"}, "chunks must be"),

@@ -75,7 +75,8 @@ def phase_diagram(
         arguments["n"] = numbers(n, "--n")
     parameters = settings(flow_options, "--flow-option")
     if parameters:
-        arguments["flow"] = {**arguments.get("flow", {}), **parameters}
+        flow = arguments.get("flow", {})
+        arguments["flow"] = {**(flow if isinstance(flow, dict) else {"name": flow}), **parameters}
     written = [io.check_output(path) for path in (output, plot) if path is not None]
     save = picture(plot, "success") if plot else None
     ds = from_spec(arguments)

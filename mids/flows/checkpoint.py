@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .._validate import shown
 from ..errors import FileError, InputError
 
 __all__ = ["Checkpoint", "check_folder"]
@@ -38,13 +39,19 @@ def check_folder(folder: object) -> str:
     Raises
     ------
     InputError
-        If it is no path, or there is a file in its place.
+        If it is no path, or no folder can be written there.
     """
-    if not isinstance(folder, str | os.PathLike):
-        raise InputError(f"checkpoint must be the path of a folder, got {folder!r}")
+    if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
+        raise InputError(
+            f"checkpoint must be the path of a folder, got {shown(folder)}; pass for example "
+            'checkpoint="checkpoints"'
+        )
     path = Path(folder).absolute()
-    if path.exists() and not path.is_dir():
-        raise InputError(f"checkpoint must be a folder, but {path} is a file; give another path")
+    there = next(each for each in (path, *path.parents) if each.exists())
+    if not there.is_dir():
+        raise InputError(f"checkpoint must be a folder, but {there} is a file; give another path")
+    if not os.access(there, os.W_OK):
+        raise InputError(f"checkpoint {path} cannot be written, {there} is read-only; give another")
     return str(path)
 
 

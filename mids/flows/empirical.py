@@ -29,7 +29,7 @@ SLOPES = 10
 """Rough number of gradients in a unit of time."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Empirical(SampledFlow):
     r"""Gradient flow of the empirical loss on n samples, the link at its ridge regressor.
 
@@ -93,10 +93,10 @@ class Empirical(SampledFlow):
     def check(self, target: Target, dims: IntArray, student_rank: int) -> None:
         """Raise InputError if the samples are too many or the link cannot be fitted."""
         super().check(target, dims, student_rank)
-        if 4.0 * self.n * int(dims.max()) > MAX_BYTES:
+        if 4 * self.n * int(dims.max()) > MAX_BYTES:
             raise InputError(
-                f"n samples of length dim must fit in {MAX_BYTES / 1e9:g} GB, got n={self.n} of "
-                f"dim {dims.max()}, {4e-9 * self.n * int(dims.max()):.3g} GB; lower one of them"
+                f"n samples of length dim must fit in {MAX_BYTES / 1e9:g} GB, at 4 bytes a number, "
+                f"got n={_validate.shown(self.n)} of dim {dims.max()}; lower one of them"
             )
 
     def _check_samples(self, count: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,9 +16,11 @@ from .base import Problem
 from .frames import averages, degrees, follow, learned_frame
 from .observables import observables
 from .ridge import RidgeFlow
+from .time_grid import POINTS_PER_DECADE
 
 __all__ = ["Joint"]
 
+LARGEST_EPSILON = 1e6
 LARGEST_LINK = 400
 """Coefficients of the largest link: a step solves linear systems of that size."""
 STARTS = ("fitted", "zero")
@@ -39,7 +42,7 @@ class Joint(RidgeFlow):
     Parameters
     ----------
     epsilon : float
-        Separation of the time scales, positive.
+        Separation of the time scales, positive, at most 1e6.
     link : {"fitted", "zero"}
         Where the link starts: at its optimum for M(0), or at 0.
     ridge : float
@@ -65,7 +68,8 @@ class Joint(RidgeFlow):
     def __post_init__(self) -> None:
         """Check the parameters."""
         super().__post_init__()
-        object.__setattr__(self, "epsilon", _validate.number(self.epsilon, "epsilon", above=0.0))
+        epsilon = _validate.number(self.epsilon, "epsilon", above=0.0, at_most=LARGEST_EPSILON)
+        object.__setattr__(self, "epsilon", epsilon)
         _validate.one_of(self.link, STARTS, "link of the flow 'joint'")
 
     def check(self, target: Target, dims: IntArray, student_rank: int) -> None:
@@ -83,11 +87,16 @@ class Joint(RidgeFlow):
     def default_time(
         self, target: Target, dim: int, student_rank: int, initial: FloatArray | None = None
     ) -> FloatArray:
-        """Grid of the two-timescale flow, longer where the link is slow."""
+        """Grid of the two-timescale flow, longer where the link is slow.
+
+        Where it is slower than the frame, what is left after a time t with the best link takes of
+        the order of ``sqrt(epsilon t)``, and the link itself a few times epsilon.
+        """
         grid = super().default_time(target, dim, student_rank, initial)
-        longer = np.searchsorted(grid, (1 + 10 * self.epsilon) * grid[-1]) - len(grid)
-        beyond = grid[-1] * (grid[-1] / grid[-2]) ** np.arange(1, longer + 1)
-        return np.concatenate([grid, beyond])
+        last, lag = float(grid[-1]), 10 * self.epsilon
+        stop = last + lag + math.sqrt(lag) * math.sqrt(last)
+        longer = round(POINTS_PER_DECADE * math.log10(stop / last))
+        return np.concatenate([grid, last * 10.0 ** (np.arange(1, longer + 1) / POINTS_PER_DECADE)])
 
     def run_seconds(self, target: Target, dim: int, student_rank: int, time: FloatArray) -> float:
         """Rough work of one run in seconds."""

@@ -14,6 +14,9 @@ from ..errors import InputError
 
 __all__ = ["HermiteKernel"]
 
+SMALLEST = 1e-300
+"""Least eigenvalue of a kernel that is given by a formula."""
+
 
 @dataclass(frozen=True)
 class HermiteKernel:
@@ -57,8 +60,11 @@ class HermiteKernel:
         name = given[0]
         if name == "eigenvalues":
             values = np.atleast_1d(_validate.finite_array(self.eigenvalues, "kernel eigenvalues"))
-            if values.ndim != 1 or not (values > 0).all():
-                raise InputError("kernel eigenvalues must be a list of positive numbers")
+            if values.ndim != 1 or not values.size or not (values > 0).all():
+                raise InputError(
+                    "kernel eigenvalues must be a list of positive numbers, got "
+                    f"{_validate.shown(self.eigenvalues)}; pass one for each degree, from 0 on"
+                )
             object.__setattr__(self, name, tuple(values.tolist()))
         else:
             value = _validate.number(getattr(self, name), f"kernel {name}", above=0.0)
@@ -78,14 +84,22 @@ class HermiteKernel:
         Raises
         ------
         InputError
-            If the explicit eigenvalues do not reach the largest degree.
+            If the explicit eigenvalues do not reach the largest degree, or those of the formula
+            fall below the range of double precision.
         """
         degrees = np.asarray(degrees)
-        if self.polynomial is not None:
-            powers: FloatArray = (1.0 + degrees) ** -self.polynomial
+        if self.eigenvalues is None:
+            powers: FloatArray = (
+                np.exp(-self.exponential * degrees)
+                if self.exponential is not None
+                else (1.0 + degrees) ** -(self.polynomial or 0.0)
+            )
+            if not (powers >= SMALLEST).all():
+                raise InputError(
+                    f"the kernel with {self.to_dict()} has an eigenvalue below {SMALLEST:g} at "
+                    f"degree {degrees.max()}; take one that decays more slowly"
+                )
             return powers
-        if self.exponential is not None:
-            return np.asarray(np.exp(-self.exponential * degrees))
         values = np.asarray(self.eigenvalues, dtype=np.float64)
         if degrees.max(initial=0) >= len(values):
             raise InputError(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .. import _validate
+from .. import __version__, _validate
 from .._validate import FloatArray, IntArray
 from ..errors import InputError
 from ..schema import LEVELS
@@ -23,12 +23,14 @@ SAMPLINGS = ("ambient", "projected")
 
 MOST_STEPS = 10**6
 """Steps of the longest default time grid."""
+MOST_SAMPLES = 2**62
+"""Samples of a run, which have numbers below this."""
 
 PIECE_SECONDS = 1.0
 """Rough work between two looks at the clock."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class OnlineSGD(SampledFlow):
     r"""Projected stochastic gradient descent on fresh samples, the link refitted after each batch.
 
@@ -141,7 +143,17 @@ class OnlineSGD(SampledFlow):
         Returns
         -------
         (n,) int array
+
+        Raises
+        ------
+        InputError
+            If the last time takes more samples than the generator has.
         """
+        if not float(time[-1]) / self.step < MOST_SAMPLES // self.batch:
+            raise InputError(
+                f"time up to {time[-1]:g} takes more than {MOST_SAMPLES:.2g} samples with step="
+                f"{self.step:g} and batch={_validate.shown(self.batch)}; end it earlier"
+            )
         return np.floor(time / self.step * (1 + 1e-12) + 1e-9).astype(np.int64)
 
     def coordinates(self, time: FloatArray) -> dict[str, FloatArray | IntArray]:
@@ -231,5 +243,6 @@ class OnlineSGD(SampledFlow):
             "run": run,
             "initial": initial.tolist(),
             "time": problem.time.tolist(),
-            "versions": {name: version(name) for name in ("numpy", "numba")},
+            "versions": {name: version(name) for name in ("numpy", "numba")}
+            | {"mids": __version__},
         }

@@ -97,16 +97,21 @@ class Readout:
                 f"kernel must be a mids.flows.HermiteKernel, got {_validate.shown(self.kernel)}; "
                 "pass for example HermiteKernel(polynomial=2)"
             )
-        if self.readout == "random-features" and self.kernel is not None:
+        if self.readout == "random-features" and (self.kernel or self.degree) is not None:
             raise InputError(
-                "kernel belongs to readout 'hermite-ridge'; random features have the Gaussian "
-                "kernel of the given width"
+                f"{'degree' if self.kernel is None else 'kernel'} belongs to readout "
+                "'hermite-ridge'; random features have the Gaussian kernel of the given width"
             )
         if self.readout == "random-features" and self.ridge == 0:
             raise InputError(
                 "random features need ridge > 0: they are nearly dependent; pass for example "
                 "ridge=1e-4"
             )
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Names of the parameters that have no meaning for these features."""
+        return ("degree", "kernel") if self.readout == "random-features" else ("features", "width")
 
     def highest_degree(self, target: Target) -> int:
         """Degree of Hermite features on a target.
@@ -170,7 +175,8 @@ class Readout:
         Raises
         ------
         InputError
-            If the degree is so low that no part of the target but its constant is seen.
+            If the degree is so low that no part of the target but its constant is seen, or the
+            ridge leaves nothing of it.
         """
         degrees = target.modes.sum(axis=1)
         seen = degrees <= self.highest_degree(target)
@@ -185,7 +191,9 @@ class Readout:
         kept = {beta: modes[beta] for beta in map(tuple, target.modes[seen].tolist())}
         if len(kept) < len(modes):
             target = Target(kept, name=target.name)
-        return TwoTimescale(ridge=self.ridge, kernel=self.kernel).effective_target(target)
+        population = TwoTimescale(ridge=self.ridge, kernel=self.kernel)
+        population.check(target, np.zeros(0, dtype=np.int64), target.rank)
+        return population.effective_target(target)
 
     def build(self, target: Target, student_rank: int, rng: np.random.Generator) -> Features:
         """Return the features for compiled code.

@@ -18,6 +18,9 @@ from .time_grid import beyond_escapes
 
 __all__ = ["RidgeFlow"]
 
+LEAST_KEPT = 1e-60
+"""Smallest shrinkage of a degree: beyond it double precision has no room for times and losses."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RidgeFlow(Flow):
@@ -61,8 +64,14 @@ class RidgeFlow(Flow):
         return {"name": self.name, **values}
 
     def check(self, target: Target, dims: IntArray, student_rank: int) -> None:
-        """Raise InputError if the kernel does not reach the target's degree."""
-        self.shrinkage(target.modes.sum(axis=1))
+        """Raise InputError if the kernel does not reach the target's degree, or nothing is left."""
+        kept = self.shrinkage(target.modes.sum(axis=1))
+        if not kept.min() >= LEAST_KEPT:
+            raise InputError(
+                f"with ridge={self.ridge:g} the link keeps a fraction of {kept.min():.2g} of one "
+                f"of the target's degrees, less than {LEAST_KEPT:g}; lower the ridge, or take a "
+                "kernel with larger eigenvalues"
+            )
 
     def default_time(
         self, target: Target, dim: int, student_rank: int, initial: FloatArray | None = None

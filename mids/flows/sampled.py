@@ -96,7 +96,7 @@ def start(
     }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SampledFlow(Flow):
     """Descent on samples ``x ~ N(0, I_d)`` with labels ``F*(x) + noise`` and a fitted link.
 
@@ -154,6 +154,13 @@ class SampledFlow(Flow):
         """How the link is fitted."""
         names = [field.name for field in dataclasses.fields(Readout)]
         return Readout(**{name: getattr(self, name) for name in names})
+
+    def __repr__(self) -> str:
+        """Show the parameters, of the link's only those that its readout has."""
+        names = [field.name for field in dataclasses.fields(self) if field.repr]
+        unused = self.link.unused
+        shown = [f"{name}={getattr(self, name)!r}" for name in names if name not in unused]
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def to_dict(self) -> dict[str, Any]:
         """Name and parameters in types that JSON knows."""
