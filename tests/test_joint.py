@@ -168,7 +168,7 @@ def test_numbers_do_not_depend_on_blocks_and_are_replayed():
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"epsilon": 0}, "epsilon must be a finite number above 0, got 0"),
+        ({"epsilon": 0}, "epsilon must be a finite number above 0 and at most"),
         ({"epsilon": np.inf}, "epsilon must be a finite number"),
         ({"epsilon": 1e300}, "at most 1e.06"),
         ({"link": "best"}, "allowed: 'fitted', 'zero'"),
