@@ -17,7 +17,7 @@ from ._interruption import noting_interruptions
 from ._run_tasks import run_tasks
 from ._write_block import FORMATS, NOT_IN_BLOCKS, intact, write_block, write_header
 from .errors import FileError, InputError, MidsError
-from .progress import Progress, cluster_client
+from .progress import Progress, cluster_client, deserted_cluster
 from .simulate import from_spec, read_spec
 from .storage import Storage, sha256
 from .store import STORE_VERSION, Block, Layout, begun, recorded
@@ -264,6 +264,7 @@ def _complete(
     def tick() -> None:
         check()
         if progress is not None:
+            progress.wait_for_workers(deserted_cluster())
             progress.tick()
 
     static = ds.drop_attrs(deep=False).assign_attrs(

@@ -208,6 +208,9 @@ class _Slot:
 
     def __setitem__(self, region: tuple[slice, ...], block: np.ndarray) -> None:
         with _netcdf(self.path, "r+") as store:
+            if self.name not in store.ds.variables:  # removed, and made anew, a moment ago
+                self.path.unlink(missing_ok=True)
+                raise OSError(f"{self.path} is gone")
             store.ds[self.name].set_auto_maskandscale(False)
             store.ds[self.name][region] = block
 

@@ -7,15 +7,19 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 from ._block import CAUSES, TOPIC
 
-__all__ = ["Progress", "causes_text", "cluster_client", "watching"]
+__all__ = ["Progress", "causes_text", "cluster_client", "deserted_cluster", "watching"]
 
 DELAY = 2.0
-"""Seconds after which a terminal shows progress."""
+"""Seconds after which a terminal shows progress, and after which a wait for workers is told."""
+REFRESH = 0.2
+"""Seconds between two states on a terminal."""
+LOG_INTERVAL = 60.0
+"""Seconds between two lines where there is no terminal."""
 
 
 class Progress:
@@ -59,11 +63,14 @@ class Progress:
         self.causes: Counter[str] = Counter()
         self._out = stream or sys.stderr
         self._terminal = self._out.isatty()
-        self._interval = 0.2 if self._terminal else 60.0
+        self._interval = REFRESH if self._terminal else LOG_INTERVAL
         self._started = time.monotonic()
         self._next = self._started + (DELAY if self._terminal else self._interval)
         self._shown = False
         self._width = 0
+        self._address = ""
+        self._deserted = 0.0
+        self._told = False
         self._lock = threading.Lock()
 
     def add(self, count: int, causes: Mapping[str, int] | None = None) -> None:
@@ -85,8 +92,25 @@ class Progress:
                 self._next = now + self._interval
                 self._write(self.text())
 
+    def wait_for_workers(self, address: str) -> None:
+        """Note the address of a cluster that has no workers, or "" once there are some.
+
+        A log hears of it once; a terminal shows how long it has been.
+        """
+        if address != self._address:
+            self._address, self._deserted, self._told = address, time.monotonic(), False
+        if self._waits() and not self._told and not self._terminal:
+            self._told = True
+            self.say(self.text())
+
+    def _waits(self) -> bool:
+        return bool(self._address) and time.monotonic() - self._deserted >= DELAY
+
     def text(self) -> str:
         """Return the state in words."""
+        if self._waits():
+            waited = _duration(time.monotonic() - self._deserted)
+            return f"waiting for workers of {self._address}, {waited}"
         elapsed = max(time.monotonic() - self._started, 1e-9)
         rate = self.done / elapsed
         done = self.done + self.kept
@@ -186,6 +210,7 @@ def watching(
             progress.done = progress.total = 0
 
     left = threading.Event()
+    served = client is None
     others = set() if client is None else set(client.futures)
 
     def count() -> None:
@@ -194,9 +219,14 @@ def watching(
         progress.unit, progress.total, progress.done = "tasks", len(asked), asked.count("finished")
 
     def tick() -> None:
+        nonlocal served
         while not left.wait(0.2):
             if client is not None and not total and not seen:
                 count()
+            if not served:
+                address = deserted_cluster()
+                progress.wait_for_workers(address)
+                served = not address
             progress.tick()
 
     ticking = threading.Thread(target=tick, daemon=True)
@@ -253,6 +283,17 @@ def cluster_client() -> Any:
     except ValueError:
         return None
     return client if get_scheduler() == client.get else None
+
+
+def deserted_cluster() -> str:
+    """Return the address of the cluster that dask computes on if it has no workers, or ""."""
+    client = cluster_client()
+    if client is None:
+        return ""
+    with suppress(OSError):  # whoever computes there will hear of it
+        if not client.nthreads():
+            return str(client.scheduler.address)
+    return ""
 
 
 def _duration(seconds: float) -> str:

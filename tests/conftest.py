@@ -1,5 +1,6 @@
 """Settings and fixtures shared by all tests."""
 
+import math
 import os
 
 # Several processes test at once: threads that wait for each other's small matrices cost a fifth.
@@ -8,6 +9,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is imported
 import pytest
 from hypothesis import settings
 from toy_flow import SIMULATED
+
+from mids import progress
 
 # Times depend on the machine and on who else uses it; they are tested where they matter.
 settings.register_profile("mids", deadline=None)
@@ -18,3 +21,12 @@ settings.load_profile("mids")
 def nothing_simulated():
     """Forget what other tests have simulated: their order is free."""
     SIMULATED.clear()
+
+
+@pytest.fixture(autouse=True)
+def no_progress():
+    """Show none, which depends on the time something takes; tests of progress set their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress, "DELAY", math.inf)
+        patch.setattr(progress, "LOG_INTERVAL", math.inf)
+        yield

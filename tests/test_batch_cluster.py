@@ -8,6 +8,7 @@ import re
 import signal
 import stat
 import sys
+import time
 from pathlib import Path
 
 import dask
@@ -21,11 +22,13 @@ pytest.importorskip("dask_jobqueue")
 ROOT = Path(__file__).parents[1]
 
 SBATCH = """#!/bin/sh
-# Start the first two jobs; the others wait for ever.
+# Start the first two jobs; the others wait for ever. Many are submitted at once.
+exec 9> {folder}/lock
+flock 9
 number=$(ls {folder}/job-*.sh 2>/dev/null | wc -l)
 cp "$1" {folder}/job-$number.sh
 if [ $number -lt 2 ]; then
-    setsid sh {folder}/job-$number.sh > {folder}/job-$number.log 2>&1 &
+    setsid sh {folder}/job-$number.sh > {folder}/job-$number.log 2>&1 9>&- &
     echo $! >> {folder}/running
 fi
 echo "Submitted batch job $number"
@@ -84,5 +87,8 @@ def test_the_example_of_the_readme(queue):
     assert command.startswith(f"{sys.executable} -m distributed.cli.dask_worker tcp://127.0.0.1:")
     assert "--nthreads 1 " in command  # netCDF4 is not safe in threads
     assert "--lifetime 230m " in command
-    workers = (queue / "job-0.log").read_text() + (queue / "job-1.log").read_text()
-    assert workers.count("Start Nanny at: 'tcp://127.0.0.1") == 2
+    deadline = time.monotonic() + 120  # the second may start when all is done
+    for log in (queue / "job-0.log", queue / "job-1.log"):
+        while "Start Nanny at: 'tcp://127.0.0.1" not in log.read_text():
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)

@@ -44,7 +44,7 @@ def test_the_main_job(run, tmp_path):
     done = run("simulate", "--target", TARGET, *arguments)
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[-1] == "wrote ladder.nc and ladder.png"
-    assert done.stderr == ""  # progress is shown from two seconds on, to stderr
+    assert done.stderr == ""
     assert [row[0] for row in rows(done.stdout)] == ["100", "100", "10000", "10000"]
     assert (tmp_path / "ladder.png").read_bytes().startswith(b"\x89PNG")
     with mids.open_dataset(tmp_path / "ladder.nc") as ds:

@@ -116,7 +116,7 @@ def test_progress_counts_tasks_of_analyses_on_a_cluster(client):
     out = io.StringIO()
     with progress.watching(doing="measuring", stream=out) as shown:
         asked = [client.submit(pow, 3, k, pure=False) for k in range(4)]
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while shown.text().split(",")[0] != "4 of 4 tasks" and time.monotonic() < deadline:
             time.sleep(0.05)
         assert shown.text().startswith("4 of 4 tasks, ")
@@ -139,7 +139,7 @@ def test_progress_counts_runs_on_a_cluster(client, lazy, count):
     out = io.StringIO()
     with progress.watching(count, out) as seen:
         lazy().compute()
-        deadline = time.monotonic() + 20  # the events come a moment after the result
+        deadline = time.monotonic() + 120  # the events come a moment after the result
         while seen.done < count and time.monotonic() < deadline:
             time.sleep(0.01)
     assert seen.text().startswith(f"{count} of {count} runs, ")
@@ -186,6 +186,31 @@ def test_stores_written_by_commands_have_the_bytes_of_threads(
     assert tree("sweep") == tree("threads")
     with distributed.Client(cluster.scheduler_address):
         assert not differences(mids.open_dataset("threads"), mids.open_dataset("sweep").compute())
+
+
+def test_commands_say_that_a_cluster_has_no_workers(tmp_path, monkeypatch):
+    """They are waited for, with a line that says so, and the work begins when they come."""
+    monkeypatch.setattr(progress, "DELAY", 0.1)
+    (tmp_path / "sweep.toml").write_text(f"target = {TARGET!r}\ndim = [1e2]\nruns = 4\n")
+    generate = ["generate", "--spec", str(tmp_path / "sweep.toml"), str(tmp_path / "sweep")]
+    with distributed.LocalCluster(
+        n_workers=0, threads_per_worker=1, dashboard_address=":0"
+    ) as cluster:
+        address, say = cluster.scheduler_address, progress.Progress.say
+
+        def said(shown, text):
+            say(shown, text)
+            cluster.scale(1)
+
+        monkeypatch.setattr(progress.Progress, "say", said)
+        for command in (generate, ["simulate", *OPTIONS]):
+            cluster.scale(0)
+            with distributed.Client(address) as client:
+                while client.nthreads():
+                    time.sleep(0.05)
+            done = CliRunner().invoke(main, [*command, "--scheduler", address])
+            assert done.exit_code == 0, done.output
+            assert done.stderr.startswith(f"waiting for workers of {address}, "), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,17 @@ class Screen(io.StringIO):
         return True
 
 
-def test_progress_on_a_terminal(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr("mids.progress.time.monotonic", lambda: now[0])
+@pytest.fixture
+def now(monkeypatch):
+    """Time that passes when the test says so."""
+    seconds = [0.0]
+    monkeypatch.setattr("mids.progress.time.monotonic", lambda: seconds[0])
+    monkeypatch.setattr(progress, "DELAY", 2.0)
+    monkeypatch.setattr(progress, "LOG_INTERVAL", 60.0)
+    return seconds
+
+
+def test_progress_on_a_terminal(now):
     out = Screen()
     shown = Progress(1000, stream=out)
     shown.keep(200)
@@ -42,9 +50,7 @@ def test_progress_on_a_terminal(monkeypatch):
     assert out.getvalue().endswith("\n")
 
 
-def test_progress_in_a_log_is_a_line_a_minute(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr("mids.progress.time.monotonic", lambda: now[0])
+def test_progress_in_a_log_is_a_line_a_minute(now):
     out = io.StringIO()
     shown = Progress(100_000, stream=out)
     for _ in range(600):
@@ -56,8 +62,23 @@ def test_progress_in_a_log_is_a_line_a_minute(monkeypatch):
     assert lines[0] == "1200 of 100000 runs, 20/s, about 82 min left"
 
 
-def test_quick_sweeps_show_nothing(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(progress, "DELAY", 1e9)  # on slow machines, too
+@pytest.mark.parametrize("screen", [Screen, io.StringIO])
+def test_a_cluster_without_workers_is_told_after_two_seconds(now, screen):
+    out = screen()
+    shown = Progress(100, stream=out)
+    for _ in range(40):
+        now[0] += 0.5
+        shown.wait_for_workers("tcp://host:1" if now[0] < 10 or now[0] > 15 else "")
+        shown.tick()
+    if screen is Screen:
+        assert frames(out)[2] == f"[{'':30}] waiting for workers of tcp://host:1, 2 s"
+        assert [frame for frame in frames(out)[3:] if "0 of 100 runs" in frame]
+        assert frames(out)[-1].endswith("waiting for workers of tcp://host:1, 4 s")
+    else:
+        assert out.getvalue() == "waiting for workers of tcp://host:1, 2 s\n" * 2
+
+
+def test_quick_sweeps_show_nothing(capsys, tmp_path):
     mids.generate(TOY, tmp_path / "sweep")
     assert capsys.readouterr().err == ""
 
@@ -69,12 +90,19 @@ def frames(screen):
 def test_what_cannot_be_counted_shows_its_time(monkeypatch):
     monkeypatch.setattr(progress, "DELAY", 0.2)
     out = Screen()
+
+    def until(text):
+        """Wait until the screen shows it, however slow the machine is."""
+        begun, waited = len(out.getvalue()), time.monotonic()
+        while text not in out.getvalue()[begun:] and time.monotonic() < waited + 120:
+            time.sleep(0.01)
+
     with progress.watching(doing="drawing", stream=out):
-        time.sleep(1.0)
-        slow = da.ones(4, chunks=1).map_blocks(lambda block: time.sleep(0.5) or block)
+        until("drawing")
+        slow = da.ones(4, chunks=1).map_blocks(lambda block: until("tasks") or block)
         with dask.config.set(scheduler="threads", num_workers=1):
             slow.sum().compute(optimize_graph=False)
-        time.sleep(0.5)
+        until("drawing")
     shown = frames(out)
     assert re.fullmatch(r"drawing, \d+ s", shown[1])
     assert shown[-2].startswith("drawing, ") and shown[-1] == ""
@@ -82,7 +110,7 @@ def test_what_cannot_be_counted_shows_its_time(monkeypatch):
     assert len(counted) > 2 and all(re.match(r"\[#* *\] \d+ of \d+ tasks, ", f) for f in counted)
 
 
-def test_a_log_hears_nothing_of_short_work(monkeypatch):
+def test_a_log_hears_nothing_of_short_work():
     out = io.StringIO()
     with progress.watching(doing="drawing", stream=out):
         da.ones(4, chunks=1).sum().compute()
@@ -125,7 +153,6 @@ def test_commands_that_analyse_show_it(file, name, monkeypatch):
         return start(*args, **options)
 
     monkeypatch.setattr(progress, "Progress", Recorded)
-    monkeypatch.setattr(progress, "DELAY", 1e9)  # on slow machines, too
     monkeypatch.setattr(dask.local, "start_state_from_dask", counted)
     done = CliRunner().invoke(main, [part.format(file=file) for part in arguments])
     assert (done.exit_code, done.stderr) == (0, "")

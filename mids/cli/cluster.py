@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import click
@@ -56,25 +56,36 @@ def computing_on(scheduler: str | None, workers: int | None) -> Iterator[None]:
                     threads_per_worker=1,
                     memory_limit=0.9 / count,  # of the machine's memory
                     dashboard_address=":0",
-                    silence_logs="ERROR",
+                    silence_logs="CRITICAL",  # errors of tasks come with their results
                 )
-            scheduler = stack.enter_context(cluster)
+            stack.push(_ending(cluster))
         try:
-            client = stack.enter_context(distributed.Client(scheduler, timeout="10s"))
+            client: Any = distributed.Client(scheduler or cluster, timeout="10s")
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise ClusterError(
                 f"cannot reach a dask scheduler at {scheduler} ({reason}); start one with "
                 "dask scheduler and pass the address it prints, such as tcp://host:8786"
             ) from None
+        stack.push(_ending(client))
         client.loop.asyncio_loop.set_exception_handler(_handle_exception)
         stack.callback(silence)
         yield
 
 
+def _ending(used: Any) -> Callable[..., None]:
+    """Return what ends a client or cluster; one that is slow to end is no failure of a command."""
+
+    def end(*_: Any) -> None:
+        with suppress(OSError):
+            used.__exit__(None, None, None)
+
+    return end
+
+
 def _handle_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Report what fails in an event loop, but not what nobody waits for after an interruption."""
-    if not context["message"].endswith("exception was never retrieved"):
+    if not context["message"].endswith(("was never retrieved", "destroyed but it is pending!")):
         loop.default_exception_handler(context)
 
 

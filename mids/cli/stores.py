@@ -36,10 +36,17 @@ def generate(
     """
     from ..generation import generate as write
     from ..simulate import read_spec
+    from ..storage import Storage
+    from ..store import is_store
 
     arguments = read_spec(spec)
-    with computing_on(scheduler, workers):
-        ds = write(arguments, store, **options)
+    try:
+        with computing_on(scheduler, workers):
+            ds = write(arguments, store, **options)
+    except KeyboardInterrupt:
+        if workers is not None and is_store(store):  # they may have ended while they wrote
+            Storage(store).remove_unfinished()
+        raise
     runs = ds.sizes["dim"] * ds.sizes["run"]
     click.echo(f"{store} is complete: {runs} runs, {ds.nbytes / 1e6:.0f} MB in memory")
     if "failures" in ds.attrs:
