@@ -178,9 +178,12 @@ def from_spec(spec: Mapping[str, Any]) -> xr.Dataset:
             "flow of a phase diagram must be a table with parameters of the flow 'empirical', got "
             f"{_validate.shown(flow)}; pass for example flow.noise = 0.5"
         )
-    arguments |= {name: value for name, value in flow.items() if name != "name"}
+    parameters = {name: value for name, value in flow.items() if name != "name"}
+    for name in parameters:
+        _validate.one_of(name, PARAMETERS, "parameter of the flow 'empirical' in a phase diagram")
     for name in arguments:
         _validate.one_of(name, (*ARGUMENTS, *PARAMETERS), "argument of a phase diagram")
+    arguments |= parameters
     missing = [name for name in ("target", "dim", "n") if name not in arguments]
     if missing:
         raise InputError(

@@ -79,6 +79,13 @@ def test_the_default_grid_covers_the_last_escape_of_slow_links(text, epsilon):
     assert (ds.status == 0).all()
 
 
+def test_runs_that_end_without_numbers_have_failed():
+    target = mids.Target.parse("h1(z1) + h1(z1)*h3(z2)").rotate(ortho_group.rvs(2, random_state=1))
+    ds = mids.simulate(target, dim=[1e8, 2**53], runs=2, flow="joint").compute()
+    np.testing.assert_array_equal(np.isnan(ds.loss).any("time"), ds.status == 3)
+    assert not ds.status[0].any()
+
+
 @pytest.mark.parametrize("link", ["fitted", "zero"])
 @pytest.mark.parametrize("students", [1, 2, 3])
 def test_the_flow_is_that_of_full_tensors(link, students):

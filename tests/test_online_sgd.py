@@ -392,6 +392,12 @@ def test_times_between_steps_show_the_step_before():
     assert (ds.loss[..., 0] == ds.loss[..., 1]).all()
 
 
+def test_grids_that_end_before_the_first_step_hold_the_start():
+    ds = sgd(OnlineSGD(step=0.1), time=[0.0, 1e-3]).compute(**ALONE)
+    assert ds.samples.values.tolist() == [0, 0]
+    np.testing.assert_array_equal(ds.loss[..., 0], ds.loss[..., 1])
+
+
 def test_the_default_grid_is_made_of_steps():
     ds = sgd(OnlineSGD(step=0.03), time=None)
     steps = ds.time.values / 0.03

@@ -142,6 +142,7 @@ def test_the_default_duration_is_long():
         ({"target": "h1(z1)", "dim": 8, "n": 10, "runz": 2}, "did you mean 'runs'"),
         ({"target": "h1(z1)", "dim": 8, "n": 10, "flow": {"name": "joint"}}, "flow 'empirical'"),
         ({"target": "h1(z1)", "dim": 8, "n": 10, "flow": {"noisy": 1}}, "did you mean 'noise'"),
+        ({"target": "h1(z1)", "dim": 8, "n": 10, "flow": {"n": 3}}, "unknown parameter"),
     ],
 )
 def test_wrong_specs_are_named(spec, message):

@@ -148,7 +148,9 @@ def _error(path: Path, tolerance: float) -> float:
     """Largest local error, relative to the natural sizes, in units of what is allowed."""
     worst = 0.0
     for i in range(path.start.shape[0]):
-        worst = max(worst, abs(path.stages[STAGES - 1, i]) / path.scale[i])
+        error = abs(path.stages[STAGES - 1, i]) / path.scale[i]
+        if not error <= worst:  # `max` would pass over NaN
+            worst = error
     return worst / tolerance
 
 

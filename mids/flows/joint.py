@@ -39,6 +39,9 @@ class Joint(RidgeFlow):
     the gradient on the Stiefel manifold at the current link. As :math:`\epsilon \to 0` it becomes
     the two-timescale flow, with an error of order :math:`\epsilon`.
 
+    Where coefficients of the link start below rounding, at ``d^(s/2) > 1e14`` with a last leap of
+    s >= 3, runs fail (status 3): the two-timescale flow has no such limit.
+
     Parameters
     ----------
     epsilon : float

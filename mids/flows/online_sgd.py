@@ -162,7 +162,7 @@ class OnlineSGD(SampledFlow):
 
     def run_seconds(self, target: Target, dim: int, student_rank: int, time: FloatArray) -> float:
         """Rough work of one run in seconds."""
-        steps = float(self.steps(time)[-1])
+        steps = max(float(self.steps(time)[-1]), 1.0)
         return steps * self.batch * self._sample_seconds(target, dim, student_rank)
 
     def _sample_seconds(self, target: Target, dim: int, student_rank: int) -> float:
