@@ -171,7 +171,7 @@ def _coordinates(sweep: Sweep) -> dict[str, xr.Variable]:
 
 def _attributes(sweep: Sweep, spec: Mapping[str, Any]) -> dict[str, Any]:
     target = sweep.target.name or textwrap.shorten(f"{sweep.target:.6g}", 80, placeholder=" ...")
-    dims = ", ".join(f"{dim:g}" for dim in sweep.dims)
+    dims = ", ".join(map(schema.dim_text, sweep.dims.tolist()))
     flow = sweep.flow.name
     return schema.attributes(
         spec,

@@ -46,10 +46,10 @@ def describe(ds: xr.Dataset) -> str:
     >>> from mids import simulate
     >>> print(describe(simulate("h1(z1) + h1(z1)*h3(z2)", dim=[100, 1e6], runs=8)))
     multi-index dataset (schema 1)
-      target     <Target of rank 2, degree 4, norm 1.41421: 1 h1(z1) + 1 h1(z1)h3(z2)>
+      target     <Target of rank 2, degree 4, norm 1.41421: h1(z1) + h1(z1)h3(z2)>
       leaps      1 -> 3: log d, d^2
       flow       two-timescale, student rank 2, rtol 1e-08, seed 0
-      sweep      dim 100, 1000000; 8 runs; 435 times up to 1.2e+24
+      sweep      dim 100, 1e6; 8 runs; 435 times up to 1.2e+24
       variables  9, lazy, 0.3 MB: loss, overlap, energy, gram0, crossing_time, ...
       next       .saddles() .compare() .scaling() .plot.loss() .to_netcdf()
     """
@@ -72,14 +72,18 @@ def description(ds: xr.Dataset) -> tuple[str, list[tuple[str, str]]]:
     names = [str(name) for name in ds.data_vars]
     where = "in memory" if all(map(_in_memory, ds.data_vars.values())) else "lazy"
     listed = ", ".join([*names[:5], "..."] if len(names) > 5 else names)
-    size = f"{ds.nbytes / 1e6:.1f} MB" if ds.nbytes >= 1e5 else f"{ds.nbytes / 1e3:.1f} kB"
-    rows.append(("variables", f"{len(names)}, {where}, {size}: {listed}"))
+    rows.append(("variables", f"{len(names)}, {where}, {in_memory(ds)}: {listed}"))
     if "status" in ds and ds["status"].dtype.kind in "iu" and _in_memory(ds["status"]):
         counts = np.bincount(ds["status"].values.ravel(), minlength=len(schema.STATUS))
         ended = zip(counts, schema.STATUS, strict=True)
         rows.append(("runs", ", ".join(f"{count} {meaning}" for count, meaning in ended if count)))
     rows.append(("next", " ".join(f".{name}()" for name in _next(ds))))
     return f"multi-index dataset (schema {version})", rows
+
+
+def in_memory(ds: xr.Dataset) -> str:
+    """Return how much memory a dataset takes once it is computed, as text."""
+    return f"{ds.nbytes / 1e6:.1f} MB" if ds.nbytes >= 1e5 else f"{ds.nbytes / 1e3:.1f} kB"
 
 
 def _origin(ds: xr.Dataset) -> Iterator[tuple[str, str]]:
@@ -112,7 +116,7 @@ def _origin(ds: xr.Dataset) -> Iterator[tuple[str, str]]:
 def _sweep(ds: xr.Dataset) -> str:
     parts = []
     if "dim" in ds.coords:
-        parts.append(f"dim {', '.join(map(str, np.atleast_1d(ds['dim'].values)))}")
+        parts.append(f"dim {', '.join(map(schema.dim_text, np.ravel(ds['dim'].values).tolist()))}")
     if "n" in ds.coords:
         parts.append(f"n {', '.join(map(str, np.atleast_1d(ds['n'].values)))}")
     runs = ds.sizes.get("run", 1)

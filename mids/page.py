@@ -58,6 +58,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .75rem .25rem 0; text-align: left; vertical-align: top; }
 th { white-space: nowrap; }
 .numbers th, .numbers td { text-align: right; border-bottom: 1px solid #ccc; white-space: nowrap; }
+.numbers th { white-space: normal; overflow-wrap: normal; vertical-align: bottom; }
 .wide { overflow-x: auto; }
 .pictures { columns: 2 26rem; column-gap: 2rem; }
 figure { margin: 0 0 1.5rem; break-inside: avoid; }
@@ -213,6 +214,8 @@ def _facts(rows: Iterable[tuple[str, str]]) -> str:
 
 
 def _table(frame: pd.DataFrame) -> str:
+    if "d" in frame:
+        frame = frame.assign(d=frame["d"].map(schema.dim_text, na_action="ignore"))
     text = frame.to_html(
         index=False,
         border=0,
@@ -244,7 +247,7 @@ def _slopes(ds: xr.Dataset) -> str:
 def _pictures(ds: xr.Dataset, parts: xr.Dataset, comparison: xr.Dataset | None) -> Iterator[str]:
     yield _figure(
         plot.loss(ds, comparison, plateaus(parts)),
-        "Loss of every run. Dark: the run closest to the median, with its plateaus shaded.",
+        "Loss of every run. Dark: a typical run of those not trapped, with its plateaus shaded.",
     )
     if comparison is not None:
         yield _figure(
@@ -264,8 +267,7 @@ def _pictures(ds: xr.Dataset, parts: xr.Dataset, comparison: xr.Dataset | None) 
     if "energy" in ds:
         yield _figure(
             plot.modes(ds),
-            "What each Hermite degree contributes to the norm learned, of the run closest to the "
-            "median.",
+            "What each Hermite degree contributes to the norm learned, in the same typical run.",
         )
     if "overlap" in ds and ds.sizes.get("direction", 1) > 1:
         several = ds.sizes.get("dim", 1) > 1

@@ -32,6 +32,7 @@ __all__ = [
     "VARIABLES",
     "Variable",
     "attributes",
+    "dim_text",
     "spec",
     "table",
     "validate",
@@ -86,7 +87,7 @@ class Variable:
     long_name : str
         Its label in plots and files.
     meaning : str
-        Definition, for the documentation.
+        Definition, for the documentation and, as ``comment``, for readers of a file.
     attrs : mapping
         Attributes besides ``long_name`` and ``units``.
     compact : str, optional
@@ -104,6 +105,11 @@ class Variable:
     @property
     def attributes(self) -> dict[str, Any]:
         """Attributes of the variable in a dataset; everything is dimensionless."""
+        return {**self.required, "comment": self.meaning}
+
+    @property
+    def required(self) -> dict[str, Any]:
+        """Those of the attributes that a dataset must have."""
         units = {} if self.dtype == "str" else {"units": "1"}
         return {"long_name": self.long_name, **units, **self.attrs}
 
@@ -293,6 +299,26 @@ def attributes(
     }
 
 
+def dim_text(dim: int) -> str:
+    """Return an ambient dimension as people write it.
+
+    Parameters
+    ----------
+    dim : int
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> [dim_text(dim) for dim in (100, 1000, 54321, 200000, 10**12)]
+    ['100', '1000', '54321', '2e5', '1e12']
+    """
+    digits, zeros = str(dim).rstrip("0"), len(str(dim)) - len(str(dim).rstrip("0"))
+    return f"{digits}e{zeros}" if len(digits) == 1 and zeros > 3 else str(dim)
+
+
 def spec(ds: xr.Dataset) -> dict[str, Any]:
     """Return the recipe a dataset carries in its attribute ``mids_spec``.
 
@@ -400,11 +426,11 @@ def _variable_problems(name: str, expected: Variable, found: xr.Variable) -> Ite
         yield f"{name} has dims ({dims}), but must have ({wanted})"
     if not expected.accepts(found.dtype):
         yield f"{name} has dtype {found.dtype}, but must have {expected.dtypes}"
-    missing = [key for key in expected.attributes if key not in found.attrs]
+    missing = [key for key in expected.required if key not in found.attrs]
     if missing:
         yield f"{name} lacks the attributes {', '.join(missing)}"
     for key in ("units", *expected.attrs):
-        have, right = found.attrs.get(key), expected.attributes.get(key)
+        have, right = found.attrs.get(key), expected.required.get(key)
         if have is not None and not np.array_equal(have, np.asarray(right)):
             yield f"{name} has {key} {have!r}, but must have {right!r}"
 

@@ -292,7 +292,7 @@ def target_of(ds: xr.Dataset) -> Target:
     Examples
     --------
     >>> target_of(simulate("h2(z1)", dim=100))
-    <Target of rank 1, degree 2, norm 1: 1 h2(z1)>
+    <Target of rank 1, degree 2, norm 1: h2(z1)>
     """
     spec = schema.spec(ds)
     diagram = spec.get("phase_diagram")

@@ -142,7 +142,7 @@ class Target:
         Examples
         --------
         >>> Target.parse("h1(z1) + 1/2*h1(z1)*h3(z2)")
-        <Target of rank 2, degree 4, norm 1.11803: 1 h1(z1) + 0.5 h1(z1)h3(z2)>
+        <Target of rank 2, degree 4, norm 1.11803: h1(z1) + 0.5 h1(z1)h3(z2)>
         >>> Target.parse("(z1**2 - 1)/sqrt(2)") == Target.parse("h2(z1)")
         True
         """
@@ -201,7 +201,7 @@ class Target:
         Examples
         --------
         >>> Target.from_function(lambda z: z[:, 0] ** 2 + z[:, 1], rank=2, degree=1)
-        <Target of rank 2, degree 1, norm 1.41421, missed norm 1.41421: 1 + 1 h1(z2)>
+        <Target of rank 2, degree 1, norm 1.41421, missed norm 1.41421: 1 + h1(z2)>
         """
         rank = _validate.integer(rank, "rank", at_least=1)
         degree = _validate.integer(degree, "degree", at_least=1)
@@ -231,7 +231,7 @@ class Target:
         Examples
         --------
         >>> Target.from_dict({"modes": [[2]], "coefficients": [1.0], "name": "square"})
-        <Target 'square' of rank 1, degree 2, norm 1: 1 h2(z1)>
+        <Target 'square' of rank 1, degree 2, norm 1: h2(z1)>
         """
         required, optional = {"modes", "coefficients"}, {"name", "missed_norm"}
         if not isinstance(data, Mapping) or not required <= set(data) <= required | optional:
@@ -277,7 +277,7 @@ class Target:
         Examples
         --------
         >>> Target.from_json('{"modes": [[1, 1]], "coefficients": [1.0]}')
-        <Target of rank 2, degree 2, norm 1: 1 h1(z1)h1(z2)>
+        <Target of rank 2, degree 2, norm 1: h1(z1)h1(z2)>
         """
         try:
             data = json.loads(text)
@@ -476,7 +476,7 @@ class Target:
         Examples
         --------
         >>> hermite(1).rotate([[-1.0]])
-        <Target of rank 1, degree 1, norm 1: -1 h1(z1)>
+        <Target of rank 1, degree 1, norm 1: -h1(z1)>
         """
         Q = _validate.matrix(rotation, "rotation", self.rank, self.rank)
         deviation = np.abs(Q.T @ Q - np.eye(self.rank)).max()
@@ -511,7 +511,12 @@ class Target:
         for c, label in zip(self.coefficients[:count].tolist(), self.labels, strict=False):
             sign = "-" if c < 0 else "+"
             size = number(abs(c))
-            terms.append(f"{sign} {size}" if label == "1" else f"{sign} {size}{times}{label}")
+            if label == "1":
+                terms.append(f"{sign} {size}")
+            else:
+                terms.append(
+                    f"{sign} {label}" if float(size) == 1 else f"{sign} {size}{times}{label}"
+                )
         terms[0] = terms[0].removeprefix("+ ").replace("- ", "-")
         return " ".join(terms)
 
@@ -563,7 +568,7 @@ def hermite(degree: int) -> Target:
     Examples
     --------
     >>> hermite(3)
-    <Target 'hermite(3)' of rank 1, degree 3, norm 1: 1 h3(z1)>
+    <Target 'hermite(3)' of rank 1, degree 3, norm 1: h3(z1)>
     """
     degree = _validate.integer(degree, "degree", at_least=1)
     return Target({(degree,): 1.0}, name=f"hermite({degree})")
@@ -608,7 +613,7 @@ def parity(rank: int) -> Target:
     Examples
     --------
     >>> parity(3)
-    <Target 'parity(3)' of rank 3, degree 3, norm 1: 1 h1(z1)h1(z2)h1(z3)>
+    <Target 'parity(3)' of rank 3, degree 3, norm 1: h1(z1)h1(z2)h1(z3)>
     """
     rank = _validate.integer(rank, "rank", at_least=1)
     check_size(rank, rank)

@@ -308,9 +308,7 @@ def _dataset(
     learned = "" if target is None else f" on the target {target.name or target}"
     ds = xr.Dataset(
         {
-            name: xr.Variable(
-                schema.VARIABLES[name].dims, values, schema.VARIABLES[name].attributes
-            )
+            name: xr.Variable(schema.VARIABLES[name].dims, values, schema.VARIABLES[name].required)
             for name, values in variables.items()
         },
         {
@@ -323,7 +321,8 @@ def _dataset(
             summary=(
                 f"{', '.join(variables)} of {len(coords['run'])} "
                 f"run{'s' * (len(coords['run']) > 1)} at each ambient dimension "
-                f"d = {', '.join(str(d) for d in coords['dim'])}, given to mids."
+                f"d = {', '.join(map(schema.dim_text, np.ravel(coords['dim']).tolist()))}, "
+                "given to mids."
             ),
             source=f"mids {__version__}",
             command="from_trajectories()",

@@ -150,7 +150,7 @@ def test_the_repr_says_what_it_is_without_computing(lazy):
     with dask.config.set(scheduler=refuse):
         text = repr(lazy.mi)
     assert text == lazy.mi.describe()
-    for part in ("rank 2", "1 -> 3", "two-timescale", "dim 100, 10000", "4 runs", "seed 3"):
+    for part in ("rank 2", "1 -> 3", "two-timescale", "dim 100, 1e4", "4 runs", "seed 3"):
         assert part in text
     assert ", lazy, " in text
     assert "converged" not in text

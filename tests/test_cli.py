@@ -36,7 +36,7 @@ def file(run):
 
 def rows(output):
     """Return the lines of a table that begin with a dimension."""
-    return [line.split() for line in output.splitlines() if re.match(r"\s*\d+ ", line)]
+    return [line.split() for line in output.splitlines() if re.match(r"\s*\d+(e\d+)? ", line)]
 
 
 def test_the_main_job(run, tmp_path):
@@ -45,7 +45,7 @@ def test_the_main_job(run, tmp_path):
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[-1] == "wrote ladder.nc and ladder.png"
     assert done.stderr == ""
-    assert [row[0] for row in rows(done.stdout)] == ["100", "100", "10000", "10000"]
+    assert [row[0] for row in rows(done.stdout)] == ["100", "100", "1e4", "1e4"]
     assert (tmp_path / "ladder.png").read_bytes().startswith(b"\x89PNG")
     with mids.open_dataset(tmp_path / "ladder.nc") as ds:
         mids.validate(ds)
@@ -149,7 +149,7 @@ def test_traps_are_counted(run):
         "simulate", "--target", "h3(z1)", "--dim", "1e2,1e6", "--runs", 20, "--flow", "planted"
     )
     assert done.exit_code == 0, done.output
-    assert "trapped" in done.stdout and "escape (theory)" in done.stdout
+    assert "trapped" in done.stdout and "theory" in done.stdout
     done = run("simulate", "--target", "z1*z2", "--dim", "100", "--runs", 3, "--flow", "planted")
     assert "probability" in done.stdout and "theory" not in done.stdout
 
@@ -167,7 +167,7 @@ def test_saddles_without_theory_are_printed(run, tmp_path):
     target = ("--target", TARGET, "--dim", "1e4")
     planted = run("simulate", *target, "--runs", 4, "--flow", "planted")
     assert planted.stdout.split()[:3] == ["d", "learned", "loss"]
-    assert [row[:2] for row in rows(planted.stdout)[:2]] == [["10000", "0"], ["10000", "1"]]
+    assert [row[:2] for row in rows(planted.stdout)[:2]] == [["1e4", "0"], ["1e4", "1"]]
 
 
 def test_flows_are_listed_with_their_parameters(run):
@@ -342,3 +342,24 @@ def test_tables_have_no_infinite_or_missing_numbers_spelled_out(run):
     done = run("simulate", "--target", "h1(z1)", "--dim", "100", "--runs", 2)
     numbers = [float(cell) for row in rows(done.stdout) for cell in row if cell[0].isdigit()]
     assert np.isfinite(numbers).all()
+
+
+def test_lists_of_commands_have_whole_sentences(run):
+    for group, name in ((main, ""), (main.commands["catalog"], "catalog")):
+        lines = run(*([name] if name else []), "--help").output.splitlines()
+        listed = lines[lines.index("Commands:") + 1 :][: len(group.commands)]
+        assert all(line.endswith(".") and not line.endswith("...") for line in listed), listed
+
+
+@pytest.mark.parametrize("columns", ["60", "100"])
+def test_what_a_file_holds_fits_the_terminal(run, file, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    lines = run("info", file).output.splitlines()
+    assert max(map(len, lines)) <= int(columns)
+    assert " ".join(" ".join(lines).split()).endswith("https://doi.org/10.1002/cpa.70006")
+    assert any(line.startswith("  title         Gradient flow") for line in lines)
+
+
+def test_tables_fit_eighty_columns(run, file):
+    done = run("saddles", file)
+    assert max(map(len, done.output.splitlines())) <= 80

@@ -35,7 +35,7 @@ def square_ladder(rank: int) -> Target:
     Examples
     --------
     >>> square_ladder(1)
-    <Target 'square_ladder(1)' of rank 1, degree 2, norm 1: 1 h2(z1)>
+    <Target 'square_ladder(1)' of rank 1, degree 2, norm 1: h2(z1)>
     """
     rank = _validate.integer(rank, "rank", at_least=1)
     check_size(rank, 2 * rank)
@@ -103,7 +103,7 @@ def test_they_are_simulated_by_name(run):
     shown = run("-c", MIDS, simulate, "info|runs.nc", "saddles|runs.nc")
     assert "wrote runs.nc" in shown
     assert "toy, slow 2, student rank 2" in shown
-    assert shown.count("escape (measured)") == 2  # of simulate and of saddles
+    assert shown.count("escape time") == 2  # of simulate and of saddles
     code = """
 import numpy as np, mids
 from mids.flows.toy import ToyFlow

@@ -348,6 +348,9 @@ def test_one_run_is_not_called_typical(ds):
     assert key_of(mids.plot.loss(one, None, mids.plateaus(one))) == ["run", "its plateaus"]
     assert key_of(mids.plot.overlap(one)) == ["direction 1", "direction 2"]
     assert key_of(mids.plot.phase(one)) == ["run", "start"]
+    each = ds.isel(dim=0, run=slice(3))
+    assert key_of(mids.plot.loss(each, col="run")) == ["run"]
+    assert key_of(mids.plot.overlap(each, col="run")) == ["direction 1", "direction 2"]
 
 
 def test_times_without_data_change_neither_the_typical_run_nor_the_axis(ds):
@@ -359,3 +362,49 @@ def test_times_without_data_change_neither_the_typical_run_nor_the_axis(ds):
             assert plain.get_xlim() == wide.get_xlim()
             drawn, expected = (ax.get_lines()[0].get_ydata() for ax in (wide, plain))
             np.testing.assert_array_equal(drawn[: len(expected)], expected)
+
+
+def with_ends(ds):
+    """The toy runs, of which six of nine are trapped at d = 100 and all at the last dimension."""
+    trapped = np.array([[True] * 6 + [False] * 3, [False] * 9, [True] * 9])
+    status = xr.DataArray(np.where(trapped, np.int8(2), np.int8(0)), dims=("dim", "run"))
+    at_start = ds[["loss", "overlap", "energy"]].isel(time=0, drop=True)
+    still = {name: ds[name].where(status == 0, at_start[name]) for name in at_start}
+    return ds.assign(status=status, **still)
+
+
+@pytest.mark.parametrize("name", FACETED)
+def test_the_typical_run_is_none_that_is_trapped(ds, name):
+    draw, _ = FACETED[name]
+    ended = with_ends(ds)
+    some, none, every = draw(ended).flat
+    titles = [ax.get_title("left") for ax in (some, none, every)]
+    assert titles == ["6 of 9 trapped", "", "9 of 9 trapped"]
+    free = draw(ended.isel(run=slice(6, None))).flat[0]
+    if name == "modes":
+        drawn, expected = (
+            [area.get_paths()[0].vertices for area in ax.collections] for ax in (some, free)
+        )
+    else:
+        drawn, expected = ([ax.get_lines()[0].get_ydata()] for ax in (some, free))
+    for one, two in zip(drawn, expected, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_what_is_drawn_and_how_it_ended_are_computed_at_once(ds):
+    calls = []
+
+    def counted(block):
+        calls.append(block.shape)
+        return block
+
+    lazy = ds[["loss", "status"]].chunk(dim=1)
+    mids.plot.loss(lazy.map_blocks(lambda part: part.map(counted), template=lazy))
+    assert len(calls) == 2 * ds.sizes["dim"]
+
+
+def test_saddles_that_most_runs_never_leave_at_some_dimension_have_no_bar_there(comparison):
+    never = comparison.copy(deep=True)
+    never.escape_time[0] = np.nan
+    axes = mids.plot.timescales(never)
+    assert key_of(axes) == ["saddle with 0 learned", "saddle with 1 learned", "theory"]

@@ -36,7 +36,9 @@ def test_entries_are_complete(name):
     assert entry.long_name and entry.meaning
     assert entry.accepts(np.dtype("<U3" if entry.dtype == "str" else entry.dtype))
     assert not entry.accepts(np.dtype(bool))
+    assert entry.attributes.keys() == {*entry.required, "comment"}
     assert entry.attributes.get("units", "1") == "1"
+    assert entry.attributes["comment"] == entry.meaning
 
 
 def test_every_row_is_in_the_table():

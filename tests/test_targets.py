@@ -577,7 +577,7 @@ def test_display():
     assert repr(target) == (
         "<Target of rank 2, degree 2, norm 1.16667: 1 - 0.5 h1(z1) + 0.333333 h2(z2)>"
     )
-    assert str(Target({(1, 0): -2.0, (0, 1): -1.0})) == "-2.0*h1(z1) - 1.0*h1(z2)"
+    assert str(Target({(1, 0): -2.0, (0, 1): -1.0})) == "-2.0*h1(z1) - h1(z2)"
     assert repr(Target.parse("(z1 + z2)**3")).endswith("+ ... (6 modes)>")
 
 
@@ -635,3 +635,10 @@ def test_leaps_have_the_relative_exponents_they_name(orders):
 def test_families_refuse(make, argument, match):
     with pytest.raises(InputError, match=match):
         make(argument)
+
+
+def test_coefficients_of_one_are_not_written():
+    target = Target.parse("h1(z1) - h1(z1)*h3(z2) + 1/2*h2(z1)")
+    assert str(target) == f"{target}" == "h1(z1) + 0.5*h2(z1) - h1(z1)h3(z2)"
+    assert repr(target).endswith(": h1(z1) + 0.5 h2(z1) - h1(z1)h3(z2)>")
+    assert str(Target({(0,): 1.0, (1,): 1.0})) == "1.0 + h1(z1)"

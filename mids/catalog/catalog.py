@@ -67,7 +67,7 @@ def open_catalog(
     ['s2']
     >>> with catalog["s2"] as ds:
     ...     ds.mi.target
-    <Target of rank 1, degree 2, norm 1: 1 h2(z1)>
+    <Target of rank 1, degree 2, norm 1: h2(z1)>
     >>> folder.cleanup()
     """
     if is_url(path):

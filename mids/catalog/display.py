@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING
 
+from ..schema import dim_text
 from .entry import COLUMNS, Entry
 
 if TYPE_CHECKING:
@@ -119,17 +119,10 @@ def _cells(entry: Entry) -> tuple[str, ...]:
 
 
 def _range(dims: tuple[int, ...]) -> str:
-    shown = [
-        f"{dim:.0e}".replace("e+0", "e").replace("e+", "e") if _round(dim) else str(dim)
-        for dim in sorted(dims)
-    ]
+    shown = list(map(dim_text, sorted(dims)))
     if len(shown) > 2:
         return f"{shown[0]}..{shown[-1]} ({len(shown)})"
     return ", ".join(shown) or "-"
-
-
-def _round(dim: int) -> bool:
-    return dim >= 1000 and dim == round(dim, -int(math.log10(dim)))
 
 
 def _short(cell: str) -> str:

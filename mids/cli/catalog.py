@@ -19,7 +19,7 @@ FOLDER = click.argument("folder", metavar="CATALOG", type=click.Path(path_type=P
 
 @click.group(cls=Main, epilog="Example: mids catalog ls catalog")
 def catalog() -> None:
-    """Datasets in a folder that can be shared: list, add, check, merge, fetch, serve.
+    """Datasets in a folder that can be shared.
 
     CATALOG is a folder, or a URL where a command only reads it.
     """
@@ -99,7 +99,11 @@ def remove(folder: Path, keys: tuple[str, ...]) -> None:
     help="Runs of each dataset to simulate again.",
 )
 def verify(place: str, replay: int) -> None:
-    """Check checksums, schema and index of CATALOG and replay a sample; exit code 1 if wrong."""
+    """Check files and index of CATALOG, and replay some runs.
+
+    Holds the files against their checksums, the schema and the index. Exit code 1 if something is
+    wrong.
+    """
     found = _open(place).verify(
         replay=replay, progress=lambda key: click.echo(f"checking {key}", err=True)
     )
@@ -112,9 +116,10 @@ def verify(place: str, replay: int) -> None:
 @FOLDER
 @click.argument("other", metavar="OTHER")
 def merge(folder: Path, other: str) -> None:
-    """Take the datasets of OTHER, a folder or URL, into CATALOG, which is made if there is none.
+    """Take the datasets of OTHER into CATALOG.
 
-    Datasets of the same key must be equal; otherwise nothing is merged.
+    OTHER is a folder or URL; CATALOG is made if there is none. Datasets of the same key must be
+    equal; otherwise nothing is merged.
     """
     from ..catalog import open_catalog
 
@@ -136,9 +141,10 @@ def reindex(folder: Path) -> None:
 @click.argument("url", metavar="URL")
 @click.argument("keys", metavar="[KEY]...", nargs=-1)
 def fetch(url: str, keys: tuple[str, ...]) -> None:
-    """Bring datasets from URL into the local cache and print their files; all if no KEY is given.
+    """Bring datasets from URL into the local cache.
 
-    `mids catalog merge FOLDER URL` makes a catalog of them.
+    Prints their files; all datasets are brought if no KEY is given. `mids catalog merge FOLDER URL`
+    makes a catalog of them.
     """
     source = _open(url)
     for key in keys or source:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import shutil
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["flows", "info", "opened", "saddles", "targets"]
 
+ORIGIN = ("title", "summary", "failures", "source", "date_created", "license", "references")
+"""Attributes that tell where a dataset comes from."""
+
 
 def opened(path: Path) -> xr.Dataset:
     """Open a file or store lazily, in blocks of a few thousand runs."""
@@ -28,7 +33,12 @@ def opened(path: Path) -> xr.Dataset:
 @click.command(epilog="Example: mids saddles ladder.nc")
 @click.argument("file", type=click.Path(path_type=Path))
 def saddles(file: Path) -> None:
-    """Print the saddles of FILE, measured against theory where there is one."""
+    """Print the saddles of FILE, against theory if there is one.
+
+    For each dimension d and number of directions learned: medians over the runs of the loss there
+    and of the measured and predicted times at which it is left, and of the ratio of the two in
+    each run. Runs are unmatched where only theory or measurement has the saddle.
+    """
     with opened(file) as ds:
         report(ds, None)
 
@@ -38,35 +48,35 @@ def saddles(file: Path) -> None:
 def info(file: Path) -> None:
     """Print what FILE holds and where it comes from."""
     from .. import io
-    from ..accessor import describe
+    from ..accessor import description
 
     with io.open_dataset(file) as ds:
-        click.echo(describe(ds.load() if ds.nbytes < 1e8 else ds))
-        for name in (
-            "title",
-            "summary",
-            "failures",
-            "source",
-            "date_created",
-            "license",
-            "references",
-        ):
-            if name in ds.attrs:
-                click.echo(f"  {name:<12}  {ds.attrs[name]}")
+        heading, rows = description(ds.load() if ds.nbytes < 1e8 else ds)
+        rows += [(name, str(ds.attrs[name])) for name in ORIGIN if name in ds.attrs]
+    click.echo(heading)
+    width = max(shutil.get_terminal_size().columns, 40)
+    for name, text in rows:
+        start = f"  {name:<12}  "
+        click.echo(textwrap.fill(text, width, initial_indent=start, subsequent_indent=16 * " "))
 
 
 @click.command(epilog="Example: mids flows")
 def flows() -> None:
-    """List the flows and their parameters, for --flow and --flow-option."""
+    """List the flows and their parameters.
+
+    They are what --flow and --flow-option take.
+    """
     from .. import flows as known
 
     for flow in known.classes():
-        click.echo(f"{flow.name}: {(inspect.getdoc(flow) or flow.name).splitlines()[0]}")
+        meaning = (inspect.getdoc(flow) or flow.name).splitlines()[0].replace("``", "")
+        click.echo(f"{flow.name}: {meaning}")
         for field in dataclasses.fields(flow):
             if field.default is dataclasses.MISSING:
                 click.echo(f"  {field.name} has no default")
             else:
-                click.echo(f"  {field.name} = {json.dumps(field.default)}")
+                value = "none" if field.default is None else json.dumps(field.default)
+                click.echo(f"  {field.name} = {value}")
 
 
 @click.command(epilog='Example: mids targets "leaps(1,2,3)"')

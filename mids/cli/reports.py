@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..schema import dim_text
+
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
@@ -17,8 +19,8 @@ __all__ = ["picture", "print_table", "report"]
 COLUMNS = {
     "dim": "d",
     "saddle": "learned",
-    "escape_time": "escape (measured)",
-    "escape_time_theory": "escape (theory)",
+    "escape_time": "escape time",
+    "escape_time_theory": "theory",
 }
 
 
@@ -36,7 +38,8 @@ def report(ds: xr.Dataset, save: Callable[[xr.Dataset, xr.Dataset | None], None]
     if table.empty:
         click.echo("no saddles found")
     else:
-        table = table.drop(columns=[n for n in ("trapped", "failed") if not table[n].any()])
+        rare = [n for n in ("trapped", "unmatched", "failed") if n in table and not table[n].any()]
+        table = table.drop(columns=rare)
         if comparison is None:
             table = table.dropna(axis="columns", how="all")
         names = COLUMNS if "crossing_time" in ds else COLUMNS | {"saddle": "saddle"}
@@ -50,6 +53,8 @@ def report(ds: xr.Dataset, save: Callable[[xr.Dataset, xr.Dataset | None], None]
 
 def print_table(frame: pd.DataFrame) -> None:
     """Print a table without its index."""
+    if "d" in frame:
+        frame = frame.assign(d=frame["d"].map(dim_text, na_action="ignore"))
     click.echo(
         frame.to_string(
             index=False,

@@ -101,7 +101,10 @@ def simulate(
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--runs", type=click.IntRange(min=1), help="Only the first runs of each dimension.")
 def replay(file: Path, runs: int | None) -> None:
-    """Simulate FILE again and compare bit by bit; exit code 1 if it differs."""
+    """Simulate FILE again and compare bit by bit.
+
+    Exit code 1 if it differs.
+    """
     from ..progress import watching
     from ..simulate import differences
     from ..simulate import replay as again

@@ -30,10 +30,12 @@ __all__ = ["generate"]
 def generate(
     store: str, spec: Path, scheduler: str | None, workers: int | None, **options: Any
 ) -> None:
-    """Simulate a sweep into STORE, a folder or URL, block by block.
+    """Simulate a sweep into STORE, block by block.
 
-    The same command resumes what was interrupted: blocks whose checksums hold are kept.
+    STORE is a folder or a URL. The same command resumes what was interrupted: blocks whose
+    checksums hold are kept.
     """
+    from ..accessor import in_memory
     from ..generation import generate as write
     from ..simulate import read_spec
     from ..storage import Storage
@@ -48,6 +50,6 @@ def generate(
             Storage(store).remove_unfinished()
         raise
     runs = ds.sizes["dim"] * ds.sizes["run"]
-    click.echo(f"{store} is complete: {runs} runs, {ds.nbytes / 1e6:.0f} MB in memory")
+    click.echo(f"{store} is complete: {runs} runs, {in_memory(ds)} in memory")
     if "failures" in ds.attrs:
         click.echo(ds.attrs["failures"])

@@ -55,14 +55,16 @@ def key_line(label: str, **style: Any) -> Line2D:
     return Line2D([], [], label=label, **style)
 
 
-def typical(values: FloatArray) -> int:
+def typical(values: FloatArray, left_out: np.ndarray | None = None) -> int:
     """Return the run that stays closest to the median of all, shape (run, time).
 
-    Times at which no run is known, as where sweeps of different lengths were put together, do not
-    count.
+    Runs that are `left_out`, shape (run,), count only if all are. Times at which no run is known,
+    as where sweeps of different lengths were put together, do not count.
     """
     values = values[:, np.isfinite(values).any(axis=0)]
     known = np.isfinite(values).all(axis=1)
+    if left_out is not None and not left_out[known].all():
+        known = known & ~left_out
     if not known.any():
         return 0
     distance = np.abs(values - np.median(values[known], axis=0)).mean(axis=1)

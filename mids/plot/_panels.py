@@ -11,13 +11,26 @@ import xarray as xr
 
 from .. import _validate
 from ..errors import DatasetError, InputError, MissingDependencyError
+from ..schema import STATUS
 from ._facets import Facets
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-__all__ = ["Panels", "label", "need", "power", "pyplot", "take"]
+__all__ = [
+    "TRAPPED",
+    "Panels",
+    "label",
+    "need",
+    "power",
+    "pyplot",
+    "take",
+    "trapped_runs",
+    "with_status",
+]
+
+TRAPPED = STATUS.index("trapped")
 
 Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
 
@@ -47,6 +60,25 @@ def take(data: Labelled, at: dict[str, int], *dims: str) -> Labelled:
     """Select a panel's data, with the dims that it draws in front, in this order."""
     here = data.isel(at, missing_dims="ignore")
     return here.expand_dims([name for name in dims if name not in here.dims]).transpose(*dims, ...)
+
+
+def with_status(data: xr.DataArray, ds: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray | None]:
+    """Compute what is drawn, in one go with how the runs ended, if the dataset says so."""
+    if "status" not in ds:
+        return data.compute(), None
+    both = data.to_dataset(name="drawn").assign(status=ds["status"]).compute()
+    return both["drawn"], both["status"]
+
+
+def trapped_runs(ax: Axes, status: xr.DataArray | None, at: dict[str, int]) -> np.ndarray | None:
+    """Return which runs of a panel are trapped, shape (run,), and write above it how many."""
+    if status is None:
+        return None
+    found = (take(status, at, "run") == TRAPPED).values
+    if found.any():
+        text = f"{found.sum()} of {found.size} trapped" if found.size > 1 else "trapped"
+        ax.set_title(text, loc="left", fontsize="small")
+    return np.asarray(found)
 
 
 def label(array: xr.DataArray, text: str) -> str:
@@ -127,6 +159,10 @@ class Panels:
         self.axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for spare in range(self._count, rows * columns):
             self.axes.flat[spare].remove()
+
+    def runs(self) -> int:
+        """Return how many runs a panel holds."""
+        return 1 if "run" in (self._row, self._col) else self._data.sizes.get("run", 1)
 
     def __iter__(self) -> Iterator[tuple[Axes, dict[str, int]]]:
         """Give each panel, titled, and where its data are: what ``isel`` takes."""

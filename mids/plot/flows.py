@@ -8,17 +8,14 @@ import numpy as np
 import xarray as xr
 
 from ..errors import InputError
-from ..schema import STATUS
 from ._facets import Facets, faceted
 from ._lines import DASHES, TYPICAL, draw_runs, key_line, shades, time_limits, typical
-from ._panels import Panels, label, need, take
+from ._panels import TRAPPED, Panels, label, need, take
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
 
 __all__ = ["against"]
-
-TRAPPED = STATUS.index("trapped")
 
 
 @faceted
@@ -29,8 +26,8 @@ def against(
     """Draw the loss of the same runs under several flows against log time.
 
     Losses are divided by the run's own loss at the start, because flows count them from different
-    links. Light lines are runs, the dark one of each flow is the run closest to its median; the
-    key says how many runs were trapped.
+    links. Light lines are runs, the dark one of each flow is the run closest to the median of those
+    that are not trapped; the key says how many are.
 
     Parameters
     ----------
@@ -69,7 +66,7 @@ def against(
         light = {"color": colours[name], "alpha": 0.25, "linewidth": 0.6}
         for ax, at in panels:
             lines = take(loss, at, "run", "time").values
-            dark = typical(lines)
+            dark = typical(lines, take(found[name]["status"], at, "run").values == TRAPPED)
             draw_runs(ax, loss.time.values, lines, dark=dark, light=light, zorder=3, **style)
             blocks.append(lines)
         key.append(_entry(name, found[name]["status"], **{**TYPICAL, **style}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 import numpy as np
 import xarray as xr
@@ -10,10 +10,7 @@ import xarray as xr
 from ..errors import DatasetError, InputError
 from ._facets import Facets, faceted
 from ._lines import RUN, draw_runs, key_line, run_key, typical
-from ._panels import Panels, need, take
-
-if TYPE_CHECKING:
-    pass
+from ._panels import Panels, need, take, trapped_runs, with_status
 
 __all__ = ["phase"]
 
@@ -74,17 +71,18 @@ def phase(
     panels = Panels(data, ("time", "direction"), ("run",), size=(3.2, 3.2), **facets)
     from matplotlib.ticker import LogitLocator
 
-    data = data.compute().clip(FLOOR, CEILING)
+    data, status = with_status(data, ds)
+    data = data.clip(FLOOR, CEILING)
     low = [float(data.isel(direction=k).min("time").quantile(0.02)) / 3 for k in (0, 1)]
     for ax, at in panels:
         x, y = take(data, at, "direction", "run", "time").values
-        draw_runs(ax, x, y, dark=typical(x + y), light=RUN)
+        draw_runs(ax, x, y, dark=typical(x + y, trapped_runs(ax, status, at)), light=RUN)
         ax.plot(x[:, 0], y[:, 0], "o", color="0.35", markersize=2.5, zorder=3)
         ax.set(xscale="logit", yscale="logit", xlim=(low[0], 1 - 9e-4), ylim=(low[1], 1 - 9e-4))
         ax.minorticks_off()
         ax.xaxis.set_major_locator(LogitLocator(nbins=4))
     key = [
-        *run_key(data.sizes.get("run", 1)),
+        *run_key(panels.runs()),
         key_line("start", marker="o", color="0.35", markersize=3, linestyle="none"),
     ]
     right, up = (f"overlap of direction {k + 1}" for k in pair)

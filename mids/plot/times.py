@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import xarray as xr
@@ -11,9 +11,6 @@ from ..errors import DatasetError
 from ._facets import Facets, faceted
 from ._lines import MARKERS, THEORY, key_line, quantiles, shades
 from ._panels import Panels, label, need, take
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["escape_times", "timescales"]
 
@@ -139,7 +136,7 @@ def timescales(
                 continue
             style = {"color": styles[saddle]["color"]}
             high = np.where(np.isfinite(high), high, middle)
-            bars = [(middle - low)[seen], (high - middle)[seen]]
+            bars = [middle[seen] - low[seen], high[seen] - middle[seen]]
             ax.errorbar(
                 dims[seen], middle[seen], bars, fmt=styles[saddle]["marker"], capsize=2, **style
             )

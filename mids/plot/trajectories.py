@@ -21,7 +21,7 @@ from ._lines import (
     time_limits,
     typical,
 )
-from ._panels import Panels, label, need, take
+from ._panels import Panels, label, need, take, trapped_runs, with_status
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -44,9 +44,9 @@ def loss(
 ) -> np.ndarray:
     """Draw the loss against log time, one panel for each dimension.
 
-    Light lines are runs, the dark one is the run that stays closest to the median of all; its
-    plateaus are shaded. Where a comparison with theory is given, dotted lines are the losses of
-    its plateaus and dashed ones the medians of the predicted escape times.
+    Light lines are runs, the dark one is the run that stays closest to the median of those that are
+    not trapped; its plateaus are shaded. Where a comparison with theory is given, dotted lines are
+    the losses of its plateaus and dashed ones the medians of the predicted escape times.
 
     Parameters
     ----------
@@ -75,8 +75,8 @@ def loss(
     need(ds, "loss")
     data = ds["loss"]
     panels = Panels(data, ("time",), ("run",), size=SIZE, **facets)
-    data = data.compute()
-    key: list[Artist] = [*run_key(data.sizes.get("run", 1))]
+    data, status = with_status(data, ds)
+    key: list[Artist] = [*run_key(panels.runs())]
     if plateaus is not None:
         from matplotlib.patches import Patch
 
@@ -93,7 +93,7 @@ def loss(
     blocks = []
     for ax, at in panels:
         lines = take(data, at, "run", "time").values
-        dark = typical(lines)
+        dark = typical(lines, trapped_runs(ax, status, at))
         if plateaus is not None:
             found = take(plateaus, at, "run", "plateau").isel(run=dark)
             for index in np.flatnonzero(found["start"].notnull().values):
@@ -117,6 +117,9 @@ def overlap(
 ) -> np.ndarray:
     """Draw the overlaps of all directions against log time, one panel for each dimension.
 
+    Light lines are runs, the dark one is the run that stays closest to the median of those that are
+    not trapped.
+
     Parameters
     ----------
     ds : xarray.Dataset
@@ -139,7 +142,7 @@ def overlap(
     need(ds, "overlap")
     data = ds["overlap"]
     panels = Panels(data, ("time",), ("run", "direction"), size=SIZE, **facets)
-    data = data.compute()
+    data, status = with_status(data, ds)
     directions = np.atleast_1d(
         data["direction"].values if {"direction"} & {*data.dims, *data.coords} else 0
     )
@@ -151,7 +154,7 @@ def overlap(
     blocks = []
     for ax, at in panels:
         here = take(data, at, "direction", "run", "time")
-        dark = typical(here.values.sum(axis=0))
+        dark = typical(here.values.sum(axis=0), trapped_runs(ax, status, at))
         for direction, lines in zip(np.atleast_1d(here.direction.values), here.values, strict=True):
             light = {"color": colours[direction], "alpha": 0.22, "linewidth": 0.6}
             draw_runs(
@@ -164,7 +167,7 @@ def overlap(
         key_line(f"direction {direction + 1}", **{**TYPICAL, **style})
         for direction, style in styles.items()
     ]
-    if data.sizes.get("run", 1) > 1:
+    if panels.runs() > 1:
         key.append(key_line("runs", **RUN))
     return panels.finish(label(data.time, "time $t$"), label(data, "overlap"), key)
 
@@ -176,7 +179,8 @@ def modes(
 ) -> np.ndarray:
     """Draw what each Hermite degree contributes to the norm learned, stacked, against log time.
 
-    One panel for each dimension, for the run that stays closest to the median of all. The
+    One panel for each dimension, for the run that stays closest to the median of those that are not
+    trapped. The
     contributions sum to h(G) without its constant; where a flow lets some be negative, those are
     stacked downwards.
 
@@ -204,13 +208,13 @@ def modes(
     data = ds["energy"].assign_coords(degree=degree).groupby("degree").sum("mode")
     data = data.sel(degree=data.degree > 0)
     panels = Panels(data, ("time",), ("run", "degree"), size=SIZE, **facets)
-    data = data.compute()
+    data, status = with_status(data, ds)
     colours = shades(data.sizes["degree"], darkest=0.3, lightest=0.95)
     blocks = []
     top = float(data.clip(min=0).sum("degree").max())
     for ax, at in panels:
         values = take(data, at, "run", "degree", "time").values
-        stacked = values[typical(values.sum(axis=1))]
+        stacked = values[typical(values.sum(axis=1), trapped_runs(ax, status, at))]
         for part in (np.maximum(stacked, 0), np.minimum(stacked, 0)):
             if part.any():
                 areas = ax.stackplot(data.time.values[1:], part[:, 1:], colors=colours)
