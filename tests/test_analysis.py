@@ -135,7 +135,10 @@ def test_runs_that_take_no_part_are_counted(ds):
     assert not mids.compare(no_status).failed.any() and int(mids.scaling(no_status).n_failed) == 0
 
 
-@pytest.mark.parametrize("text", ["parity(2)", "staircase(2)", "0.6*h2(z1) - 0.8*h2(z2)"])
+@pytest.mark.parametrize(
+    "text",
+    ["parity(2)", "staircase(2)", "0.6*h2(z1) - 0.8*h2(z2)", "h4(z1) + 0.5*h4(z2)"],
+)
 def test_limit_flows_predict_too(text):
     target = mids.Target.parse(text).normalize()
     ds = mids.simulate(target, dim=[1e4, 1e6], runs=6).compute()

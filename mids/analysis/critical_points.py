@@ -221,8 +221,8 @@ class CriticalPoint:
         if self.exponent is not None and self.exponent > 1 and unlearned.size:
             s = self.exponent
             ratio = float(np.linalg.norm(unlearned)) / max(float(np.linalg.norm(end)), 1e-300)
-            factor = (1.0 - at * (1.0 - min(ratio, 1.0) ** (2 * s - 2))) ** (-0.5 / (s - 1))
-            grown[:-1] = (parts[2] * factor[:, None, None])[:-1]
+            left = 1.0 - at[:-1] * (1.0 - min(ratio, 1.0) ** (2 * s - 2))
+            grown[:-1] = parts[2][:-1] * (left ** (-0.5 / (s - 1)))[:, None, None]
         grown[-1] = end
         return times, self.joined(self.learn(parts[0], times), tilts, grown)
 
