@@ -20,6 +20,7 @@ from mids.errors import DatasetError, InputError
 from mids.initial import draw_runs
 
 GRID = np.append(0, np.logspace(-3, 8, 300))
+BY_RUN = {"time": (("run", "time"), np.stack([GRID, 2 * GRID]))}
 COUPLED = ["h1(z1) + h1(z1)*h3(z2)", "h2(z1) + h1(z1)*h2(z2)"]
 
 
@@ -429,6 +430,13 @@ def test_the_summary_is_a_frame():
     [
         (lambda: mids.plateaus(curve(GRID), var="accuracy"), DatasetError, "no variable"),
         (lambda: mids.plateaus(curve(GRID, GRID[::-1])), DatasetError, "increasing"),
+        (lambda: mids.plateaus(curve(GRID.astype(str))), DatasetError, r"astype\(float\)"),
+        (lambda: mids.plateaus(curve(GRID + 0j)), DatasetError, "real numbers"),
+        (
+            lambda: mids.plateaus(curve(GRID).expand_dims(run=2).assign_coords(BY_RUN)),
+            DatasetError,
+            "the same for all runs",
+        ),
         (lambda: mids.plateaus(curve(GRID), tolerance=0), InputError, "tolerance"),
         (lambda: mids.plateaus(curve(GRID), max_plateaus=0), InputError, "max_plateaus"),
         (

@@ -184,6 +184,11 @@ def _trajectory(ds: xr.Dataset, var: str) -> tuple[xr.DataArray, xr.DataArray]:
             f"{var!r} has {time.size} points in time, of which a plateau needs at least 3; give "
             "the whole curve"
         )
+    if values.dtype.kind not in "biuf":
+        raise DatasetError(
+            f"{var!r} has the dtype {values.dtype}, but plateaus needs real numbers; convert it "
+            "with .astype(float)"
+        )
     empty = [str(name) for name, size in values.sizes.items() if size == 0]
     if empty:
         raise DatasetError(f"{var!r} has no {' and no '.join(empty)}; select at least one")
@@ -237,6 +242,11 @@ def increasing_time(ds: xr.Dataset) -> xr.DataArray:
     if "time" not in ds.coords:
         raise DatasetError("the dimension 'time' has no coordinate; assign the times to it")
     time = ds["time"]
+    if time.ndim != 1:
+        raise DatasetError(
+            f"the times have the dims {time.dims}, but must be the same for all runs; interpolate "
+            "the trajectories to common times"
+        )
     if not (np.issubdtype(time.dtype, np.number) and (np.diff(time.values) > 0).all()):
         raise DatasetError("time must be numeric and strictly increasing; sort the dataset by time")
     return time

@@ -194,12 +194,12 @@ class _Curve:
         wide = self.floor + STAY * self.errors
         band = np.maximum(wide[1:], wide[:-1])
         band = np.concatenate([wide[:1], band, wide[-1:]])
-        speed = np.maximum(band, 1e-300) / np.maximum(stay, 1e-300)
+        speed = np.log(np.maximum(band, 1e-300)) - np.log(np.maximum(stay, 1e-300))
         # Cells longer than a stay are known to be as slow as the values at their ends show.
         change = np.maximum(np.abs(np.diff(self.values)), SHOWN * band[1:-1])
-        change = np.maximum(change, 1e-300) / (2.0 * np.diff(self.time))
+        change = np.log(np.maximum(change, 1e-300)) - np.log(2.0 * np.diff(self.time))
         speed[1:-1] = np.minimum(speed[1:-1], change)
-        speed, less, n = np.log(speed), np.log(contrast), len(self.time)
+        less, n = np.log(contrast), len(self.time)
         peaks = [int(peak) for peak in find_peaks(np.append(speed, -np.inf), prominence=less)[0]]
         if peaks and not self._slowed(peaks[-1], contrast):
             peaks[-1] = n
