@@ -71,6 +71,12 @@ def against(
 
 def _named(flows: Sequence[str | Flow] | Mapping[str, str | Flow]) -> dict[str, Flow]:
     if isinstance(flows, Mapping):
+        for name in flows:
+            if not isinstance(name, str) or "/" in name or not name:
+                raise InputError(
+                    f"names of flows must be texts without a slash, got {_validate.shown(name)}; "
+                    'pass for example {"known link": "planted"}'
+                )
         return {name: get(flow) for name, flow in flows.items()}
     if isinstance(flows, str) or not isinstance(flows, Sequence) or not flows:
         raise InputError(

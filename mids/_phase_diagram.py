@@ -231,9 +231,9 @@ def again(ds: xr.Dataset) -> xr.Dataset:
 def _sizes(n: object) -> np.ndarray:
     values = [n] if np.ndim(n) == 0 else list(n)  # type: ignore[arg-type,call-overload]
     sizes = [_validate.integer(value, "n", at_least=1) for value in values]
-    if not sizes or sorted(set(sizes)) != sizes:
+    if not sizes or sorted(set(sizes)) != sizes or sizes[-1] >= 2**63:
         raise InputError(
-            f"n must be numbers of samples that increase, got {_validate.shown(n)}; "
+            f"n must be numbers of samples that increase, below 2**63, got {_validate.shown(n)}; "
             "pass for example n=[100, 1000, 10000]"
         )
     return np.array(sizes, dtype=np.int64)

@@ -117,6 +117,9 @@ def from_trajectories(
         raise InputError(
             f"target must be a Target or text such as 'h2(z1)', got {_validate.shown(target)}"
         )
+    empty = [f"{name} {array.shape}" for name, array in arrays.items() if not array.size]
+    if empty:
+        raise InputError(f"there are no trajectories in {', '.join(empty)}; pass at least one run")
     shape = _common_shape(arrays)
     coords = _coordinates(labels, shape)
 
@@ -255,6 +258,8 @@ def _integers(value: Any, name: str, *, at_least: int) -> IntArray:
     numbers = [_validate.integer(entry, name, at_least=at_least) for entry in entries]
     if len(set(numbers)) < len(numbers):
         raise InputError(f"{name} has repeated values; list each once")
+    if max(numbers, default=0) >= 2**63:
+        raise InputError(f"{name} must be below 2**63, got {_validate.shown(max(numbers))}")
     return np.array(numbers, dtype=np.int64)
 
 

@@ -55,6 +55,8 @@ def test_flows_may_be_named_and_time_given():
         ([], {}, "flows must be a list"),
         ([Joint(), Joint(epsilon=1)], {}, "names must differ"),
         (["planted", "plantd"], {}, "unknown flow"),
+        ({"a/b": "planted"}, {}, "without a slash"),
+        ({1: "planted"}, {}, "without a slash"),
         (["planted"], {"flow": "joint"}, "not flow="),
         (["planted"], {"student_rank": 3}, "needs student_rank"),
     ],

@@ -92,6 +92,18 @@ def test_the_frame_outside_the_target_does_not_matter():
     np.testing.assert_allclose(one.crossing_time, two.crossing_time, rtol=1e-7)
 
 
+@pytest.mark.parametrize("ridge", [0.0, 1e-17])
+def test_losses_do_not_fall_below_zero(ridge):
+    angle = np.linspace(0.1, 1.5, 8)
+    for c, s in zip(np.cos(angle), np.sin(angle), strict=True):
+        target = mids.Target.parse("h1(z1) + h1(z1)*h3(z2)").rotate([[c, -s], [s, c]]).normalize()
+        flow = Ambient(ridge=ridge)
+        ds = mids.simulate(
+            target, dim=6, runs=1, flow=flow, initial=np.eye(2), time=[0.0, 1.0]
+        ).compute()
+        assert (ds.loss >= 0).all()
+
+
 def test_large_dimensions_are_refused_before_any_work():
     with pytest.raises(InputError, match="'ambient' takes dim up to 20000, got 1000000"):
         mids.simulate("h1(z1)", dim=[100, 1e6], flow="ambient")

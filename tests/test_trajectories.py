@@ -236,6 +236,8 @@ def test_saddles_of_a_real_network():
         ({"dim": 2.5}, "dim must be an integer"),
         ({"dim": [10, 20]}, "dim has 2 entries"),
         ({"run": [1, 1], "loss": np.stack([CURVE] * 2)}, "repeated"),
+        ({"run": 2**70}, r"run must be below 2\*\*63"),
+        ({"loss": None, "overlap": np.zeros((len(TIME), 0))}, "no trajectories in overlap"),
         ({"time": TIME[::-1]}, "strictly increase"),
         ({"time": TIME - 1}, "negative"),
         ({"time": [0.0], "loss": [1.0]}, "at least 2 points"),

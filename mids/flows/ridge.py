@@ -128,4 +128,5 @@ class RidgeFlow(Flow):
         """
         kept = 1.0 - 0.5 * self.shrinkage(target.modes.sum(axis=1))
         half = 0.5 * target.norm**2
-        return half - 0.5 * energy.sum(axis=-1), half - (energy * kept).sum(axis=-1)
+        objective, risk = half - 0.5 * energy.sum(axis=-1), half - (energy * kept).sum(axis=-1)
+        return np.maximum(objective, 0.0), np.maximum(risk, 0.0)  # not below by rounding

@@ -15,6 +15,8 @@ from ..targets import Target
 __all__ = ["beyond_escapes", "fast_link_duration", "logarithmic"]
 
 POINTS_PER_DECADE = 16
+ROUNDING = 1e-30
+"""Squared singular values below this fraction of the largest are zero."""
 LATE = 1e-3
 """Fraction of runs that a default grid may leave on their last plateau."""
 
@@ -150,4 +152,5 @@ def beyond_escapes(
 
 def _smallest(initial: FloatArray) -> float:
     squares = np.linalg.svd(initial, compute_uv=False) ** 2
-    return float(squares[squares > 0].min(initial=1.0))
+    positive = squares > ROUNDING * squares.max(axis=-1, keepdims=True, initial=0.0)
+    return float(squares[positive].min(initial=1.0))
