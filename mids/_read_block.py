@@ -16,7 +16,7 @@ import numpy as np
 
 from ._files import NETCDF_LOCK
 from .errors import FileError
-from .storage import Storage, sha256
+from .named_files import NamedFiles, sha256
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -62,7 +62,7 @@ class NetCDFBlocks:
         """Read the variable from a file."""
         import netCDF4
 
-        path = Storage(self.place).location(name)
+        path = NamedFiles(self.place).location(name)
         state = Path(path).stat()
         # The system sets the last of these, and nobody else can.
         stamp = (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
@@ -101,7 +101,7 @@ class ZarrBlocks:
         import zarr
         from zarr.buffer import cpu
 
-        content = Storage(self.place).read(name)
+        content = NamedFiles(self.place).read(name)
         if content is None:
             raise OSError("not there")
         _check(content, checksum)
@@ -184,6 +184,6 @@ def _read(
     try:
         block = blocks.read(name, checksum.decode(), int(runs[2]))
     except (OSError, RuntimeError, IndexError, ValueError) as error:
-        path = Storage(blocks.place).location(name)
+        path = NamedFiles(blocks.place).location(name)
         raise FileError(f"{path} is missing or damaged ({error}); {REMEDY}") from None
     return block.astype(to, copy=False)

@@ -13,7 +13,7 @@ from . import io, schema
 from ._block import CAUSES
 from ._read_block import ZARR, object_name
 from .errors import FileError, MissingDependencyError
-from .storage import Storage, sha256
+from .named_files import NamedFiles, sha256
 from .store import Block
 
 __all__ = ["FORMATS", "NOT_IN_BLOCKS", "intact", "write_block", "write_header"]
@@ -55,9 +55,9 @@ def write_block(payload: bytes, place: str, format: str, name: str) -> dict[str,
         optimize_graph=False,
         callbacks=[(None, None, None, finished, None)],
     )
-    storage = Storage(place)
+    files = NamedFiles(place)
     written = _write_zarr if format == "zarr" else _write_netcdf
-    names = written(ds, block, storage, name)
+    names = written(ds, block, files, name)
     if "status" in ds:
         counts = np.bincount(ds["status"].values.ravel(), minlength=len(schema.STATUS)).tolist()
     else:
@@ -66,25 +66,25 @@ def write_block(payload: bytes, place: str, format: str, name: str) -> dict[str,
         "runs": ds.sizes["dim"] * ds.sizes["run"],
         "status": dict(zip(schema.STATUS, counts, strict=False)),
         "causes": dict(sorted(causes.items())),
-        "files": _checksums(storage, names),
+        "files": _checksums(files, names),
     }
-    storage.write_document(f"records/{name}.json", record)
+    files.write_document(f"records/{name}.json", record)
     return record
 
 
-def write_header(ds: xr.Dataset, storage: Storage, format: str) -> dict[str, Any]:
+def write_header(ds: xr.Dataset, files: NamedFiles, format: str) -> dict[str, Any]:
     """Write the coordinates and attributes of a store, and return their record."""
     if format == "zarr":
-        names = _write_template(ds, storage)
+        names = _write_template(ds, files)
     else:
-        assert storage.folder is not None
-        io.to_netcdf(ds.drop_vars(list(ds.data_vars)), storage.folder / "header.nc")
+        assert files.folder is not None
+        io.to_netcdf(ds.drop_vars(list(ds.data_vars)), files.folder / "header.nc")
         names = ["header.nc"]
-    return {"files": _checksums(storage, names)}
+    return {"files": _checksums(files, names)}
 
 
-def _checksums(storage: Storage, names: list[str]) -> dict[str, Any]:
-    contents = {name: storage.read(name) for name in names}
+def _checksums(files: NamedFiles, names: list[str]) -> dict[str, Any]:
+    contents = {name: files.read(name) for name in names}
     return {
         name: None if content is None else {"bytes": len(content), "sha256": sha256(content)}
         for name, content in contents.items()
@@ -93,13 +93,13 @@ def _checksums(storage: Storage, names: list[str]) -> dict[str, Any]:
 
 def intact(place: str, record: dict[str, Any]) -> bool:
     """Tell whether all files of a record are there with their checksums."""
-    files = record.get("files")
-    return files is not None and files == _checksums(Storage(place), list(files))
+    expected = record.get("files")
+    return expected is not None and expected == _checksums(NamedFiles(place), list(expected))
 
 
-def _write_netcdf(ds: xr.Dataset, block: Block, storage: Storage, name: str) -> list[str]:
-    assert storage.folder is not None
-    path = storage.folder / f"{name}.nc"
+def _write_netcdf(ds: xr.Dataset, block: Block, files: NamedFiles, name: str) -> list[str]:
+    assert files.folder is not None
+    path = files.folder / f"{name}.nc"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -108,7 +108,7 @@ def _write_netcdf(ds: xr.Dataset, block: Block, storage: Storage, name: str) -> 
     return [f"{name}.nc"]
 
 
-def _write_template(ds: xr.Dataset, storage: Storage) -> list[str]:
+def _write_template(ds: xr.Dataset, files: NamedFiles) -> list[str]:
     """Write the metadata and coordinates of a Zarr group that blocks are then written into."""
     try:
         from zarr.storage import MemoryStore
@@ -129,20 +129,20 @@ def _write_template(ds: xr.Dataset, storage: Storage) -> list[str]:
         encoding=encoding,
     )
     for name, content in objects.items():
-        storage.write(f"{ZARR}/{name}", content.to_bytes())
+        files.write(f"{ZARR}/{name}", content.to_bytes())
     return [f"{ZARR}/{name}" for name in objects]
 
 
-def _write_zarr(ds: xr.Dataset, block: Block, storage: Storage, name: str) -> list[str]:
+def _write_zarr(ds: xr.Dataset, block: Block, files: NamedFiles, name: str) -> list[str]:
     region = {"dim": block.dims, "run": block.runs}
     data = ds.drop_vars(list(ds.coords)).drop_attrs()
     try:
         data.drop_encoding().to_zarr(
-            storage.location(ZARR), region=region, zarr_format=2, write_empty_chunks=True
+            files.location(ZARR), region=region, zarr_format=2, write_empty_chunks=True
         )
     except OSError as error:
         raise FileError(
-            f"cannot write {storage.place} ({error}); check permissions and free space"
+            f"cannot write {files.place} ({error}); check permissions and free space"
         ) from None
     return [
         object_name(str(variable), *block.index, array.ndim)

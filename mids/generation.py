@@ -17,9 +17,9 @@ from ._interruption import noting_interruptions
 from ._run_tasks import run_tasks
 from ._write_block import FORMATS, NOT_IN_BLOCKS, intact, write_block, write_header
 from .errors import FileError, InputError, MidsError
+from .named_files import NamedFiles, sha256
 from .progress import Progress, cluster_client, deserted_cluster
 from .simulate import from_spec, read_spec
-from .storage import Storage, sha256
 from .store import STORE_VERSION, Block, Layout, begun, recorded
 
 __all__ = ["generate"]
@@ -101,29 +101,29 @@ def generate(
             f'rechunk first: ds.chunk({{"run": {max(uneven)}}})'
         )
     recipe = _recipe(ds, layout)
-    storage = Storage(store)
-    _begin(storage, ds, recipe, chosen)
+    files = NamedFiles(store)
+    _begin(files, ds, recipe, chosen)
     shown = Progress(ds.sizes["dim"] * ds.sizes["run"]) if progress else None
     with ExitStack() as stack:
         if shown is not None:
             stack.callback(shown.finish)
-        manifest = _manifest(storage, shown)
+        manifest = _manifest(files, shown)
         records: dict[str, dict[str, Any]] = {}
         try:
             with noting_interruptions() as check:
-                _complete(storage, ds, layout, chosen, shown, check, manifest, records)
+                _complete(files, ds, layout, chosen, shown, check, manifest, records)
         except (KeyboardInterrupt, MidsError) as error:
             # Running blocks have finished; where none has been checked, those of before are there.
-            found = (records or manifest.get("blocks", {})).keys() | recorded(storage)[0].keys()
+            found = (records or manifest.get("blocks", {})).keys() | recorded(files)[0].keys()
             least = "" if cluster_client() is None else "at least "  # workers finish what they do
             kept = (
-                f"{least}{len(found)} of {len(layout)} blocks are kept in {storage.place}; the "
+                f"{least}{len(found)} of {len(layout)} blocks are kept in {files.place}; the "
                 "same call simulates the others"
             )
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(kept) from None
             raise type(error)(f"{error}; {kept}") from None
-    return io.open_dataset(storage.place)
+    return io.open_dataset(files.place)
 
 
 def _dataset(spec: Mapping[str, Any] | str | os.PathLike[str] | xr.Dataset) -> xr.Dataset:
@@ -201,14 +201,14 @@ def _digest(values: np.ndarray) -> str:
     return sha256(np.ascontiguousarray(values).tobytes())
 
 
-def _begin(storage: Storage, ds: xr.Dataset, recipe: dict[str, Any], format: str) -> None:
+def _begin(files: NamedFiles, ds: xr.Dataset, recipe: dict[str, Any], format: str) -> None:
     """Begin a store, or check that it has been begun with the same arguments."""
-    storage.create()
-    store = begun(storage)
+    files.create()
+    store = begun(files)
     if store is None:
-        if any(not name.endswith(".part") for name in storage.names()):
+        if any(not name.endswith(".part") for name in files.names()):
             raise InputError(
-                f"{storage.place} is neither empty nor a store; give a new folder, or empty it"
+                f"{files.place} is neither empty nor a store; give a new folder, or empty it"
             )
         attributes = {name: ds.attrs[name] for name in NOT_IN_BLOCKS if name in ds.attrs}
         store = {
@@ -218,19 +218,19 @@ def _begin(storage: Storage, ds: xr.Dataset, recipe: dict[str, Any], format: str
             "attributes": attributes,
             "recipe": recipe,
         }
-        storage.write_document("store.json", store)
+        files.write_document("store.json", store)
     else:
         here = {"format": format, **recipe}
         there = {"format": store["format"], **store["recipe"]}
         found = _differing(there, here)
         if found:
             raise InputError(
-                f"{storage.place} holds another sweep: "
+                f"{files.place} holds another sweep: "
                 + "; ".join(found[:4])
                 + (f"; and {len(found) - 4} more" if len(found) > 4 else "")
                 + "; give the same arguments to complete it, or a new store"
             )
-    storage.remove_unfinished()
+    files.remove_unfinished()
 
 
 def _differing(there: Any, here: Any, place: str = "") -> list[str]:
@@ -250,7 +250,7 @@ def _differing(there: Any, here: Any, place: str = "") -> list[str]:
 
 
 def _complete(
-    storage: Storage,
+    files: NamedFiles,
     ds: xr.Dataset,
     layout: Layout,
     format: str,
@@ -270,9 +270,9 @@ def _complete(
     static = ds.drop_attrs(deep=False).assign_attrs(
         {name: value for name, value in ds.attrs.items() if name not in NOT_IN_BLOCKS}
     )
-    known = manifest.get("blocks", {}) | recorded(storage)[0]
+    known = manifest.get("blocks", {}) | recorded(files)[0]
     names = {block.name(layout.labels) for block in layout}
-    checks = ((name, (storage.place, record)) for name, record in known.items() if name in names)
+    checks = ((name, (files.place, record)) for name, record in known.items() if name in names)
     for name, good in run_tasks(intact, checks, tick):
         if good:
             records[name] = record = known[name]
@@ -282,33 +282,33 @@ def _complete(
         name: block for block in layout if (name := block.name(layout.labels)) not in records
     }
     header = manifest.get("header", {})
-    if not intact(storage.place, header):
-        header = write_header(static, storage, format)
+    if not intact(files.place, header):
+        header = write_header(static, files, format)
     tasks = ((name, _payload(static, block)) for name, block in missing.items())
     for name, record in run_tasks(
         write_block,
-        ((name, (payload, storage.place, format, name)) for name, payload in tasks),
+        ((name, (payload, files.place, format, name)) for name, payload in tasks),
         tick,
     ):
         records[name] = record
         if progress is not None:
             progress.add(record["runs"], record["causes"])
     blocks = dict(sorted(records.items()))
-    storage.remove_unfinished()
+    files.remove_unfinished()
     complete = {"mids_store": STORE_VERSION, "header": header, "blocks": blocks}
     if manifest != complete:
-        storage.write_document("manifest.json", complete)
-    for folder in storage.names("records"):
-        for name in storage.names(f"records/{folder}"):
-            storage.remove(f"records/{folder}/{name}")
-        storage.remove(f"records/{folder}")
-    storage.remove("records")
+        files.write_document("manifest.json", complete)
+    for folder in files.names("records"):
+        for name in files.names(f"records/{folder}"):
+            files.remove(f"records/{folder}/{name}")
+        files.remove(f"records/{folder}")
+    files.remove("records")
 
 
-def _manifest(storage: Storage, progress: Progress | None) -> dict[str, Any]:
+def _manifest(files: NamedFiles, progress: Progress | None) -> dict[str, Any]:
     """Return the manifest of an earlier call; nothing of one that is damaged."""
     try:
-        return storage.document("manifest.json") or {}
+        return files.document("manifest.json") or {}
     except FileError as error:
         if progress is not None:
             progress.say(f"{error}: all blocks are simulated again")

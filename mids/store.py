@@ -30,8 +30,8 @@ import xarray as xr
 from ._files import NETCDF_LOCK
 from ._read_block import REMEDY, ZARR, NetCDFBlocks, ZarrBlocks, block_name, lazy_array
 from .errors import FileError
+from .named_files import NamedFiles, sha256
 from .progress import causes_text
-from .storage import Storage, sha256
 
 __all__ = ["Block", "Layout", "begun", "is_store", "open_store", "recorded"]
 
@@ -97,10 +97,10 @@ def is_store(place: str | os.PathLike[str]) -> bool:
     text = os.fspath(place)
     if "://" not in text and not Path(text).is_dir():
         return False
-    return Storage(text).read("store.json") is not None
+    return NamedFiles(text).read("store.json") is not None
 
 
-def begun(storage: Storage) -> dict[str, Any] | None:
+def begun(files: NamedFiles) -> dict[str, Any] | None:
     """Return ``store.json``, which says what a store holds; None if there is none.
 
     Raises
@@ -109,7 +109,7 @@ def begun(storage: Storage) -> dict[str, Any] | None:
         If it is damaged or of a newer version.
     """
     try:
-        store = storage.document("store.json")
+        store = files.document("store.json")
     except FileError as error:
         raise FileError(
             f"{error}; it says what the store holds: restore it from a copy, or simulate into a "
@@ -117,14 +117,14 @@ def begun(storage: Storage) -> dict[str, Any] | None:
         ) from None
     if store is not None and store["mids_store"] > STORE_VERSION:
         raise FileError(
-            f"{storage.place} has store version {store['mids_store']}, newer than "
+            f"{files.place} has store version {store['mids_store']}, newer than "
             f"{STORE_VERSION}, the newest this version of mids reads; upgrade with: "
             "python -m pip install --upgrade mids"
         )
     return store
 
 
-def recorded(storage: Storage) -> tuple[dict[str, dict[str, Any]], list[str]]:
+def recorded(files: NamedFiles) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Return the records of blocks that no manifest holds yet.
 
     Returns
@@ -136,12 +136,12 @@ def recorded(storage: Storage) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """
     found: dict[str, dict[str, Any]] = {}
     damaged: list[str] = []
-    for folder in storage.names("records"):
-        for name in storage.names(f"records/{folder}"):
+    for folder in files.names("records"):
+        for name in files.names(f"records/{folder}"):
             if not name.endswith(".json"):
                 continue
             try:
-                record = storage.document(f"records/{folder}/{name}")
+                record = files.document(f"records/{folder}/{name}")
             except FileError as error:
                 damaged.append(str(error))
                 continue
@@ -169,16 +169,16 @@ def open_store(place: str | os.PathLike[str]) -> xr.Dataset:
     FileError
         If the store is not finished, of a newer version, or damaged.
     """
-    storage = Storage(place)
-    store = begun(storage)
+    files = NamedFiles(place)
+    store = begun(files)
     if store is None:
-        raise FileError(f"{storage.place} is no store: it has no store.json; check the path")
+        raise FileError(f"{files.place} is no store: it has no store.json; check the path")
     recipe = store["recipe"]
     layout = Layout(recipe["labels"], recipe["chunks"])
-    manifest = _manifest(storage, layout)
+    manifest = _manifest(files, layout)
     records = manifest["blocks"]
-    _check_header(storage, manifest["header"])
-    ds, reader = (_zarr_header if store["format"] == "zarr" else _netcdf_header)(storage)
+    _check_header(files, manifest["header"])
+    ds, reader = (_zarr_header if store["format"] == "zarr" else _netcdf_header)(files)
     dims = [layout.labels[part.start] for part in _slices(layout.chunks["dim"])]
     variables = {
         name: xr.Variable(
@@ -195,57 +195,57 @@ def open_store(place: str | os.PathLike[str]) -> xr.Dataset:
     if causes:
         attrs["failures"] = causes_text(causes, ds.sizes["dim"] * ds.sizes["run"])
     ds = ds.assign(variables).assign_attrs(attrs)
-    ds.encoding["source"] = storage.place
+    ds.encoding["source"] = files.place
     return ds
 
 
-def _manifest(storage: Storage, layout: Layout) -> dict[str, Any]:
+def _manifest(files: NamedFiles, layout: Layout) -> dict[str, Any]:
     """Return the manifest of a finished store, which has a record of every block."""
     try:
-        manifest = storage.document("manifest.json")
+        manifest = files.document("manifest.json")
     except FileError as error:
         raise FileError(f"{error}; {REMEDY}") from None
     if manifest is None:
-        records, damaged = recorded(storage)
+        records, damaged = recorded(files)
         raise FileError(
-            f"{storage.place} is not finished: {len(records)} of {len(layout)} blocks are there; "
+            f"{files.place} is not finished: {len(records)} of {len(layout)} blocks are there; "
             + "".join(f"{text}; " for text in damaged[:1])
             + "call mids.generate with the same arguments to complete it"
         )
     for block in layout:
         if block.name(layout.labels) not in manifest["blocks"]:
             raise FileError(
-                f"{storage.location('manifest.json')} lacks {block.name(layout.labels)}; {REMEDY}"
+                f"{files.location('manifest.json')} lacks {block.name(layout.labels)}; {REMEDY}"
             )
     return manifest
 
 
-def _check_header(storage: Storage, record: Mapping[str, Any]) -> None:
+def _check_header(files: NamedFiles, record: Mapping[str, Any]) -> None:
     for name, expected in record["files"].items():
         if name.rpartition("/")[2] in (".zarray", ".zattrs", ".zgroup"):  # again in .zmetadata
             continue
-        content = storage.read(name)
+        content = files.read(name)
         if content is None or sha256(content) != expected["sha256"]:
-            raise FileError(f"{storage.location(name)} is missing or damaged; {REMEDY}")
+            raise FileError(f"{files.location(name)} is missing or damaged; {REMEDY}")
 
 
-def _netcdf_header(storage: Storage) -> tuple[xr.Dataset, Callable[[str], NetCDFBlocks]]:
+def _netcdf_header(files: NamedFiles) -> tuple[xr.Dataset, Callable[[str], NetCDFBlocks]]:
     from xarray.backends import NetCDF4DataStore
 
-    if storage.folder is None:
-        raise FileError(f"{storage.place} has NetCDF files, which are read from folders only")
+    if files.folder is None:
+        raise FileError(f"{files.place} has NetCDF files, which are read from folders only")
     with NETCDF_LOCK:
-        file = NetCDF4DataStore.open(str(storage.folder / "header.nc"), lock=NETCDF_LOCK)
+        file = NetCDF4DataStore.open(str(files.folder / "header.nc"), lock=NETCDF_LOCK)
         with xr.open_dataset(file) as ds:
             ds.load()
-    return ds, partial(NetCDFBlocks, storage.place)
+    return ds, partial(NetCDFBlocks, files.place)
 
 
-def _zarr_header(storage: Storage) -> tuple[xr.Dataset, Callable[[str], ZarrBlocks]]:
-    metadata = json.loads(storage.read(f"{ZARR}/.zmetadata") or "")["metadata"]
-    ds = xr.open_zarr(storage.location(ZARR), chunks=None, consolidated=True)
+def _zarr_header(files: NamedFiles) -> tuple[xr.Dataset, Callable[[str], ZarrBlocks]]:
+    metadata = json.loads(files.read(f"{ZARR}/.zmetadata") or "")["metadata"]
+    ds = xr.open_zarr(files.location(ZARR), chunks=None, consolidated=True)
     return ds.drop_vars(list(ds.data_vars)).load(), lambda name: ZarrBlocks(
-        storage.place, name, metadata[f"{name}/.zarray"]
+        files.place, name, metadata[f"{name}/.zarray"]
     )
 
 

@@ -113,17 +113,17 @@ def test_with_a_damaged_manifest_everything_is_simulated_again(store, kind, case
 @pytest.mark.parametrize("kind", ["netcdf"], indirect=True)
 def test_blocks_with_damaged_records_are_simulated_again(store, kind, case):
     before = tree(store)
-    storage = mids.storage.Storage(store)
-    manifest = storage.document("manifest.json")
+    files = mids.named_files.NamedFiles(store)
+    manifest = files.document("manifest.json")
     if case == "a block missing":
         record = manifest["blocks"].pop("d100/r000000004")
-        storage.write_document("manifest.json", manifest)
+        files.write_document("manifest.json", manifest)
         with pytest.raises(FileError, match=r"manifest\.json lacks d100/r000000004; call"):
             mids.open_dataset(store)
     else:  # as it lies there before the end
-        storage.remove("manifest.json")
+        files.remove("manifest.json")
         for name, record in manifest["blocks"].items():
-            storage.write_document(f"records/{name}.json", {"mids_store": 1, **record})
+            files.write_document(f"records/{name}.json", {"mids_store": 1, **record})
         path = store / "records" / "d100" / "r000000004.json"
         DAMAGE[case](path)
         with pytest.raises(FileError, match=rf"5 of 6 blocks are there; {path} is damaged; call"):

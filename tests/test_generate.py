@@ -20,8 +20,8 @@ from toy_flow import SIMULATED, ToyFlow
 import mids
 from mids.cli import main
 from mids.errors import ClusterError, FileError, InputError
+from mids.named_files import NamedFiles
 from mids.simulate import differences
-from mids.storage import Storage
 
 TARGET = "h1(z1) + h1(z1)*h3(z2)"
 TIME = np.concatenate([[0.0], np.geomspace(0.1, 1e4, 20)])
@@ -377,8 +377,8 @@ def test_impossible_stores_are_refused_before_any_work(
 
 
 def test_a_newer_store_is_refused(whole):
-    storage = Storage(whole)
-    storage.write_document("store.json", storage.document("store.json") | {"mids_store": 9})
+    files = NamedFiles(whole)
+    files.write_document("store.json", files.document("store.json") | {"mids_store": 9})
     for use in (mids.open_dataset, lambda place: mids.generate(TOY, place)):
         with pytest.raises(FileError, match="version 9, newer than 1"):
             use(whole)

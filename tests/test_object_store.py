@@ -92,12 +92,12 @@ sys.path.insert(0, {tests!r})
 import mids, mids._write_block as w
 from test_object_store import sweep
 write, count = w._write_zarr, 0
-def deadly(ds, block, storage, name):
+def deadly(ds, block, files, name):
     global count
     count += 1
     if count == 3 and not {written}:
         os.kill(os.getpid(), 9)
-    names = write(ds, block, storage, name)
+    names = write(ds, block, files, name)
     if count == 3:
         os.kill(os.getpid(), 9)  # the objects are there, their record is not
     return names

@@ -37,8 +37,8 @@ def generate(
     """
     from ..accessor import in_memory
     from ..generation import generate as write
+    from ..named_files import NamedFiles
     from ..simulate import read_spec
-    from ..storage import Storage
     from ..store import is_store
 
     arguments = read_spec(spec)
@@ -47,7 +47,7 @@ def generate(
             ds = write(arguments, store, **options)
     except KeyboardInterrupt:
         if workers is not None and is_store(store):  # they may have ended while they wrote
-            Storage(store).remove_unfinished()
+            NamedFiles(store).remove_unfinished()
         raise
     runs = ds.sizes["dim"] * ds.sizes["run"]
     click.echo(f"{store} is complete: {runs} runs, {in_memory(ds)} in memory")

@@ -12,10 +12,10 @@ from typing import Any
 from ._files import replacing
 from .errors import FileError, InputError, MissingDependencyError
 
-__all__ = ["Storage", "sha256"]
+__all__ = ["NamedFiles", "sha256"]
 
 
-class Storage:
+class NamedFiles:
     """A folder, or a place that fsspec knows by its URL, such as ``s3://bucket/sweep``.
 
     Parameters
