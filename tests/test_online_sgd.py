@@ -579,13 +579,15 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     ("flow", "absent"),
     [
         (OnlineSGD(), ("features", "width")),
-        (OnlineSGD(readout="random-features"), ("degree", "kernel")),
+        (OnlineSGD(features=9, width=2.0), ("features", "width")),
+        (OnlineSGD(readout="random-features", features=9), ("degree", "kernel")),
     ],
 )
 def test_parameters_without_meaning_are_not_shown(flow, absent):
     text = repr(flow)
     assert not any(f"{name}=" in text for name in absent)
-    assert eval(text, {"OnlineSGD": OnlineSGD}) == flow
+    assert not set(absent) & set(flow.to_dict())
+    assert eval(text, {"OnlineSGD": OnlineSGD}) == flow == mids.flows.from_dict(flow.to_dict())
 
 
 # -- bad input ----------------------------------------------------------------------------------

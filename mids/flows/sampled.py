@@ -143,7 +143,9 @@ class SampledFlow(Flow):
             features=_validate.integer(self.features, "features", at_least=1),
             width=_validate.number(self.width, "width", above=0.0),
         )
-        self.link  # noqa: B018 (checks them together)
+        unused = self.link.unused  # the link checks its parameters together
+        # What has no meaning does not tell flows apart.
+        self._set(**{f.name: f.default for f in dataclasses.fields(self) if f.name in unused})
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
@@ -157,15 +159,16 @@ class SampledFlow(Flow):
 
     def __repr__(self) -> str:
         """Show the parameters, of the link's only those that its readout has."""
-        names = [field.name for field in dataclasses.fields(self) if field.repr]
+        names = [field.name for field in dataclasses.fields(self)]
         unused = self.link.unused
         shown = [f"{name}={getattr(self, name)!r}" for name in names if name not in unused]
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Name and parameters in types that JSON knows."""
+        """Name and parameters in types that JSON knows, of the link's those of its readout."""
         kernel = None if self.kernel is None else self.kernel.to_dict()
-        return {**super().to_dict(), "kernel": kernel}
+        values = {**super().to_dict(), "kernel": kernel}
+        return {name: value for name, value in values.items() if name not in self.link.unused}
 
     def check(self, target: Target, dims: IntArray, student_rank: int) -> None:
         """Raise InputError if samples are too long or the link cannot be fitted."""
