@@ -37,14 +37,13 @@ def submit(ds):
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("error")  # of large graphs
-        started, changed = time.process_time(), time.perf_counter()
+        started = time.process_time()
         future = client.compute(ds)
-        count, seconds = 0, 0.0
-        while not count or time.perf_counter() < changed + 2.0:
-            if count != len(cluster.scheduler.tasks):
-                count, seconds = len(cluster.scheduler.tasks), time.process_time() - started
-                changed = time.perf_counter()
+        while future.key not in cluster.scheduler.tasks:
+            assert future.status == "pending"
             time.sleep(0.01)
+        count = client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks))
+        seconds = time.process_time() - started
         future.cancel()
     return count, seconds
 
