@@ -163,6 +163,18 @@ def test_noise_that_shrinks_with_the_loss():
     assert not found.censored[:2].any()
 
 
+def test_noise_in_proportion_to_a_loss_that_vanishes():
+    """A tail without noise says little about the noise of what comes before it."""
+    time = log_grid(16, -3.0, 4.0)
+    feigned = 0
+    for seed in range(10):
+        for scale in (0.03, 1.0, 30.0, 1000.0):
+            for values in (np.exp(-time / scale), np.exp(-np.sqrt(time / scale))):
+                found = mids.plateaus(curve(values * noisy(1 + 0 * time, 0.02, seed), time))
+                feigned += bool(found.left.any())
+    assert feigned < 16  # of 80
+
+
 def test_a_trajectory_that_is_cut_off_is_censored():
     time = GRID[GRID < 5e4]
     values = staircase(time, LEVELS, MOMENTS)

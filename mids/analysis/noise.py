@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Noise"]
+__all__ = ["Noise", "of_piece"]
 
 Array = NDArray[np.float64]
 
@@ -39,6 +39,8 @@ DOUBT = 9.0
 """Independent noise seems to last, by chance, at most this over the root of the number of means."""
 LESS = 0.75
 """Ratio of what correlations add at one doubling to what they added at the one before."""
+ALTERNATING = 6
+"""Fewest second differences whose signs are looked at."""
 SURE = 0.01
 """Chance at which each bound of the noise of less than a window of points is too low."""
 
@@ -84,6 +86,19 @@ def _points(time: Array, values: Array) -> Array:
     half = WINDOW // 2  # beyond it the window sticks out
     local[:half], local[-half:] = local[half], local[-half - 1]
     return np.concatenate([local[:1], local, local[-1:]])
+
+
+def of_piece(values: Array) -> float:
+    """Return the standard deviation of the points of a piece of a curve; 0 where it is smooth.
+
+    Second differences of independent noise change sign from one to the next three times out of
+    four, those of a smooth curve hardly ever.
+    """
+    bends = np.diff(values, 2)
+    turns = bends[1:] * bends[:-1] < 0
+    if len(turns) < ALTERNATING or np.mean(turns) < 0.5:
+        return 0.0
+    return _limit(np.abs(np.diff(values, 4)) / 70**0.5)
 
 
 def _limit(off: Array) -> float:

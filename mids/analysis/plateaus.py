@@ -47,10 +47,11 @@ def plateaus(
     in time, and how long it lasts (as that of a running mean does) from means of 2, 4, 8, ...
     successive points. It widens the band, and no plateau is found that noise on a curve which only
     slows down could feign with more than five standard errors. Noise that lasts for a good part of
-    the curve cannot be told from the curve. Points closer than 1/96 decade are averaged, those
-    closer than 1/24 where noise asks for it; what happens in between is not resolved. A level needs
-    two points to be seen, or one beside slopes that show it; a first point whose level is left at
-    the next is none.
+    the curve cannot be told from the curve, and of noise that shrinks with the values within few
+    points, as where it is a share of a loss that decays, part is taken for plateaus. Points closer
+    than 1/96 decade are averaged, those closer than 1/24 where noise asks for it; what happens in
+    between is not resolved. A level needs two points to be seen, or one beside slopes that show it;
+    a first point whose level is left at the next is none.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from .noise import Noise
+from .noise import Noise, of_piece
 from .stay import flattest
 
 __all__ = ["Stretch", "averaged", "stretches"]
@@ -44,6 +44,10 @@ SHOWN = 0.25
 NEAR = 3.0
 """Standard errors within which values are those of one level."""
 ROUNDS = 4
+FEWEST = 16
+"""Points about a fall that show their noise, at least."""
+UNEVEN = 4.0
+"""Ratio of their noise to that of the curve from which on it is theirs that counts."""
 CERTAIN = 5.0
 """Standard errors by which convexity must be violated; many blocks are tried."""
 
@@ -287,6 +291,11 @@ class _Curve:
         )
         counts = [(b - a) / part for (a, b), part in zip(blocks, spent, strict=True)]
         error = [self.noise.of_means(*pair) ** 2 for pair in zip(square, counts, strict=True)]
+        # Noise that shrinks with the values is largest before the fall.
+        begin = min(low, max(middle - FEWEST, 0))
+        own = of_piece(self.values[begin : max(middle, begin + FEWEST)]) ** 2
+        for k, (a, b) in enumerate(blocks[:2]):
+            error[k] = np.where(own > UNEVEN**2 * error[k] * (b - a), own / (b - a), error[k])
         share = (t[2] - t[1]) / (t[2] - t[0])
         bulge = v[1] - share * v[0] - (1.0 - share) * v[2]
         apart = np.sqrt(error[1] + error[2])
