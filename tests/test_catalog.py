@@ -205,7 +205,7 @@ def test_unknown_keys_are_errors_that_suggest_one(catalog):
 def test_the_table_in_text_html_and_pandas(catalog):
     lines = repr(catalog).splitlines()
     assert lines[0].startswith("catalog of 3 datasets, ")
-    assert lines[2].split()[0] == "ladder" and "1-3" in lines[2] and "100, 1e3" in lines[2]
+    assert lines[2].split()[0] == "ladder" and "1-3" in lines[2] and "100, 1000" in lines[2]
     html = catalog._repr_html_()
     assert html.count("<tr>") == 4 and "ladder" in html
     frame = catalog.to_dataframe()

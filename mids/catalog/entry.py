@@ -13,7 +13,6 @@ import xarray as xr
 from .. import schema
 from .._validate import shown
 from ..errors import DatasetError, FileError, InputError, MidsError
-from ..hermite import mode_label
 from ..ladder import leaps
 from ..targets import Target
 
@@ -238,11 +237,7 @@ def _described(ds: xr.Dataset) -> dict[str, Any]:
 
 def _formula(target: Target) -> str:
     """Return text that `Target.parse` reads, with coefficients cut to four digits."""
-    terms = []
-    for exponents, coefficient in zip(target.modes, target.coefficients, strict=True):
-        label = mode_label(exponents).replace(")h", ")*h")
-        terms.append(label if coefficient == 1 else f"{coefficient:.4g}*{label}")
-    return " + ".join(terms)
+    return f"{target:.4g}".replace(")h", ")*h")
 
 
 def _text(value: object) -> str:
