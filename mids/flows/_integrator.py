@@ -84,13 +84,14 @@ def _start(initial: np.ndarray, work: Scratch) -> int:
         for k in range(rank):
             size[i] += initial[k, i] * initial[k, i]
         largest = max(largest, size[i])
-    learnable = 0
-    for i in range(min(rank, students)):
+    learnable = min(rank, students)
+    for i in range(learnable):
         best = 0
         for j in range(1, students):
             if size[j] > size[best]:
                 best = j
         if size[best] <= (rank * ROUNDING) ** 2 * largest:
+            learnable = i
             break
         rest = max(1.0 - size[best], np.exp(-SATURATED))
         log_odds[i] = min(np.log(size[best] / rest), SATURATED)
@@ -98,7 +99,6 @@ def _start(initial: np.ndarray, work: Scratch) -> int:
         for k in range(rank):
             frame[k, i] = initial[k, best] * scale
         size[best] = -1.0
-        learnable += 1
     complete(frame, rank, learnable)
     return learnable
 
