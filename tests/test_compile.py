@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,17 @@ def power(base, exponent):
 
 if __name__ == "__main__":
     print(power(1.5, 10), sum(power.stats.cache_hits.values()))
+"""
+INLINED = """
+import mids.flows._compile as compile
+
+@compile.inlined
+def square(number):
+    return number * number
+
+if __name__ == "__main__":
+    function = compile.njit(**compile._OPTIONS)(lambda number: square(number))
+    print(function(1.5))
 """
 RUN = """
 import numpy as np
@@ -71,6 +83,15 @@ def test_processes_that_start_at_once_with_an_empty_cache(tmp_path):
     assert not [path for path in tmp_path.rglob("*") if ".tmp" in path.name]
 
 
+def test_another_version_of_numba_compiles_with_all_of_its_passes(tmp_path):
+    other = "import sys, types, numba; numba.version_info = types.SimpleNamespace(short=(9, 0))\n"
+    last = "    print('mids.flows._numba_passes' in sys.modules)\n"
+    (printed,) = results([start(tmp_path, "-c", other + INLINED + last)])
+    assert printed == ["2.25", "False"]
+    (printed,) = results([start(tmp_path, "-c", "import sys\n" + INLINED + last)])
+    assert printed == ["2.25", "True"]
+
+
 def test_the_integrator_in_processes_that_start_at_once(tmp_path):
     at_once = results([start(tmp_path, "-c", RUN) for _ in range(2)])
     later = results([start(tmp_path, "-c", RUN)])
@@ -83,14 +104,15 @@ def test_a_change_of_any_source_invalidates_the_cache(tmp_path, change):
     """numba alone would reuse a piece although what it inlined has changed."""
     flows = tmp_path / "flows"
     flows.mkdir()
-    (flows / "_compile.py").write_text((ROOT / "mids/flows/_compile.py").read_text())
-    (flows / "_power.py").write_text(PIECE.replace("mids.flows._compile", "_compile"))
+    for name in ("_compile.py", "_numba_passes.py"):
+        shutil.copy(ROOT / "mids/flows" / name, flows)
+    (flows / "_power.py").write_text(PIECE.replace("mids.", ""))
     (flows / "_other.py").write_text("")
     script = [
         "-c",
-        "import sys; sys.path.insert(0, sys.argv[1]); import _power as p; "
+        "import sys; sys.path.insert(0, sys.argv[1]); import flows._power as p; "
         "print(sum(p.power.stats.cache_hits.values()))",
-        str(flows),
+        str(tmp_path),
     ]
     assert results([start(tmp_path, *script)]) == [["0"]]
     (flows / "_other.py").write_text(change)

@@ -8,9 +8,6 @@ more in every caller, and is cached in a file of its own.
 The cache is safe with several processes starting at once: a piece has one signature, hence one
 file, which is renamed into place when complete.  Its key covers the sources of all pieces, as
 numba's own covers only the file a function stands in, not what was inlined from others.
-
-The first call waits for all of this, so what numba does for nothing is left out: machine code of
-functions that are inlined anyway, and passes for syntax that is not used here.
 """
 
 from __future__ import annotations
@@ -21,14 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from numba import _dynfunc, njit, types  # type: ignore[attr-defined]
+import numba
+from numba import njit, types
 from numba.core import cgutils
 from numba.core.caching import FunctionCache
-from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import CompilerBase, DefaultPassBuilder
-from numba.core.compiler_machinery import PassManager, register_pass
-from numba.core.typed_passes import NativeLowering, NopythonRewrites
-from numba.core.untyped_passes import InlineClosureLikes
 from numba.extending import intrinsic
 
 __all__ = [
@@ -46,68 +39,20 @@ __all__ = [
 
 ADDRESS = types.uintp
 
-_UNUSED = (InlineClosureLikes, NopythonRewrites)
-
-
-class _Compiler(CompilerBase):
-    """Numba's compiler without the passes for closures and for expressions of whole arrays."""
-
-    lowering: Any = NativeLowering
-
-    def define_pipelines(self) -> list[PassManager]:
-        passes = PassManager("nopython")
-        for each, description in DefaultPassBuilder.define_nopython_pipeline(self.state).passes:
-            if each not in _UNUSED:
-                passes.add_pass(self.lowering if each is NativeLowering else each, description)
-        passes.finalize()
-        return [passes]
-
-
-class _Intermediate(JITCodeLibrary):
-    """Intermediate code, which callers optimise and translate together with their own."""
-
-    def _optimize_final_module(self) -> None:
-        pass
-
-    def _finalize_final_module(self) -> None:
-        self._finalized = True
-
-
-@register_pass(mutates_CFG=True, analysis_only=False)
-class _IntermediateLowering(NativeLowering):
-    """Lowering of a function that callers know although it has no machine code."""
-
-    _name = "intermediate_lowering"
-
-    def run_pass(self, state: Any) -> bool:
-        name = state.func_id.func_qualname
-        state.flags.no_compile = True
-        state.library = library = _Intermediate(state.targetctx.codegen(), name)
-        super().run_pass(state)
-        lowered = state.cr
-        module = lowered.fndesc.lookup_module()
-        key = _dynfunc.make_function(module, name, "", 0, lowered.env, (library,))
-        state.targetctx.insert_user_function(key, lowered.fndesc, [library])
-        state.cr = lowered._replace(cfunc=key)
-        return True
-
-
-class _Inlining(_Compiler):
-    """The same for functions that are inlined wherever they are called."""
-
-    lowering = _IntermediateLowering
-
-
 _OPTIONS: dict[str, Any] = {
     "nogil": True,
     "error_model": "numpy",
     "no_cfunc_wrapper": True,
     "_nrt": False,
-    "pipeline_class": _Compiler,
 }
 _INNER = _OPTIONS | {"no_cpython_wrapper": True}
+_INLINED = _INNER | {"forceinline": True}
+if numba.version_info.short < (0, 69):  # later ones may have other internals
+    from ._numba_passes import Compiler, InliningCompiler
+
+    _OPTIONS["pipeline_class"] = _INNER["pipeline_class"] = Compiler
+    _INLINED["pipeline_class"] = InliningCompiler
 compiled = njit(fastmath={"contract"}, **_INNER)
-_INLINED = _INNER | {"forceinline": True, "pipeline_class": _Inlining}
 inlined = njit(fastmath={"contract"}, **_INLINED)
 # Sums whose order is free, so that they can be vectorised.
 pair_sum = njit(fastmath={"contract", "reassoc"}, **_INLINED)
