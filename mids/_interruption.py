@@ -2,7 +2,9 @@
 
 Python raises KeyboardInterrupt between any two instructions of the main thread. Where these belong
 to a destructor, or to a callback of the garbage collector or of a weak reference, it writes the
-exception to the standard error stream and goes on as if nothing had been pressed.
+exception to the standard error stream and goes on as if nothing had been pressed. Where they belong
+to a condition that takes its lock again after a wait, as that of a queue, a lock that is not held
+is released next: a RuntimeError.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 __all__ = ["noting_interruptions", "repeating_interruptions"]
+
+RESTORE = threading.Condition._acquire_restore.__code__  # type: ignore[attr-defined]
 
 PAUSE = 0.05
 """Seconds until an interruption that was lost comes again: what swallowed it has then ended."""
@@ -56,7 +60,8 @@ def repeating_interruptions() -> Iterator[None]:
     """Raise KeyboardInterrupt where it is not lost, for waits of others.
 
     It is put off while a destructor or a callback of the garbage collector runs, which would be cut
-    off in the middle; where it is lost all the same it comes again.
+    off in the middle, and while a condition takes its lock again; where it is lost all the same it
+    comes again.
     """
     repeated: threading.Timer | None = None
     waiting = False
@@ -76,7 +81,7 @@ def repeating_interruptions() -> Iterator[None]:
         _interrupt()
 
     def interrupt(number: int, frame: Any) -> None:
-        if _ignores_exceptions(frame):
+        if frame.f_code is RESTORE or _ignores_exceptions(frame):
             again()
         else:
             signal.default_int_handler(number, frame)

@@ -282,6 +282,30 @@ def test_lost_interruptions_come_again(sigint, pressed, times):
         pressed()  # and the work ends before it comes again
 
 
+def test_an_interruption_while_a_lock_is_taken_again(sigint):
+    """After a wait, as of a queue: without its lock it would end with a RuntimeError."""
+    condition = threading.Condition(threading.Lock())
+    restore = condition._acquire_restore.__func__.__code__
+
+    def hold():
+        with condition:
+            condition.notify()
+            while sys._current_frames()[main_thread].f_code is not restore:
+                time.sleep(0.001)  # until it wants the lock that is held here
+            signal.pthread_kill(main_thread, signal.SIGINT)
+            time.sleep(0.2)
+
+    main_thread = threading.main_thread().ident
+    holder = threading.Thread(target=hold, daemon=True)
+    with pytest.raises(KeyboardInterrupt), repeating_interruptions():
+        with condition:
+            holder.start()
+            condition.wait()
+        threading.Event().wait(60)
+        pytest.fail("it never came")
+    holder.join()
+
+
 @pytest.mark.parametrize("pressed", [press, *LOST])
 def test_noted_interruptions_are_not_lost(sigint, pressed):
     with pytest.raises(KeyboardInterrupt), noting_interruptions() as check:
