@@ -121,7 +121,7 @@ def _sweep(ds: xr.Dataset) -> str:
         parts.append(f"n {', '.join(map(str, np.atleast_1d(ds['n'].values)))}")
     runs = ds.sizes.get("run", 1)
     parts.append(f"{runs} run{'s' if runs != 1 else ''}")
-    if "time" in ds.indexes:
+    if "time" in ds.dims and "time" in ds.indexes:
         parts.append(f"{ds.sizes['time']} times up to {float(ds.indexes['time'].max()):.2g}")
     return "; ".join(parts)
 

@@ -25,6 +25,8 @@ CORE = {
     "correlation": ("axis", "student"),
 }
 ROUNDING = 1e-6
+TIMES = {"t", "time", "step", "steps", "epoch", "epochs", "iteration", "iterations"}
+"""Names of columns, in small letters, that hold no loss."""
 
 
 def from_trajectories(
@@ -156,10 +158,11 @@ def _array(value: Any, name: str, labels: dict[str, Any]) -> FloatArray:
         unknown = [str(d) for d in value.dims if d not in dims]
         lacking = [d for d in dims[2:] if d not in value.dims]
         if unknown or lacking:
+            free = [d for d in ("run", "dim") if d not in value.dims]
             raise InputError(
                 f"{name} has the dims ({', '.join(map(str, value.dims))}), but must have "
                 f"({', '.join(dims)}), where dim and run may be left out; rename them with "
-                f".rename({{{(unknown or ['...'])[0]!r}: {(lacking or [*dims])[0]!r}}})"
+                f".rename({{{(unknown or ['...'])[0]!r}: {(lacking or free or ['...'])[0]!r}}})"
             )
         for label in LEADING:
             if label in value.coords:
@@ -170,6 +173,12 @@ def _array(value: Any, name: str, labels: dict[str, Any]) -> FloatArray:
         if labels["time"] is None:
             labels["time"] = value.index.to_numpy()
         if isinstance(value, pd.DataFrame) and name == "loss":
+            times = [column for column in value.columns if str(column).lower() in TIMES]
+            if times:
+                raise InputError(
+                    f"loss has a column {times[0]!r}, but a DataFrame must have the time as its "
+                    f"index and a column for each run; pass loss.set_index({times[0]!r})"
+                )
             if labels["run"] is None and pd.api.types.is_integer_dtype(value.columns):
                 labels["run"] = value.columns.to_numpy()
             value = value.T

@@ -212,6 +212,7 @@ def test_the_html_has_the_same_rows_and_is_escaped(ds):
 def test_selections_are_described(ds):
     assert "dim 100;" in repr(ds.isel(dim=0, run=1).mi)
     assert "not a dataset of mids" not in repr(ds[["loss"]].isel(time=0).mi)
+    assert "dim 100" in repr(ds.stack(instant=("time",)).mi)
 
 
 # -- foreign datasets ---------------------------------------------------------------------------
