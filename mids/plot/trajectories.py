@@ -180,9 +180,8 @@ def modes(
     """Draw what each Hermite degree contributes to the norm learned, stacked, against log time.
 
     One panel for each dimension, for the run that stays closest to the median of those that are not
-    trapped. The
-    contributions sum to h(G) without its constant; where a flow lets some be negative, those are
-    stacked downwards.
+    trapped. The contributions sum to h(G) without its constant; where a flow lets some be negative,
+    those are stacked downwards.
 
     Parameters
     ----------
