@@ -12,6 +12,7 @@ import datetime
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "STATUS",
     "VARIABLES",
+    "VERSION",
     "Variable",
     "attributes",
     "dim_text",
@@ -37,6 +39,9 @@ __all__ = [
     "table",
     "validate",
 ]
+
+VERSION = version("mids")
+"""Version of the package."""
 
 SCHEMA_VERSION = 1
 """Value of the attribute ``mids_schema`` that this version writes, and the newest it reads."""

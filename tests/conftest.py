@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 from toy_flow import SIMULATED
 
-from mids import progress
+from mids.simulation import progress
 
 # Times depend on the machine and on who else uses it; they are tested where they matter.
 settings.register_profile("mids", deadline=None)

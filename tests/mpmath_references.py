@@ -13,7 +13,7 @@ import itertools
 import numpy as np
 from mpmath import mp, mpf
 
-from mids.targets import Target
+from mids.targets.target import Target
 
 CASES = {
     "rank 2, d = 1e4": ({(1, 0): 0.6, (0, 1): -0.3, (1, 1): 0.5, (2, 1): 0.4, (0, 3): 0.2}, 1e4),

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 
 import mids
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from tests.verification import phase
 
 

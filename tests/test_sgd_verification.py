@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 import mids
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from tests.verification import feature_flow, log_time, sgd, small_starts
 
 

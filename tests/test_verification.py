@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 from click.testing import CliRunner
 
 import mids
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from tests.verification.__main__ import main
 from tests.verification.page import document
 from tests.verification.report import verify

@@ -1,10 +1,21 @@
 """Analyses of trajectories: pure functions from datasets to datasets."""
 
 from .compare import compare
+from .describe import describe
 from .plateaus import plateaus
 from .saddles import saddles
 from .scaling import scaling
 from .theory import theory
+from .trajectories import from_trajectories
 from .traps import traps
 
-__all__ = ["compare", "plateaus", "saddles", "scaling", "theory", "traps"]
+__all__ = [
+    "compare",
+    "describe",
+    "from_trajectories",
+    "plateaus",
+    "saddles",
+    "scaling",
+    "theory",
+    "traps",
+]

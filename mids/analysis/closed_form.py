@@ -26,9 +26,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..hermite import apply_to_indices, tensor_coefficients
-from ..ladder import TOLERANCE, Ladder, complete, leaps
-from ..targets import Target
+from ..targets.basis import apply_to_indices, tensor_coefficients
+from ..targets.ladder import TOLERANCE, Ladder, complete, leaps
+from ..targets.target import Target
 from .prediction import Prediction, odds
 
 __all__ = ["ClosedForm"]

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ladder import TOLERANCE, complete, leading_component, rotate, tilt_growth
-from ..operators import gradient, loss
-from ..targets import Target
+from ..targets.averaging import gradient, loss
+from ..targets.ladder import TOLERANCE, complete, leading_component, rotate, tilt_growth
+from ..targets.target import Target
 from .congruence import LARGEST, Stepper, graded
 
 __all__ = ["SMALL", "CriticalPoint"]

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..initial import draw_runs
+from ..flows.initial import draw_runs
 from .closed_form import ClosedForm
 from .limit_flow import LimitFlow
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DatasetError
-from ..targets import Target
+from ..targets.target import Target
 from .prediction import Prediction
 
 __all__ = ["KnownLink", "order"]

@@ -18,9 +18,9 @@ from operator import itemgetter
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ladder import critical_subspace
-from ..operators import correlation, gradient
-from ..targets import Target
+from ..targets.averaging import correlation, gradient
+from ..targets.ladder import critical_subspace
+from ..targets.target import Target
 from .congruence import Stepper
 from .critical_points import SMALL, CriticalPoint
 from .prediction import Prediction, odds

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from .. import _validate
+from .. import validation
 from ..errors import DatasetError
 from ..schema import LEVELS
 from .staircase import stretches
@@ -94,9 +94,9 @@ def plateaus(
     >>> int(found.n_plateaus), bool(found.left[0]), round(float(found.stop[0]))
     (1, True, 16)
     """
-    tolerance = _validate.number(tolerance, "tolerance", above=0.0, at_most=0.5)
-    contrast = _validate.number(contrast, "contrast", above=1.0)
-    max_plateaus = _validate.integer(max_plateaus, "max_plateaus", at_least=1)
+    tolerance = validation.number(tolerance, "tolerance", above=0.0, at_most=0.5)
+    contrast = validation.number(contrast, "contrast", above=1.0)
+    max_plateaus = validation.integer(max_plateaus, "max_plateaus", at_least=1)
     values, time = _trajectory(ds, var)
     failed, converged = _status(ds, float(time[-1]))
     columns = xr.apply_ufunc(

@@ -18,7 +18,6 @@ __all__ = ["saddles"]
 Array = NDArray[np.float64]
 
 CONVERGED, TRAPPED, FAILED = 0, 2, 3
-_ENDLESS = xr.DataArray([np.inf], dims="time")
 
 
 def saddles(ds: xr.Dataset) -> xr.Dataset:
@@ -111,7 +110,11 @@ def _from_crossings(ds: xr.Dataset) -> xr.Dataset:
         loss = ds["loss"]
         time = ds["time"].reset_coords(drop=True)
     else:  # the times of the saddles are known all the same
-        time = ds["time"].reset_coords(drop=True) if "time" in ds.coords else _ENDLESS
+        time = (
+            ds["time"].reset_coords(drop=True)
+            if "time" in ds.coords
+            else xr.DataArray([np.inf], dims="time")
+        )
         unknown = xr.full_like(time, np.nan, dtype=np.float64)
         loss = unknown.broadcast_like(crossing.isel(direction=0, level=0, drop=True))
     if loss.chunks is not None:

@@ -6,10 +6,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from .. import _validate, flows, schema
+from .. import flows, schema, validation
 from ..errors import DatasetError
-from ..ladder import leaps, rate
-from ..targets import Target
+from ..targets.ladder import leaps, rate
+from ..targets.target import Target
 from . import known_link
 from .compare import _by_rank, as_dimension
 from .saddles import saddles
@@ -76,9 +76,9 @@ def scaling(
     >>> fit.rate.values.tolist(), round(float(fit.slope[1])), float(fit.expected[1])
     (['log d', 'd^2'], 2, 2.0)
     """
-    resamples = _validate.integer(resamples, "resamples", at_least=1)
-    confidence = _validate.number(confidence, "confidence", above=0.0, at_most=1.0)
-    seed = _validate.integer(seed, "seed", at_least=0)
+    resamples = validation.integer(resamples, "resamples", at_least=1)
+    confidence = validation.number(confidence, "confidence", above=0.0, at_most=1.0)
+    seed = validation.integer(seed, "seed", at_least=0)
     if "dim" not in ds.coords:
         raise DatasetError("scaling needs the coordinate 'dim' with the dimensions d; assign it")
     for name in ("dim", "run"):

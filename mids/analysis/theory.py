@@ -9,10 +9,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from .. import _validate, flows, schema
+from .. import flows, schema, validation
 from ..errors import DatasetError
-from ..ladder import leaps
-from ..targets import Target
+from ..targets.ladder import leaps
+from ..targets.target import Target
 from .closed_form import ClosedForm
 from .distribution import escape_time_quantiles
 from .known_link import KnownLink
@@ -214,8 +214,8 @@ def _quantiles(
     lazy: bool,
 ) -> xr.DataArray:
     """Quantiles of the escape times over uniform initial frames of the student."""
-    levels = [_validate.number(p, "quantile", above=0.0, at_most=1.0) for p in quantiles]
-    samples = _validate.integer(samples, "samples", at_least=1)
+    levels = [validation.number(p, "quantile", above=0.0, at_most=1.0) for p in quantiles]
+    samples = validation.integer(samples, "samples", at_least=1)
     if spec.get("initial") is not None or "student_rank" not in spec or "dim" not in ds.coords:
         raise DatasetError(
             "quantiles are those of runs whose initial frames are uniform, which mids_spec does "

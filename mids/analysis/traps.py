@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from .. import _validate
+from .. import validation
 from ..errors import DatasetError
 from ..schema import STATUS
 
@@ -50,7 +50,7 @@ def traps(ds: xr.Dataset, *, confidence: float = 0.95) -> xr.Dataset:
     >>> bool(found.low < 0.5 < found.high), found.censored.values.item()
     (True, 0)
     """
-    confidence = _validate.number(confidence, "confidence", above=0.0, at_most=1.0)
+    confidence = validation.number(confidence, "confidence", above=0.0, at_most=1.0)
     if "status" not in ds or "run" not in ds["status"].dims:
         raise DatasetError(
             "traps needs the variable 'status' with the dimension 'run', as mids.simulate writes "

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .. import _validate
+from .. import validation
 from ..errors import InputError
-from ..simulate import from_spec
+from ..simulation.simulate import from_spec
 from .catalog import open_catalog
 from .entry import check_key
 
@@ -51,12 +51,12 @@ def build(
         If the specification is wrong, before anything is simulated.
     """
     for name in spec:
-        _validate.one_of(name, SETTINGS, "setting of a build")
+        validation.one_of(name, SETTINGS, "setting of a build")
     sweeps = spec.get("dataset")
     if not isinstance(sweeps, Mapping) or not sweeps or "date" not in spec:
         raise InputError("a build needs date = 2026-01-01 and a table [dataset.KEY] for each sweep")
     for key in only:
-        _validate.one_of(key, sweeps, "dataset of the build")
+        validation.one_of(key, sweeps, "dataset of the build")
     keys = list(only) or list(sweeps)
     points = spec.get("points_per_decade")
     lazy = {
@@ -81,7 +81,7 @@ def _sweep(arguments: dict[str, Any], points_per_decade: object) -> xr.Dataset:
 
 def _thinned(grid: np.ndarray, points_per_decade: object) -> np.ndarray:
     """Return the start, the end and so many points per decade of a logarithmic grid."""
-    kept = _validate.integer(points_per_decade, "points_per_decade", at_least=1)
+    kept = validation.integer(points_per_decade, "points_per_decade", at_least=1)
     places = np.log10(grid[1:]) * kept
     chosen = np.abs(places - np.round(places)) < 1e-6
     chosen[-1] = True

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from .. import io, schema
+from .. import schema
 from ..errors import FileError, InputError
+from ..storage import netcdf as io
 from . import display, files, merge, probe, verify
 from .describe import describe_all
 from .entry import Entry, check_key, suggest_key

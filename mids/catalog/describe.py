@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from .. import io
 from ..errors import FileError
+from ..storage import netcdf as io
 from . import files, probe
 from .entry import Entry, check_key
 from .folder import Folder

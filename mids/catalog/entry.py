@@ -11,10 +11,10 @@ import numpy as np
 import xarray as xr
 
 from .. import schema
-from .._validate import shown
 from ..errors import DatasetError, FileError, InputError, MidsError
-from ..ladder import leaps
-from ..targets import Target
+from ..targets.ladder import leaps
+from ..targets.target import Target
+from ..validation import shown
 
 __all__ = ["COLUMNS", "Entry", "check_key", "suggest_key"]
 

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from .._files import replacing, sync
 from ..errors import FileError, InputError, MidsError
+from ..storage.files import replacing, sync
 from . import files
 from .entry import KEY, Entry
 from .index import DERIVED, INDEX, LARGEST_INDEX, documents, parse

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import io
 from ..errors import InputError
+from ..storage import netcdf as io
 from . import files
 from .describe import describe
 from .entry import Entry

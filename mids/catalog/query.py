@@ -7,7 +7,7 @@ import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .. import _validate
+from .. import validation
 from ..errors import InputError
 from .entry import COLUMNS, LISTS, Entry
 
@@ -35,7 +35,7 @@ def query(conditions: Mapping[str, object]) -> Callable[[Entry], bool]:
     """
     tests = {}
     for name, condition in conditions.items():
-        _validate.one_of(name, COLUMNS, "column of the index")
+        validation.one_of(name, COLUMNS, "column of the index")
         tests[name] = _test(name, condition)
 
     def meets(entry: Entry) -> bool:
@@ -83,6 +83,6 @@ def _between(name: str, low: Any, high: Any) -> Test:
 
 def _senseless(name: str, condition: object) -> InputError:
     return InputError(
-        f"cannot search {name} for {_validate.shown(condition)}; pass a value, a text with *, a "
+        f"cannot search {name} for {validation.shown(condition)}; pass a value, a text with *, a "
         "pair (lowest, highest) of the column's type, or a list of alternatives"
     )

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from .. import io, schema
+from .. import schema
 from ..errors import MidsError
-from ..simulate import differences
-from ..simulate import replay as simulate_again
+from ..simulation.replay import differences
+from ..simulation.replay import replay as simulate_again
+from ..storage import netcdf as io
 from .entry import COLUMNS, Entry
 
 if TYPE_CHECKING:

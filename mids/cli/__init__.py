@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .. import __version__
+from ..schema import VERSION
 from .arguments import Main
 from .catalog import catalog
 from .files import flows, info, saddles, targets
@@ -17,7 +17,7 @@ __all__ = ["main"]
 
 
 @click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="mids")
+@click.version_option(VERSION, prog_name="mids")
 def main() -> None:
     """Gradient flow on Gaussian multi-index models: simulate, store, compare with theory."""
 

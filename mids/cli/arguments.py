@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from .._interruption import repeating_interruptions
 from ..errors import InputError, MidsError, TargetSyntaxError
+from ..storage.interruption import repeating_interruptions
 
 __all__ = ["Main", "UserError", "numbers", "settings"]
 

@@ -52,11 +52,11 @@ def ls(place: str, conditions: tuple[str, ...], as_csv: bool) -> None:
 @click.option("--overwrite", is_flag=True, help="Replace a dataset of the same key.")
 def add(folder: Path, files: tuple[Path, ...], key: str | None, overwrite: bool) -> None:
     """Add FILEs to CATALOG, which is made if there is none."""
-    from .. import io
     from ..catalog import open_catalog
     from ..catalog.entry import check_key
     from ..errors import InputError
     from ..schema import validate
+    from ..storage import netcdf as io
 
     if key is not None and len(files) > 1:
         raise InputError("--key names one dataset; give one file, or leave --key out")
@@ -181,7 +181,7 @@ def serve(folder: Path, host: str, port: int) -> None:
 def build(spec: Path, output: Path | None, only: tuple[str, ...]) -> None:
     """Simulate the datasets of SPEC, a TOML file, into a catalog."""
     from ..catalog.build import build
-    from ..simulate import read_spec
+    from ..simulation.simulate import read_spec
 
     folder = output or spec.parent
     for key, seconds in build(read_spec(spec), folder, only=only):

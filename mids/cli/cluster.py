@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from .. import _validate
-from .._run_tasks import out_of_reach
+from .. import validation
 from ..errors import ClusterError, InputError, MissingDependencyError
+from ..storage.run_tasks import out_of_reach
 
 __all__ = ["cluster_options", "computing_on"]
 
@@ -46,7 +46,7 @@ def computing_on(scheduler: str | None, workers: int | None) -> Iterator[None]:
         ) from None
     with _log_levels() as silence, ExitStack() as stack:
         if workers is not None:
-            count = _validate.integer(workers, "--workers", at_least=1)
+            count = validation.integer(workers, "--workers", at_least=1)
             # By default a worker is given up that is away 15 s after it was lost, though it has
             # come back in between; with the last one the command would wait forever.
             stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "1 h"}))

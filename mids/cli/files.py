@@ -25,7 +25,8 @@ ORIGIN = ("title", "summary", "failures", "source", "date_created", "license", "
 
 def opened(path: Path) -> xr.Dataset:
     """Open a file or store lazily, in blocks of a few thousand runs."""
-    from .. import io, store
+    from ..storage import netcdf as io
+    from ..storage import store
 
     return io.open_dataset(path, chunks=None if store.is_store(path) else {"dim": 1, "run": 2048})
 
@@ -47,8 +48,8 @@ def saddles(file: Path) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 def info(file: Path) -> None:
     """Print what FILE holds and where it comes from."""
-    from .. import io
-    from ..accessor import description
+    from ..analysis.describe import description
+    from ..storage import netcdf as io
 
     with io.open_dataset(file) as ds:
         heading, rows = description(ds.load() if ds.nbytes < 1e8 else ds)
@@ -84,7 +85,7 @@ def flows() -> None:
 def targets(target: str | None) -> None:
     """List the named families of targets, or describe TARGET."""
     from .. import targets as families
-    from ..ladder import leaps
+    from ..targets.ladder import leaps
 
     examples = {"leaps": "leaps(1,2,3)"}
     listed = [target] if target else [examples.get(n, f"{n}(3)") for n in families.names()]

@@ -27,8 +27,9 @@ def report(file: Path, output: Path) -> None:
     It has pictures, the saddles measured against theory, where the data come from, and the commands
     that make them again.
     """
-    from .. import io, page
-    from ..progress import watching
+    from .. import report as page
+    from ..simulation.progress import watching
+    from ..storage import netcdf as io
 
     io.check_output(output)
     with opened(file) as ds, watching(doing="drawing"):

@@ -62,10 +62,10 @@ def phase_diagram(
 
     Prints, for each dimension and number of samples, how many runs have learned all directions.
     """
-    from .. import io
-    from .._phase_diagram import from_spec
-    from ..progress import watching
-    from ..simulate import read_spec
+    from ..simulation.phase_diagram import from_spec
+    from ..simulation.progress import watching
+    from ..simulation.simulate import read_spec
+    from ..storage import netcdf as io
 
     arguments = read_spec(spec) if spec else {}
     arguments |= {name: value for name, value in options.items() if value is not None}

@@ -28,7 +28,7 @@ def report(ds: xr.Dataset, save: Callable[[xr.Dataset, xr.Dataset | None], None]
     """Print the saddles, against theory if there is one, and how many runs are trapped; draw."""
     from ..analysis import compare, traps
     from ..analysis.compare import comparable, measured, summary
-    from ..progress import watching
+    from ..simulation.progress import watching
 
     with watching(doing="measuring saddles"):
         comparison = compare(ds).compute() if comparable(ds) else None
@@ -67,7 +67,8 @@ def print_table(frame: pd.DataFrame) -> None:
 
 def picture(path: Path, kind: str) -> Callable[..., None]:
     """Return a function that draws by `mids.plot` into a file, once it is clear that it can."""
-    from .. import io, plot
+    from .. import plot
+    from ..storage import netcdf as io
 
     plot.check_format(path)
 

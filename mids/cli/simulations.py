@@ -59,9 +59,9 @@ def simulate(
     Prints, for each dimension and saddle, the loss of the plateau, the directions learned, the
     median measured and predicted escape times, their ratio, and how many runs are censored.
     """
-    from .. import io
-    from ..progress import causes_text, watching
-    from ..simulate import from_spec, read_spec
+    from ..simulation.progress import causes_text, watching
+    from ..simulation.simulate import from_spec, read_spec
+    from ..storage import netcdf as io
 
     arguments = read_spec(spec) if spec else {}
     arguments |= {name: value for name, value in options.items() if value is not None}
@@ -105,9 +105,9 @@ def replay(file: Path, runs: int | None) -> None:
 
     Exit code 1 if it differs.
     """
-    from ..progress import watching
-    from ..simulate import differences
-    from ..simulate import replay as again
+    from ..simulation.progress import watching
+    from ..simulation.replay import differences
+    from ..simulation.replay import replay as again
 
     with opened(file) as ds:
         ds = ds.isel(run=slice(runs))

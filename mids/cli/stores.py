@@ -35,11 +35,11 @@ def generate(
     STORE is a folder or a URL. The same command resumes what was interrupted: blocks whose
     checksums hold are kept.
     """
-    from ..accessor import in_memory
-    from ..generation import generate as write
-    from ..named_files import NamedFiles
-    from ..simulate import read_spec
-    from ..store import is_store
+    from ..analysis.describe import in_memory
+    from ..simulation.simulate import read_spec
+    from ..storage.generation import generate as write
+    from ..storage.named_files import NamedFiles
+    from ..storage.store import is_store
 
     arguments = read_spec(spec)
     try:

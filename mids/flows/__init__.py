@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .. import _validate
+from .. import validation
 from ..errors import InputError
 from .ambient import Ambient
 from .base import Flow, Problem
@@ -92,10 +92,10 @@ def get(flow: str | Flow) -> Flow:
         return flow
     if not isinstance(flow, str):
         raise InputError(
-            f"flow must be a name or a flow, got {_validate.shown(flow)}; "
+            f"flow must be a name or a flow, got {validation.shown(flow)}; "
             f"the names are {', '.join(names())}"
         )
-    return _FLOWS[_validate.one_of(flow, names(), "flow")].from_dict({})
+    return _FLOWS[validation.one_of(flow, names(), "flow")].from_dict({})
 
 
 def from_dict(data: Mapping[str, Any]) -> Flow:
@@ -121,5 +121,5 @@ def from_dict(data: Mapping[str, Any]) -> Flow:
     TwoTimescale(ridge=0.5, kernel=None)
     """
     parameters = {key: value for key, value in data.items() if key != "name"}
-    name = _validate.one_of(data.get("name"), names(), "flow name")
+    name = validation.one_of(data.get("name"), names(), "flow name")
     return _FLOWS[name].from_dict(parameters)

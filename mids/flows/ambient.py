@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .._validate import FloatArray, IntArray
 from ..errors import InputError
-from ..initial import frame, stream
-from ..operators import gradient
 from ..schema import LEVELS
-from ..targets import Target
+from ..targets.averaging import gradient
+from ..targets.target import Target
+from ..validation import FloatArray, IntArray
 from .base import Problem
+from .initial import frame, stream
 from .observables import observables, overlaps
 from .ridge import RidgeFlow
 from .sampled import FRAME

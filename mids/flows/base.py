@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from .. import _validate
-from .._validate import FloatArray, IntArray
+from .. import validation
 from ..errors import InputError
-from ..targets import Target
+from ..targets.target import Target
+from ..validation import FloatArray, IntArray
 
 __all__ = ["Flow", "Problem"]
 
@@ -252,7 +252,7 @@ class Flow(ABC):
         for name in parameters:
             if not allowed:
                 raise InputError(f"the flow {cls.name!r} has no parameters, got {name!r}")
-            _validate.one_of(name, allowed, f"parameter of the flow {cls.name!r}")
+            validation.one_of(name, allowed, f"parameter of the flow {cls.name!r}")
         for field in fields:
             if field.default is dataclasses.MISSING and field.name not in parameters:
                 raise InputError(

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from .._validate import shown
 from ..errors import FileError, InputError
+from ..validation import shown
 
 __all__ = ["Checkpoint", "check_folder"]
 

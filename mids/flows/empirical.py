@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from .. import _validate
-from .._validate import FloatArray, IntArray
+from .. import validation
 from ..errors import InputError
-from ..ladder import relevant_directions
-from ..targets import Target
+from ..targets.ladder import relevant_directions
+from ..targets.target import Target
+from ..validation import FloatArray, IntArray
 from .base import Problem
 from .observables import CENSORED, CONVERGED, TRAPPED
 from .sampled import SampledFlow, Trajectory, start
 
 if TYPE_CHECKING:
-    from ._descent import Descent
+    from .engine.descent import Descent
 
 __all__ = ["Empirical"]
 
@@ -85,9 +85,9 @@ class Empirical(SampledFlow):
         """Check the parameters."""
         super().__post_init__()
         self._set(
-            n=_validate.integer(self.n, "n", at_least=1),
-            accuracy=_validate.number(self.accuracy, "accuracy", above=0.0, at_most=0.5),
-            tolerance=_validate.number(self.tolerance, "tolerance", at_least=0.0),
+            n=validation.integer(self.n, "n", at_least=1),
+            accuracy=validation.number(self.accuracy, "accuracy", above=0.0, at_most=0.5),
+            tolerance=validation.number(self.tolerance, "tolerance", at_least=0.0),
         )
 
     def check(self, target: Target, dims: IntArray, student_rank: int) -> None:
@@ -96,7 +96,7 @@ class Empirical(SampledFlow):
         if 4 * self.n * int(dims.max()) > MAX_BYTES:
             raise InputError(
                 f"n samples of length dim must fit in {MAX_BYTES / 1e9:g} GB, at 4 bytes a number, "
-                f"got n={_validate.shown(self.n)} of dim {dims.max()}; lower one of them"
+                f"got n={validation.shown(self.n)} of dim {dims.max()}; lower one of them"
             )
 
     def _check_samples(self, count: int) -> None:
@@ -137,8 +137,8 @@ class Empirical(SampledFlow):
     def _run(
         self, problem: Problem, run: int, initial: FloatArray
     ) -> tuple[Trajectory, FloatArray, Descent]:
-        from ._descent import Descent
-        from ._features import Link
+        from .engine.descent import Descent
+        from .engine.features import Link
 
         target, dim, times = problem.target, problem.dim, len(problem.time)
         rank, size = initial.shape

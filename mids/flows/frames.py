@@ -7,10 +7,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from .._validate import FloatArray, IntArray
-from ..ladder import leaps
 from ..schema import LEVELS
-from ..targets import Target
+from ..targets.ladder import leaps
+from ..targets.target import Target
+from ..validation import FloatArray, IntArray
 from .base import Problem
 
 __all__ = ["Frames", "averages", "degrees", "follow", "learned_frame", "link_of"]
@@ -51,7 +51,7 @@ def degrees(target: Target, student_rank: int) -> IntArray:
     -------
     (n,) int array
     """
-    from ._link_tables import link_tables
+    from .engine.link_tables import link_tables
 
     total: IntArray = link_tables(target, student_rank).exponents.sum(axis=1)
     return total
@@ -99,7 +99,7 @@ def link_of(target: Target) -> FloatArray:
     -------
     (n,) float array
     """
-    from ._link_tables import link_tables
+    from .engine.link_tables import link_tables
 
     values = dict(zip(map(tuple, target.modes.tolist()), target.coefficients, strict=True))
     exponents = link_tables(target, target.rank).exponents.tolist()
@@ -118,8 +118,8 @@ def averages(target: Target, correlation: FloatArray) -> FloatArray:
     -------
     (..., n_link) float array
     """
-    from ._link_tables import link_tables
-    from ._stiefel import averaged_links, work_for
+    from .engine.link_tables import link_tables
+    from .engine.stiefel import averaged_links, work_for
 
     *shape, rank, students = correlation.shape
     table = link_tables(target, students)
@@ -155,9 +155,9 @@ def follow(
     -------
     Frames
     """
-    from ._link_tables import link_tables
-    from ._stiefel import work_for
-    from ._stiefel_integrator import integrate_frames
+    from .engine.link_tables import link_tables
+    from .engine.stiefel import work_for
+    from .engine.stiefel_integrator import integrate_frames
 
     runs, rank, students = problem.initial.shape
     table = link_tables(problem.target, students)

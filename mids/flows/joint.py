@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .. import _validate
-from .._validate import FloatArray, IntArray
+from .. import validation
 from ..errors import InputError
-from ..targets import Target
+from ..targets.target import Target
+from ..validation import FloatArray, IntArray
 from .base import Problem
 from .frames import averages, degrees, follow, learned_frame
 from .observables import observables
@@ -71,13 +71,13 @@ class Joint(RidgeFlow):
     def __post_init__(self) -> None:
         """Check the parameters."""
         super().__post_init__()
-        epsilon = _validate.number(self.epsilon, "epsilon", above=0.0, at_most=LARGEST_EPSILON)
+        epsilon = validation.number(self.epsilon, "epsilon", above=0.0, at_most=LARGEST_EPSILON)
         object.__setattr__(self, "epsilon", epsilon)
-        _validate.one_of(self.link, STARTS, "link of the flow 'joint'")
+        validation.one_of(self.link, STARTS, "link of the flow 'joint'")
 
     def check(self, target: Target, dims: IntArray, student_rank: int) -> None:
         """Raise InputError if the link has too many coefficients, a kernel too few eigenvalues."""
-        from ._link_tables import link_size
+        from .engine.link_tables import link_size
 
         super().check(target, dims, student_rank)
         size = link_size(target, min(student_rank, target.rank))
@@ -103,7 +103,7 @@ class Joint(RidgeFlow):
 
     def run_seconds(self, target: Target, dim: int, student_rank: int, time: FloatArray) -> float:
         """Rough work of one run in seconds."""
-        from ._link_tables import link_size
+        from .engine.link_tables import link_size
 
         size = link_size(target, min(student_rank, target.rank)) + target.rank * student_rank
         return 3e-3 + 1e-6 * size**3

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import _validate
-from .._validate import FloatArray
+from .. import validation
 from ..errors import InputError
+from ..validation import FloatArray
 
 __all__ = ["HermiteKernel"]
 
@@ -59,15 +59,15 @@ class HermiteKernel:
             )
         name = given[0]
         if name == "eigenvalues":
-            values = np.atleast_1d(_validate.finite_array(self.eigenvalues, "kernel eigenvalues"))
+            values = np.atleast_1d(validation.finite_array(self.eigenvalues, "kernel eigenvalues"))
             if values.ndim != 1 or not values.size or not (values > 0).all():
                 raise InputError(
                     "kernel eigenvalues must be a list of positive numbers, got "
-                    f"{_validate.shown(self.eigenvalues)}; pass one for each degree, from 0 on"
+                    f"{validation.shown(self.eigenvalues)}; pass one for each degree, from 0 on"
                 )
             object.__setattr__(self, name, tuple(values.tolist()))
         else:
-            value = _validate.number(getattr(self, name), f"kernel {name}", above=0.0)
+            value = validation.number(getattr(self, name), f"kernel {name}", above=0.0)
             object.__setattr__(self, name, value)
 
     def of_degrees(self, degrees: Sequence[int] | np.ndarray) -> FloatArray:
@@ -138,5 +138,5 @@ class HermiteKernel:
             If a name or value is wrong.
         """
         for name in fields:
-            _validate.one_of(name, ("polynomial", "exponential", "eigenvalues"), "kernel field")
+            validation.one_of(name, ("polynomial", "exponential", "eigenvalues"), "kernel field")
         return cls(**fields)

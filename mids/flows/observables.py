@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._validate import FloatArray, IntArray
-from ..ladder import relevant_directions
-from ..operators import energy
 from ..schema import STATUS
-from ..targets import Target
+from ..targets.averaging import energy
+from ..targets.ladder import relevant_directions
+from ..targets.target import Target
+from ..validation import FloatArray, IntArray
 from .base import Problem
 
 __all__ = ["CENSORED", "CONVERGED", "FAILED", "TRAPPED", "converged", "observables", "overlaps"]

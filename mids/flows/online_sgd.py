@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .. import __version__, _validate
-from .._validate import FloatArray, IntArray
+from .. import validation
 from ..errors import InputError
-from ..schema import LEVELS
-from ..targets import Target
+from ..schema import LEVELS, VERSION
+from ..targets.target import Target
+from ..validation import FloatArray, IntArray
 from .base import Problem
 from .checkpoint import Checkpoint, check_folder
 from .sampled import SampledFlow, Trajectory, start
@@ -99,12 +99,12 @@ class OnlineSGD(SampledFlow):
         """Check the parameters."""
         super().__post_init__()
         self._set(
-            step=_validate.number(self.step, "step", above=0.0, at_most=1.0),
-            batch=_validate.integer(self.batch, "batch", at_least=1),
+            step=validation.number(self.step, "step", above=0.0, at_most=1.0),
+            batch=validation.integer(self.batch, "batch", at_least=1),
         )
-        _validate.one_of(self.sampling, SAMPLINGS, "sampling")
+        validation.one_of(self.sampling, SAMPLINGS, "sampling")
         if self.memory is not None:
-            self._set(memory=_validate.number(self.memory, "memory", at_least=1.0))
+            self._set(memory=validation.number(self.memory, "memory", at_least=1.0))
         if self.checkpoint is not None:
             self._set(checkpoint=check_folder(self.checkpoint))
 
@@ -152,7 +152,7 @@ class OnlineSGD(SampledFlow):
         if not float(time[-1]) / self.step < MOST_SAMPLES // self.batch:
             raise InputError(
                 f"time up to {time[-1]:g} takes more than {MOST_SAMPLES:.2g} samples with step="
-                f"{self.step:g} and batch={_validate.shown(self.batch)}; end it earlier"
+                f"{self.step:g} and batch={validation.shown(self.batch)}; end it earlier"
             )
         return np.floor(time / self.step * (1 + 1e-12) + 1e-9).astype(np.int64)
 
@@ -181,9 +181,9 @@ class OnlineSGD(SampledFlow):
         return self.observe(problem, runs)
 
     def _run(self, problem: Problem, run: int, initial: FloatArray) -> Trajectory:
-        from ._features import Link
-        from ._projected import advance_projected
-        from ._sampled import Rates, State, advance, watch
+        from .engine.features import Link
+        from .engine.projected import advance_projected
+        from .engine.sampled import Rates, State, advance, watch
 
         target, dim, times = problem.target, problem.dim, len(problem.time)
         rank, size = initial.shape
@@ -243,6 +243,5 @@ class OnlineSGD(SampledFlow):
             "run": run,
             "initial": initial.tolist(),
             "time": problem.time.tolist(),
-            "versions": {name: version(name) for name in ("numpy", "numba")}
-            | {"mids": __version__},
+            "versions": {name: version(name) for name in ("numpy", "numba")} | {"mids": VERSION},
         }

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .._validate import FloatArray, IntArray
 from ..errors import InputError
-from ..targets import Target
+from ..targets.target import Target
+from ..validation import FloatArray, IntArray
 from .base import Flow, Problem
 from .frames import averages, follow, learned_frame, link_of
 from .observables import CENSORED, CONVERGED, FAILED, TRAPPED, observables

@@ -18,12 +18,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import _validate
-from .._validate import FloatArray, IntArray
+from .. import validation
 from ..errors import InputError
-from ..hermite import multi_indices, tensor_coefficients
-from ..operators import average, loss
-from ..targets import Target
+from ..targets.averaging import average, loss
+from ..targets.basis import multi_indices, tensor_coefficients
+from ..targets.target import Target
+from ..validation import FloatArray, IntArray
 from .kernel import HermiteKernel
 from .two_timescale import TwoTimescale
 
@@ -91,10 +91,10 @@ class Readout:
 
     def __post_init__(self) -> None:
         """Check the parameters against each other."""
-        _validate.one_of(self.readout, READOUTS, "readout")
+        validation.one_of(self.readout, READOUTS, "readout")
         if not isinstance(self.kernel, HermiteKernel | None):
             raise InputError(
-                f"kernel must be a mids.flows.HermiteKernel, got {_validate.shown(self.kernel)}; "
+                f"kernel must be a mids.flows.HermiteKernel, got {validation.shown(self.kernel)}; "
                 "pass for example HermiteKernel(polynomial=2)"
             )
         if self.readout == "random-features" and (self.kernel or self.degree) is not None:

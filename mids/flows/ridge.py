@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import _validate
-from .._validate import FloatArray, IntArray
+from .. import validation
 from ..errors import InputError
-from ..targets import Target
+from ..targets.target import Target
+from ..validation import FloatArray, IntArray
 from .base import Flow
 from .kernel import HermiteKernel
 from .time_grid import beyond_escapes
@@ -47,12 +47,12 @@ class RidgeFlow(Flow):
 
     def __post_init__(self) -> None:
         """Check the parameters."""
-        object.__setattr__(self, "ridge", _validate.number(self.ridge, "ridge", at_least=0.0))
+        object.__setattr__(self, "ridge", validation.number(self.ridge, "ridge", at_least=0.0))
         if isinstance(self.kernel, Mapping):
             object.__setattr__(self, "kernel", HermiteKernel.from_dict(self.kernel))
         if not isinstance(self.kernel, HermiteKernel | None):
             raise InputError(
-                f"kernel must be a mids.flows.HermiteKernel, got {_validate.shown(self.kernel)}; "
+                f"kernel must be a mids.flows.HermiteKernel, got {validation.shown(self.kernel)}; "
                 "pass for example HermiteKernel(polynomial=2)"
             )
 

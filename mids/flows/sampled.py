@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import _validate
-from .._validate import FloatArray, IntArray
+from .. import validation
 from ..errors import InputError
-from ..initial import frame, stream
 from ..schema import LEVELS
-from ..targets import Target
+from ..targets.target import Target
+from ..validation import FloatArray, IntArray
 from .base import Flow, Problem
+from .initial import frame, stream
 from .kernel import HermiteKernel
 from .observables import observables
 from .readout import Features, Readout
@@ -59,7 +59,7 @@ class Trajectory:
 def start(
     features: Features, initial: FloatArray, dim: int, noise: float, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """Arrays of `mids.flows._sampled.State` before the first sample.
+    """Arrays of `mids.flows.engine.sampled.State` before the first sample.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def start(
     -------
     dict of str to array
     """
-    from ._normals import LANES
+    from .engine.normals import LANES
 
     rank, size = initial.shape
     rows = np.ascontiguousarray(frame(initial, dim, rng).T)
@@ -134,14 +134,14 @@ class SampledFlow(Flow):
         if isinstance(kernel, Mapping):
             kernel = HermiteKernel.from_dict(kernel)
         self._set(
-            noise=_validate.number(self.noise, "noise", at_least=0.0),
-            ridge=_validate.number(self.ridge, "ridge", at_least=0.0),
+            noise=validation.number(self.noise, "noise", at_least=0.0),
+            ridge=validation.number(self.ridge, "ridge", at_least=0.0),
             degree=None
             if self.degree is None
-            else _validate.integer(self.degree, "degree", at_least=1),
+            else validation.integer(self.degree, "degree", at_least=1),
             kernel=kernel,
-            features=_validate.integer(self.features, "features", at_least=1),
-            width=_validate.number(self.width, "width", above=0.0),
+            features=validation.integer(self.features, "features", at_least=1),
+            width=validation.number(self.width, "width", above=0.0),
         )
         unused = self.link.unused  # the link checks its parameters together
         # What has no meaning does not tell flows apart.

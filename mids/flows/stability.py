@@ -6,9 +6,9 @@ from itertools import combinations
 
 import numpy as np
 
-from .._validate import FloatArray
-from ..operators import gradient
-from ..targets import Target
+from ..targets.averaging import gradient
+from ..targets.target import Target
+from ..validation import FloatArray
 from .frames import averages, link_of
 
 __all__ = ["Landscape", "symmetries"]
@@ -75,8 +75,8 @@ class Landscape:
     """
 
     def __init__(self, target: Target) -> None:
-        from ._link_tables import link_tables
-        from ._stiefel import work_for
+        from .engine.link_tables import link_tables
+        from .engine.stiefel import work_for
 
         self._table = link_tables(target, target.rank)
         self._work = work_for(self._table)
@@ -100,7 +100,7 @@ class Landscape:
             Row by row.
         (rank**2, rank**2) float array
         """
-        from ._stiefel import slope_and_jacobian
+        from .engine.stiefel import slope_and_jacobian
 
         state = np.ascontiguousarray(correlation).ravel()
         slope, jacobian = np.zeros(state.size), np.zeros((state.size, state.size))

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .._validate import FloatArray
 from ..errors import InputError
-from ..ladder import leaps
-from ..targets import Target
+from ..targets.ladder import leaps
+from ..targets.target import Target
+from ..validation import FloatArray
 
 __all__ = ["beyond_escapes", "fast_link_duration", "logarithmic"]
 

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .._validate import FloatArray
 from ..schema import LEVELS
-from ..targets import Target
+from ..targets.target import Target
+from ..validation import FloatArray
 from .base import Problem
 from .observables import CENSORED, CONVERGED, converged
 from .ridge import RidgeFlow
@@ -57,8 +57,8 @@ class TwoTimescale(RidgeFlow):
 
     def integrate(self, problem: Problem) -> dict[str, Any]:
         """Trajectories of a block of runs."""
-        from ._integrator import Output, integrate
-        from ._tables import tables
+        from .engine.integrator import Output, integrate
+        from .engine.tables import tables
 
         target = problem.target
         effective = self.effective_target(target)

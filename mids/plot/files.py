@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import InputError
-from ._panels import pyplot
+from .panels import pyplot
 
 __all__ = ["check_format"]
 

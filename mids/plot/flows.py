@@ -8,9 +8,9 @@ import numpy as np
 import xarray as xr
 
 from ..errors import InputError
-from ._facets import Facets, faceted
-from ._lines import DASHES, TYPICAL, draw_runs, key_line, shades, time_limits, typical
-from ._panels import TRAPPED, Panels, label, need, take
+from .facets import Facets, faceted
+from .lines import DASHES, TYPICAL, draw_runs, key_line, shades, time_limits, typical
+from .panels import TRAPPED, Panels, label, need, take
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 import xarray as xr
 
-from ._facets import Facets, faceted
-from ._lines import key_line, shades
-from ._panels import Panels, need, power, take
+from .facets import Facets, faceted
+from .lines import key_line, shades
+from .panels import Panels, need, power, take
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

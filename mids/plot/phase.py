@@ -8,9 +8,9 @@ import numpy as np
 import xarray as xr
 
 from ..errors import DatasetError, InputError
-from ._facets import Facets, faceted
-from ._lines import RUN, draw_runs, key_line, run_key, typical
-from ._panels import Panels, need, take, trapped_runs, with_status
+from .facets import Facets, faceted
+from .lines import RUN, draw_runs, key_line, run_key, typical
+from .panels import Panels, need, take, trapped_runs, with_status
 
 __all__ = ["phase"]
 

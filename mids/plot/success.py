@@ -7,10 +7,10 @@ from typing import Any, Unpack
 import numpy as np
 import xarray as xr
 
-from .. import _validate, schema
-from ._facets import Facets, faceted
-from ._lines import DASHES, MARKERS, key_line, shades
-from ._panels import Panels, need, power, take
+from .. import schema, validation
+from .facets import Facets, faceted
+from .lines import DASHES, MARKERS, key_line, shades
+from .panels import Panels, need, power, take
 
 __all__ = ["success"]
 
@@ -47,7 +47,7 @@ def success(diagram: xr.Dataset, *, x: str = "ratio", **facets: Unpack[Facets]) 
     (1, 2)
     """
     need(diagram, "success", "ratio")
-    _validate.one_of(x, ("ratio", "n"), "x")
+    validation.one_of(x, ("ratio", "n"), "x")
     data = diagram["success"]
     panels = Panels(data, ("n",), ("dim", "run"), size=(5.2, 3.4), **facets)
     data = data.compute()

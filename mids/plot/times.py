@@ -8,9 +8,9 @@ import numpy as np
 import xarray as xr
 
 from ..errors import DatasetError
-from ._facets import Facets, faceted
-from ._lines import MARKERS, THEORY, key_line, quantiles, shades
-from ._panels import Panels, label, need, take
+from .facets import Facets, faceted
+from .lines import MARKERS, THEORY, key_line, quantiles, shades
+from .panels import Panels, label, need, take
 
 __all__ = ["escape_times", "timescales"]
 

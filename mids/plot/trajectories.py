@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 import xarray as xr
 
-from ._facets import Facets, faceted
-from ._lines import (
+from .facets import Facets, faceted
+from .lines import (
     DASHES,
     RUN,
     THEORY,
@@ -21,7 +21,7 @@ from ._lines import (
     time_limits,
     typical,
 )
-from ._panels import Panels, label, need, take, trapped_runs, with_status
+from .panels import Panels, label, need, take, trapped_runs, with_status
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

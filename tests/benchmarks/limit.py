@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from mids.flows._tables import tables
+from mids.flows.engine.tables import tables
 
 from .speed import RTOL, own
 from .workloads import SMOKE, WORKLOADS, Workload

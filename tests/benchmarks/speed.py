@@ -20,10 +20,10 @@ import numpy as np
 from scipy.integrate import solve_ivp
 from scipy.special import logit
 
-from mids import operators
 from mids.flows import TwoTimescale
 from mids.flows.base import Problem
-from mids.hermite import multiplicities
+from mids.targets import averaging as operators
+from mids.targets.basis import multiplicities
 
 from .workloads import SMOKE, WORKLOADS, Workload
 

@@ -11,8 +11,8 @@ import dask
 import numpy as np
 
 import mids
-from mids import _block
 from mids.flows import TwoTimescale
+from mids.simulation import block as _block
 
 TARGET = "h1(z1) + h1(z1)*h3(z2)"
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from mids import Target
 from mids.flows import TwoTimescale
-from mids.initial import draw_runs
+from mids.flows.initial import draw_runs
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import dask
 
 import mids
 from mids.errors import FileError
-from mids.simulate import differences
+from mids.simulation.replay import differences
 
 SWEEP = {
     "target": "h1(z1) + h1(z1)*h3(z2)",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import mids
 from mids.errors import MidsError, TargetSyntaxError
-from mids.simulate import from_spec
+from mids.simulation.simulate import from_spec
 
 REFUSAL_SECONDS = 1.0
 RUN_SECONDS = 0.05

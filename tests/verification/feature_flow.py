@@ -22,11 +22,11 @@ from scipy.integrate import solve_ivp
 from scipy.special import factorial
 
 import mids
+from mids.flows.initial import stream
 from mids.flows.readout import Features, Readout
 from mids.flows.sampled import FEATURES
-from mids.initial import stream
 from mids.schema import LEVELS
-from mids.targets import Target
+from mids.targets.target import Target
 from tests.verification.log_time import GOAL, GRID, LADDER, descent, differences, worst
 
 __all__ = ["feature_flow", "random_features"]

@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 import mids
-from mids.initial import draw_runs
+from mids.flows.initial import draw_runs
 from mids.schema import LEVELS
 
 from .zoo import Case

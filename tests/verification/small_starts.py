@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import ndtri
 
 import mids
-from mids.initial import draw_runs
+from mids.flows.initial import draw_runs
 from mids.schema import LEVELS as LEVELS_OF_OVERLAPS
 from tests.verification.log_time import GOAL, LADDER, LEVELS, timed, worst
 

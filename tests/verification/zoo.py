@@ -9,7 +9,7 @@ import numpy as np
 
 from mids import Target, flows
 from mids.flows.base import Flow
-from mids.hermite import multi_indices
+from mids.targets.basis import multi_indices
 
 __all__ = ["Case", "zoo"]
 

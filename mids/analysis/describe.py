@@ -1,0 +1,145 @@
+"""What a dataset holds, in a few lines, without computing anything lazy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import xarray as xr
+
+from .. import schema
+from ..errors import DatasetError, MidsError
+from ..simulation.replay import target_of
+from ..targets.ladder import leaps
+from .compare import comparable
+
+__all__ = ["describe", "description", "in_memory"]
+
+TRAPPED = schema.STATUS.index("trapped")
+
+
+def describe(ds: xr.Dataset) -> str:
+    """Return what a dataset holds, in a few lines, without computing anything lazy.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Any dataset.
+
+    Returns
+    -------
+    str
+        Target, flow, sizes, how the runs ended if that is in memory, and what to call next.
+
+    Examples
+    --------
+    >>> from mids import simulate
+    >>> print(describe(simulate("h1(z1) + h1(z1)*h3(z2)", dim=[100, 1e6], runs=8)))
+    multi-index dataset (schema 1)
+      target     <Target of rank 2, degree 4, norm 1.41421: h1(z1) + h1(z1)h3(z2)>
+      leaps      1 -> 3: log d, d^2
+      flow       two-timescale, student rank 2, rtol 1e-08, seed 0
+      sweep      dim 100, 1e6; 8 runs; 435 times up to 1.2e+24
+      variables  9, lazy, 0.3 MB: loss, overlap, energy, gram0, crossing_time, ...
+      next       .saddles() .compare() .scaling() .plot.loss() .to_netcdf()
+    """
+    title, rows = description(ds)
+    return "\n".join([title, *(f"  {name:<9}  {text}" for name, text in rows)])
+
+
+def description(ds: xr.Dataset) -> tuple[str, list[tuple[str, str]]]:
+    """Return what `describe` says as a title and rows of a name and a text."""
+    version = ds.attrs.get("mids_schema")
+    if version is None:
+        return "not a dataset of mids", [
+            ("missing", "the attribute mids_schema"),
+            (
+                "next",
+                "mids.simulate(...) and mids.open_dataset(...) give one; mids.plateaus takes any",
+            ),
+        ]
+    rows = [*_origin(ds), ("sweep", _sweep(ds))]
+    names = [str(name) for name in ds.data_vars]
+    where = "in memory" if all(map(_in_memory, ds.data_vars.values())) else "lazy"
+    listed = ", ".join([*names[:5], "..."] if len(names) > 5 else names)
+    rows.append(("variables", f"{len(names)}, {where}, {in_memory(ds)}: {listed}"))
+    if "status" in ds and ds["status"].dtype.kind in "iu" and _in_memory(ds["status"]):
+        counts = np.bincount(ds["status"].values.ravel(), minlength=len(schema.STATUS))
+        ended = zip(counts, schema.STATUS, strict=True)
+        rows.append(("runs", ", ".join(f"{count} {meaning}" for count, meaning in ended if count)))
+    rows.append(("next", " ".join(f".{name}()" for name in _next(ds))))
+    return f"multi-index dataset (schema {version})", rows
+
+
+def in_memory(ds: xr.Dataset) -> str:
+    """Return how much memory a dataset takes once it is computed, as text."""
+    return f"{ds.nbytes / 1e6:.1f} MB" if ds.nbytes >= 1e5 else f"{ds.nbytes / 1e3:.1f} kB"
+
+
+def _origin(ds: xr.Dataset) -> Iterator[tuple[str, str]]:
+    """Describe target and flow, as far as the dataset says what they are."""
+    try:
+        spec = schema.spec(ds)
+    except DatasetError:
+        return
+    diagram = isinstance(spec.get("phase_diagram"), dict)
+    spec = spec["phase_diagram"] if diagram else spec
+    if spec.get("target"):
+        target = target_of(ds)
+        yield "target", repr(target)
+        yield "leaps", repr(leaps(target))
+    if spec.get("flow"):
+        flow = {name: value for name, value in spec["flow"].items() if value and name != "name"}
+        shown = [spec["flow"]["name"], *(f"{name} {value}" for name, value in flow.items())]
+        for name in ("student_rank", "rtol", "seed"):
+            if name in spec and not (diagram and name == "rtol"):
+                shown.append(f"{name.replace('_', ' ')} {spec[name]}")
+        yield "flow", ", ".join(shown)
+    if diagram:
+        yield (
+            "success",
+            f"all directions at an overlap of {spec['level']:g} by time {spec['duration']:.4g}; "
+            f"ratio is n / d^{spec['exponent']}",
+        )
+
+
+def _sweep(ds: xr.Dataset) -> str:
+    parts = []
+    if "dim" in ds.coords:
+        parts.append(f"dim {', '.join(map(schema.dim_text, np.ravel(ds['dim'].values).tolist()))}")
+    if "n" in ds.coords:
+        parts.append(f"n {', '.join(map(str, np.atleast_1d(ds['n'].values)))}")
+    runs = ds.sizes.get("run", 1)
+    parts.append(f"{runs} run{'s' if runs != 1 else ''}")
+    if "time" in ds.dims and "time" in ds.indexes:
+        parts.append(f"{ds.sizes['time']} times up to {float(ds.indexes['time'].max()):.2g}")
+    return "; ".join(parts)
+
+
+def _next(ds: xr.Dataset) -> Iterator[str]:
+    """Name what to call first, of what the dataset has enough for."""
+    if "crossing_time" in ds or "loss" in ds:
+        yield "saddles"
+        if _comparable(ds):
+            yield "compare"
+        if ds.sizes.get("dim", 1) > 1:
+            yield "scaling"
+    if "status" in ds and _in_memory(ds["status"]) and (ds["status"] == TRAPPED).any():
+        yield "traps"
+    if "loss" in ds:
+        yield "plot.loss"
+    if "success" in ds:
+        yield "plot.success"
+    yield "to_netcdf"
+
+
+def _comparable(ds: xr.Dataset) -> bool:
+    try:
+        return comparable(ds)
+    except MidsError:  # the attributes are damaged
+        return False
+
+
+def _in_memory(array: xr.DataArray) -> bool:
+    # xarray has no public test that tells an array read from a file from one still in it.
+    return array.variable._in_memory

@@ -1,0 +1,1 @@
+"""The compiled integrators: arrays of a block of runs in, arrays of trajectories out."""

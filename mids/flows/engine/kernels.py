@@ -1,0 +1,320 @@
+"""Compiled pieces of the fast-link flow: right-hand side, Jacobian, eigenframe.
+
+Coordinates.  ``X = G (I - G)^-1`` obeys ``X' = H X + X H``, which no plateau makes stiff in the
+learned overlaps: their log-odds just keep growing.  Around an orthonormal frame ``V`` the state is
+``X = V L diag(e^v) L^T V^T`` with ``L`` unit lower triangular and log-odds ``v`` sorted downwards,
+
+    v_i' = 2 B_ii,      L' = L D,   D_ji = B_ji + (e^v_j / e^v_i) B_ij  (j > i),
+    B = L^-1 V^T H V L.
+
+Every entry is a sum of products of graded quantities, so an overlap of 1e-12 beside one of 1 keeps
+its own relative accuracy, whatever the rotation of the target.  ``H`` comes from a factorisation
+``V^T G V = J diag(F) J^T`` as graded as that of ``X``.  The coordinates are smooth and free: an
+ordinary stiff solver applies, with an exact Jacobian.
+
+A direction whose log-odds reach `SATURATED` has overlap 1 to working precision; it leaves the
+state, and only the tilts of the saturated subspace towards the others remain.
+
+Time.  The independent variable is the growth of one direction ``k`` still to be learned,
+``d tau = 2 Ht_kk dt`` with ``Ht = J^T V^T H V J``; an escape, which is a blow-up in ``t``, is an
+even walk in ``tau``.  ``k = -1`` means that ``t`` itself is used.
+
+A state vector holds ``v_i`` of the directions that are neither saturated nor without any overlap,
+then, column by column, the ``L_ji`` with ``j`` not saturated and ``i`` not without overlap.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import types
+
+from .compile import ADDRESS, caller, inlined, pair_sum, piece
+from .state import (
+    ACTIVE,
+    CHANGE,
+    GENERATOR,
+    HESSIAN,
+    INVERSE,
+    LOWER,
+    METRIC,
+    ODDS,
+    OVERLAP,
+    PACE_GRADIENT,
+    REST,
+    SATURATED,
+    SCALE,
+    SLOPE,
+    STEP,
+    TILT,
+    Active,
+    Scratch,
+    machine_at,
+)
+from .tables import Derivative
+
+__all__ = ["call_linearise", "linearise", "load", "rate", "rate_here"]
+
+
+@inlined
+def load(x: np.ndarray, rank: int, active: Active, work: Scratch) -> None:
+    """``e^v`` and ``L`` of a state vector."""
+    saturated, learnable = active.saturated, active.learnable
+    lower, odds = work.square[LOWER], work.diagonal[ODDS]
+    at = learnable - saturated
+    for i in range(rank):
+        if i < saturated:
+            odds[i] = np.exp(SATURATED)
+        elif i < learnable:
+            odds[i] = np.exp(min(x[i - saturated], 2.0 * SATURATED))
+        else:
+            odds[i] = 0.0
+        for j in range(i):
+            lower[j, i] = 0.0
+            if j >= learnable or i < saturated:
+                lower[i, j] = 0.0
+        lower[i, i] = 1.0
+        if i < learnable:
+            for j in range(max(i + 1, saturated), rank):
+                lower[j, i] = x[at]
+                at += 1
+
+
+@pair_sum
+def _dot(gradient: np.ndarray, first: int, i: int, second: int, j: int) -> float:
+    total = 0.0
+    for g in range(gradient.shape[2]):
+        total += gradient[first, i, g] * gradient[second, j, g]
+    return total
+
+
+@inlined
+def _hessian(table: Derivative, rank: int, work: Scratch) -> None:
+    """Compute ``Ht`` from the sheared coefficients and ``F``."""
+    hessian, power, gradient = work.square[HESSIAN], work.power, work.gradient
+    power[0] = 1.0
+    for i in range(1, power.shape[0]):
+        power[i] = power[table.power[i, 0]] * work.diagonal[OVERLAP, table.power[i, 1]]
+    for i in range(rank):
+        for g in range(gradient.shape[2]):
+            value = table.gradient_factor[i, g] * work.monomial[0, table.gradient[i, g]]
+            gradient[0, i, g] = value
+            gradient[1, i, g] = value * power[table.gradient[2 * rank, g]]
+        for j in range(i + 1):
+            total = _dot(gradient, 1, i, 0, j)
+            hessian[i, j] = total
+            hessian[j, i] = total
+
+
+@inlined
+def rate(
+    table: Derivative,
+    rank: int,
+    base: np.ndarray,
+    x: np.ndarray,
+    active: Active,
+    clock: int,
+    work: Scratch,
+    out: np.ndarray,
+) -> float:
+    """Differentiate the state with respect to tau; returns ``dt / dtau``.
+
+    `base` holds the target's coefficients in the frame the state refers to.
+    """
+    saturated, learnable = active.saturated, active.learnable
+    square, monomial = work.square, work.monomial[0]
+    lower, upper, tilt = square[LOWER], square[INVERSE], square[TILT]
+    generator, product = square[GENERATOR], square[CHANGE]
+    odds, overlap = work.diagonal[ODDS], work.diagonal[OVERLAP]
+    load(x, rank, active, work)
+
+    # G = L S^-1 L^T with S = L^T L + e^-v = R^T F^-1 R, factorised from the least overlap upwards
+    for j in range(rank - 1, -1, -1):
+        overlap[j] = 0.0
+        total = 1.0 / odds[j]
+        for k in range(j, rank):
+            total += lower[k, j] * lower[k, j]
+        for k in range(j + 1, learnable):
+            total -= upper[k, j] * upper[k, j] / overlap[k]
+        if j < learnable:
+            overlap[j] = 1.0 / total
+        upper[j, j] = 1.0
+        for i in range(j):
+            total = 0.0
+            for k in range(j, rank):
+                total += lower[k, j] * lower[k, i]
+            for k in range(j + 1, learnable):
+                total -= upper[k, j] * upper[k, i] / overlap[k]
+            upper[j, i] = total * overlap[j]
+
+    # J = L R^-1, and z = J y in the target, one off-diagonal entry after the other
+    for i in range(rank):
+        for j in range(i, -1, -1):
+            total = lower[i, j]
+            for k in range(j + 1, i + 1):
+                total -= tilt[i, k] * upper[k, j]
+            tilt[i, j] = total
+    for i in range(base.shape[0]):
+        monomial[i] = base[i]
+    pair = 0
+    for b in range(rank):
+        for a in range(b + 1, rank):
+            if tilt[a, b] != 0.0:
+                for row in range(table.shear_start[pair], table.shear_start[pair + 1]):
+                    value = table.shear_factor[row] * monomial[table.shear[row, 1]]
+                    for _ in range(table.shear[row, 2]):
+                        value *= tilt[a, b]
+                    monomial[table.shear[row, 0]] += value
+            pair += 1
+    _hessian(table, rank, work)
+
+    # B = (L^T L)^-1 R^T Ht R
+    for i in range(rank):
+        for j in range(rank):
+            total = 0.0
+            for k in range(j, rank):
+                total += square[HESSIAN, i, k] * upper[k, j]
+            product[i, j] = total
+    for j in range(rank):
+        for i in range(rank - 1, -1, -1):
+            total = 0.0
+            for k in range(i, rank):
+                total += upper[k, i] * product[k, j]
+            for k in range(i + 1, rank):
+                total -= lower[k, i] * generator[k, j]
+            generator[i, j] = total
+        for i in range(rank):
+            for k in range(i):
+                generator[i, j] -= lower[i, k] * generator[k, j]
+
+    pace = 0.5 / square[HESSIAN, clock, clock] if clock >= 0 else 1.0
+    for i in range(saturated, learnable):
+        out[i - saturated] = 2.0 * pace * generator[i, i]
+    at = learnable - saturated
+    for i in range(learnable):
+        first = max(i + 1, saturated)
+        for j in range(first, rank):
+            total = generator[j, i]
+            if j < learnable:
+                total += odds[j] / odds[i] * generator[i, j]
+            square[STEP, j, i] = total
+            for k in range(first, j):
+                total += lower[j, k] * square[STEP, k, i]
+            out[at] = pace * total
+            at += 1
+    return pace
+
+
+@inlined
+def rate_here(
+    table: Derivative,
+    rank: int,
+    base: np.ndarray,
+    log_odds: np.ndarray,
+    active: Active,
+    work: Scratch,
+) -> None:
+    """Compute ``Ht``, which is ``B``, ``D`` and ``F`` where ``L = I``, with respect to t."""
+    square, diagonal = work.square, work.diagonal
+    for i in range(base.shape[0]):
+        work.monomial[0, i] = base[i]
+    for i in range(rank):
+        odds = np.exp(log_odds[i]) if i < active.learnable else 0.0
+        diagonal[ODDS, i] = odds
+        diagonal[REST, i] = 1.0 / (1.0 + odds)
+        diagonal[OVERLAP, i] = odds * diagonal[REST, i]
+    _hessian(table, rank, work)
+    for i in range(rank):
+        for j in range(rank):
+            square[GENERATOR, i, j] = square[HESSIAN, i, j]
+    for i in range(active.learnable):
+        for j in range(max(i + 1, active.saturated), rank):
+            square[STEP, j, i] = square[HESSIAN, j, i]
+            if j < active.learnable:
+                square[STEP, j, i] *= 1.0 + diagonal[ODDS, j] / diagonal[ODDS, i]
+
+
+_SIGNATURE = types.void(ADDRESS, ACTIVE, types.int64, types.float64)
+call_linearise = caller(_SIGNATURE)
+
+
+@piece(_SIGNATURE)
+def linearise(where: int, active: Active, clock: int, pace: float) -> None:
+    """Jacobian of `rate` at ``L = I``, where `begin` was called, and scales of the unknowns.
+
+    Tilts of a learned direction are as small as the ratio of the rates.
+    """
+    table, work, step, _ = machine_at(where)
+    saturated, learnable = active.saturated, active.learnable
+    derivative, square, state = table.derivative, work.square, step.state
+    monomial, gradient = work.monomial, work.gradient
+    hessian, generator, change = work.hessian, square[METRIC], square[CHANGE]
+    odds, rest = work.diagonal[ODDS], work.diagonal[REST]
+    rank = rest.shape[0]
+    column, pair = learnable - saturated - 1, -1
+    for b in range(learnable):
+        for a in range(b, rank):
+            if a > b:
+                pair += 1
+            if a < saturated:
+                continue
+            # Ht changes by `change`, B by `generator`: with v_b, or with L_ab
+            if a == b:
+                at = b - saturated
+                state[SCALE, at] = 1.0
+                for i in range(rank):
+                    for g in range(gradient.shape[2]):
+                        exponent = derivative.gradient[rank + b, g]
+                        gradient[2, i, g] = 0.5 * rest[b] * exponent * gradient[0, i, g]
+            else:
+                column += 1
+                at = column
+                state[SCALE, at] = 1.0
+                if 0.0 < hessian[a, a] < hessian[b, b]:
+                    state[SCALE, at] = np.sqrt(hessian[a, a] / hessian[b, b])
+                for i in range(monomial.shape[1]):
+                    monomial[1, i] = 0.0
+                for row in range(derivative.shear_start[pair], derivative.shear_start[pair + 1]):
+                    if derivative.shear[row, 2] == 1:
+                        monomial[1, derivative.shear[row, 0]] += (
+                            derivative.shear_factor[row] * monomial[0, derivative.shear[row, 1]]
+                        )
+                for i in range(rank):
+                    for g in range(gradient.shape[2]):
+                        value = rest[a] * monomial[1, derivative.gradient[i, g]]
+                        gradient[2, i, g] = derivative.gradient_factor[i, g] * value
+            for i in range(rank):
+                for j in range(i + 1):
+                    total = _dot(gradient, 2, i, 1, j) + _dot(gradient, 1, i, 2, j)
+                    change[i, j] = total
+                    change[j, i] = total
+                    generator[i, j] = total
+                    generator[j, i] = total
+            if a > b:
+                for j in range(rank):
+                    generator[b, j] -= rest[a] * hessian[a, j]
+                    generator[a, j] -= hessian[b, j]
+                    generator[j, b] += (1.0 - rest[a]) * hessian[j, a]
+            relative = 0.0
+            if clock >= 0:
+                relative = -change[clock, clock] / hessian[clock, clock]
+            state[PACE_GRADIENT, at] = pace * relative
+            unknown = 0
+            for i in range(saturated, learnable):
+                step.jacobian[unknown, at] = (
+                    2.0 * pace * generator[i, i] + state[SLOPE, unknown] * relative
+                )
+                unknown += 1
+            for i in range(learnable):
+                for j in range(max(i + 1, saturated), rank):
+                    total = generator[j, i]
+                    if j < learnable:
+                        opposite = generator[i, j]
+                        if a == b == j:
+                            opposite += hessian[i, j]
+                        elif a == b == i:
+                            opposite -= hessian[i, j]
+                        total += odds[j] / odds[i] * opposite
+                    if a > b and a == j and b > i and b >= saturated:
+                        total += square[STEP, b, i]  # L' = L D: L adds rows of D
+                    step.jacobian[unknown, at] = pace * total + state[SLOPE, unknown] * relative
+                    unknown += 1

@@ -1,0 +1,237 @@
+"""Pieces around a step: the target in a new frame, the eigenframe of a state, what is observed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from .compile import ADDRESS, caller, inlined, piece
+from .kernels import load, rate_here
+from .linear import ROUNDING, complete, orthogonalise
+from .state import (
+    ACTIVE,
+    ARRAY,
+    COLUMNS,
+    DENSE_0,
+    HESSIAN,
+    KEPT_END,
+    LOWER,
+    ODDS,
+    POINT,
+    REST,
+    SATURATED,
+    SETTLE,
+    START,
+    Active,
+    machine_at,
+)
+from .tables import Substitution, Tables
+
+__all__ = [
+    "begin",
+    "call_begin",
+    "call_record",
+    "call_settle",
+    "fraction",
+    "interpolate",
+    "record",
+    "settle",
+]
+
+# Coefficients below this multiple of rounding, relative to the norm, are rounding themselves.
+FLUSH = 64.0
+
+_BEGIN = types.void(ADDRESS, ACTIVE, types.int64)
+_SETTLE = types.void(ADDRESS, ACTIVE, types.int64, types.int64)
+_RECORD = types.void(ADDRESS, ACTIVE, types.float64, ARRAY, ARRAY, ARRAY)
+call_begin, call_settle, call_record = caller(_BEGIN), caller(_SETTLE), caller(_RECORD)
+
+
+@inlined
+def _substitute(
+    table: Substitution, basis: np.ndarray, buffer: np.ndarray, out: np.ndarray
+) -> None:
+    """Compute the coefficients of ``y -> p(basis y)``."""
+    rank = basis.shape[0]
+    for i in range(buffer.shape[0]):
+        buffer[i] = 0.0
+    for row in range(table.node.shape[0]):
+        parent, variable = table.node[row, 0], table.node[row, 1]
+        degree, offset = table.node[row, 2], table.node[row, 3]
+        if degree == 0:
+            buffer[offset] = table.value[row]
+        if parent < 0:
+            continue
+        into = table.node[parent, 3]
+        first = table.first[degree]
+        for i in range(table.first[degree + 1] - first):
+            value = buffer[offset + i]
+            if value != 0.0:
+                for j in range(rank):
+                    buffer[into + table.successor[first + i, j]] += basis[variable, j] * value
+    for k in range(table.root.shape[0]):
+        offset, first = table.root[k, 0], table.root[k, 1]
+        for i in range(table.root[k, 2]):
+            out[first + i] = buffer[offset + i]
+
+
+@inlined
+def _average(
+    table: Tables, gram: np.ndarray, buffer: np.ndarray, moved: np.ndarray, energy: np.ndarray
+) -> float:
+    """Energy ``alpha_beta (A_G f*)_beta`` of every mode; returns ``h(G)``."""
+    _substitute(table.substitution, gram, buffer, moved)
+    total = 0.0
+    for mode in range(table.mode_row.shape[0]):
+        row, value = table.mode_row[mode], table.mode_value[mode]
+        energy[mode] = value * (value if row < 0 else moved[row] * table.weight[row])
+        total += energy[mode]
+    return total
+
+
+@inlined
+def interpolate(state: np.ndarray, size: int, theta: float) -> None:
+    """Put the state at a fraction of the step into POINT."""
+    rest = 1.0 - theta
+    for i in range(size):
+        inner = state[DENSE_0 + 1, i] + theta * state[DENSE_0 + 2, i]
+        inner = state[KEPT_END, i] + rest * (state[DENSE_0, i] + theta * inner)
+        state[POINT, i] = rest * state[START, i] + theta * inner
+
+
+@inlined
+def fraction(dense: np.ndarray, wanted: float) -> float:
+    """Find where in the step a time lies."""
+    if wanted >= dense[3]:
+        return 1.0
+    low, high, theta = 0.0, 1.0, wanted / dense[3]
+    for _ in range(60):
+        inner = dense[0] + theta * (dense[1] + theta * dense[2])
+        value = theta * (dense[3] + (1.0 - theta) * inner) - wanted
+        if abs(value) <= 1e-13 * dense[3] or high - low < 1e-14:
+            break
+        if value < 0.0:
+            low = theta
+        else:
+            high = theta
+        slope = dense[3] + (1.0 - 2.0 * theta) * inner
+        slope += theta * (1.0 - theta) * (dense[1] + 2.0 * theta * dense[2])
+        theta -= value / slope
+        if not low < theta < high:
+            theta = 0.5 * (low + high)
+    return theta
+
+
+def begin(known: int) -> Any:
+    """Piece for targets of a rank, or of any (0)."""
+
+    @piece(_BEGIN, rank=known)
+    def begin(where: int, active: Active, place: int) -> None:
+        """Put the target's coefficients in the frame at a place into the base; differentiate.
+
+        Entries that are rounding are set to zero: a learned direction known to 1e-16 would
+        otherwise feed a spurious rate of 1e-32 to the direction to be learned next, whose own rate
+        is of order d^(1 - s).
+        """
+        table, work, _, _ = machine_at(where)
+        base = work.base[place]
+        rank = known if known > 0 else work.rest.shape[0]
+        _substitute(table.substitution, work.frame[place], work.buffer, base)
+        floor = FLUSH * ROUNDING * table.norm
+        for i in range(base.shape[0]):
+            if abs(base[i]) <= floor:
+                base[i] = 0.0
+        rate_here(table.derivative, rank, base, work.log_odds[place], active, work)
+
+    return begin
+
+
+def settle(known: int) -> Any:
+    """Piece for targets of a rank, or of any (0)."""
+
+    @piece(_SETTLE, rank=known)
+    def settle(where: int, active: Active, row: int, place: int) -> None:
+        """Odds and log-odds of a state's overlaps, largest first, and their eigenvectors' frame.
+
+        The state is a row of `Step.state`; results go to a place of the work arrays.
+
+        One-sided Jacobi rotations of the graded factor ``L diag(e^(v/2))`` (Demmel and Veselic
+        1992) give both to high relative accuracy.
+        """
+        _, work, step, _ = machine_at(where)
+        learnable = active.learnable
+        frame, log_odds, out = work.frame[0], work.log_odds[place], work.frame[place]
+        factor, columns = work.square[LOWER], work.square[COLUMNS]
+        odds, norm = work.diagonal[ODDS], work.diagonal[REST]
+        rank = known if known > 0 else norm.shape[0]
+        load(step.state[row], rank, active, work)
+        for i in range(learnable):
+            scale = np.sqrt(odds[i])
+            for k in range(i, rank):
+                factor[k, i] *= scale
+        orthogonalise(factor, rank, learnable)
+        for i in range(learnable):
+            norm[i] = 0.0
+            for k in range(rank):
+                norm[i] += factor[k, i] * factor[k, i]
+        for i in range(learnable):
+            best = 0
+            for j in range(1, learnable):
+                if norm[j] > norm[best]:
+                    best = j
+            odds[i] = norm[best]
+            log_odds[i] = min(np.log(norm[best]), SATURATED)
+            scale = 1.0 / np.sqrt(norm[best])
+            for k in range(rank):
+                columns[k, i] = factor[k, best] * scale
+            norm[best] = -1.0
+        for i in range(rank):
+            for j in range(learnable):
+                total = 0.0
+                for k in range(rank):
+                    total += frame[i, k] * columns[k, j]
+                out[i, j] = total
+        complete(out, rank, learnable)
+
+    return settle
+
+
+def record(known: int) -> Any:
+    """Piece for targets of a rank, or of any (0)."""
+
+    @piece(_RECORD, rank=known)
+    def record(
+        where: int,
+        active: Active,
+        wanted: float,
+        overlap: np.ndarray,
+        energy: np.ndarray,
+        loss: np.ndarray,
+    ) -> None:
+        """Overlaps, mode energies and loss at a time after the start of the step.
+
+        A time that is not positive means the start itself.
+        """
+        table, work, step, pieces = machine_at(where)
+        learnable = active.learnable
+        gram, vectors = work.square[HESSIAN], work.frame[2]
+        rank = known if known > 0 else gram.shape[0]
+        theta = fraction(step.time_dense, wanted) if wanted > 0.0 else 0.0
+        interpolate(step.state, active.size, theta)
+        call_settle(pieces[SETTLE], where, active, POINT, 2)
+        for i in range(rank):
+            odds = work.diagonal[ODDS, i]
+            overlap[i] = odds / (1.0 + odds) if i < learnable else 0.0
+        for i in range(rank):
+            for j in range(i + 1):
+                total = 0.0
+                for k in range(learnable):
+                    total += vectors[i, k] * vectors[j, k] * overlap[k]
+                gram[i, j] = total
+                gram[j, i] = total
+        explained = _average(table, gram, work.buffer, work.monomial[1], energy)
+        loss[0] = max(0.5 * (table.norm * table.norm - explained), 0.0)
+
+    return record

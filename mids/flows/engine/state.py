@@ -1,0 +1,200 @@
+"""What the compiled pieces of the integrator work on."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import typeof, types
+
+from ...targets.target import Target
+from .compile import reader
+from .rodas import STAGES
+from .tables import Tables, tables
+
+__all__ = [
+    "ACTIVE",
+    "ADVANCE",
+    "ARRAY",
+    "BEGIN",
+    "CHANGE",
+    "COLUMNS",
+    "CROSS",
+    "CUBE",
+    "DENSE_0",
+    "END",
+    "GENERATOR",
+    "HESSIAN",
+    "INVERSE",
+    "KEPT_END",
+    "LINEARISE",
+    "LOWER",
+    "MACHINE",
+    "MATRIX",
+    "METRIC",
+    "ODDS",
+    "OVERLAP",
+    "PACE_GRADIENT",
+    "POINT",
+    "RECORD",
+    "REST",
+    "RIGHT",
+    "RUN",
+    "SATURATED",
+    "SCALE",
+    "SETTLE",
+    "SLOPE",
+    "STAGES",
+    "START",
+    "STEP",
+    "TILT",
+    "Active",
+    "Machine",
+    "Scratch",
+    "Step",
+    "machine",
+    "machine_at",
+]
+
+SATURATED = 37.0  # 1 - overlap is below rounding
+
+OVERLAP, ODDS, REST = range(3)  # rows of Scratch.diagonal
+# Places in Scratch.square.
+HESSIAN, GENERATOR, STEP, LOWER, TILT, INVERSE, METRIC, CHANGE, COLUMNS = range(9)
+# Rows of Step.state.
+START, SLOPE, POINT, RIGHT, END, SCALE, PACE_GRADIENT = range(7)
+KEPT_END, DENSE_0, DENSE_1, DENSE_2 = range(7, 11)
+
+
+class Active(NamedTuple):
+    """What a state vector holds: directions ``saturated, ..., learnable - 1`` and their tilts."""
+
+    saturated: int
+    learnable: int
+    size: int
+
+
+class Scratch(NamedTuple):
+    """Work arrays of one run.
+
+    Attributes
+    ----------
+    square : (9, rank, rank)
+        Small matrices, by the names above; ``HESSIAN`` is ``Ht``, ``GENERATOR`` is ``B``, ``STEP``
+        is ``D`` times the pace, ``LOWER`` is ``L``, ``TILT`` is ``J``; ``COLUMNS`` holds
+        eigenvectors.
+    monomial : (2, n_monomials)
+        Sheared coefficients and their change.
+    power : (n_powers,)
+        ``F^gamma``.
+    gradient : (3, rank, n_gradients)
+        Factors that ``Ht`` is made of, the same times ``F^gamma``, and their change.
+    diagonal : (3, rank)
+        ``F``, ``e^v`` and ``1 - F`` (where ``L = I``).
+    buffer : (n_buffer,)
+        Of the substitution.
+    frame : (3, rank, rank)
+        Frame at the start of a step, at its end, and at a crossing.
+    log_odds : (3, rank)
+        The same for the log-odds.
+    base : (3, n_monomials)
+        The target in these frames.
+    hessian : (rank, rank)
+        ``Ht`` at the start of a step.
+    rest : (rank,)
+        ``1 - F`` at the start of a step.
+    """
+
+    square: np.ndarray
+    monomial: np.ndarray
+    power: np.ndarray
+    gradient: np.ndarray
+    diagonal: np.ndarray
+    buffer: np.ndarray
+    frame: np.ndarray
+    log_odds: np.ndarray
+    base: np.ndarray
+    hessian: np.ndarray
+    rest: np.ndarray
+
+
+def scratch(table: Tables) -> Scratch:
+    """Work arrays for one target, of one thread."""
+    rank, gradients = table.derivative.gradient_factor.shape
+    return Scratch(
+        np.zeros((9, rank, rank)),
+        np.zeros((2, table.weight.size)),
+        np.zeros(table.derivative.power.shape[0]),
+        np.zeros((3, rank, gradients)),
+        np.zeros((3, rank)),
+        np.zeros(table.buffer),
+        np.zeros((3, rank, rank)),
+        np.zeros((3, rank)),
+        np.zeros((3, table.weight.size)),
+        np.zeros((rank, rank)),
+        np.zeros(rank),
+    )
+
+
+class Step(NamedTuple):
+    """One step.
+
+    Attributes
+    ----------
+    state : (11, size)
+        Start and its slope, a stage's point and right-hand side, the end, scales of the unknowns,
+        the gradient of the pace; the accepted end and three coefficients of the interpolant.
+    jacobian, matrix : (size, size)
+    pivot : (size,) int64
+    stages : (8, size)
+    time : (8,)
+        Stages of the time.
+    time_dense : (5,)
+        Its interpolant, the time the step takes, and the step times the rate at which tilts relax.
+    """
+
+    state: np.ndarray
+    jacobian: np.ndarray
+    matrix: np.ndarray
+    pivot: np.ndarray
+    stages: np.ndarray
+    time: np.ndarray
+    time_dense: np.ndarray
+
+
+def stepping(rank: int) -> Step:
+    """Work arrays of the steps of one thread."""
+    size = rank * (rank + 1) // 2
+    return Step(
+        np.zeros((11, size)),
+        np.zeros((size, size)),
+        np.zeros((size, size)),
+        np.zeros(size, dtype=np.int64),
+        np.zeros((STAGES, size)),
+        np.zeros(STAGES),
+        np.zeros(5),
+    )
+
+
+class Machine(NamedTuple):
+    """What the pieces find at an address: the target, work arrays, and the pieces' addresses."""
+
+    table: Tables
+    work: Scratch
+    step: Step
+    pieces: np.ndarray
+
+
+def machine(table: Tables, pieces: np.ndarray) -> Machine:
+    """Work arrays for one target, of one thread."""
+    rank = table.derivative.gradient_factor.shape[0]
+    return Machine(table, scratch(table), stepping(rank), pieces)
+
+
+# The same for every target.
+MACHINE = typeof(machine(tables(Target({(1,): 1.0})), np.zeros(1, dtype=np.uintp)))
+machine_at = reader(MACHINE)
+ACTIVE = typeof(Active(0, 1, 1))
+ARRAY, MATRIX, CUBE = (types.Array(types.float64, n, "C") for n in (1, 2, 3))
+# Places in Machine.pieces.
+BEGIN, LINEARISE, ADVANCE, SETTLE, RECORD, CROSS, RUN = range(7)

@@ -1,0 +1,255 @@
+r"""The initial correlation matrix :math:`M(0) = W^{*T} W(0)` and the random streams.
+
+:math:`W(0)` is uniform on the Stiefel manifold (paper section 2). Its correlation with the
+target's frame is drawn exactly, without any array of size :math:`d`:
+:math:`M(0)^T = L^{-1} A` with :math:`A \sim N(0, 1)^{q \times r}`, :math:`L` lower triangular,
+:math:`L L^T = A A^T + B` and :math:`B \sim \mathrm{Wishart}_q(d - r)` given by Bartlett's
+triangular factor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .. import validation
+from ..errors import InputError
+from ..validation import FloatArray
+
+__all__ = ["check_initial", "draw", "draw_runs", "frame", "stream"]
+
+_WORD = 2**32
+
+
+def stream(seed: int, dim: int, run: int, branch: int = 0) -> np.random.Generator:
+    """Return the random stream of one run.
+
+    It depends on its arguments only, never on other runs, blocks or processes.
+
+    Parameters
+    ----------
+    seed : int
+        Any non-negative integer.
+    dim : int
+        Ambient dimension.
+    run : int
+        Index of the run, from 0.
+    branch : int
+        0 for the stream of M(0), 1 to 2^32 - 1 for independent ones of the same run.
+
+    Returns
+    -------
+    numpy.random.Generator
+        A PCG64DXSM generator.
+
+    Raises
+    ------
+    InputError
+        If an argument is not such an integer.
+
+    Examples
+    --------
+    >>> stream(0, 10**12, 3).random() == stream(0, 10**12, 3).random()
+    True
+    """
+    seed = validation.integer(seed, "seed", at_least=0)
+    key = []
+    for value in (
+        validation.integer(dim, "dim", at_least=1),
+        validation.integer(run, "run", at_least=0),
+    ):
+        if value >= _WORD**2:
+            raise InputError(f"dim and run must be below 2**64, got {validation.shown(value)}")
+        # Two words each: a spawn key with entries beyond 32 bits collides with a longer key.
+        key += [value % _WORD, value // _WORD]
+    if branch:
+        key.append(branch)
+    return np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence(seed, spawn_key=key)))
+
+
+def draw(rank: int, student_rank: int, dim: int, rng: np.random.Generator) -> FloatArray:
+    """Draw one initial correlation matrix.
+
+    Parameters
+    ----------
+    rank, student_rank : int
+        The ranks r of the target and q of the student.
+    dim : int
+        Ambient dimension d, at least ``rank + student_rank``.
+    rng : numpy.random.Generator
+        The stream to draw from, as returned by `stream`.
+
+    Returns
+    -------
+    numpy.ndarray, shape (rank, student_rank)
+        M(0), with singular values in [0, 1].
+
+    Raises
+    ------
+    InputError
+        If a rank or the dimension is out of range.
+
+    Examples
+    --------
+    >>> draw(2, 3, 10**12, stream(0, 10**12, 0)).shape
+    (2, 3)
+    """
+    rank, student_rank, dim = _check_sizes(rank, student_rank, dim)
+    correlation: FloatArray = _correlations(rank, student_rank, dim, [rng])[0]
+    return correlation
+
+
+def draw_runs(rank: int, student_rank: int, dim: int, runs: ArrayLike, seed: int) -> FloatArray:
+    """Draw the initial correlation matrices of several runs, each from its own stream.
+
+    Parameters
+    ----------
+    rank, student_rank, dim : int
+        As for `draw`.
+    runs : array_like of int, shape (n,)
+        Indices of the runs, in any order.
+    seed : int
+        Any non-negative integer.
+
+    Returns
+    -------
+    numpy.ndarray, shape (n, rank, student_rank)
+        Entry i depends on ``(seed, dim, runs[i])`` only, bit by bit.
+
+    Raises
+    ------
+    InputError
+        If a rank, the dimension, a run or the seed is out of range.
+
+    Examples
+    --------
+    >>> both = draw_runs(2, 2, 10**4, [4, 7], seed=0)
+    >>> bool((draw_runs(2, 2, 10**4, [7], seed=0)[0] == both[1]).all())
+    True
+    """
+    rank, student_rank, dim = _check_sizes(rank, student_rank, dim)
+    indices = np.asarray(runs).reshape(-1).tolist()
+    return _correlations(rank, student_rank, dim, [stream(seed, dim, run) for run in indices])
+
+
+def check_initial(initial: ArrayLike, rank: int, student_rank: int) -> FloatArray:
+    """Check given initial correlation matrices.
+
+    Parameters
+    ----------
+    initial : array_like of float, shape (..., rank, student_rank)
+        Matrices M(0) = W*^T W(0).
+    rank, student_rank : int
+        The ranks of the target and of the student.
+
+    Returns
+    -------
+    numpy.ndarray, shape (..., rank, student_rank)
+        A float64 copy.
+
+    Raises
+    ------
+    InputError
+        If the shape is another, an entry is not finite or a singular value exceeds 1 by more
+        than 1e-12.
+
+    Examples
+    --------
+    >>> check_initial([[0.6, 0.0], [0.0, 0.1]], rank=2, student_rank=2).shape
+    (2, 2)
+    """
+    matrices = validation.matrices(initial, "initial", rank, student_rank)
+    largest = float(np.linalg.norm(matrices, ord=2, axis=(-2, -1)).max(initial=0.0))
+    if largest > 1 + 1e-12:
+        raise InputError(
+            f"initial must have singular values of at most 1, got {largest:.6g}; "
+            "M(0) = W*^T W(0) needs frames with orthonormal columns"
+        )
+    return matrices.copy()
+
+
+def frame(M: ArrayLike, dim: int, rng: np.random.Generator) -> FloatArray:
+    """Draw a student's frame W uniformly among those with a given correlation matrix.
+
+    The target's frame is the first r columns of the identity.
+
+    Parameters
+    ----------
+    M : array_like of float, shape (rank, student_rank)
+        ``W*^T W``, with singular values of at most 1.
+    dim : int
+        Ambient dimension d, at least ``rank + student_rank``.
+    rng : numpy.random.Generator
+        The stream to draw from.
+
+    Returns
+    -------
+    numpy.ndarray, shape (dim, student_rank)
+        Orthonormal columns, of which the first rows are `M`.
+
+    Raises
+    ------
+    InputError
+        If `M` is no correlation matrix or the dimension is too small.
+
+    Examples
+    --------
+    >>> W = frame([[0.6]], 50, stream(0, 50, 0))
+    >>> float(W[0, 0]), float(np.round(W[:, 0] @ W[:, 0], 12))
+    (0.6, 1.0)
+    """
+    matrix = validation.matrix(M, "M", None, None)
+    rank, student_rank, dim = _check_sizes(len(matrix), len(matrix.T), dim)
+    matrix = check_initial(matrix, rank, student_rank)
+    rest = rng.standard_normal((dim - rank, student_rank))
+    for _ in range(2):  # Gram-Schmidt, without a matrix library: see `_correlations`
+        for j in range(student_rank):
+            for k in range(j):
+                rest[:, j] -= (rest[:, j] * rest[:, k]).sum() * rest[:, k]
+            rest[:, j] /= np.sqrt((rest[:, j] ** 2).sum())
+    values, vectors = np.linalg.eigh(np.eye(student_rank) - matrix.T @ matrix)
+    root = vectors * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
+    return np.concatenate([matrix, (rest[:, :, None] * root).sum(axis=1)])
+
+
+def _check_sizes(rank: int, student_rank: int, dim: int) -> tuple[int, int, int]:
+    rank = validation.integer(rank, "rank", at_least=1)
+    student_rank = validation.integer(student_rank, "student_rank", at_least=1)
+    return rank, student_rank, int(validation.dims(dim, rank, student_rank)[0])
+
+
+def _correlations(r: int, q: int, dim: int, streams: Sequence[np.random.Generator]) -> FloatArray:
+    """Draw one M(0) from each stream, shape (n, r, q).
+
+    The linear algebra goes element by element over runs, not through a matrix library, so that
+    a run's bits cannot depend on the runs beside it.
+    """
+    n = len(streams)
+    normal = np.empty((n, q * r + q * (q - 1) // 2))
+    chi_square = np.empty((n, q))
+    for i, rng in enumerate(streams):
+        rng.standard_normal(out=normal[i])
+        chi_square[i] = [rng.chisquare(dim - r - k) for k in range(q)]
+    A = normal[:, : q * r].reshape(n, q, r)
+    L = np.zeros((n, q, q))  # Bartlett's factor of B
+    rows, columns = np.tril_indices(q, -1)
+    L[:, rows, columns] = normal[:, q * r :]
+    L[:, range(q), range(q)] = np.sqrt(chi_square)
+    for j in range(r):  # L L^T + a a^T for each column a of A, by plane rotations
+        a = A[:, :, j].copy()
+        for k in range(q):
+            diagonal = np.sqrt(L[:, k, k] ** 2 + a[:, k] ** 2)
+            c, s = L[:, k, k] / diagonal, a[:, k] / diagonal
+            below = L[:, k + 1 :, k].copy()
+            L[:, k, k] = diagonal
+            L[:, k + 1 :, k] = c[:, None] * below + s[:, None] * a[:, k + 1 :]
+            a[:, k + 1 :] = c[:, None] * a[:, k + 1 :] - s[:, None] * below
+    M = np.empty((n, r, q))
+    for k in range(q):  # forward substitution in L M^T = A
+        rest = A[:, k].copy()
+        for j in range(k):
+            rest -= L[:, k, j, None] * M[:, :, j]
+        M[:, :, k] = rest / L[:, k, k, None]
+    return M

@@ -1,0 +1,553 @@
+r"""The target of a Gaussian multi-index model, by the Hermite coefficients of its link function.
+
+A target is :math:`F^*(x) = f^*(W^{*T} x)` with :math:`x \sim N(0, I_d)` and a link
+:math:`f^* = \sum_\beta \alpha_\beta h_\beta` on :math:`R^r` (paper section 2). `Target` holds the
+coefficients :math:`\alpha_\beta`; neither the frame :math:`W^*` nor the dimension :math:`d`
+belongs to it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .. import validation
+from ..errors import InputError
+from ..validation import FloatArray, IntArray
+from . import _parser
+from ._coefficients import FAMILIES, MAX_DEGREE, MAX_RANK, canonical, check_size, constant
+from .basis import (
+    apply_to_indices,
+    hermite_values,
+    mode_label,
+    project,
+    symmetric_tensors,
+    tensor_coefficients,
+)
+
+__all__ = ["Target"]
+
+ROUNDING = 1e-14
+"""Coefficients below this fraction of the largest are dropped where arithmetic creates them."""
+RESOLUTION = 1e-10
+"""A component below this fraction of its degree's norm counts as absent, a singular value below
+this fraction of the largest as zero."""
+
+
+class Target:
+    r"""A link function :math:`f^* = \sum_\beta \alpha_\beta h_\beta`, immutable.
+
+    Parameters
+    ----------
+    coefficients : mapping of tuple of int to float
+        Orthonormal Hermite coefficients :math:`\alpha_\beta` by multi-index :math:`\beta`. All
+        keys have the same length, the rank. Zeros are left out.
+    name : str, optional
+        A label for tables and plots. It takes no part in comparisons.
+
+    Attributes
+    ----------
+    rank : int
+        Number of variables :math:`r`, 1 to 8.
+    degree : int
+        Highest total degree, at most 20, with ``rank**degree`` at most ``8**8``.
+    modes : numpy.ndarray of int64, shape (n, rank)
+        Multi-indices with a non-zero coefficient, in the order of
+        `mids.targets.basis.multi_indices`.
+    coefficients : numpy.ndarray, shape (n,)
+        Their coefficients.
+    name : str or None
+        The label.
+    missed_norm : float
+        :math:`L^2` norm of what a projection left out; 0 for targets given by coefficients.
+
+    Raises
+    ------
+    InputError
+        If there is no non-constant part, a coefficient is not finite, a multi-index is malformed,
+        or the rank or degree is too large.
+
+    Examples
+    --------
+    >>> target = Target({(1, 0): 0.6, (1, 3): 0.8})
+    >>> target
+    <Target of rank 2, degree 4, norm 1: 0.6 h1(z1) + 0.8 h1(z1)h3(z2)>
+    >>> target.information_exponent(), target.information_exponent([[1.0], [0.0]])
+    (1, 3)
+    """
+
+    name: str | None
+    missed_norm: float
+    rank: int
+    degree: int
+    modes: IntArray
+    coefficients: FloatArray
+
+    def __init__(
+        self, coefficients: Mapping[tuple[int, ...], float], *, name: str | None = None
+    ) -> None:
+        if name is not None and not isinstance(name, str):
+            raise InputError(f"name must be a string or None, got {validation.shown(name)}")
+        modes, values = canonical(coefficients)
+        self._set(modes, values, name, missed_norm=0.0)
+
+    def _set(
+        self, modes: IntArray, coefficients: FloatArray, name: str | None, missed_norm: float
+    ) -> None:
+        modes.setflags(write=False)
+        coefficients.setflags(write=False)
+        self.__dict__.update(
+            name=name,
+            missed_norm=missed_norm,
+            rank=modes.shape[1],
+            degree=int(modes.sum(axis=1).max()),
+            modes=modes,
+            coefficients=coefficients,
+        )
+
+    def __setattr__(self, attribute: str, value: object) -> None:
+        """Refuse to change: targets are immutable."""
+        raise AttributeError(f"a Target is immutable; build another one to change {attribute!r}")
+
+    # -- other ways to build one ----------------------------------------------------------------
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Read a target from an expression.
+
+        Parameters
+        ----------
+        text : str
+            Sums, products and powers of numbers, variables ``z1``, ``z2``, ..., orthonormal
+            Hermite polynomials ``h3(z1)``, ``sqrt(2)`` and named families such as
+            ``staircase(3)`` or ``leaps(1,2,3)``. All is expanded in the Hermite basis and nothing
+            is rescaled (see `normalize`). What cancels down to rounding level is dropped.
+
+        Returns
+        -------
+        Target
+            Its rank is the largest variable index used.
+
+        Raises
+        ------
+        TargetSyntaxError
+            If the text cannot be read; the message points at the place.
+        InputError
+            If the expression has no non-constant part.
+
+        Examples
+        --------
+        >>> Target.parse("h1(z1) + 1/2*h1(z1)*h3(z2)")
+        <Target of rank 2, degree 4, norm 1.11803: h1(z1) + 0.5 h1(z1)h3(z2)>
+        >>> Target.parse("(z1**2 - 1)/sqrt(2)") == Target.parse("h2(z1)")
+        True
+        """
+        if not isinstance(text, str):
+            raise InputError(
+                f"a target's text must be a string, got {validation.shown(text)}; "
+                'pass for example "h1(z1) + h1(z1)*h3(z2)"'
+            )
+        coefficients, name = _parser.expand(text, FAMILIES, MAX_RANK, MAX_DEGREE)
+        if not any(map(any, coefficients)):
+            raise constant(text)
+        return cls(coefficients, name=name)
+
+    @classmethod
+    def from_function(
+        cls,
+        function: Callable[[FloatArray], ArrayLike],
+        rank: int,
+        degree: int,
+        *,
+        nodes: int | None = None,
+        name: str | None = None,
+    ) -> Target:
+        r"""Project a function on the Hermite polynomials up to a degree.
+
+        The coefficients :math:`E[f(z) h_\beta(z)]` are computed by Gauss-Hermite quadrature, which
+        is exact for polynomials of degree up to ``2 * nodes - 1 - degree``. What the projection
+        leaves out is measured on the same nodes and kept as `missed_norm`.
+
+        Parameters
+        ----------
+        function : callable
+            Takes points of shape (n, rank) and returns values of shape (n,).
+        rank : int
+            Number of variables.
+        degree : int
+            Highest total degree kept.
+        nodes : int, optional
+            Quadrature nodes per variable, more than `degree`. By default as many as fit in five
+            million points, at most 100. Compare two choices if the function is not smooth.
+        name : str, optional
+            A label.
+
+        Returns
+        -------
+        Target
+            Without the coefficients below 1e-14 of the largest.
+
+        Raises
+        ------
+        InputError
+            If the function returns another shape or values that are not finite, or if the grid
+            would be too small for the degree or too large.
+
+        Examples
+        --------
+        >>> Target.from_function(lambda z: z[:, 0] ** 2 + z[:, 1], rank=2, degree=1)
+        <Target of rank 2, degree 1, norm 1.41421, missed norm 1.41421: 1 + h1(z2)>
+        """
+        rank = validation.integer(rank, "rank", at_least=1)
+        degree = validation.integer(degree, "degree", at_least=1)
+        check_size(rank, degree)
+        exponents, coefficients, missed = project(function, rank, degree, nodes)
+        return _rounded(exponents, coefficients, name=name, missed_norm=missed)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Target:
+        """Build a target from the dictionary that `to_dict` returns.
+
+        Parameters
+        ----------
+        data : mapping
+            With ``modes``, ``coefficients`` and optionally ``name`` and ``missed_norm``.
+
+        Returns
+        -------
+        Target
+            Equal to the one that was written, bit by bit.
+
+        Raises
+        ------
+        InputError
+            If an entry is missing, unknown or malformed.
+
+        Examples
+        --------
+        >>> Target.from_dict({"modes": [[2]], "coefficients": [1.0], "name": "square"})
+        <Target 'square' of rank 1, degree 2, norm 1: h2(z1)>
+        """
+        required, optional = {"modes", "coefficients"}, {"name", "missed_norm"}
+        if not isinstance(data, Mapping) or not required <= set(data) <= required | optional:
+            raise InputError(
+                "a stored target is a mapping with modes, coefficients and optionally name and "
+                f"missed_norm, got {validation.shown(data)}; write it with Target.to_dict"
+            )
+        modes, values = data["modes"], data["coefficients"]
+        try:
+            coefficients = dict(zip(map(tuple, modes), values, strict=True))
+        except (TypeError, ValueError):
+            coefficients = {}
+        if not coefficients or len(coefficients) < len(values):
+            raise InputError(
+                "a stored target has a list of distinct modes and as many coefficients, got modes "
+                f"{validation.shown(modes)} and coefficients {validation.shown(values)}; "
+                "write it with Target.to_dict"
+            )
+        target = cls(coefficients, name=data.get("name"))
+        missed = validation.number(data.get("missed_norm", 0.0), "missed_norm", at_least=0)
+        target._set(target.modes, target.coefficients, target.name, missed)
+        return target
+
+    @classmethod
+    def from_json(cls, text: str) -> Target:
+        """Build a target from the string that `to_json` returns.
+
+        Parameters
+        ----------
+        text : str
+            JSON text.
+
+        Returns
+        -------
+        Target
+            Equal to the one that was written, bit by bit.
+
+        Raises
+        ------
+        InputError
+            If the text is not JSON or does not describe a target.
+
+        Examples
+        --------
+        >>> Target.from_json('{"modes": [[1, 1]], "coefficients": [1.0]}')
+        <Target of rank 2, degree 2, norm 1: h1(z1)h1(z2)>
+        """
+        try:
+            data = json.loads(text)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InputError(
+                f"a stored target must be JSON text, got {validation.shown(text)} ({error}); "
+                "write it with Target.to_json"
+            ) from None
+        return cls.from_dict(data)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the target as a dictionary of lists, floats and strings.
+
+        Returns
+        -------
+        dict
+            The input of `from_dict`. ``name`` and ``missed_norm`` are left out when empty.
+
+        Examples
+        --------
+        >>> parity(2).to_dict()
+        {'modes': [[1, 1]], 'coefficients': [1.0], 'name': 'parity(2)'}
+        """
+        data: dict[str, Any] = {
+            "modes": self.modes.tolist(),
+            "coefficients": self.coefficients.tolist(),
+        }
+        if self.name is not None:
+            data["name"] = self.name
+        if self.missed_norm:
+            data["missed_norm"] = self.missed_norm
+        return data
+
+    def to_json(self) -> str:
+        """Return the target as JSON text; `from_json` restores it bit by bit.
+
+        Returns
+        -------
+        str
+            One line.
+
+        Examples
+        --------
+        >>> Target({(1,): 0.1}).to_json()
+        '{"modes": [[1]], "coefficients": [0.1]}'
+        """
+        return json.dumps(self.to_dict())
+
+    # -- what it is -----------------------------------------------------------------------------
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Readable names of the modes, such as ``"h1(z1)h3(z2)"``."""
+        return tuple(mode_label(beta) for beta in self.modes.tolist())
+
+    @property
+    def norm(self) -> float:
+        r"""The norm :math:`\|f^*\|` in :math:`L^2(\gamma_r)`, constant included."""
+        return math.hypot(*self.coefficients.tolist())
+
+    @functools.cached_property
+    def tensors(self) -> tuple[FloatArray, ...]:
+        r"""Symmetric tensors :math:`T_0, \dots, T_p`; read-only, see `mids.targets.basis`."""
+        tensors = symmetric_tensors(self.modes, self.coefficients)
+        for tensor in tensors:
+            tensor.setflags(write=False)
+        return tensors
+
+    def __call__(self, z: ArrayLike) -> FloatArray:
+        """Evaluate the link function.
+
+        Parameters
+        ----------
+        z : array_like of float, shape (..., rank)
+            Points.
+
+        Returns
+        -------
+        numpy.ndarray, shape (...)
+            The values at the points.
+
+        Raises
+        ------
+        InputError
+            If the last axis of `z` has not the length of the rank.
+
+        Examples
+        --------
+        >>> parity(2)([[2.0, 3.0], [1.0, -1.0]]).tolist()
+        [6.0, -1.0]
+        """
+        points = validation.finite_array(z, "z")
+        if points.ndim == 0 or points.shape[-1] != self.rank:
+            raise InputError(
+                f"z must have shape (..., rank) = (..., {self.rank}), got {points.shape}; "
+                "put the variables on the last axis"
+            )
+        powers = hermite_values(points, int(self.modes.max()))
+        values = np.zeros(points.shape[:-1])
+        for beta, coefficient in zip(self.modes.tolist(), self.coefficients.tolist(), strict=True):
+            factors = (powers[..., i, k] for i, k in enumerate(beta) if k)
+            values += functools.reduce(np.multiply, factors, coefficient)
+        return values
+
+    def information_exponent(self, subspace: ArrayLike | None = None) -> int | None:
+        r"""Return the information exponent, relative to a learned subspace if one is given.
+
+        Without a subspace it is :math:`\min\{|\beta| > 0 : \alpha_\beta \ne 0\}` (paper eq. 58).
+        Relative to :math:`U` it is the least :math:`k \ge 1` such that the components of the link
+        of degree :math:`k` in the variables of :math:`U^\perp`, of any degree in those of
+        :math:`U`, do not vanish. It does not change when target and subspace are rotated together.
+
+        Parameters
+        ----------
+        subspace : array_like of float, shape (rank, k), optional
+            Columns that span :math:`U`; they need be neither orthonormal nor independent.
+
+        Returns
+        -------
+        int or None
+            None if the link does not depend on :math:`U^\perp`. A component counts as absent
+            below 1e-10 of the norm of its total degree, a spanning direction below 1e-10 of the
+            largest.
+
+        Raises
+        ------
+        InputError
+            If `subspace` is not finite or has another number of rows than the rank.
+
+        Examples
+        --------
+        >>> target = Target.parse("h1(z1) + h1(z1)*h3(z2)")
+        >>> target.information_exponent(), target.information_exponent([[1], [0]])
+        (1, 3)
+        """
+        degrees = self.modes.sum(axis=1)
+        if subspace is None:
+            return int(degrees[degrees > 0].min())
+        span = validation.matrix(subspace, "subspace", self.rank, None)
+        frame, sizes, _ = np.linalg.svd(span)
+        learned = int((sizes > RESOLUTION * sizes.max(initial=0.0)).sum())
+        exponents, coefficients = tensor_coefficients(
+            [apply_to_indices(tensor, frame.T) for tensor in self.tensors]
+        )
+        total = exponents.sum(axis=1)
+        unlearned = exponents[:, learned:].sum(axis=1)
+        weights = np.zeros((self.degree + 1, self.degree + 1))
+        np.add.at(weights, (total, unlearned), np.square(coefficients))
+        norms = weights.sum(axis=1, keepdims=True)
+        present = ((weights > RESOLUTION**2 * norms) & (norms > 0)).any(axis=0)
+        present[0] = False
+        return int(present.argmax()) if present.any() else None
+
+    # -- changes --------------------------------------------------------------------------------
+
+    def normalize(self) -> Target:
+        """Return the target scaled to unit norm.
+
+        Returns
+        -------
+        Target
+            With the same name; `missed_norm` is scaled too.
+
+        Examples
+        --------
+        >>> Target.parse("3*h1(z1) + 4*h2(z1)").normalize()
+        <Target of rank 1, degree 2, norm 1: 0.6 h1(z1) + 0.8 h2(z1)>
+        """
+        target = object.__new__(Target)
+        target._set(
+            self.modes, self.coefficients / self.norm, self.name, self.missed_norm / self.norm
+        )
+        return target
+
+    def rotate(self, rotation: ArrayLike) -> Target:
+        r"""Return the rotated target :math:`z \mapsto f^*(Q^T z)`.
+
+        :math:`Q` acts on every index of the tensors, and the flow commutes with
+        :math:`G \to Q G Q^T`, :math:`M \to Q M`.
+
+        Parameters
+        ----------
+        rotation : array_like of float, shape (rank, rank)
+            The orthogonal matrix :math:`Q`.
+
+        Returns
+        -------
+        Target
+            Without a name, and without the coefficients below 1e-14 of the largest.
+
+        Raises
+        ------
+        InputError
+            If the matrix is not orthogonal to 1e-10 or has another shape.
+
+        Examples
+        --------
+        >>> hermite(1).rotate([[-1.0]])
+        <Target of rank 1, degree 1, norm 1: -h1(z1)>
+        """
+        Q = validation.matrix(rotation, "rotation", self.rank, self.rank)
+        deviation = np.abs(Q.T @ Q - np.eye(self.rank)).max()
+        if deviation > 1e-10:
+            raise InputError(
+                f"rotation must be orthogonal, got {validation.shown(Q.tolist())} with entries of "
+                f"Q^T Q - I up to {deviation:.1e}; make it so, for example by np.linalg.qr(Q)[0]"
+            )
+        tensors = [apply_to_indices(tensor, Q) for tensor in self.tensors]
+        return _rounded(*tensor_coefficients(tensors), name=None, missed_norm=self.missed_norm)
+
+    # -- comparison and display -----------------------------------------------------------------
+
+    def __eq__(self, other: object) -> bool:
+        """Compare modes and coefficients exactly; names do not matter."""
+        if not isinstance(other, Target):
+            return NotImplemented
+        return np.array_equal(self.modes, other.modes) and np.array_equal(
+            self.coefficients, other.coefficients
+        )
+
+    def __hash__(self) -> int:
+        """Return a hash of modes and coefficients."""
+        return hash((self.rank, self.modes.tobytes(), self.coefficients.tobytes()))
+
+    def __reduce__(self) -> tuple[Callable[..., Target], tuple[dict[str, Any]]]:
+        """Travel between processes as `to_dict`, without cached tensors."""
+        return Target.from_dict, (self.to_dict(),)
+
+    def _expansion(self, count: int, number: Callable[[float], str], times: str) -> str:
+        terms = []
+        for c, label in zip(self.coefficients[:count].tolist(), self.labels, strict=False):
+            sign = "-" if c < 0 else "+"
+            size = number(abs(c))
+            if label == "1":
+                terms.append(f"{sign} {size}")
+            else:
+                terms.append(
+                    f"{sign} {label}" if float(size) == 1 else f"{sign} {size}{times}{label}"
+                )
+        terms[0] = terms[0].removeprefix("+ ").replace("- ", "-")
+        return " ".join(terms)
+
+    def __str__(self) -> str:
+        """Return the expansion as an expression that `parse` reads back exactly."""
+        return self._expansion(len(self.modes), repr, "*")
+
+    def __format__(self, spec: str) -> str:
+        """Return the expansion with the coefficients in a format such as ``.6g``."""
+        if not spec:
+            return str(self)
+        return self._expansion(len(self.modes), lambda size: format(size, spec), "*")
+
+    def __repr__(self) -> str:
+        """Return name, sizes and the first five terms."""
+        name = "" if self.name is None else f" {self.name!r}"
+        missed = f", missed norm {self.missed_norm:.6g}" if self.missed_norm else ""
+        more = f" + ... ({len(self.modes)} modes)" if len(self.modes) > 5 else ""
+        return (
+            f"<Target{name} of rank {self.rank}, degree {self.degree}, norm {self.norm:.6g}"
+            f"{missed}: {self._expansion(5, '{:.6g}'.format, ' ')}{more}>"
+        )
+
+
+def _rounded(
+    exponents: IntArray, coefficients: FloatArray, *, name: str | None, missed_norm: float
+) -> Target:
+    """Build a target from computed coefficients, without those at rounding level."""
+    kept = np.abs(coefficients) > ROUNDING * np.abs(coefficients).max()
+    modes = map(tuple, exponents[kept].tolist())
+    target = Target(dict(zip(modes, coefficients[kept].tolist(), strict=True)), name=name)
+    target._set(target.modes, target.coefficients, name, missed_norm)
+    return target

@@ -1,0 +1,206 @@
+"""The page about a dataset: what it says, that it needs nothing else, how a browser shows it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import time
+import tomllib
+import urllib.request
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import mids
+from mids.cli import main
+from mids.report import page, recipe
+from mids.simulation.replay import differences
+from mids.simulation.simulate import from_spec
+
+pytest.importorskip("matplotlib").use("Agg")
+
+
+@pytest.fixture(scope="module")
+def ds():
+    return mids.simulate("h1(z1) + h1(z1)*h3(z2)", dim=[100, 10_000], runs=6, seed=2).compute()
+
+
+@pytest.fixture(scope="module")
+def text(ds):
+    return page(ds, "ladder.nc")
+
+
+class Reader(HTMLParser):
+    """Collects what a page refers to, and checks that its elements are closed in order."""
+
+    VOID = ("meta", "link", "img", "br")
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.references, self.cells = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.references += [value for name, value in attrs if name in ("src", "href", "action")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("td", "th"):
+            self.cells.append(data)
+
+
+def read(text):
+    reader = Reader()
+    reader.feed(text)
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+def test_it_is_one_file(text):
+    reader = read(text)
+    assert len(reader.references) == 7  # six pictures and no icon
+    assert all(reference.startswith("data:") for reference in reader.references)
+    assert "<script" not in text and "@import" not in text and "url(" not in text
+
+
+def test_the_table_is_the_comparison(ds, text):
+    cells = read(text).cells
+    medians = ds.mi.compare().escape_time.median("run").values
+    for value in medians.ravel():
+        assert f"{value:.4g}" in cells
+    assert "1 -> 3: log d, d^2" in cells
+    assert "12 converged" in cells
+
+
+def test_it_says_where_the_data_come_from(ds, text):
+    for name in ("title", "summary", "source", "date_created", "license"):
+        assert str(ds.attrs[name]).replace("'", "&#x27;") in text
+    assert "mids replay ladder.nc\nmids report ladder.nc -o report.html" in text
+
+
+def test_texts_of_the_file_are_escaped(ds):
+    hostile = ds.assign_attrs(title='<script>alert("1")</script>', source="a & b $title")
+    text = page(hostile, "it's <b>.nc")
+    assert "<script" not in text and "<b>" not in text
+    assert "a &amp; b $title" in text
+    assert "mids replay &#x27;it&#x27;\\&#x27;&#x27;s &lt;b&gt;.nc&#x27;" in text
+    read(text)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"flow": mids.flows.TwoTimescale(ridge=0.1)},
+        {"flow": "planted"},
+        {"student_rank": 3, "seed": 5, "rtol": 1e-6},
+        {"time": [0.0, 1.0, 1e3], "initial": np.eye(2) * 0.1},
+    ],
+)
+def test_the_recipe_makes_the_data_again_bit_by_bit(arguments):
+    ds = mids.simulate("1/3*h1(z1) + h1(z1)*h2(z2)", dim=[100], runs=2, **arguments)
+    again = from_spec(tomllib.loads(recipe(ds)))
+    assert differences(ds, again) == []
+
+
+def test_the_command_writes_the_page(ds, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mids.to_netcdf(ds, "runs.nc")
+    result = CliRunner().invoke(main, ["report", "runs.nc", "-o", "runs.html"])
+    assert (result.exit_code, result.output) == (0, "wrote runs.html\n")
+    assert "mids replay runs.nc" in (tmp_path / "runs.html").read_text("utf-8")
+    missing = CliRunner().invoke(main, ["report", "nothing.nc"])
+    assert missing.exit_code == 2 and "nothing.nc" in missing.output
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_curve_from_outside_has_a_page():
+    grid = np.linspace(0, 60, 301)
+    loss = 0.25 - 0.25 * np.tanh((grid - 30) / 2)
+    text = page(mids.from_trajectories(time=grid, loss=loss, dim=50))
+    assert "Not held against theory" in text
+    assert text.count("<img") == 1
+    assert "sweep.toml" not in text and "mids replay" not in text
+    assert "mids report dataset.nc" in text
+
+
+def test_what_has_no_loss_has_no_page(ds):
+    with pytest.raises(mids.errors.DatasetError, match="loss"):
+        page(ds.drop_vars("loss"))
+    with pytest.raises(mids.errors.DatasetError, match=r"plot\.success"):
+        page(mids.phase_diagram("h1(z1)", dim=8, n=[5], runs=1))
+
+
+def test_columns_without_content_are_left_out(ds, text):
+    assert not {"trapped", "failed"} & set(read(text).cells)
+    planted = mids.simulate("h3(z1)", dim=100, runs=8, flow="planted").compute()
+    assert "trapped" in read(page(planted)).cells
+
+
+# -- in a browser -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    """A function that sends commands to a browser of 390 or 1400 pixels, as WebDriver defines."""
+    program, browser = shutil.which("chromedriver"), shutil.which("chromium")
+    if program is None or browser is None:
+        pytest.skip("needs chromium and chromium-driver")
+    with subprocess.Popen([program, "--port=0"], stdout=subprocess.PIPE, text=True) as process:
+        port = next(
+            m[1] for line in process.stdout if (m := re.search(r"successfully on port (\d+)", line))
+        )
+
+        def send(method, path, data=None):
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{port}{path}",
+                None if data is None else json.dumps(data).encode(),
+                {"Content-Type": "application/json"},
+                method=method,
+            )
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return json.load(answer)["value"]
+
+        yield send
+        process.terminate()
+        process.stdout.read()
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+def test_a_browser_shows_all_of_it(driver, text, width, tmp_path):
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    switches = (
+        "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking "
+        "disable-component-update disable-sync"
+    )
+    options = {
+        "args": [f"--{name}" for name in switches.split()] + [f"--user-data-dir={tmp_path}/user"],
+        "mobileEmulation": {"deviceMetrics": {"width": width, "height": 900, "pixelRatio": 1.0}},
+    }
+    wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
+    started = driver("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
+    session = f"/session/{started['sessionId']}"
+    try:
+        driver("POST", f"{session}/url", {"url": (tmp_path / "page.html").as_uri()})
+        time.sleep(0.2)
+        script = """return {
+            inner: window.innerWidth, scroll: document.documentElement.scrollWidth,
+            pictures: [...document.images].map(i => [i.complete && i.naturalWidth > 0, i.width]),
+            size: parseFloat(getComputedStyle(document.body).fontSize)}"""
+        found = driver("POST", f"{session}/execute/sync", {"script": script, "args": []})
+        log = driver("POST", f"{session}/se/log", {"type": "browser"})
+    finally:
+        driver("DELETE", session)
+    assert log == []
+    assert found["inner"] == width and found["scroll"] <= width
+    assert len(found["pictures"]) == 6
+    assert all(loaded and 340 <= wide <= 600 for loaded, wide in found["pictures"])
+    assert found["size"] >= 16
