@@ -86,33 +86,7 @@ $again
 
 
 def page(ds: xr.Dataset, file: str = "dataset.nc") -> str:
-    """Return a page of HTML about a dataset that needs no other file.
-
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        With a loss over time. What else it lacks, the page says instead of showing it.
-    file : str
-        Name of the file it was read from, for the commands.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    DatasetError
-        If the dataset has no loss.
-    MissingDependencyError
-        If matplotlib is not installed.
-
-    Examples
-    --------
-    >>> import mids
-    >>> text = page(mids.simulate("h2(z1)", dim=[100, 1000], runs=4))
-    >>> "<h2>Measured against theory</h2>" in text, text.count("<img")
-    (True, 5)
-    """
+    """Return a page of HTML about a dataset that needs no other file."""
     if "loss" not in ds:
         raise DatasetError(
             f"a page shows the loss over time, but the dataset has {', '.join(map(str, ds))}"
@@ -144,30 +118,7 @@ def page(ds: xr.Dataset, file: str = "dataset.nc") -> str:
 
 
 def recipe(ds: xr.Dataset) -> str | None:
-    """Return the sweep a dataset was made by as TOML, which ``mids simulate --spec`` reads.
-
-    Parameters
-    ----------
-    ds : xarray.Dataset
-
-    Returns
-    -------
-    str or None
-        None where the dataset was not simulated, or has initial conditions that only it holds.
-
-    Examples
-    --------
-    >>> import mids
-    >>> print(recipe(mids.simulate("h2(z1)", dim=100, time=[0, 10], runs=4)))
-    target = {modes = [[2]], coefficients = [1.0]}
-    dim = [100]
-    runs = 4
-    seed = 0
-    flow = {name = "two-timescale", ridge = 0.0}
-    student_rank = 1
-    time = [0.0, 10.0]
-    rtol = 1e-08
-    """
+    """Return the sweep a dataset was made by as TOML, which ``mids simulate --spec`` reads."""
     spec = {name: value for name, value in schema.spec(ds).items() if name != "versions"}
     if not {"target", "flow", "dim"} <= spec.keys() or isinstance(spec.get("initial"), str):
         return None

@@ -263,30 +263,7 @@ COORDINATES: Mapping[str, Variable] = {
 def attributes(
     mids_spec: Mapping[str, Any], *, title: str, summary: str, source: str, command: str
 ) -> dict[str, Any]:
-    """Return the global attributes of a new dataset (CF-1.11 and ACDD-1.3).
-
-    Parameters
-    ----------
-    mids_spec : mapping
-        Everything needed to make the dataset again, JSON-able. Stored as one JSON string.
-    title, summary : str
-        One line, and a short paragraph.
-    source : str
-        What made the data, for example ``"mids 1.0.0"``.
-    command : str
-        What was called, for the ``history``.
-
-    Returns
-    -------
-    dict
-        Strings and one integer, all of which NetCDF keeps.
-
-    Examples
-    --------
-    >>> attrs = attributes({"seed": 0}, title="t", summary="s", source="x", command="x()")
-    >>> attrs["mids_schema"], attrs["mids_spec"]
-    (1, '{"seed": 0}')
-    """
+    """Return the global attributes of a new dataset (CF-1.11 and ACDD-1.3)."""
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "Conventions": CONVENTIONS,
@@ -305,43 +282,13 @@ def attributes(
 
 
 def dim_text(dim: int) -> str:
-    """Return an ambient dimension as people write it.
-
-    Parameters
-    ----------
-    dim : int
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> [dim_text(dim) for dim in (100, 1000, 54321, 200000, 10**12)]
-    ['100', '1000', '54321', '2e5', '1e12']
-    """
+    """Return an ambient dimension as people write it."""
     digits, zeros = str(dim).rstrip("0"), len(str(dim)) - len(str(dim).rstrip("0"))
     return f"{digits}e{zeros}" if len(digits) == 1 and zeros > 3 else str(dim)
 
 
 def spec(ds: xr.Dataset) -> dict[str, Any]:
-    """Return the recipe a dataset carries in its attribute ``mids_spec``.
-
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        A dataset of the schema.
-
-    Returns
-    -------
-    dict
-        The decoded JSON.
-
-    Raises
-    ------
-    DatasetError
-        If the attribute is missing or is not a JSON object.
-    """
+    """Return the recipe a dataset carries in its attribute ``mids_spec``."""
     text = ds.attrs.get("mids_spec")
     if text is None:
         raise DatasetError(

@@ -43,18 +43,7 @@ _TENTH = np.log(9.0)  # log-odds of the overlap 0.9, those of 0.1 with the oppos
 
 
 class ClosedForm:
-    """Closed-form theory of one target.
-
-    Parameters
-    ----------
-    target : Target
-        A target for which `applies` holds.
-
-    Attributes
-    ----------
-    ladder : Ladder
-        Its saddles.
-    """
+    """Closed-form theory of one target."""
 
     method = "closed-form"
 
@@ -78,14 +67,7 @@ class ClosedForm:
     def predict(self, gram0: Array) -> Prediction:
         """Predict the saddles of each run.
 
-        Parameters
-        ----------
-        gram0 : ndarray, shape (n, rank, rank)
-            G(0) of each run.
-
-        Returns
-        -------
-        Prediction
+        Shapes: gram0 (n, rank, rank).
         """
         x = _schur_complements(self._frame.T @ odds(gram0) @ self._frame)
         result = self.from_schur_complements(x)
@@ -114,15 +96,7 @@ class ClosedForm:
     def from_schur_complements(self, x: Array) -> Prediction:
         """Predict the saddles from the odds with which each direction starts.
 
-        Parameters
-        ----------
-        x : ndarray, shape (n, rank)
-            Schur complements of X(0), in the order in which directions are learned. 0 where the
-            student has no direction left.
-
-        Returns
-        -------
-        Prediction
+        Shapes: x (n, rank).
         """
         steps = self.ladder.steps
         result = Prediction.empty(len(x), self.rank)

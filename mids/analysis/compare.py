@@ -112,23 +112,7 @@ def measured(ds: xr.Dataset) -> xr.Dataset:
 
 
 def as_dimension(ds: xr.Dataset, name: str) -> xr.Dataset:
-    """Return a dataset that has a dimension, of one entry where it had a single value.
-
-    Parameters
-    ----------
-    ds : xarray.Dataset
-    name : str
-        Such as ``dim``.
-
-    Returns
-    -------
-    xarray.Dataset
-
-    Raises
-    ------
-    DatasetError
-        If it is a coordinate along another dimension.
-    """
+    """Return a dataset that has a dimension, of one entry where it had a single value."""
     if name in ds.dims:
         return ds
     along = ds[name].dims if name in ds.coords else ()
@@ -175,30 +159,7 @@ def _scatter(values: Array, rank: Array, *, size: int) -> Array:
 
 
 def summary(comparison: xr.Dataset) -> pd.DataFrame:
-    """One row per dimension and saddle, medians over runs.
-
-    Parameters
-    ----------
-    comparison : xarray.Dataset
-        What `compare` or `measured` returns, in memory.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``dim``, ``saddle`` (directions learned there), ``loss``, ``escape_time``,
-        ``escape_time_theory``, ``ratio`` (median of the ratios of single runs), ``runs`` (that
-        visited or were predicted to), ``censored``, ``trapped``, ``unmatched`` and ``failed``
-        (numbers of runs; those that failed, of all at that dimension, are not unmatched). A median
-        escape time counts censored runs as later than all others and is NaN if they are half;
-        trapped runs are left out. Without theory its columns are left out, too.
-
-    Examples
-    --------
-    >>> import mids
-    >>> ds = mids.simulate("h2(z1)", dim=[100, 1000], runs=8)
-    >>> summary(compare(ds).compute())[["dim", "saddle", "runs"]].values.tolist()
-    [[100, 0, 8], [1000, 0, 8]]
-    """
+    """One row per dimension and saddle, medians over runs."""
     for name in ("dim", "run"):
         comparison = as_dimension(comparison, name)
     further = [str(name) for name in comparison.dims if name not in ("dim", "run", "saddle")]

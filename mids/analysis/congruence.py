@@ -29,19 +29,7 @@ class Stepper:
     Errors count relative to the longer of the two columns they mix, so that small directions keep
     their own relative accuracy; those within what is learned already do not count.
 
-    Parameters
-    ----------
-    flow : callable
-        Maps P, shape (n, rank, c), to H, shape (n, rank, rank), and the rate of time, shape (n,).
-    factor : ndarray, shape (n, rank, c)
-        P at the start.
-
-    Attributes
-    ----------
-    factor : ndarray, shape (n, rank, c)
-        P now.
-    H : ndarray, shape (n, rank, rank)
-        The generator there.
+    Shapes: factor (n, rank, c); factor (n, rank, c); H (n, rank, rank).
     """
 
     def __init__(self, flow: Flow, factor: Array) -> None:
@@ -68,10 +56,7 @@ class Stepper:
     def advance(self, longest: float | Array = np.inf) -> tuple[Array, Array]:
         """Try one step of each run, of at most a given length.
 
-        Returns
-        -------
-        taken, elapsed : ndarray, shape (n,)
-            Steps, zero where one was rejected, and the time that passed.
+        Shapes: returns (n,).
         """
         step = np.minimum(self._step, longest)
         h = step[:, None, None]

@@ -41,24 +41,8 @@ _NODES = 48
 class CriticalPoint:
     """A critical subspace and the leading parts of the flow around it.
 
-    Attributes
-    ----------
-    learned : ndarray, shape (rank, k)
-        Orthonormal basis of U.
-    normal : ndarray, shape (rank, m)
-        Orthonormal basis V of its complement.
-    loss : float
-        Loss on the plateau.
-    exponent : int or None
-        Relative information exponent; None where nothing is left to learn.
-    component : ndarray, shape (features, m, ..., m)
-        Leading component A.
-    isolated : bool
-        Whether no family of critical subspaces runs through U.
-    limit : float
-        Squared size to which what grows linearly is followed.
-    turning : ndarray, shape (m k, m k)
-        K.
+    Shapes: learned (rank, k); normal (rank, m); component (features, m, ..., m); turning (m k,
+    m k).
     """
 
     learned: Array
@@ -183,19 +167,7 @@ class CriticalPoint:
     def escape(self, tilt: Array, unlearned: Array) -> tuple[Array, Array]:
         """Follow the leading parts until the overlaps stop being small.
 
-        Parameters
-        ----------
-        tilt : ndarray, shape (n, m, k)
-            Theta of each run.
-        unlearned : ndarray, shape (n, m, c - k)
-            L of each run.
-
-        Returns
-        -------
-        time : ndarray, shape (n,)
-            Time taken; inf where nothing grows.
-        unlearned : ndarray
-            L then.
+        Shapes: tilt (n, m, k); unlearned (n, m, c - k); returns (n,).
         """
         time, grown = self._escape_linear(tilt, unlearned)
         slow = np.flatnonzero(~np.isfinite(time))

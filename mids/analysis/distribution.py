@@ -39,24 +39,7 @@ def escape_time_quantiles(
 ) -> Array:
     """Quantiles of the escape times over initial conditions, saddle by saddle.
 
-    Parameters
-    ----------
-    model : ClosedForm or LimitFlow
-        Theory of the target.
-    student_rank : int
-    dims : sequence of int
-        Ambient dimensions.
-    quantiles : sequence of float
-        Probabilities in (0, 1).
-    samples : int
-        Initial conditions that are drawn for each dimension if the theory is a limit flow.
-
-    Returns
-    -------
-    ndarray, shape (dims, saddle, quantiles)
-        Of the runs that pass the saddle, whether they stay there or not, in order of visit; NaN
-        where none does, inf where so many never leave it. Where a student has learned all that it
-        can is no saddle.
+    Shapes: returns (dims, saddle, quantiles).
     """
     result = np.full((len(dims), model.rank, len(quantiles)), np.nan)
     for row, dim in zip(result, dims, strict=True):

@@ -31,39 +31,13 @@ _HALF = 0.5**0.5
 
 
 def order(exponent: int) -> tuple[float, str]:
-    """Power of d that the time at a saddle grows with, and its name.
-
-    Parameters
-    ----------
-    exponent : int
-        Information exponent s >= 1 relative to what is learned.
-
-    Returns
-    -------
-    float, str
-
-    Examples
-    --------
-    >>> order(1), order(2), order(3), order(4)
-    ((0.0, 'O(1)'), (0.0, 'log d'), (0.5, 'd^0.5'), (1.0, 'd'))
-    """
+    """Power of d that the time at a saddle grows with, and its name."""
     power = max(exponent / 2 - 1, 0.0)
     return power, {1: "O(1)", 2: "log d", 4: "d"}.get(exponent, f"d^{power:g}")
 
 
 class KnownLink:
-    """Theory of the planted flow for one target.
-
-    Parameters
-    ----------
-    target : Target
-        Of rank 1.
-
-    Raises
-    ------
-    DatasetError
-        If the rank is larger: escape times are then no function of single overlaps.
-    """
+    """Theory of the planted flow for one target."""
 
     method = "quadrature"
 
@@ -91,14 +65,7 @@ class KnownLink:
     def predict(self, start: Array) -> Prediction:
         """Predict the saddle of each run.
 
-        Parameters
-        ----------
-        start : ndarray, shape (n, 1, 1)
-            M(0) of each run.
-
-        Returns
-        -------
-        Prediction
+        Shapes: start (n, 1, 1).
         """
         result = Prediction.empty(len(start), 1)
         result.rank[:, 0] = 0.0
@@ -111,24 +78,7 @@ class KnownLink:
         return replace(result, curve=lambda rows, time: first[rows])
 
     def escape_time(self, start: float) -> float:
-        """Time from m(0) to an overlap of 1/2.
-
-        Parameters
-        ----------
-        start : float
-            m(0).
-
-        Returns
-        -------
-        float
-            0 if the overlap is that large from the start, inf if a critical point is in the way.
-
-        Examples
-        --------
-        >>> cubic = KnownLink(Target.parse("h3(z1)"))
-        >>> round(cubic.escape_time(0.1), 3), cubic.escape_time(-0.1)
-        (3.122, inf)
-        """
+        """Time from m(0) to an overlap of 1/2."""
         if abs(start) >= _HALF:
             return 0.0
         slope = float(self._slope(start))

@@ -39,13 +39,7 @@ _LEVELS = np.log([1 / 9, 1.0, 9.0])  # log-odds of the overlaps 0.1, 0.5 and 0.9
 
 
 class LimitFlow:
-    """Theory of one target by limit flows and connecting orbits.
-
-    Parameters
-    ----------
-    target : Target
-        Any target.
-    """
+    """Theory of one target by limit flows and connecting orbits."""
 
     method = "limit-flow"
 
@@ -56,14 +50,7 @@ class LimitFlow:
     def predict(self, gram0: Array) -> Prediction:
         """Predict the saddles of each run.
 
-        Parameters
-        ----------
-        gram0 : ndarray, shape (n, rank, rank)
-            G(0) of each run.
-
-        Returns
-        -------
-        Prediction
+        Shapes: gram0 (n, rank, rank).
         """
         result = Prediction.empty(len(gram0), self.rank)
         values, vectors = np.linalg.eigh(odds(gram0))

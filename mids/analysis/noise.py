@@ -49,12 +49,7 @@ SURE = 0.01
 class Noise:
     """Noise of the points of a curve and of their means.
 
-    Attributes
-    ----------
-    points : ndarray, shape (n,)
-        Standard deviation of each point, as neighbours show it.
-    sizes, variances : ndarray
-        Variance of a mean of so many successive points, where `points` is one.
+    Shapes: points (n,).
     """
 
     points: Array

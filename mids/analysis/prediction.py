@@ -24,21 +24,8 @@ def _unknown(rows: NDArray[np.int64], time: Array) -> Array:
 class Prediction:
     """The saddles of each run in the order in which they are left; rows padded with NaN.
 
-    Attributes
-    ----------
-    rank : ndarray, shape (n, saddle)
-        Number of directions learned at the saddle.
-    exponent : ndarray, shape (n, saddle)
-        Information exponent relative to them; NaN where there is nothing left to learn.
-    saddle_loss : ndarray, shape (n, saddle)
-        Loss of the saddle itself, to which that on the plateau tends for long stays.
-    enter_time, leave_time : ndarray, shape (n, saddle)
-        Times at which the last direction's overlap has reached 0.9 (0 at the first saddle) and the
-        next one's reaches 0.1.
-    escape_time : ndarray, shape (n, saddle)
-        Time at which the next direction's overlap reaches 1/2; inf where it never does.
-    curve : callable
-        Predicted loss of given rows at given times, each of shape (m,); NaN where not known.
+    Shapes: rank (n, saddle); exponent (n, saddle); saddle_loss (n, saddle); enter_time,
+    leave_time (n, saddle); escape_time (n, saddle).
     """
 
     rank: Array
@@ -58,15 +45,7 @@ class Prediction:
     def visited(self, overlaps: Array) -> NDArray[np.bool_]:
         """Tell which of the saddles a run stays at, by the rule of `stays`.
 
-        Parameters
-        ----------
-        overlaps : ndarray, shape (n, direction)
-            Overlaps at the start, descending. Where the next one is 0.1 or more, the run starts
-            beyond the saddle.
-
-        Returns
-        -------
-        ndarray of bool, shape (n, saddle)
+        Shapes: overlaps (n, direction); returns (n, saddle).
         """
         known = ~np.isnan(self.rank)
         following = np.where(known, self.rank, 0).astype(np.int64)
@@ -76,16 +55,7 @@ class Prediction:
     def loss(self, time: Array | None, crossing: Array | None = None) -> Array:
         """Level of each stay; that of the saddle where a later one is never left.
 
-        Parameters
-        ----------
-        time : ndarray, optional
-            Times at which the level would be measured.
-        crossing : ndarray, shape (n, direction, level), optional
-            Times at which the measured overlaps reach 0.1, 0.5 and 0.9.
-
-        Returns
-        -------
-        ndarray, shape (n, saddle)
+        Shapes: crossing (n, direction, level); returns (n, saddle).
         """
         result = self.saddle_loss.copy()
         for j in range(result.shape[1]):

@@ -54,21 +54,7 @@ CERTAIN = 5.0
 
 @dataclass(frozen=True)
 class Stretch:
-    """A plateau of one trajectory.
-
-    Attributes
-    ----------
-    start, stop : float
-        Times at which the trajectory enters and leaves the band.
-    level : float
-        Value where it changes least in logarithmic time, averaged over what noise blurs.
-    halfway : float
-        Time at which it is halfway to the next level; NaN if that is not in the data.
-    left : bool
-        Whether it is left before the trajectory ends.
-    entered : bool
-        Whether its beginning is in the data.
-    """
+    """A plateau of one trajectory."""
 
     start: float
     stop: float
@@ -90,22 +76,7 @@ def stretches(
 ) -> list[Stretch]:
     """Find the plateaus of one trajectory.
 
-    Parameters
-    ----------
-    time, values : ndarray, shape (n,)
-        The trajectory, without gaps; time increases from 0 or later.
-    tolerance : float
-        Half-width of the band, as a fraction of the range of the values.
-    contrast : float
-        Least ratio of the speeds of a transition and of the plateaus beside it.
-    to_zero : bool
-        Whether the trajectory is a loss, which has converged where it is zero within the band.
-    ended, trapped : bool
-        Whether the trajectory is known to have converged, or to end on a plateau.
-
-    Returns
-    -------
-    list of Stretch
+    Shapes: time, values (n,).
     """
     curve = _Curve.binned(time, values, tolerance)
     bounds = curve.transitions(contrast)
@@ -138,16 +109,7 @@ def stretches(
 def averaged(level: float, values: Array, errors: Array) -> float:
     """Median of the values of a stay that are off a level by their standard errors at most.
 
-    Parameters
-    ----------
-    level : float
-        The value of one point of the stay.
-    values, errors : ndarray, shape (n,)
-        Values during the stay and their standard errors. Without noise the level stays as it is.
-
-    Returns
-    -------
-    float
+    Shapes: values, errors (n,).
     """
     for _ in range(ROUNDS):
         near = np.abs(values - level) <= NEAR * errors

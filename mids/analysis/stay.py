@@ -24,10 +24,7 @@ _POINTS = 257
 class Curve:
     """A decreasing curve known at some times with its slopes there.
 
-    Attributes
-    ----------
-    time, values, slopes : ndarray, shape (n,)
-        Times increase; values and slopes are those at the times.
+    Shapes: time, values, slopes (n,).
     """
 
     time: Array
@@ -54,21 +51,6 @@ def stays(enter: Array, leave: Array) -> NDArray[np.bool_]:
 
     It does so if it has come there, the last overlap having reached 0.9, before it begins to leave,
     the next one reaching 0.1. One that starts beyond 0.1 has begun to leave at time 0.
-
-    Parameters
-    ----------
-    enter, leave : ndarray
-        These times; `enter` is 0 at the first saddle and NaN if it is not reached, `leave` is NaN
-        or inf if it is not left.
-
-    Returns
-    -------
-    ndarray of bool
-
-    Examples
-    --------
-    >>> stays(np.array([0.0, 0.0, 5.0, 5.0]), np.array([2.0, 0.0, 4.0, np.nan])).tolist()
-    [True, False, False, True]
     """
     return np.asarray(enter < np.where(np.isnan(leave), np.inf, leave))
 
@@ -76,25 +58,7 @@ def stays(enter: Array, leave: Array) -> NDArray[np.bool_]:
 def level(time: Array, values: Array, enter: Array, stop: Array) -> Array:
     """Values of curves where they change least in logarithmic time during a stay.
 
-    Parameters
-    ----------
-    time : ndarray, shape (n,) or (runs, n)
-    values : ndarray, shape (runs, n)
-        The curves; NaN where they are not known.
-    enter, stop : ndarray, shape (runs,)
-        Beginning and end of the stay. The first plateau begins at time 0: nothing approaches it,
-        and its level is the first value.
-
-    Returns
-    -------
-    ndarray, shape (runs,)
-        The value at the `flattest` time of the stay; NaN if it has none.
-
-    Examples
-    --------
-    >>> time, values = np.array([1.0, 2.0, 4.0, 8.0]), np.array([[3.0, 1.1, 1.0, 0.7]])
-    >>> level(time, values, np.array([0.5]), np.array([8.0]))
-    array([1.])
+    Shapes: time (n,); values (runs, n); enter, stop (runs,); returns (runs,).
     """
     time = np.broadcast_to(time, values.shape)
     enter, stop = enter[:, None], stop[:, None]
@@ -118,18 +82,7 @@ def level(time: Array, values: Array, enter: Array, stop: Array) -> Array:
 def flattest(place: Array, values: Array, inside: NDArray[np.bool_]) -> NDArray[np.intp]:
     """Index of the point at which a curve changes least, between those on either side of it.
 
-    Parameters
-    ----------
-    place : ndarray, shape (curves, n)
-        Logarithm of the times.
-    values : ndarray, shape (curves, n)
-    inside : ndarray of bool, shape (curves, n)
-        The points to choose from.
-
-    Returns
-    -------
-    ndarray of int, shape (curves,)
-        The first of the points where it has no neighbours.
+    Shapes: place (curves, n); values (curves, n); inside (curves, n); returns (curves,).
     """
     at = np.arange(values.shape[1])
     before, after = np.maximum(at - 1, 0), np.minimum(at + 1, len(at) - 1)
@@ -150,23 +103,7 @@ def predicted_level(
 ) -> Array:
     """Levels of predicted curves at the times of a dataset.
 
-    Parameters
-    ----------
-    curve : callable
-        Values of given runs at given times, each of shape (m,).
-    grid : ndarray, optional
-        Times of the dataset. Where none of them is in the stay, or they are not given, the level is
-        that of the curve itself.
-    enter, stop : ndarray, shape (runs,)
-        Beginning and end of the stay; NaN or inf where the first plateau is never left.
-    measured : (ndarray, ndarray), optional
-        Beginning and end in the data; NaN where not known. The times are then taken to the same
-        place of the predicted stay: one that is short against what has passed is predicted in
-        shape even where the error of its beginning is as long as itself.
-
-    Returns
-    -------
-    ndarray, shape (runs,)
+    Shapes: enter, stop (runs,); measured (ndarray, ndarray); returns (runs,).
     """
     stop = np.where(np.isnan(stop), np.inf, stop)
     result = np.full(len(enter), np.nan)

@@ -86,20 +86,7 @@ def predictions(
     quantiles: Sequence[float] = (),
     samples: int = 500,
 ) -> xr.Dataset:
-    """`theory`, with levels at the places of the stays at which the data have times.
-
-    Parameters
-    ----------
-    ds, quantiles, samples
-        As of `theory`.
-    crossing : xarray.DataArray, optional
-        Measured crossing times, with the dims ``direction`` and ``level``. Without, levels are
-        those at the same times.
-
-    Returns
-    -------
-    xarray.Dataset
-    """
+    """`theory`, with levels at the places of the stays at which the data have times."""
     if "gram0" not in ds:
         raise DatasetError(
             "theory needs the initial condition 'gram0' with dims (axis, axis_t), as mids.simulate "
@@ -173,25 +160,7 @@ def predictions(
 
 
 def has_theory(ds: xr.Dataset) -> bool:
-    """Tell whether `theory` knows the saddles of a dataset.
-
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        Any dataset.
-
-    Returns
-    -------
-    bool
-        False where target or initial condition are missing, where the flow is not one of
-        `mids.flows.names`, and where the link is known and the target has several directions.
-
-    Examples
-    --------
-    >>> import mids
-    >>> has_theory(mids.simulate("h1(z1) + h1(z1)*h3(z2)", dim=1e4, runs=1, flow="planted"))
-    False
-    """
+    """Tell whether `theory` knows the saddles of a dataset."""
     recipe = schema.spec(ds) if "mids_spec" in ds.attrs else {}
     if "gram0" not in ds or "target" not in recipe:
         return False

@@ -24,32 +24,7 @@ SETTINGS = ("date", "defaults", "dataset", "points_per_decade")
 def build(
     spec: Mapping[str, Any], folder: Path, *, only: Sequence[str] = ()
 ) -> Iterator[tuple[str, float]]:
-    """Simulate the sweeps of a specification and put them into a catalog, one after the other.
-
-    Parameters
-    ----------
-    spec : mapping
-        ``dataset``: by key, arguments of `mids.simulate` by name, in types that TOML knows, and
-        ``title`` and ``summary`` if the usual ones will not do. ``defaults``: arguments for all of
-        them. ``date``: what they bear as ``date_created``, so that files do not depend on the day.
-        ``points_per_decade``: how much of the default time grid is kept.
-    folder : Path
-        Of the catalog, made if there is none. Datasets of the same keys are replaced.
-    only : sequence of str
-        Keys to build; all if empty.
-
-    Yields
-    ------
-    str
-        A key, once its dataset is in the catalog.
-    float
-        Seconds it took.
-
-    Raises
-    ------
-    InputError
-        If the specification is wrong, before anything is simulated.
-    """
+    """Simulate the sweeps of a specification and put them into a catalog, one after the other."""
     for name in spec:
         validation.one_of(name, SETTINGS, "setting of a build")
     sweeps = spec.get("dataset")

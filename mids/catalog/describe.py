@@ -15,22 +15,7 @@ __all__ = ["describe", "describe_all"]
 
 
 def describe(file: Path, key: str) -> Entry:
-    """Return the entry of a file that anyone may have written.
-
-    Parameters
-    ----------
-    file : Path
-    key : str
-
-    Returns
-    -------
-    Entry
-
-    Raises
-    ------
-    FileError, DatasetError
-        If it is no dataset of the schema.
-    """
+    """Return the entry of a file that anyone may have written."""
     sha256 = files.checksum(file)
     probe.check(file, sha256)
     with io.open_dataset(file) as ds:
@@ -38,17 +23,7 @@ def describe(file: Path, key: str) -> Entry:
 
 
 def describe_all(folder: Folder) -> None:
-    """Make the index of a folder from its files; see `mids.catalog.reindex`.
-
-    Parameters
-    ----------
-    folder : Folder
-
-    Raises
-    ------
-    FileError
-        If files in it are no datasets; all are named, and the index stays as it was.
-    """
+    """Make the index of a folder from its files; see `mids.catalog.reindex`."""
     if not folder.data.is_dir():
         raise FileError(f"{folder.root} has no folder data; put NetCDF files there")
 

@@ -22,17 +22,7 @@ ROWS = 60
 
 
 def frame(entries: Iterable[Entry]) -> pd.DataFrame:
-    """Return the index as a table with the keys as index.
-
-    Parameters
-    ----------
-    entries : iterable of Entry
-
-    Returns
-    -------
-    pandas.DataFrame
-        Missing integers are ``<NA>``.
-    """
+    """Return the index as a table with the keys as index."""
     import pandas as pd
 
     rows = pd.DataFrame([entry.row() for entry in entries], columns=list(COLUMNS))
@@ -41,17 +31,7 @@ def frame(entries: Iterable[Entry]) -> pd.DataFrame:
 
 
 def text(location: str, entries: Iterable[Entry]) -> str:
-    """Return the table for a terminal.
-
-    Parameters
-    ----------
-    location : str
-    entries : iterable of Entry
-
-    Returns
-    -------
-    str
-    """
+    """Return the table for a terminal."""
     title, rows, rest = _table(location, entries)
     if not rows:
         return title
@@ -68,17 +48,7 @@ def text(location: str, entries: Iterable[Entry]) -> str:
 
 
 def html(location: str, entries: Iterable[Entry]) -> str:
-    """Return the table for a notebook.
-
-    Parameters
-    ----------
-    location : str
-    entries : iterable of Entry
-
-    Returns
-    -------
-    str
-    """
+    """Return the table for a notebook."""
     title, rows, rest = _table(location, entries)
 
     def row(cells: Iterable[str], tag: str) -> str:

@@ -154,30 +154,7 @@ class Entry:
 
 
 def check_key(key: str) -> str:
-    """Return a key that is a plain file name on every system, or say what is allowed.
-
-    Parameters
-    ----------
-    key : str
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    InputError
-        If it is something else.
-
-    Examples
-    --------
-    >>> check_key("../elsewhere")
-    Traceback (most recent call last):
-        ...
-    mids.errors.InputError: key must be up to 100 lower-case letters, digits, '.', '_' and '-', \
-starting with a letter or digit and not ending with '.', got '../elsewhere'; pass for example \
-key='single-index-s3'
-    """
+    """Return a key that is a plain file name on every system, or say what is allowed."""
     if not isinstance(key, str) or not KEY.fullmatch(key):
         raise InputError(
             "key must be up to 100 lower-case letters, digits, '.', '_' and '-', starting with a "
@@ -188,22 +165,7 @@ key='single-index-s3'
 
 
 def suggest_key(ds: xr.Dataset) -> str:
-    """Return a readable key made of the target and the flow of a dataset, or of its title.
-
-    Parameters
-    ----------
-    ds : xarray.Dataset
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> import mids
-    >>> suggest_key(mids.simulate("h1(z1) + h1(z1)*h3(z2)", dim=100))
-    'h1-z1-h1-z1-h3-z2-two-timescale'
-    """
+    """Return a readable key made of the target and the flow of a dataset, or of its title."""
     described = _described(ds)
     name = " ".join([described["target"], described["flow"]]).strip() or described["title"]
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:100].strip("-")

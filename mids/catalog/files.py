@@ -18,22 +18,7 @@ _KNOWN: dict[tuple[str, int, int, int], str] = {}
 
 
 def read(path: Path, most: int) -> bytes:
-    """Return the content of a plain file of at most so many bytes.
-
-    Parameters
-    ----------
-    path : Path
-    most : int
-
-    Returns
-    -------
-    bytes
-
-    Raises
-    ------
-    FileError
-        If it is missing, no plain file, or larger.
-    """
+    """Return the content of a plain file of at most so many bytes."""
     descriptor = _open(path)
     with os.fdopen(descriptor, "rb") as file:
         content = file.read(most + 1)
@@ -43,19 +28,7 @@ def read(path: Path, most: int) -> bytes:
 
 
 def check(path: Path, *, size: int, sha256: str) -> None:
-    """Raise FileError unless a file has this size and checksum.
-
-    Parameters
-    ----------
-    path : Path
-    size : int
-    sha256 : str
-
-    Raises
-    ------
-    FileError
-        Names the file and what differs.
-    """
+    """Raise FileError unless a file has this size and checksum."""
     found = os.lstat(path).st_size if os.path.lexists(path) else None
     if found is not None and not path.is_symlink() and found != size:
         raise FileError(
@@ -70,16 +43,7 @@ def check(path: Path, *, size: int, sha256: str) -> None:
 
 
 def checksum(path: Path) -> str:
-    """Return the sha256 of a plain file, remembered as long as the file does not change.
-
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    str
-    """
+    """Return the sha256 of a plain file, remembered as long as the file does not change."""
     descriptor = _open(path)
     with os.fdopen(descriptor, "rb") as file:
         state = os.fstat(descriptor)
@@ -93,17 +57,7 @@ def checksum(path: Path) -> str:
 
 
 def copy(source: Path, path: Path) -> Path:
-    """Copy a plain file and see it on disk.
-
-    Parameters
-    ----------
-    source, path : Path
-
-    Returns
-    -------
-    Path
-        The copy.
-    """
+    """Copy a plain file and see it on disk."""
     with os.fdopen(_open(source), "rb") as file, path.open("xb") as target:
         shutil.copyfileobj(file, target, BLOCK)
         target.flush()

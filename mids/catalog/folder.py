@@ -34,13 +34,7 @@ Change = Callable[[dict[str, Entry]], Mapping[Path, Entry]]
 
 
 class Folder:
-    """The files of a catalog on this machine.
-
-    Parameters
-    ----------
-    root : Path
-        The folder.
-    """
+    """The files of a catalog on this machine."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
@@ -52,17 +46,7 @@ class Folder:
         return self.root / "data"
 
     def entries(self) -> dict[str, Entry]:
-        """Return what the index says now, by key.
-
-        Returns
-        -------
-        dict of str to Entry
-
-        Raises
-        ------
-        FileError
-            If there is no index or it is damaged.
-        """
+        """Return what the index says now, by key."""
         index = self.root / INDEX
         for path in (index, self.data):
             if path.is_symlink():
@@ -86,13 +70,7 @@ class Folder:
         return self._seen[1]
 
     def create(self) -> None:
-        """Start an empty catalog, unless there is one.
-
-        Raises
-        ------
-        FileError
-            If there are datasets without an index, or the folder cannot be written.
-        """
+        """Start an empty catalog, unless there is one."""
         try:
             self.data.mkdir(parents=True, exist_ok=True)
             with FileLock(self.root / ".lock"):
@@ -110,19 +88,7 @@ class Folder:
             raise _not_writable(self.root, error) from error
 
     def check_free(self, entries: Mapping[str, Entry], key: str) -> None:
-        """Raise InputError if a new dataset of this key would replace another file.
-
-        Parameters
-        ----------
-        entries : mapping of str to Entry
-            What the index says.
-        key : str
-
-        Raises
-        ------
-        InputError
-            If the index has the key, or there is such a file beside it.
-        """
+        """Raise InputError if a new dataset of this key would replace another file."""
         if key in entries:
             raise InputError(
                 f"the catalog has a dataset {key!r} already; pass another key, or overwrite=True "
@@ -135,21 +101,7 @@ class Folder:
             )
 
     def file(self, entry: Entry) -> Path:
-        """Return the file of an entry once its size and checksum are those of the index.
-
-        Parameters
-        ----------
-        entry : Entry
-
-        Returns
-        -------
-        Path
-
-        Raises
-        ------
-        FileError
-            If it is missing, a link, or differs; the message names it.
-        """
+        """Return the file of an entry once its size and checksum are those of the index."""
         path = self.root / entry.path
         for attempt in range(5):  # others may be moving it into place
             parked = self._parked(entry)
@@ -164,13 +116,7 @@ class Folder:
         raise AssertionError
 
     def strays(self) -> list[str]:
-        """Name files in the data folder that are not in the index.
-
-        Returns
-        -------
-        list of str
-            One sentence each.
-        """
+        """Name files in the data folder that are not in the index."""
         known = {Path(entry.path).name for entry in self.entries().values()}
         return [
             f"{path} is not in the index; reindex to take it in, or delete it"
@@ -196,21 +142,7 @@ class Folder:
             shutil.rmtree(folder, ignore_errors=True)
 
     def change(self, decide: Change, *, afresh: bool = False) -> None:
-        """Change the catalog, alone and as a whole.
-
-        Parameters
-        ----------
-        decide : callable
-            Gets the entries by key, changes them in place, and returns where the complete files of
-            new ones are, in a `workshop`. It may raise to leave everything as it is.
-        afresh : bool
-            Start from no entries instead of those of the index, which need not be there.
-
-        Raises
-        ------
-        FileError
-            If the folder cannot be written.
-        """
+        """Change the catalog, alone and as a whole."""
         try:
             with FileLock(self.root / ".lock"):
                 try:

@@ -33,18 +33,7 @@ LICENSES = {"https://creativecommons.org/licenses/by/4.0/": "CC-BY-4.0"}
 
 
 def documents(entries: Iterable[Entry]) -> dict[str, bytes]:
-    """Return the three files of the index.
-
-    Parameters
-    ----------
-    entries : iterable of Entry
-        In any order; equal entries always give equal bytes.
-
-    Returns
-    -------
-    dict of str to bytes
-        By name, the one that decides last.
-    """
+    """Return the three files of the index."""
     ordered = sorted(entries, key=lambda entry: entry.key)
     table, collection = _csv(ordered), _json(_collection())
     derived = dict(zip(DERIVED, (table, collection), strict=True))
@@ -52,22 +41,7 @@ def documents(entries: Iterable[Entry]) -> dict[str, bytes]:
 
 
 def parse(content: bytes) -> dict[str, Entry]:
-    """Read a ``datapackage.json`` that anyone may have written.
-
-    Parameters
-    ----------
-    content : bytes
-
-    Returns
-    -------
-    dict of str to Entry
-        By key, sorted.
-
-    Raises
-    ------
-    FileError
-        If it is not the index of a catalog; the message does not name the file.
-    """
+    """Read a ``datapackage.json`` that anyone may have written."""
     if len(content) > LARGEST_INDEX:
         raise FileError(f"it has more than {LARGEST_INDEX} bytes")
     try:

@@ -35,23 +35,6 @@ class FileLock:
 
     The operating system holds it for an open file, so that it ends with its owner, however that
     ends; the file itself stays and means nothing.
-
-    Parameters
-    ----------
-    path : Path
-        The file, made if it is not there.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     one, two = (FileLock(Path(folder, "lock")) for _ in range(2))
-    ...     print(one.acquire(), two.acquire(blocking=False))
-    ...     one.release()
-    ...     print(two.acquire(blocking=False))
-    ...     two.release()
-    True False
-    True
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,18 +42,7 @@ class FileLock:
         self._descriptor: int | None = None
 
     def acquire(self, *, blocking: bool = True) -> bool:
-        """Take the lock, or tell that another has it.
-
-        Parameters
-        ----------
-        blocking : bool
-            Whether to wait until the lock is free.
-
-        Returns
-        -------
-        bool
-            Whether it was taken.
-        """
+        """Take the lock, or tell that another has it."""
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
         descriptor = os.open(self.path, flags, 0o666)
         try:

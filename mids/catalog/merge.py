@@ -20,18 +20,7 @@ __all__ = ["merge"]
 
 
 def merge(folder: Folder, other: Catalog) -> list[str]:
-    """Take over the datasets of another catalog; see `Catalog.merge`.
-
-    Parameters
-    ----------
-    folder : Folder
-    other : Catalog
-
-    Returns
-    -------
-    list of str
-        Keys that are new in the folder.
-    """
+    """Take over the datasets of another catalog; see `Catalog.merge`."""
     theirs = other.entries
     fetched = {key: other.path(key) for key in theirs}
     checked = {key: describe(fetched[key], key) for key in theirs}

@@ -32,29 +32,12 @@ _lock = threading.Lock()
 
 
 def vouch(sha256: str) -> None:
-    """Say that the file of this checksum was written here.
-
-    Parameters
-    ----------
-    sha256 : str
-    """
+    """Say that the file of this checksum was written here."""
     _fine.add(sha256)
 
 
 def check(path: Path, sha256: str) -> None:
-    """Raise FileError unless a file can be opened and read to its end.
-
-    Parameters
-    ----------
-    path : Path
-    sha256 : str
-        Its checksum; what was found fine once is not tried again in this process.
-
-    Raises
-    ------
-    FileError
-        Names the file and what is wrong with it.
-    """
+    """Raise FileError unless a file can be opened and read to its end."""
     if sha256 in _fine:
         return
     with _lock:

@@ -17,22 +17,7 @@ Test = Callable[[Any], bool]
 
 
 def query(conditions: Mapping[str, object]) -> Callable[[Entry], bool]:
-    """Return a function that tells whether an entry meets all conditions of `Catalog.search`.
-
-    Parameters
-    ----------
-    conditions : mapping
-        By column.
-
-    Returns
-    -------
-    callable
-
-    Raises
-    ------
-    InputError
-        If a column is unknown or a condition makes no sense for it.
-    """
+    """Return a function that tells whether an entry meets all conditions of `Catalog.search`."""
     tests = {}
     for name, condition in conditions.items():
         validation.one_of(name, COLUMNS, "column of the index")

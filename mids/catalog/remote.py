@@ -39,34 +39,12 @@ BLOCK = 2**12
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a location is a URL and not a folder.
-
-    Parameters
-    ----------
-    path : str or path
-
-    Returns
-    -------
-    bool
-
-    Examples
-    --------
-    >>> is_url("https://example.org/catalog"), is_url("catalog")
-    (True, False)
-    """
+    """Tell whether a location is a URL and not a folder."""
     return isinstance(path, str) and re.match(r"https?://", path, re.IGNORECASE) is not None
 
 
 class Remote:
-    """The files of a catalog behind a URL.
-
-    Parameters
-    ----------
-    url : str
-        Of the folder, or of its ``datapackage.json``.
-    cache : path or None
-        Folder for fetched files.
-    """
+    """The files of a catalog behind a URL."""
 
     def __init__(self, url: str, cache: str | os.PathLike[str] | None) -> None:
         pooch = _pooch()
@@ -83,30 +61,11 @@ class Remote:
         )
 
     def entries(self) -> dict[str, Entry]:
-        """Return what the index said when it was fetched, by key.
-
-        Returns
-        -------
-        dict of str to Entry
-        """
+        """Return what the index said when it was fetched, by key."""
         return self._entries
 
     def file(self, entry: Entry) -> Path:
-        """Return the file of an entry, fetched if it is not in the cache, and checked.
-
-        Parameters
-        ----------
-        entry : Entry
-
-        Returns
-        -------
-        Path
-
-        Raises
-        ------
-        FileError
-            If it cannot be fetched, or is not the file of the index.
-        """
+        """Return the file of an entry, fetched if it is not in the cache, and checked."""
         path = self._cache / entry.path
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self._cache / f".{entry.key}.lock"):
@@ -142,22 +101,7 @@ class Remote:
                 raise FileError(f"{url} is no index of a catalog: {error}") from None
 
     def download(self, url: str, path: Path, size: int, *, exact: bool = True) -> None:
-        """Bring a file from the catalog's own host, again or further where it was cut off.
-
-        Parameters
-        ----------
-        url : str
-        path : Path
-            Holds what has arrived so far, and is continued.
-        size : int
-            Bytes at most, or exactly.
-        exact : bool
-
-        Raises
-        ------
-        FileError
-            If all attempts fail, or the file is larger than the index says.
-        """
+        """Bring a file from the catalog's own host, again or further where it was cut off."""
         import requests
 
         problem = ""

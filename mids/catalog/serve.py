@@ -25,23 +25,6 @@ def server(folder: Folder, host: str, port: int) -> ThreadingHTTPServer:
 
     Any static file server does the same; this one gives out no other file of the folder, and
     continues interrupted downloads.
-
-    Parameters
-    ----------
-    folder : Folder
-    host : str
-        Address to listen at; ``"127.0.0.1"`` is for this machine only.
-    port : int
-        0 picks a free one.
-
-    Returns
-    -------
-    http.server.ThreadingHTTPServer
-
-    Raises
-    ------
-    InputError
-        If it cannot listen there.
     """
     folder.entries()
     try:

@@ -68,18 +68,7 @@ class Verification:
 def verify(
     catalog: Catalog, *, replay: int, progress: Callable[[str], None] | None
 ) -> Verification:
-    """Check all datasets of a catalog; see `Catalog.verify`.
-
-    Parameters
-    ----------
-    catalog : Catalog
-    replay : int
-    progress : callable or None
-
-    Returns
-    -------
-    Verification
-    """
+    """Check all datasets of a catalog; see `Catalog.verify`."""
     problems: list[str] = []
     counts = {"identical": 0, "close": 0}
     entries = catalog.entries

@@ -25,22 +25,7 @@ INTERVAL = 20.0
 
 
 def check_folder(folder: object) -> str:
-    """Return the path of a folder for checkpoints, which need not exist yet.
-
-    Parameters
-    ----------
-    folder : str or path
-
-    Returns
-    -------
-    str
-        Absolute, so that it means the same in every process of this machine.
-
-    Raises
-    ------
-    InputError
-        If it is no path, or no folder can be written there.
-    """
+    """Return the path of a folder for checkpoints, which need not exist yet."""
     if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
         raise InputError(
             f"checkpoint must be the path of a folder, got {shown(folder)}; pass for example "
@@ -60,15 +45,6 @@ class Checkpoint:
 
     Its name contains a digest of everything the run's numbers depend on, so that no run goes on
     from the state of another. It is written under another name and renamed when it is complete.
-
-    Parameters
-    ----------
-    folder : str or None
-        Where it lies; nothing is kept if None.
-    name : str
-        Readable first part of the file's name.
-    identity : mapping
-        What the numbers depend on, JSON-able.
     """
 
     def __init__(self, folder: str | None, name: str, identity: Mapping[str, Any]) -> None:
@@ -78,17 +54,7 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def load(self) -> dict[str, np.ndarray] | None:
-        """Return the arrays of the last checkpoint, or None if there is none.
-
-        Returns
-        -------
-        dict of str to array or None
-
-        Raises
-        ------
-        FileError
-            If the file is damaged.
-        """
+        """Return the arrays of the last checkpoint, or None if there is none."""
         if self.path is None or not self.path.exists():
             return None
         try:
@@ -100,18 +66,7 @@ class Checkpoint:
             ) from None
 
     def save(self, arrays: Mapping[str, np.ndarray], *, now: bool = False) -> None:
-        """Keep arrays, if the last checkpoint is older than 20 seconds or `now` is set.
-
-        Parameters
-        ----------
-        arrays : mapping of str to array
-        now : bool
-
-        Raises
-        ------
-        FileError
-            If the file cannot be written.
-        """
+        """Keep arrays, if the last checkpoint is older than 20 seconds or `now` is set."""
         if self.path is None or not (now or time.monotonic() - self._last >= INTERVAL):
             return
         temporary = self.path.with_name(f"{self.path.stem}.{uuid.uuid4().hex}.tmp")

@@ -20,16 +20,8 @@ __all__ = ["Frames", "averages", "degrees", "follow", "learned_frame", "link_of"
 class Frames:
     """Trajectories of frame and link.
 
-    Attributes
-    ----------
-    correlation : (runs, T, rank, student_rank) float array
-        M on the time grid; NaN after a failure.
-    link : (runs, T, n) float array
-        Hermite coefficients of the link; n = 0 where it is fixed.
-    crossing_time : (runs, rank, levels) float array
-    failed : (runs,) bool array
-    counts : (runs, 2) int array
-        Steps and evaluations of the right-hand side.
+    Shapes: correlation (runs, T, rank, student_rank); link (runs, T, n); crossing_time (runs,
+    rank, levels); failed (runs,); counts (runs, 2).
     """
 
     correlation: FloatArray
@@ -42,14 +34,7 @@ class Frames:
 def degrees(target: Target, student_rank: int) -> IntArray:
     """Degree of each Hermite coefficient of a link.
 
-    Parameters
-    ----------
-    target : Target
-    student_rank : int
-
-    Returns
-    -------
-    (n,) int array
+    Shapes: returns (n,).
     """
     from .engine.link_tables import link_tables
 
@@ -61,18 +46,7 @@ def degrees(target: Target, student_rank: int) -> IntArray:
 def learned_frame(target: Target) -> FloatArray:
     """Orthogonal matrix whose columns are the directions in the order in which they are learned.
 
-    Parameters
-    ----------
-    target : Target
-
-    Returns
-    -------
-    (rank, rank) float array
-
-    Examples
-    --------
-    >>> abs(learned_frame(Target.parse("h1(z2) + h3(z1)*h1(z2)"))).tolist()
-    [[0.0, 1.0], [1.0, 0.0]]
+    Shapes: returns (rank, rank).
     """
     found: list[FloatArray] = []
     steps = [step.learned for step in leaps(target).steps]
@@ -91,13 +65,7 @@ def learned_frame(target: Target) -> FloatArray:
 def link_of(target: Target) -> FloatArray:
     """Hermite coefficients of the target as a link of a student of the same rank.
 
-    Parameters
-    ----------
-    target : Target
-
-    Returns
-    -------
-    (n,) float array
+    Shapes: returns (n,).
     """
     from .engine.link_tables import link_tables
 
@@ -109,14 +77,7 @@ def link_of(target: Target) -> FloatArray:
 def averages(target: Target, correlation: FloatArray) -> FloatArray:
     """Hermite coefficients of ``A_M f*``.
 
-    Parameters
-    ----------
-    target : Target
-    correlation : (..., rank, student_rank) float array
-
-    Returns
-    -------
-    (..., n_link) float array
+    Shapes: correlation (..., rank, student_rank); returns (..., n_link).
     """
     from .engine.link_tables import link_tables
     from .engine.stiefel import averaged_links, work_for
@@ -139,21 +100,7 @@ def follow(
 ) -> Frames:
     """Integrate ``M' = D - M sym(M^T D)`` and, unless the link is fixed, the link.
 
-    Parameters
-    ----------
-    problem : Problem
-    fixed : (n,) float array, optional
-        The fixed link.
-    rate : float
-        ``S' = rate (A_M f* - decay S)``.
-    decay : (n,) float array, optional
-        1 for a link without ridge.
-    start : (runs, n) float array, optional
-        S(0).
-
-    Returns
-    -------
-    Frames
+    Shapes: fixed (n,); decay (n,); start (runs, n).
     """
     from .engine.link_tables import link_tables
     from .engine.stiefel import work_for

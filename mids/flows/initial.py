@@ -27,32 +27,6 @@ def stream(seed: int, dim: int, run: int, branch: int = 0) -> np.random.Generato
     """Return the random stream of one run.
 
     It depends on its arguments only, never on other runs, blocks or processes.
-
-    Parameters
-    ----------
-    seed : int
-        Any non-negative integer.
-    dim : int
-        Ambient dimension.
-    run : int
-        Index of the run, from 0.
-    branch : int
-        0 for the stream of M(0), 1 to 2^32 - 1 for independent ones of the same run.
-
-    Returns
-    -------
-    numpy.random.Generator
-        A PCG64DXSM generator.
-
-    Raises
-    ------
-    InputError
-        If an argument is not such an integer.
-
-    Examples
-    --------
-    >>> stream(0, 10**12, 3).random() == stream(0, 10**12, 3).random()
-    True
     """
     seed = validation.integer(seed, "seed", at_least=0)
     key = []
@@ -72,29 +46,7 @@ def stream(seed: int, dim: int, run: int, branch: int = 0) -> np.random.Generato
 def draw(rank: int, student_rank: int, dim: int, rng: np.random.Generator) -> FloatArray:
     """Draw one initial correlation matrix.
 
-    Parameters
-    ----------
-    rank, student_rank : int
-        The ranks r of the target and q of the student.
-    dim : int
-        Ambient dimension d, at least ``rank + student_rank``.
-    rng : numpy.random.Generator
-        The stream to draw from, as returned by `stream`.
-
-    Returns
-    -------
-    numpy.ndarray, shape (rank, student_rank)
-        M(0), with singular values in [0, 1].
-
-    Raises
-    ------
-    InputError
-        If a rank or the dimension is out of range.
-
-    Examples
-    --------
-    >>> draw(2, 3, 10**12, stream(0, 10**12, 0)).shape
-    (2, 3)
+    Shapes: returns (rank, student_rank).
     """
     rank, student_rank, dim = _check_sizes(rank, student_rank, dim)
     correlation: FloatArray = _correlations(rank, student_rank, dim, [rng])[0]
@@ -104,30 +56,7 @@ def draw(rank: int, student_rank: int, dim: int, rng: np.random.Generator) -> Fl
 def draw_runs(rank: int, student_rank: int, dim: int, runs: ArrayLike, seed: int) -> FloatArray:
     """Draw the initial correlation matrices of several runs, each from its own stream.
 
-    Parameters
-    ----------
-    rank, student_rank, dim : int
-        As for `draw`.
-    runs : array_like of int, shape (n,)
-        Indices of the runs, in any order.
-    seed : int
-        Any non-negative integer.
-
-    Returns
-    -------
-    numpy.ndarray, shape (n, rank, student_rank)
-        Entry i depends on ``(seed, dim, runs[i])`` only, bit by bit.
-
-    Raises
-    ------
-    InputError
-        If a rank, the dimension, a run or the seed is out of range.
-
-    Examples
-    --------
-    >>> both = draw_runs(2, 2, 10**4, [4, 7], seed=0)
-    >>> bool((draw_runs(2, 2, 10**4, [7], seed=0)[0] == both[1]).all())
-    True
+    Shapes: runs (n,); returns (n, rank, student_rank).
     """
     rank, student_rank, dim = _check_sizes(rank, student_rank, dim)
     indices = np.asarray(runs).reshape(-1).tolist()
@@ -137,28 +66,7 @@ def draw_runs(rank: int, student_rank: int, dim: int, runs: ArrayLike, seed: int
 def check_initial(initial: ArrayLike, rank: int, student_rank: int) -> FloatArray:
     """Check given initial correlation matrices.
 
-    Parameters
-    ----------
-    initial : array_like of float, shape (..., rank, student_rank)
-        Matrices M(0) = W*^T W(0).
-    rank, student_rank : int
-        The ranks of the target and of the student.
-
-    Returns
-    -------
-    numpy.ndarray, shape (..., rank, student_rank)
-        A float64 copy.
-
-    Raises
-    ------
-    InputError
-        If the shape is another, an entry is not finite or a singular value exceeds 1 by more
-        than 1e-12.
-
-    Examples
-    --------
-    >>> check_initial([[0.6, 0.0], [0.0, 0.1]], rank=2, student_rank=2).shape
-    (2, 2)
+    Shapes: initial (..., rank, student_rank); returns (..., rank, student_rank).
     """
     matrices = validation.matrices(initial, "initial", rank, student_rank)
     largest = float(np.linalg.norm(matrices, ord=2, axis=(-2, -1)).max(initial=0.0))
@@ -175,30 +83,7 @@ def frame(M: ArrayLike, dim: int, rng: np.random.Generator) -> FloatArray:
 
     The target's frame is the first r columns of the identity.
 
-    Parameters
-    ----------
-    M : array_like of float, shape (rank, student_rank)
-        ``W*^T W``, with singular values of at most 1.
-    dim : int
-        Ambient dimension d, at least ``rank + student_rank``.
-    rng : numpy.random.Generator
-        The stream to draw from.
-
-    Returns
-    -------
-    numpy.ndarray, shape (dim, student_rank)
-        Orthonormal columns, of which the first rows are `M`.
-
-    Raises
-    ------
-    InputError
-        If `M` is no correlation matrix or the dimension is too small.
-
-    Examples
-    --------
-    >>> W = frame([[0.6]], 50, stream(0, 50, 0))
-    >>> float(W[0, 0]), float(np.round(W[:, 0] @ W[:, 0], 12))
-    (0.6, 1.0)
+    Shapes: M (rank, student_rank); returns (dim, student_rank).
     """
     matrix = validation.matrix(M, "M", None, None)
     rank, student_rank, dim = _check_sizes(len(matrix), len(matrix.T), dim)

@@ -22,21 +22,7 @@ CONVERGED, CENSORED, TRAPPED, FAILED = range(len(STATUS))
 def overlaps(correlation: FloatArray, rank: int) -> FloatArray:
     """Overlaps of correlation matrices: the squared singular values, descending.
 
-    Parameters
-    ----------
-    correlation : (..., rank, student_rank) float array
-        M.
-    rank : int
-        Length of the result; a student of smaller rank has zeros at the end.
-
-    Returns
-    -------
-    (..., rank) float array
-
-    Examples
-    --------
-    >>> overlaps(np.array([[0.1], [0.0]]), 2).round(12).tolist()
-    [0.01, 0.0]
+    Shapes: correlation (..., rank, student_rank); returns (..., rank).
     """
     squares = np.minimum(np.linalg.svd(correlation, compute_uv=False) ** 2, 1.0)[..., :rank]
     missing = rank - squares.shape[-1]
@@ -46,18 +32,7 @@ def overlaps(correlation: FloatArray, rank: int) -> FloatArray:
 def converged(target: Target, student_rank: int, crossing_time: FloatArray) -> NDArray[np.bool_]:
     """Tell which runs have learned all they can.
 
-    Parameters
-    ----------
-    target : Target
-    student_rank : int
-    crossing_time : (runs, rank, levels) float array
-        NaN where a level is not reached.
-
-    Returns
-    -------
-    (runs,) bool array
-        Whether as many directions have reached the highest level as the target depends on, or the
-        student has.
+    Shapes: crossing_time (runs, rank, levels); returns (runs,).
     """
     learnable = min(relevant_directions(target), student_rank)
     return np.asarray(np.isfinite(crossing_time[:, :learnable, -1]).all(axis=1))
@@ -73,24 +48,8 @@ def observables(
 ) -> dict[str, Any]:
     """Variables of the schema that depend on M(t) alone.
 
-    Parameters
-    ----------
-    problem : Problem
-    correlation : (runs, T, rank, student_rank) float array
-        M on the time grid; NaN after a failure.
-    crossing_time : (runs, rank, levels) float array
-        NaN where a level is not reached.
-    failed : (runs,) bool array
-    counts : (runs, 2) int array
-        Steps and evaluations of the right-hand side.
-    climbed : Target, optional
-        The target whose ``h(G)`` the energies add up to, where a ridge weighs it.
-
-    Returns
-    -------
-    dict of str to array
-        ``overlap``, ``energy``, ``gram0``, ``initial``, ``crossing_time``, ``status`` (see
-        `converged`), ``n_steps`` and ``n_rhs``.
+    Shapes: correlation (runs, T, rank, student_rank); crossing_time (runs, rank, levels);
+    failed (runs,); counts (runs, 2).
     """
     target = climbed or problem.target
     shape = correlation.shape[:2]

@@ -97,27 +97,7 @@ class Planted(Flow):
 
 
 def duration(delta: float, exponent: int, strength: float) -> float:
-    """Time in which ``m' = s c^2 m^(s-1) (1 - m^2)`` leaves ``m = sqrt(delta)``.
-
-    Parameters
-    ----------
-    delta : float
-        Overlap ``m^2`` at the start, positive.
-    exponent : int
-        s >= 1.
-    strength : float
-        ``c^2``.
-
-    Returns
-    -------
-    float
-        ``m^(2 - s) / (s (s - 2) c^2)``, ``log(1 / m) / (2 c^2)`` for s = 2, ``1 / c^2`` for s = 1.
-
-    Examples
-    --------
-    >>> duration(1e-4, 4, 1.0)
-    1250.0
-    """
+    """Time in which ``m' = s c^2 m^(s-1) (1 - m^2)`` leaves ``m = sqrt(delta)``."""
     if exponent == 1:
         return 1.0 / strength
     if exponent == 2:

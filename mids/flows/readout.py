@@ -36,18 +36,7 @@ MAX_FEATURES = 2000
 class Features(NamedTuple):
     """What compiled code needs to evaluate features; unused arrays have no rows.
 
-    Attributes
-    ----------
-    exponents : (P, q) int array
-        Multi-indices of Hermite features.
-    lower : (P, q) int array
-        Row of the multi-index that is one lower in variable i, -1 if there is none.
-    frequencies : (P, q) float array
-        Of random features ``sqrt(2 / P) cos(u . z + a)``.
-    phases : (P,) float array
-        ``a``.
-    penalty : (P,) float array
-        What the ridge multiplies in the quadratic form of each coefficient.
+    Shapes: exponents (P, q); lower (P, q); frequencies (P, q); phases (P,); penalty (P,).
     """
 
     exponents: IntArray
@@ -59,28 +48,7 @@ class Features(NamedTuple):
 
 @dataclass(frozen=True)
 class Readout:
-    """How links are fitted, apart from the data.
-
-    Parameters
-    ----------
-    readout : str
-        ``"hermite-ridge"`` or ``"random-features"``.
-    ridge : float
-        Regularisation mu >= 0.
-    degree : int or None
-        Highest degree of Hermite features; None for the target's.
-    kernel : HermiteKernel or None
-        Eigenvalues ``q_k`` that weigh the ridge of Hermite features; all 1 if not given.
-    features : int
-        Number of random features.
-    width : float
-        Width of the Gaussian kernel ``exp(-|z - z'|^2 / (2 width^2))`` of random features.
-
-    Raises
-    ------
-    InputError
-        If a parameter is wrong.
-    """
+    """How links are fitted, apart from the data."""
 
     readout: str
     ridge: float
@@ -114,35 +82,11 @@ class Readout:
         return ("degree", "kernel") if self.readout == "random-features" else ("features", "width")
 
     def highest_degree(self, target: Target) -> int:
-        """Degree of Hermite features on a target.
-
-        Parameters
-        ----------
-        target : Target
-
-        Returns
-        -------
-        int
-        """
+        """Degree of Hermite features on a target."""
         return self.degree or target.degree
 
     def count(self, target: Target, student_rank: int) -> int:
-        """Return the number of features P.
-
-        Parameters
-        ----------
-        target : Target
-        student_rank : int
-
-        Returns
-        -------
-        int
-
-        Raises
-        ------
-        InputError
-            If there are more than 2000, or the kernel's eigenvalues do not reach the degree.
-        """
+        """Return the number of features P."""
         if self.readout == "random-features":
             count = self.features
         else:
@@ -163,20 +107,6 @@ class Readout:
         Hermite features up to their degree only, each scaled by ``sqrt(q_k / (q_k + ridge))``
         (paper Prop. 3.3). For random features it is the target itself, which is right as their
         number grows and the ridge falls.
-
-        Parameters
-        ----------
-        target : Target
-
-        Returns
-        -------
-        Target
-
-        Raises
-        ------
-        InputError
-            If the degree is so low that no part of the target but its constant is seen, or the
-            ridge leaves nothing of it.
         """
         degrees = target.modes.sum(axis=1)
         seen = degrees <= self.highest_degree(target)
@@ -196,19 +126,7 @@ class Readout:
         return population.effective_target(target)
 
     def build(self, target: Target, student_rank: int, rng: np.random.Generator) -> Features:
-        """Return the features for compiled code.
-
-        Parameters
-        ----------
-        target : Target
-        student_rank : int
-        rng : numpy.random.Generator
-            Stream from which random features are drawn.
-
-        Returns
-        -------
-        Features
-        """
+        """Return the features for compiled code."""
         count = self.count(target, student_rank)
         if self.readout == "random-features":
             return Features(
@@ -239,18 +157,7 @@ class Readout:
     ) -> FloatArray:
         """Return the population risk ``E (f(W^T x) - F*(x))^2 / 2`` of links, in closed form.
 
-        Parameters
-        ----------
-        target : Target
-        features : Features
-        links : (n, P) float array
-            Coefficients.
-        correlations : (n, r, q) float array
-            Correlation matrices ``M = W*^T W``.
-
-        Returns
-        -------
-        (n,) float array
+        Shapes: links (n, P); correlations (n, r, q); returns (n,).
         """
         exponents, wanted = _averages(target, correlations)
         gram = correlations @ correlations.swapaxes(1, 2)
@@ -271,15 +178,7 @@ class Readout:
     def objective(self, features: Features, links: FloatArray, risk: FloatArray) -> FloatArray:
         """Add the ridge's term ``ridge / 2 sum_j penalty_j c_j^2`` to the risk.
 
-        Parameters
-        ----------
-        features : Features
-        links : (n, P) float array
-        risk : (n,) float array
-
-        Returns
-        -------
-        (n,) float array
+        Shapes: links (n, P); risk (n,); returns (n,).
         """
         term: FloatArray = links**2 @ features.penalty
         return risk + 0.5 * self.ridge * term

@@ -28,18 +28,6 @@ class RidgeFlow(Flow):
 
     The best link for a frame is the averaged target, its component of degree k scaled by
     ``q_k / (q_k + ridge)`` (paper Prop. 3.3).
-
-    Parameters
-    ----------
-    ridge : float
-        Regularisation mu >= 0 of the link.
-    kernel : HermiteKernel or mapping, optional
-        Eigenvalues ``q_k``; all 1 if not given.
-
-    Raises
-    ------
-    InputError
-        If a parameter is wrong.
     """
 
     ridge: float = 0.0
@@ -95,18 +83,7 @@ class RidgeFlow(Flow):
     def shrinkage(self, degrees: IntArray) -> FloatArray:
         """``q_k / (q_k + ridge)`` of each degree: what the best link keeps of the averaged target.
 
-        Parameters
-        ----------
-        degrees : (n,) int array
-
-        Returns
-        -------
-        (n,) float array
-
-        Raises
-        ------
-        InputError
-            If the kernel's eigenvalues do not reach a degree.
+        Shapes: degrees (n,); returns (n,).
         """
         if self.kernel is None:
             return np.full(len(degrees), 1.0 / (1.0 + self.ridge))
@@ -116,15 +93,7 @@ class RidgeFlow(Flow):
     def at_best_link(self, target: Target, energy: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Objective and population risk, both with the factor 1/2, at the best link for G.
 
-        Parameters
-        ----------
-        target : Target
-        energy : (..., n_modes) float array
-            Of the effective target.
-
-        Returns
-        -------
-        loss, risk : (...) float array
+        Shapes: energy (..., n_modes); returns (...).
         """
         kept = 1.0 - 0.5 * self.shrinkage(target.modes.sum(axis=1))
         half = 0.5 * target.norm**2

@@ -35,18 +35,7 @@ MAX_DIM = 10**6
 class Trajectory:
     """What is kept of a run, at each time of the grid; NaN after a failure.
 
-    Attributes
-    ----------
-    features : Features
-        Those of the run's links.
-    links : (T, P) float array
-        Coefficients of the link.
-    correlations : (T, r, q) float array
-        Correlation matrices M.
-    crossing : (r, levels) float array
-        Crossing times.
-    steps : int
-        Steps done.
+    Shapes: links (T, P); correlations (T, r, q); crossing (r, levels).
     """
 
     features: Features
@@ -61,20 +50,7 @@ def start(
 ) -> dict[str, Any]:
     """Arrays of `mids.flows.engine.sampled.State` before the first sample.
 
-    Parameters
-    ----------
-    features : Features
-    initial : (r, q) float array
-        M(0).
-    dim : int
-    noise : float
-        Standard deviation of the noise on the labels, which takes one more normal if positive.
-    rng : numpy.random.Generator
-        Stream of the frame W(0).
-
-    Returns
-    -------
-    dict of str to array
+    Shapes: initial (r, q).
     """
     from .engine.normals import LANES
 
@@ -101,23 +77,6 @@ class SampledFlow(Flow):
     """Descent on samples ``x ~ N(0, I_d)`` with labels ``F*(x) + noise`` and a fitted link.
 
     Subclasses say which samples. `mids.flows.readout` has the links.
-
-    Parameters
-    ----------
-    readout : str
-        ``"hermite-ridge"`` or ``"random-features"``.
-    noise : float
-        Standard deviation of the noise on the labels.
-    ridge : float
-        Regularisation mu of the link.
-    degree : int, optional
-        Highest degree of the Hermite features; the target's if not given.
-    kernel : HermiteKernel or mapping, optional
-        Eigenvalues ``q_k`` that weigh the ridge of Hermite features; all 1 if not given.
-    features : int
-        Number of random features.
-    width : float
-        Width of the Gaussian kernel of the random features.
     """
 
     readout: str = "hermite-ridge"
@@ -196,19 +155,7 @@ class SampledFlow(Flow):
         return beyond_escapes(climbed, dim, student_rank, initial, late=0.5)
 
     def streams(self, problem: Problem, run: int) -> tuple[Features, IntArray, np.random.Generator]:
-        """Return the features of a run, the key of its samples and the stream of its frame.
-
-        Parameters
-        ----------
-        problem : Problem
-        run : int
-
-        Returns
-        -------
-        features : Features
-        key : (2,) uint64 array
-        rng : numpy.random.Generator
-        """
+        """Return the features of a run, the key of its samples and the stream of its frame."""
         frame, data, features = (
             stream(problem.seed, problem.dim, run, branch) for branch in (FRAME, DATA, FEATURES)
         )
@@ -225,17 +172,7 @@ class SampledFlow(Flow):
     ) -> dict[str, Any]:
         """Return the schema's variables of a block of runs.
 
-        Parameters
-        ----------
-        problem : Problem
-        runs : sequence of Trajectory
-        loss : (runs, T) float array, optional
-            The objective, where it is not the population's.
-
-        Returns
-        -------
-        dict of str to array
-            Without the axis ``dim``.
+        Shapes: loss (runs, T).
         """
         target, climbed = problem.target, self.effective_target(problem.target)
         risk = np.full((len(runs), len(problem.time)), np.nan)

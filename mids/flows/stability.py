@@ -26,19 +26,7 @@ FLAT = 1e-9
 def symmetries(target: Target) -> FloatArray:
     """Return the rotations that leave a link unchanged, as a basis of their Lie algebra.
 
-    Parameters
-    ----------
-    target : Target
-
-    Returns
-    -------
-    (n, rank, rank) float array
-        Skew matrices A with ``A_(exp(t A)) f* = f*`` for all t; n = 0 for most targets.
-
-    Examples
-    --------
-    >>> len(symmetries(Target.parse("h2(z1) + h2(z2)"))), len(symmetries(Target.parse("z1*z2")))
-    (1, 0)
+    Shapes: returns (n, rank, rank).
     """
     rank = target.rank
     skew = []
@@ -66,13 +54,7 @@ def _rotations(generators: FloatArray) -> FloatArray:
 
 
 class Landscape:
-    r"""The planted flow of a target around a state, and where it leads.
-
-    Parameters
-    ----------
-    target : Target
-        The link, known to the student.
-    """
+    r"""The planted flow of a target around a state, and where it leads."""
 
     def __init__(self, target: Target) -> None:
         from .engine.link_tables import link_tables
@@ -89,16 +71,7 @@ class Landscape:
     def linearise(self, correlation: FloatArray) -> tuple[FloatArray, FloatArray]:
         """``M'`` and its Jacobian.
 
-        Parameters
-        ----------
-        correlation : (rank, rank) float array
-            M.
-
-        Returns
-        -------
-        (rank**2,) float array
-            Row by row.
-        (rank**2, rank**2) float array
+        Shapes: correlation (rank, rank); returns (rank**2,).
         """
         from .engine.stiefel import slope_and_jacobian
 
@@ -119,23 +92,7 @@ class Landscape:
         count. A degenerate maximum, such as :math:`m \to 0^-` where :math:`m' = s m^{s-1}` with
         odd s, is approached slowly also by Newton's method, but by a constant factor in each step.
 
-        Parameters
-        ----------
-        correlation : (rank, rank) float array
-            M.
-
-        Returns
-        -------
-        (rank, rank) float array or None
-            The critical point, or None if there is none near by or the state can still leave it.
-
-        Examples
-        --------
-        >>> cubic = Landscape(Target.parse("h3(z1)"))
-        >>> cubic.attractor(np.array([[0.01]])) is None, cubic.attractor(np.array([[0.99]]))
-        (True, array([[1.]]))
-        >>> bool(abs(cubic.attractor(np.array([[-0.01]]))[0, 0]) < 1e-6)
-        True
+        Shapes: correlation (rank, rank); returns (rank, rank).
         """
         state = np.array(correlation, dtype=np.float64)
         ratio, before = 0.0, 0.0

@@ -104,12 +104,7 @@ def quantiles(
 def time_limits(time: xr.DataArray, blocks: Iterable[FloatArray]) -> tuple[float, float]:
     """Return the times between which nine tenths of the lines of every block change.
 
-    Parameters
-    ----------
-    time : DataArray
-        The grid.
-    blocks : iterable of ndarray, shape (lines, time)
-        The lines of each panel.
+    Shapes: blocks (lines, time).
     """
     grid = time.values
     positive = max(int(np.argmax(grid > 0)), 1 if len(grid) > 1 else 0)

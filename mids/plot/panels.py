@@ -94,22 +94,7 @@ def power(number: int) -> str:
 
 
 class Panels:
-    """The panels of a figure, one for each value of the dims that it is divided by.
-
-    Parameters
-    ----------
-    data : DataArray or Dataset
-        What is drawn.
-    core : sequence of str
-        Dims that every panel needs.
-    pooled : sequence of str
-        Dims that a panel has room for, unless they are `row` or `col`. All further dims of several
-        values become rows and columns.
-    size : (float, float)
-        Width and height of one panel in inches.
-    **facets
-        See `Facets`.
-    """
+    """The panels of a figure, one for each value of the dims that it is divided by."""
 
     def __init__(
         self,

@@ -42,13 +42,7 @@ def simulate_block(
     rtol: float,
     shapes: Mapping[str, tuple[int, ...]],
 ) -> dict[str, Any]:
-    """Simulate a block of runs of one dimension; a run that raises fails alone.
-
-    Returns
-    -------
-    dict
-        The arrays by variable, and under `CAUSES` why runs failed.
-    """
+    """Simulate a block of runs of one dimension; a run that raises fails alone."""
     dim = int(dims[0])
     if initial is None:
         matrices = draw_runs(target.rank, student_rank, dim, runs, seed)

@@ -149,30 +149,7 @@ def phase_diagram(
 
 
 def from_spec(spec: Mapping[str, Any]) -> xr.Dataset:
-    """Return the lazy phase diagram that a mapping of `phase_diagram`'s arguments describes.
-
-    Parameters
-    ----------
-    spec : mapping
-        Arguments by name, in types that JSON and TOML know, with the parameters of the flow either
-        among them or in a mapping ``flow``.
-
-    Returns
-    -------
-    xarray.Dataset
-        What `phase_diagram` returns.
-
-    Raises
-    ------
-    InputError
-        If a name is unknown, ``target``, ``dim`` or ``n`` is missing, or a value is wrong.
-
-    Examples
-    --------
-    >>> ds = from_spec({"target": "h2(z1)", "dim": 10, "n": [50, 500], "flow": {"noise": 0.1}})
-    >>> ds.sizes["n"]
-    2
-    """
+    """Return the lazy phase diagram that a mapping of `phase_diagram`'s arguments describes."""
     arguments = dict(spec)
     flow = arguments.pop("flow", {})
     if not isinstance(flow, Mapping) or flow.get("name", Empirical.name) != Empirical.name:
@@ -202,24 +179,7 @@ ARGUMENTS = tuple(
 
 
 def again(ds: xr.Dataset) -> xr.Dataset:
-    """Build a phase diagram again; of a selection only what is selected is simulated.
-
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        What `phase_diagram` returned.
-
-    Returns
-    -------
-    xarray.Dataset
-        Lazy.
-
-    Examples
-    --------
-    >>> ds = phase_diagram("h1(z1)", dim=[8, 16], n=[5, 400], runs=4)
-    >>> again(ds.sel(dim=16, run=[1, 2])).success.shape
-    (2, 2)
-    """
+    """Build a phase diagram again; of a selection only what is selected is simulated."""
     recipe = schema.spec(ds)["phase_diagram"]
     arguments = {name: value for name, value in recipe.items() if name != "versions"}
     arguments["runs"] = _sweep.restored(ds, recipe, "runs")

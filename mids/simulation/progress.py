@@ -23,30 +23,7 @@ LOG_INTERVAL = 60.0
 
 
 class Progress:
-    """Counts what is done and shows it: rate, time left, failures so far.
-
-    Parameters
-    ----------
-    total : int
-        What there is to do; 0 if not known yet.
-    unit : str
-        What is counted, in the plural.
-    doing : str
-        What is done while nothing can be counted.
-    stream : file, optional
-        Where to write; the standard error stream if not given.
-
-    Examples
-    --------
-    >>> import io
-    >>> out = io.StringIO()
-    >>> progress = Progress(10, stream=out)
-    >>> progress.add(4, {"ValueError: no": 1})
-    >>> progress.text().split(", ")[0]
-    '4 of 10 runs'
-    >>> out.getvalue()  # nothing in the first two seconds
-    ''
-    """
+    """Counts what is done and shows it: rate, time left, failures so far."""
 
     def __init__(
         self,
@@ -164,19 +141,6 @@ def watching(
 
     Counts runs while simulations are computed, tasks otherwise, of which a cluster tells the last
     ones; where there is nothing to count, seconds.
-
-    Parameters
-    ----------
-    total : int, optional
-        Number of runs, which a cluster does not tell.
-    doing : str
-        What is done besides.
-    stream : file, optional
-        Where to write; the standard error stream if not given.
-
-    Yields
-    ------
-    Progress
     """
     from dask.callbacks import Callback
 
@@ -245,24 +209,7 @@ def watching(
 
 
 def causes_text(causes: Mapping[str, int], runs: int) -> str:
-    """Say how many runs failed and why, most frequent cause first.
-
-    Parameters
-    ----------
-    causes : mapping
-        Number of runs by cause.
-    runs : int
-        Number of all runs.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> causes_text({"ValueError: no": 2}, 10)
-    '2 of 10 runs failed (status 3): 2 with ValueError: no'
-    """
+    """Say how many runs failed and why, most frequent cause first."""
     listed = "; ".join(f"{n} with {cause}" for cause, n in Counter(causes).most_common(3))
     return f"{sum(causes.values())} of {runs} runs failed (status 3): {listed}"
 

@@ -75,27 +75,7 @@ def replay(ds: xr.Dataset) -> xr.Dataset:
 
 
 def differences(ds: xr.Dataset, other: xr.Dataset) -> list[str]:
-    """Compare the schema's variables of two datasets bit by bit.
-
-    Parameters
-    ----------
-    ds, other : xarray.Dataset
-        For example a dataset and its `replay`. Lazy ones are computed, once. Where `ds` comes from
-        a compact file, `other` is rounded in the same way.
-
-    Returns
-    -------
-    list of str
-        One sentence for each variable of `ds` that is missing from `other` or differs, and where;
-        empty if there is none.
-
-    Examples
-    --------
-    >>> from mids import simulate
-    >>> ds = simulate("h1(z1)", dim=100, runs=2)
-    >>> differences(ds, replay(ds))
-    []
-    """
+    """Compare the schema's variables of two datasets bit by bit."""
     found: list[str] = []
     unequal: dict[str, xr.Variable] = {}
     for name in schema.VARIABLES:
@@ -129,28 +109,7 @@ def differences(ds: xr.Dataset, other: xr.Dataset) -> list[str]:
 
 
 def target_of(ds: xr.Dataset) -> Target:
-    """Return the target of a dataset.
-
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        A dataset with ``mids_spec``, of `simulate` or `mids.phase_diagram`.
-
-    Returns
-    -------
-    Target
-
-    Raises
-    ------
-    DatasetError
-        If the dataset does not say which target it has.
-
-    Examples
-    --------
-    >>> from mids import simulate
-    >>> target_of(simulate("h2(z1)", dim=100))
-    <Target of rank 1, degree 2, norm 1: h2(z1)>
-    """
+    """Return the target of a dataset."""
     spec = schema.spec(ds)
     diagram = spec.get("phase_diagram")
     recorded = (diagram if isinstance(diagram, dict) else spec).get("target")
@@ -160,28 +119,7 @@ def target_of(ds: xr.Dataset) -> Target:
 
 
 def flow_of(ds: xr.Dataset) -> Flow:
-    """Return the flow of a dataset, with its parameters.
-
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        A dataset of `simulate`.
-
-    Returns
-    -------
-    Flow
-
-    Raises
-    ------
-    DatasetError
-        If the dataset does not say which flow made it, or is a phase diagram, which has several.
-
-    Examples
-    --------
-    >>> from mids import simulate
-    >>> flow_of(simulate("h2(z1)", dim=100)).name
-    'two-timescale'
-    """
+    """Return the flow of a dataset, with its parameters."""
     spec = schema.spec(ds)
     if "phase_diagram" in spec:
         raise DatasetError(

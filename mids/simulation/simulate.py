@@ -90,31 +90,7 @@ def simulate(
 
 
 def from_spec(spec: Mapping[str, Any]) -> xr.Dataset:
-    """Return the lazy dataset that a mapping of `simulate`'s arguments describes.
-
-    Parameters
-    ----------
-    spec : mapping
-        Arguments of `simulate` by name, in types that JSON and TOML know: the target as text or as
-        the dictionary of `Target.to_dict`, the flow as its name or as a dictionary with ``name``
-        and its parameters.
-
-    Returns
-    -------
-    xarray.Dataset
-        What `simulate` returns.
-
-    Raises
-    ------
-    InputError
-        If a name is unknown, ``target`` or ``dim`` is missing, or a value is wrong.
-
-    Examples
-    --------
-    >>> ds = from_spec({"target": "staircase(2)", "dim": [100], "runs": 2})
-    >>> ds.loss.sizes["run"]
-    2
-    """
+    """Return the lazy dataset that a mapping of `simulate`'s arguments describes."""
     for name in spec:
         validation.one_of(name, _ARGUMENTS, "argument of a sweep")
     missing = [name for name in ("target", "dim") if name not in spec]
@@ -134,28 +110,7 @@ _ARGUMENTS = tuple(name for name in simulate.__annotations__ if name != "return"
 
 
 def read_spec(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the arguments of a sweep from a TOML file, for `from_spec`.
-
-    Parameters
-    ----------
-    path : str or path
-
-    Returns
-    -------
-    dict
-
-    Raises
-    ------
-    FileError
-        If there is no such file or it is no TOML.
-
-    Examples
-    --------
-    >>> read_spec("nowhere.toml")
-    Traceback (most recent call last):
-        ...
-    mids.errors.FileError: cannot read nowhere.toml (No such file or directory); check the path
-    """
+    """Read the arguments of a sweep from a TOML file, for `from_spec`."""
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:

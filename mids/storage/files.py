@@ -85,22 +85,7 @@ def sync(path: Path) -> None:
 
 
 def check_output(path: str | os.PathLike[str]) -> Path:
-    """Return the path of a file to write, or say why nothing can be written there.
-
-    Parameters
-    ----------
-    path : str or path
-        File that may or may not exist.
-
-    Returns
-    -------
-    pathlib.Path
-
-    Raises
-    ------
-    InputError
-        If its folder does not exist, or it is a folder itself.
-    """
+    """Return the path of a file to write, or say why nothing can be written there."""
     path = Path(path)
     folder = path.absolute().parent
     if not folder.is_dir():

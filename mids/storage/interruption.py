@@ -31,12 +31,6 @@ def noting_interruptions() -> Iterator[Callable[[], None]]:
 
     The second one raises at once. Handlers that somebody has chosen are left alone, and nothing is
     noted outside of the main thread.
-
-    Yields
-    ------
-    callable
-        Raises KeyboardInterrupt if Ctrl-C has been pressed; so does the end of the ``with``
-        statement.
     """
     pressed = False
 

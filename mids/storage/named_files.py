@@ -16,20 +16,7 @@ __all__ = ["NamedFiles", "sha256"]
 
 
 class NamedFiles:
-    """A folder, or a place that fsspec knows by its URL, such as ``s3://bucket/sweep``.
-
-    Parameters
-    ----------
-    place : str or path
-        Folder or URL. Neither need exist, but the folder that holds a folder must.
-
-    Raises
-    ------
-    InputError
-        If the URL's protocol is unknown, or a folder cannot be made there.
-    MissingDependencyError
-        If a package is missing that the protocol needs.
-    """
+    """A folder, or a place that fsspec knows by its URL, such as ``s3://bucket/sweep``."""
 
     def __init__(self, place: str | os.PathLike[str]) -> None:
         self.place = os.fspath(place)
@@ -101,13 +88,7 @@ class NamedFiles:
             ) from None
 
     def document(self, name: str) -> dict[str, Any] | None:
-        """Read what `write_document` wrote, None if it is not there.
-
-        Raises
-        ------
-        FileError
-            If it is not what was written: a byte that changed is noticed.
-        """
+        """Read what `write_document` wrote, None if it is not there."""
         content = self.read(name)
         if content is None:
             return None

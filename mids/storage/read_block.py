@@ -121,20 +121,7 @@ def lazy_array(
     chunks: Mapping[str, list[int]],
     records: Mapping[str, Mapping[str, Any]],
 ) -> da.Array:
-    """Return a variable of a store as a dask array with one task for each block.
-
-    Parameters
-    ----------
-    blocks : NetCDFBlocks or ZarrBlocks
-    entry : mapping
-        The variable's ``dtype`` and ``shape``.
-    labels : list of int
-        Value of the dimension of each block of ``dim``.
-    chunks : mapping
-        Lengths of the blocks along ``dim`` and ``run``.
-    records : mapping
-        Records of the blocks by name.
-    """
+    """Return a variable of a store as a dask array with one task for each block."""
     import dask.array as da
     from dask.base import tokenize
     from dask.layers import ArrayValuesDep

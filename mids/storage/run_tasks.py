@@ -35,24 +35,6 @@ def run_tasks(
 
     Tasks are taken one by one, only a few more than there are workers, so that there may be
     millions. The first error ends everything: waiting tasks are dropped, running ones finish.
-
-    Parameters
-    ----------
-    function : callable
-        Of a module, so that other processes can import it.
-    tasks : iterable of (name, arguments)
-    tick : callable
-        Called at least once a second.
-
-    Yields
-    ------
-    tuple
-        Name and result.
-
-    Raises
-    ------
-    ClusterError
-        If the cluster is lost, or a task loses its worker again and again.
     """
     waiting = iter(tasks)
     running: dict[Future[Any], tuple[str, tuple[Any, ...]]] = {}

@@ -54,15 +54,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a dataset is cut into blocks.
-
-    Parameters
-    ----------
-    labels : list of int
-        Values of the coordinate ``dim``, or positions where there is none.
-    chunks : mapping
-        Lengths of the blocks along ``dim`` and ``run``.
-    """
+    """How a dataset is cut into blocks."""
 
     labels: list[int]
     chunks: Mapping[str, list[int]]
@@ -79,21 +71,7 @@ class Layout:
 
 
 def is_store(place: str | os.PathLike[str]) -> bool:
-    """Tell whether a folder or URL holds a store, finished or not.
-
-    Parameters
-    ----------
-    place : str or path
-
-    Returns
-    -------
-    bool
-
-    Examples
-    --------
-    >>> is_store("nowhere")
-    False
-    """
+    """Tell whether a folder or URL holds a store, finished or not."""
     text = os.fspath(place)
     if "://" not in text and not Path(text).is_dir():
         return False
@@ -101,13 +79,7 @@ def is_store(place: str | os.PathLike[str]) -> bool:
 
 
 def begun(files: NamedFiles) -> dict[str, Any] | None:
-    """Return ``store.json``, which says what a store holds; None if there is none.
-
-    Raises
-    ------
-    FileError
-        If it is damaged or of a newer version.
-    """
+    """Return ``store.json``, which says what a store holds; None if there is none."""
     try:
         store = files.document("store.json")
     except FileError as error:
@@ -125,15 +97,7 @@ def begun(files: NamedFiles) -> dict[str, Any] | None:
 
 
 def recorded(files: NamedFiles) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Return the records of blocks that no manifest holds yet.
-
-    Returns
-    -------
-    dict
-        Records by the names of the blocks.
-    list of str
-        Which records are damaged; their blocks count as lost.
-    """
+    """Return the records of blocks that no manifest holds yet."""
     found: dict[str, dict[str, Any]] = {}
     damaged: list[str] = []
     for folder in files.names("records"):
@@ -151,24 +115,7 @@ def recorded(files: NamedFiles) -> tuple[dict[str, dict[str, Any]], list[str]]:
 
 
 def open_store(place: str | os.PathLike[str]) -> xr.Dataset:
-    """Open a finished store as one lazy dataset.
-
-    Parameters
-    ----------
-    place : str or path
-        Folder or URL that `mids.generate` wrote.
-
-    Returns
-    -------
-    xarray.Dataset
-        With dask arrays in the blocks of the store; a block of a variable is read when it is
-        computed, after its checksum has been.
-
-    Raises
-    ------
-    FileError
-        If the store is not finished, of a newer version, or damaged.
-    """
+    """Open a finished store as one lazy dataset."""
     files = NamedFiles(place)
     store = begun(files)
     if store is None:

@@ -26,24 +26,7 @@ NOT_IN_BLOCKS = ("date_created", "history")
 
 
 def write_block(payload: bytes, place: str, format: str, name: str) -> dict[str, Any]:
-    """Compute one block of a sweep, write it and its record.
-
-    Parameters
-    ----------
-    payload : bytes
-        The lazy dataset of the block and its position, pickled.
-    place : str
-        Folder or URL of the store.
-    format : {"netcdf", "zarr"}
-    name : str
-        Name of the block.
-
-    Returns
-    -------
-    dict
-        The record: ``files`` with ``bytes`` and ``sha256``, ``runs``, ``status`` and ``causes``,
-        counted.
-    """
+    """Compute one block of a sweep, write it and its record."""
     part, block = pickle.loads(payload)
     causes: Counter[str] = Counter()
 

@@ -71,29 +71,7 @@ def _linearised(j: int, k: int) -> list[tuple[int, float]]:
 def expand(
     text: str, families: Mapping[str, Family], max_rank: int, max_degree: int
 ) -> tuple[dict[Exponents, float], str | None]:
-    """Expand an expression in the orthonormal Hermite basis.
-
-    Parameters
-    ----------
-    text : str
-        The expression.
-    families : mapping of str to callable
-        Named families: integer arguments to Hermite coefficients.
-    max_rank, max_degree : int
-        Largest variable index and total degree accepted.
-
-    Returns
-    -------
-    coefficients : dict
-        Coefficient of each multi-index; all keys have the length of the largest variable index.
-    name : str or None
-        The call, such as ``"staircase(3)"``, if the text is nothing but a named family.
-
-    Raises
-    ------
-    TargetSyntaxError
-        If the text does not follow the grammar or exceeds a limit.
-    """
+    """Expand an expression in the orthonormal Hermite basis."""
     return _Reader(text, families, max_rank, max_degree).read()
 
 

@@ -41,28 +41,7 @@ def average(tensors: Sequence[FloatArray], M: ArrayLike) -> tuple[FloatArray, ..
     :math:`A_{MN} = A_N A_M`, and :math:`A_{e^{-t} I}` is the Ornstein-Uhlenbeck semigroup at time
     :math:`t`. It is a contraction if the singular values of :math:`M` are at most 1.
 
-    Parameters
-    ----------
-    tensors : sequence of numpy.ndarray
-        :math:`T_0, \dots, T_p`, each axis of size r.
-    M : array_like of float, shape (r, q)
-        The correlation matrix.
-
-    Returns
-    -------
-    tuple of numpy.ndarray
-        :math:`(M^T)^{\otimes k} T_k`, each axis of size q: a link on :math:`R^q`.
-
-    Raises
-    ------
-    InputError
-        If `M` is not finite or has another number of rows than r.
-
-    Examples
-    --------
-    >>> target = Target({(2,): 1.0})
-    >>> [tensor.tolist() for tensor in average(target.tensors, [[0.5]])]  # h2 -> 0.25 h2
-    [0.0, [0.0], [[0.25]]]
+    Shapes: M (r, q).
     """
     matrix = validation.matrix(M, "M", _rank(tensors), None)
     return tuple(apply_to_indices(tensor, matrix.T) for tensor in tensors)
@@ -71,28 +50,7 @@ def average(tensors: Sequence[FloatArray], M: ArrayLike) -> tuple[FloatArray, ..
 def adjoint(tensors: Sequence[FloatArray], M: ArrayLike) -> tuple[FloatArray, ...]:
     r"""Apply the adjoint :math:`A_M^* = A_{M^T}` to a link on :math:`R^q`.
 
-    Parameters
-    ----------
-    tensors : sequence of numpy.ndarray
-        :math:`T_0, \dots, T_p`, each axis of size q.
-    M : array_like of float, shape (r, q)
-        The correlation matrix.
-
-    Returns
-    -------
-    tuple of numpy.ndarray
-        :math:`M^{\otimes k} T_k`, each axis of size r: a link on :math:`R^r`.
-
-    Raises
-    ------
-    InputError
-        If `M` is not finite or has another number of columns than q.
-
-    Examples
-    --------
-    >>> target = Target({(1,): 1.0})
-    >>> adjoint(target.tensors, [[0.6], [0.8]])[1].tolist()
-    [0.6, 0.8]
+    Shapes: M (r, q).
     """
     matrix = validation.matrix(M, "M", None, _rank(tensors))
     return average(tensors, matrix.T)
@@ -101,27 +59,7 @@ def adjoint(tensors: Sequence[FloatArray], M: ArrayLike) -> tuple[FloatArray, ..
 def correlation(link: Link, G: ArrayLike) -> FloatArray:
     r"""Return :math:`h(G) = \langle f^*, A_G f^* \rangle` (paper eq. 31).
 
-    Parameters
-    ----------
-    link : Target or sequence of numpy.ndarray
-        The link function.
-    G : array_like of float, shape (..., r, r)
-        Symmetric summary statistics.
-
-    Returns
-    -------
-    numpy.ndarray, shape (...)
-        From :math:`T_0^2` at `G` = 0 to :math:`\|f^*\|^2` at the identity.
-
-    Raises
-    ------
-    InputError
-        If `G` is not finite or has another shape.
-
-    Examples
-    --------
-    >>> correlation(Target({(3,): 2.0}), [[0.5]]).item()  # 2^2 * 0.5^3
-    0.5
+    Shapes: G (..., r, r); returns (...).
     """
     return _over_matrices(_correlation, link, G)
 
@@ -133,27 +71,7 @@ def gradient(link: Link, G: ArrayLike) -> FloatArray:
     :math:`k` contributes :math:`k` times :math:`T_k` contracted with itself through `G` on all but
     one index of each side.
 
-    Parameters
-    ----------
-    link : Target or sequence of numpy.ndarray
-        The link function.
-    G : array_like of float, shape (..., r, r)
-        Symmetric summary statistics.
-
-    Returns
-    -------
-    numpy.ndarray, shape (..., r, r)
-        Symmetric matrices; positive semi-definite if `G` is.
-
-    Raises
-    ------
-    InputError
-        If `G` is not finite or has another shape.
-
-    Examples
-    --------
-    >>> gradient(Target({(3,): 2.0}), [[0.5]]).tolist()  # 3 * 2^2 * 0.5^2
-    [[3.0]]
+    Shapes: G (..., r, r); returns (..., r, r).
     """
     return _over_matrices(_gradient, link, G)
 
@@ -164,27 +82,7 @@ def loss(link: Link, G: ArrayLike) -> FloatArray:
     It is summed without cancellation, so that it keeps its relative accuracy as far as
     :math:`I - G` does when the loss is small.
 
-    Parameters
-    ----------
-    link : Target or sequence of numpy.ndarray
-        The link function.
-    G : array_like of float, shape (..., r, r)
-        Symmetric summary statistics.
-
-    Returns
-    -------
-    numpy.ndarray, shape (...)
-        Zero at the identity.
-
-    Raises
-    ------
-    InputError
-        If `G` is not finite or has another shape.
-
-    Examples
-    --------
-    >>> loss(Target({(3,): 2.0}), [[0.5]]).item()  # (4 - 0.5) / 2
-    1.75
+    Shapes: G (..., r, r); returns (...).
     """
     return _over_matrices(_loss, link, G)
 
@@ -192,27 +90,7 @@ def loss(link: Link, G: ArrayLike) -> FloatArray:
 def energy(target: Target, G: ArrayLike) -> FloatArray:
     r"""Return what each mode contributes to :math:`h(G)`: :math:`\alpha_\beta (A_G f^*)_\beta`.
 
-    Parameters
-    ----------
-    target : Target
-        The target.
-    G : array_like of float, shape (..., r, r)
-        Symmetric summary statistics.
-
-    Returns
-    -------
-    numpy.ndarray, shape (..., n_modes)
-        In the order of ``target.modes``; the sum over modes is :math:`h(G)`.
-
-    Raises
-    ------
-    InputError
-        If `G` is not finite or has another shape.
-
-    Examples
-    --------
-    >>> energy(Target({(1,): 1.0, (3,): 2.0}), [[0.5]]).tolist()
-    [0.5, 0.5]
+    Shapes: G (..., r, r); returns (..., n_modes).
     """
     weights = target.coefficients * np.sqrt(multiplicities(target.modes))
     degrees = target.modes.sum(axis=1)

@@ -44,22 +44,7 @@ MAX_POINTS = 5_000_000
 def hermite_values(z: ArrayLike, degree: int) -> FloatArray:
     r"""Evaluate :math:`h_0, \dots, h_p` by their three-term recurrence.
 
-    Parameters
-    ----------
-    z : array_like of float, shape (...)
-        Points.
-    degree : int
-        Highest degree :math:`p`.
-
-    Returns
-    -------
-    numpy.ndarray, shape (..., degree + 1)
-        ``result[..., k]`` is :math:`h_k(z)`.
-
-    Examples
-    --------
-    >>> hermite_values(2.0, 3).round(6).tolist()  # 1, z, (z^2 - 1)/sqrt(2), (z^3 - 3z)/sqrt(6)
-    [1.0, 2.0, 2.12132, 0.816497]
+    Shapes: z (...); returns (..., degree + 1).
     """
     points = np.asarray(z, dtype=np.float64)
     values = np.ones((*points.shape, degree + 1))
@@ -75,26 +60,7 @@ def hermite_values(z: ArrayLike, degree: int) -> FloatArray:
 def gauss_hermite(n: int) -> tuple[FloatArray, FloatArray]:
     """Return the Gauss quadrature of the standard normal law.
 
-    Parameters
-    ----------
-    n : int
-        Number of nodes, 1 to 256. Polynomials of degree up to ``2 n - 1`` are integrated exactly.
-
-    Returns
-    -------
-    nodes, weights : numpy.ndarray, shape (n,)
-        Increasing nodes, symmetric about 0, and weights that sum to 1.
-
-    Raises
-    ------
-    InputError
-        If `n` is not an integer from 1 to 256.
-
-    Examples
-    --------
-    >>> nodes, weights = gauss_hermite(3)
-    >>> nodes.round(6).tolist(), weights.round(6).tolist()
-    ([-1.732051, 0.0, 1.732051], [0.166667, 0.666667, 0.166667])
+    Shapes: returns (n,).
     """
     n = validation.integer(n, "n", at_least=1)
     if n > MAX_NODES:
@@ -118,22 +84,7 @@ def _compositions(rank: int, degree: int) -> Iterator[tuple[int, ...]]:
 def multi_indices(rank: int, degree: int) -> IntArray:
     """List all multi-indices up to a degree in the canonical order of modes.
 
-    Parameters
-    ----------
-    rank : int
-        Number of variables.
-    degree : int
-        Highest total degree.
-
-    Returns
-    -------
-    numpy.ndarray of int64, shape (n, rank)
-        By total degree, then lexicographically descending.
-
-    Examples
-    --------
-    >>> multi_indices(2, 2).tolist()
-    [[0, 0], [1, 0], [0, 1], [2, 0], [1, 1], [0, 2]]
+    Shapes: returns (n, rank).
     """
     return np.array(
         [beta for k in range(degree + 1) for beta in _compositions(rank, k)], dtype=np.int64
@@ -141,23 +92,7 @@ def multi_indices(rank: int, degree: int) -> IntArray:
 
 
 def mode_label(exponents: Sequence[int]) -> str:
-    """Return the readable name of a mode.
-
-    Parameters
-    ----------
-    exponents : sequence of int
-        The multi-index of the mode.
-
-    Returns
-    -------
-    str
-        The product of its one-variable polynomials, ``"1"`` for the constant.
-
-    Examples
-    --------
-    >>> mode_label((1, 0, 3)), mode_label((0, 0))
-    ('h1(z1)h3(z3)', '1')
-    """
+    """Return the readable name of a mode."""
     return "".join(f"h{k}(z{i})" for i, k in enumerate(exponents, start=1) if k) or "1"
 
 
@@ -166,20 +101,7 @@ def monomial_coefficients(power: int) -> FloatArray:
 
     .. math:: z^n = \sum_m \frac{n!}{2^m m! \sqrt{(n - 2m)!}} h_{n - 2m}(z)
 
-    Parameters
-    ----------
-    power : int
-        The exponent :math:`n`.
-
-    Returns
-    -------
-    numpy.ndarray, shape (power + 1,)
-        Coefficients of :math:`h_0, \dots, h_n`.
-
-    Examples
-    --------
-    >>> monomial_coefficients(2).round(6).tolist()  # z^2 = 1 + sqrt(2) h2
-    [1.0, 0.0, 1.414214]
+    Shapes: returns (power + 1,).
     """
     result = np.zeros(power + 1)
     for m in range(power // 2 + 1):
@@ -196,20 +118,7 @@ def product_coefficients(j: int, k: int) -> FloatArray:
     .. math:: h_j h_k = \sum_m m! \binom{j}{m} \binom{k}{m}
               \sqrt{\frac{(j + k - 2m)!}{j! \, k!}} \, h_{j + k - 2m}
 
-    Parameters
-    ----------
-    j, k : int
-        The degrees of the factors.
-
-    Returns
-    -------
-    numpy.ndarray, shape (j + k + 1,)
-        Coefficients of :math:`h_0, \dots, h_{j + k}`.
-
-    Examples
-    --------
-    >>> product_coefficients(1, 1).round(6).tolist()  # z * z = 1 + sqrt(2) h2
-    [1.0, 0.0, 1.414214]
+    Shapes: returns (j + k + 1,).
     """
     result = np.zeros(j + k + 1)
     for m in range(min(j, k) + 1):
@@ -223,20 +132,7 @@ def product_coefficients(j: int, k: int) -> FloatArray:
 def multiplicities(exponents: ArrayLike) -> FloatArray:
     r"""Return the number :math:`k! / \beta!` of index words of content :math:`\beta`.
 
-    Parameters
-    ----------
-    exponents : array_like of int, shape (n, rank)
-        Multi-indices.
-
-    Returns
-    -------
-    numpy.ndarray, shape (n,)
-        How many entries of the tensor belong to each mode.
-
-    Examples
-    --------
-    >>> multiplicities([[2, 0], [1, 1]]).tolist()
-    [1.0, 2.0]
+    Shapes: exponents (n, rank); returns (n,).
     """
     return np.array(
         [
@@ -249,23 +145,7 @@ def multiplicities(exponents: ArrayLike) -> FloatArray:
 def symmetric_tensors(exponents: ArrayLike, coefficients: ArrayLike) -> tuple[FloatArray, ...]:
     r"""Return the symmetric tensors :math:`T_0, \dots, T_p` of a Hermite expansion.
 
-    Parameters
-    ----------
-    exponents : array_like of int, shape (n, rank)
-        Distinct multi-indices.
-    coefficients : array_like of float, shape (n,)
-        Their Hermite coefficients :math:`\alpha_\beta`.
-
-    Returns
-    -------
-    tuple of numpy.ndarray
-        ``result[k]`` has `k` axes of size `rank`; :math:`p` is the highest degree present.
-
-    Examples
-    --------
-    >>> constant, linear, quadratic = symmetric_tensors([[1, 1]], [1.0])  # h1(z1) h1(z2)
-    >>> quadratic.round(6).tolist()
-    [[0.0, 0.707107], [0.707107, 0.0]]
+    Shapes: exponents (n, rank); coefficients (n,).
     """
     betas = np.asarray(exponents, dtype=np.int64)
     alphas = np.asarray(coefficients, dtype=np.float64)
@@ -294,23 +174,7 @@ def symmetric_tensors(exponents: ArrayLike, coefficients: ArrayLike) -> tuple[Fl
 def tensor_coefficients(tensors: Sequence[FloatArray]) -> tuple[IntArray, FloatArray]:
     r"""Return the Hermite expansion of symmetric tensors; the inverse of `symmetric_tensors`.
 
-    Parameters
-    ----------
-    tensors : sequence of numpy.ndarray
-        :math:`T_0, \dots, T_p` with :math:`p \ge 1`; ``tensors[k]`` has `k` axes of size rank.
-
-    Returns
-    -------
-    exponents : numpy.ndarray of int64, shape (n, rank)
-        All of ``multi_indices(rank, p)``.
-    coefficients : numpy.ndarray, shape (n,)
-        Their coefficients, zeros included.
-
-    Examples
-    --------
-    >>> exponents, coefficients = tensor_coefficients(symmetric_tensors([[1, 1]], [1.0]))
-    >>> exponents[4].tolist(), float(coefficients[4].round(12))
-    ([1, 1], 1.0)
+    Shapes: returns (n, rank).
     """
     rank = tensors[1].shape[0]
     exponents = multi_indices(rank, len(tensors) - 1)
@@ -325,22 +189,7 @@ def tensor_coefficients(tensors: Sequence[FloatArray]) -> tuple[IntArray, FloatA
 def apply_to_indices(tensor: FloatArray, matrix: FloatArray) -> FloatArray:
     """Apply a matrix to every index of a tensor.
 
-    Parameters
-    ----------
-    tensor : numpy.ndarray, shape (r, ..., r)
-        With any number of axes.
-    matrix : numpy.ndarray, shape (q, r)
-        The matrix.
-
-    Returns
-    -------
-    numpy.ndarray, shape (q, ..., q)
-        The contraction of `matrix` with each axis of `tensor`.
-
-    Examples
-    --------
-    >>> apply_to_indices(np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([[2.0, 3.0]])).tolist()
-    [[12.0]]
+    Shapes: tensor (r, ..., r); matrix (q, r); returns (q, ..., q).
     """
     for _ in range(tensor.ndim):  # each pass consumes the first axis and appends its image
         tensor = np.tensordot(tensor, matrix, axes=(0, 1))
@@ -352,38 +201,7 @@ def project(
 ) -> tuple[IntArray, FloatArray, float]:
     r"""Project a function on the Hermite polynomials up to a degree by quadrature.
 
-    Parameters
-    ----------
-    function : callable
-        Takes points of shape (n, rank) and returns values of shape (n,).
-    rank : int
-        Number of variables.
-    degree : int
-        Highest total degree kept.
-    nodes : int, optional
-        Quadrature nodes per variable, more than `degree`; by default as many as fit in five
-        million points, at most 100.
-
-    Returns
-    -------
-    exponents : numpy.ndarray of int64, shape (n, rank)
-        All of ``multi_indices(rank, degree)``.
-    coefficients : numpy.ndarray, shape (n,)
-        :math:`E[f(z) h_\beta(z)]`.
-    missed_norm : float
-        :math:`L^2` norm of the function less its projection.
-
-    Raises
-    ------
-    InputError
-        If the function returns another shape or values that are not finite, or if the grid would
-        be too small for the degree or too large.
-
-    Examples
-    --------
-    >>> exponents, coefficients, missed_norm = project(lambda z: z[:, 0] ** 2, rank=1, degree=2)
-    >>> coefficients[[0, 2]].round(6).tolist(), missed_norm < 1e-12
-    ([1.0, 1.414214], True)
+    Shapes: returns (n, rank).
     """
     most = max(n for n in range(1, MAX_NODES + 1) if n**rank <= MAX_POINTS)
     n = min(most, 100) if nodes is None else validation.integer(nodes, "nodes", at_least=1)

@@ -45,22 +45,7 @@ MAX_ASCENT = 20_000
 
 
 def rate(exponent: int) -> str:
-    """Name the order in d of the time at a saddle, ``d^(exponent - 1)`` or ``log d``.
-
-    Parameters
-    ----------
-    exponent : int
-        Information exponent s >= 1 relative to what is learned.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> [rate(s) for s in (1, 2, 3)]
-    ['log d', 'd', 'd^2']
-    """
+    """Name the order in d of the time at a saddle, ``d^(exponent - 1)`` or ``log d``."""
     return {1: "log d", 2: "d"}.get(exponent, f"d^{exponent - 1}")
 
 
@@ -233,24 +218,7 @@ def leaps(target: Target) -> Ladder:
 
 
 def relevant_directions(target: Target) -> int:
-    """Count the directions that a target depends on, which is the rank of its `leaps`.
-
-    Parameters
-    ----------
-    target : Target
-        The target.
-
-    Returns
-    -------
-    int
-        At most ``target.rank``.
-
-    Examples
-    --------
-    >>> from mids.targets import Target
-    >>> relevant_directions(Target.parse("h1(z1) + h1(z2)"))
-    1
-    """
+    """Count the directions that a target depends on, which is the rank of its `leaps`."""
     flat = [tensor.reshape(-1, target.rank) for tensor in target.tensors[1:]]
     if not flat:
         return 0
@@ -264,24 +232,7 @@ def critical_subspace(target: Target, subspace: Array) -> Array:
     ``U' = (I - P_U) H(P_U) U``, the gradient ascent of ``h(P_U)``. It stands still where H does not
     couple U and its complement; only there does the flow meet a saddle.
 
-    Parameters
-    ----------
-    target : Target
-        The target.
-    subspace : ndarray, shape (rank, k)
-        Orthonormal basis of U.
-
-    Returns
-    -------
-    ndarray, shape (rank, k)
-        Orthonormal basis of the critical subspace, `subspace` itself where that is critical.
-
-    Examples
-    --------
-    >>> from mids.targets import Target
-    >>> target = Target.parse("h1(z1) + h2(z1) + 1/2*h1(z1)*h1(z2)")
-    >>> critical_subspace(target, np.array([[1.0], [0.0]])).round(3).T
-    array([[0.974, 0.225]])
+    Shapes: subspace (rank, k); returns (rank, k).
     """
     k = subspace.shape[1]
     if k in (0, target.rank):
@@ -314,24 +265,7 @@ def tilt_growth(target: Target, subspace: Array) -> Array:
     subspace. A positive eigenvalue of K means that U is a saddle already among the subspaces of its
     rank: the flow leaves it, by rotation, in a time of order log d.
 
-    Parameters
-    ----------
-    target : Target
-        The target.
-    subspace : ndarray, shape (rank, k)
-        Orthonormal basis of U; V is ``complete(subspace)[:, k:]``.
-
-    Returns
-    -------
-    ndarray, shape ((rank - k) * k, (rank - k) * k)
-        The symmetric matrix K; theta of shape (rank - k, k) is flattened row by row.
-
-    Examples
-    --------
-    >>> from mids.targets import Target
-    >>> target = Target.parse("h1(z1) + 2*h1(z1)*h1(z2)")
-    >>> tilt_growth(target, np.array([[1.0], [0.0]])).round(6)
-    array([[7.]])
+    Shapes: subspace (rank, k).
     """
     k = subspace.shape[1]
     m = target.rank - k
@@ -357,22 +291,7 @@ def leading_component(
 ) -> tuple[int, Array] | None:
     """Return the component of least degree in the directions that are not learned.
 
-    Parameters
-    ----------
-    rotated : sequence of ndarray
-        Tensors T_0 .. T_p of the target in a frame whose first `k` vectors span U.
-    k : int
-        Number of learned directions.
-    tolerance : float
-        Norm, relative to that of the target's non-constant part, below which a component counts
-        as zero.
-
-    Returns
-    -------
-    (int, ndarray) or None
-        The exponent s, and A of shape (features, rank - k, ..., rank - k) with s trailing axes such
-        that ``h(P_U + delta) - h(P_U) = sum_f <A_f, delta^{(x) s} A_f>`` to leading order. None
-        where nothing is left to learn.
+    Shapes: returns (int, ndarray).
     """
     degree = len(rotated) - 1
     rank = rotated[1].shape[0] if degree else 0

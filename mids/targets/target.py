@@ -350,25 +350,7 @@ class Target:
     def __call__(self, z: ArrayLike) -> FloatArray:
         """Evaluate the link function.
 
-        Parameters
-        ----------
-        z : array_like of float, shape (..., rank)
-            Points.
-
-        Returns
-        -------
-        numpy.ndarray, shape (...)
-            The values at the points.
-
-        Raises
-        ------
-        InputError
-            If the last axis of `z` has not the length of the rank.
-
-        Examples
-        --------
-        >>> parity(2)([[2.0, 3.0], [1.0, -1.0]]).tolist()
-        [6.0, -1.0]
+        Shapes: z (..., rank); returns (...).
         """
         points = validation.finite_array(z, "z")
         if points.ndim == 0 or points.shape[-1] != self.rank:

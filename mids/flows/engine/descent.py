@@ -42,17 +42,7 @@ PATIENCE = 10
 class Descent:
     """A run of the empirical flow.
 
-    Parameters
-    ----------
-    flow : Empirical
-    features : Features
-    target : Link
-    key : (2,) uint64 array
-        Of the samples.
-    arrays : mapping
-        Those of `start`.
-    learnable : int
-        Number of directions that the student can learn of the target.
+    Shapes: key (2,).
     """
 
     def __init__(
@@ -87,12 +77,7 @@ class Descent:
         return slope
 
     def follow(self, stop: float) -> None:
-        """Follow the flow until a time, or for good where it sits at a minimum.
-
-        Parameters
-        ----------
-        stop : float
-        """
+        """Follow the flow until a time, or for good where it sits at a minimum."""
         while not self.over and descend(
             self._features,
             self._flow.ridge,
@@ -125,11 +110,6 @@ class Descent:
 
         It is found by Lanczos' method, and where that does not converge from the whole Hessian,
         unless it is large.
-
-        Returns
-        -------
-        float
-            NaN if it is not found.
         """
         from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
@@ -162,12 +142,7 @@ class Descent:
             self._slope = self._descent(frame)
 
     def is_not_global(self) -> bool:
-        """Tell whether the flow finds a lower loss from the nearest frame with overlaps of 1.
-
-        Returns
-        -------
-        bool
-        """
+        """Tell whether the flow finds a lower loss from the nearest frame with overlaps of 1."""
         here = self.loss()
         rank = self.state.previous.shape[1]
         left, _, right = np.linalg.svd(self.state.frame[:, :rank].T, full_matrices=False)

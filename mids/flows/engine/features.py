@@ -44,12 +44,7 @@ def entry(function: Callable[..., Any]) -> Any:
 class Link(NamedTuple):
     """The target, and how labels are made from it.
 
-    Attributes
-    ----------
-    modes : (n, r) int array
-    coefficients : (n,) float array
-    noise : float
-        Standard deviation of the noise on the labels.
+    Shapes: modes (n, r); coefficients (n,).
     """
 
     modes: np.ndarray

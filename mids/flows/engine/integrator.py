@@ -104,19 +104,7 @@ def _start(initial: np.ndarray, work: Scratch) -> int:
 
 
 class Output(NamedTuple):
-    """Arrays of a block of runs, filled with NaN by the caller, `status` and `counts` with 0.
-
-    Attributes
-    ----------
-    overlap, energy, loss : (runs, n, rank), (runs, n, modes), (runs, n)
-        On the grid of times.
-    crossing : (runs, rank, 3)
-        When the log-odds of a direction reach a threshold.
-    stage_duration : (runs, rank)
-    status : (runs,) int8
-    counts : (runs, 2) int64
-        Steps and right-hand sides.
-    """
+    """Arrays of a block of runs, filled with NaN by the caller, `status` and `counts` with 0."""
 
     overlap: np.ndarray
     energy: np.ndarray
@@ -388,21 +376,7 @@ def integrate(
     rtol: float,
     out: Output,
 ) -> None:
-    """Integrate a block of runs; may be called in several threads at once.
-
-    Parameters
-    ----------
-    table : Tables
-        Of the target the flow climbs.
-    initial : (runs, rank, columns) float64
-        ``M0``, or any ``N`` with ``N N^T = M0 M0^T``, with at most `rank` columns.  Overwritten.
-    time : (n,) float64
-        Increasing, from 0.
-    thresholds : (3,) float64
-        Log-odds of the overlaps whose crossing times are wanted; the second one ends a stage.
-    rtol : float
-    out : Output
-    """
+    """Integrate a block of runs; may be called in several threads at once."""
     rank = initial.shape[1]
     pieces = _pieces(rank if rank <= UNROLLED else 0)
     integrate_runs(machine(table, pieces), initial, time, thresholds, rtol, out)

@@ -28,35 +28,6 @@ class LinkTables(NamedTuple):
 
     A link on R^q is the vector of its orthonormal Hermite coefficients, degree by degree, only
     degrees that the target has.
-
-    Attributes
-    ----------
-    node : (n_nodes, 2) int64
-        Derivatives of the target in the order of evaluation: degree in y, offset in the buffer.
-    child : (n_nodes, r) int64
-        Node with one derivative more; -1 where that vanishes.
-    constant : (n_nodes,) float64
-        Value of the nodes of degree 0.
-    successor : (n_monomials, q) int64
-        Position, within its degree, of a monomial times ``y_j``; all degrees below the top.
-    first : (degree + 1,) int64
-        First row of each degree in `successor`.
-    size : (degree + 1,) int64
-        Number of monomials of each degree.
-    family : (n_degrees, 3) int64
-        For each degree of the target: the degree, its offset in the link, its root node.
-    slope : (n_degrees, r) int64
-        Nodes of the first derivatives, or -1.
-    bend : (n_degrees, r, r) int64
-        Nodes of the second derivatives, or -1.
-    root : (n_link,) float64
-        ``sqrt(gamma! / k!)``: polynomial coefficients into Hermite coefficients.
-    exponents : (n_link, q) int64
-        Multi-index of each coefficient of a link.
-    scale : (n_link,) float64
-        ``|T_k|`` for each coefficient.
-    buffer : int
-        Length of the work array of the nodes.
     """
 
     node: np.ndarray
@@ -88,22 +59,7 @@ def _factorials(exponents: Exponents) -> int:
 
 
 def link_size(target: Target, student_rank: int) -> int:
-    """Count the coefficients of a link.
-
-    Parameters
-    ----------
-    target : Target
-    student_rank : int
-
-    Returns
-    -------
-    int
-
-    Examples
-    --------
-    >>> link_size(Target.parse("h1(z1) + h1(z1)*h3(z2)"), 2)
-    7
-    """
+    """Count the coefficients of a link."""
     degrees = np.unique(target.modes.sum(axis=1)).tolist()
     return sum(
         factorial(k + student_rank - 1) // (factorial(k) * factorial(student_rank - 1))
@@ -113,17 +69,7 @@ def link_size(target: Target, student_rank: int) -> int:
 
 @lru_cache(maxsize=64)
 def link_tables(target: Target, student_rank: int) -> LinkTables:
-    """Tables of a target and a student's rank.
-
-    Parameters
-    ----------
-    target : Target
-    student_rank : int
-
-    Returns
-    -------
-    LinkTables
-    """
+    """Tables of a target and a student's rank."""
     rank, top = target.rank, target.degree
     by_degree = [_monomials(student_rank, k) for k in range(top + 1)]
     place = [{gamma: i for i, gamma in enumerate(group)} for group in by_degree]

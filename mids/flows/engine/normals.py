@@ -57,14 +57,7 @@ _HALF, _MINUS_TWO, _ZERO = f32(0.5), f32(-2.0), f32(0.0)
 def bits(key: np.ndarray, index: int, out: np.ndarray) -> None:
     """Fill `out` with random bits.
 
-    Parameters
-    ----------
-    key : (2,) uint64 array
-        Two words of 32 bits.
-    index : int
-        Which sample; words 1 and 2 of Philox's counter.
-    out : (n,) uint32 array
-        The bits, n a multiple of 4; the i-th of each quarter are those of counter word 0 = i.
+    Shapes: key (2,); out (n,).
     """
     quarter = out.shape[0] // 4
     low, high = u64(index) & _LOW, u64(index) >> _WORD
@@ -88,14 +81,7 @@ def bits(key: np.ndarray, index: int, out: np.ndarray) -> None:
 def normals(bits: np.ndarray, work: np.ndarray, out: np.ndarray) -> None:
     """Fill `out` with standard normals.
 
-    Parameters
-    ----------
-    bits : (n,) int32 array
-        Random bits, n even.
-    work : (2, n / 2) float32 array
-        Room for intermediate values.
-    out : (n,) float32 array
-        The normals; they end at 6.8 standard deviations, where one in 10^11 would lie beyond.
+    Shapes: bits (n,); work (2, n / 2); out (n,).
     """
     half = bits.shape[0] // 2
     value, power = work[0], work[1]
@@ -146,18 +132,7 @@ def sample(
 ) -> None:
     """Fill `out` with the normals of one sample.
 
-    Parameters
-    ----------
-    key : (2,) uint64 array
-        Two words of 32 bits.
-    index : int
-        Which sample.
-    words : (n,) uint32 array
-        Room for the bits, n a multiple of 8.
-    work : (2, n / 2) float32 array
-        Room for intermediate values.
-    out : (n,) float32 array
-        The normals.
+    Shapes: key (2,); words (n,); work (2, n / 2); out (n,).
     """
     bits(key, index, words)
     normals(words.view(np.int32), work, out)

@@ -41,14 +41,7 @@ def draw_samples(
 ) -> None:
     """Draw the first samples of a key and their labels.
 
-    Parameters
-    ----------
-    target : Link
-    key : (2,) uint64 array
-    dim : int
-    x : (n, width) float32 array
-        The samples, and in column `dim` the noise if there is any; the rest is of no use.
-    labels : (n,) float array
+    Shapes: key (2,); x (n, width); labels (n,).
     """
     rank, width = target.modes.shape[1], x.shape[1]
     star, powers = np.empty(rank), np.empty((rank, highest(target.modes) + 1))
@@ -65,16 +58,7 @@ def draw_samples(
 class Samples(NamedTuple):
     """A fixed set of samples, and what they are at the frame that was looked at last.
 
-    Attributes
-    ----------
-    x : (n, width) float32 array
-    labels : (n,) float array
-    z : (n, q) float array
-        The student's coordinates.
-    frame : (q, width) float array
-        The frame, as wide as the samples.
-    gradient : (q, width) float array
-        Room for sums.
+    Shapes: x (n, width); labels (n,); z (n, q); frame (q, width); gradient (q, width).
     """
 
     x: np.ndarray
@@ -98,18 +82,7 @@ def descent(
     The gradient of the profiled loss is that of the loss at the fitted link. It is orthogonal to
     the columns of W, since a rotation of them is undone by the link.
 
-    Parameters
-    ----------
-    features : Features
-    ridge : float
-    samples : Samples
-        Its ``z`` becomes that of the frame.
-    state : State
-        Its ``link``, ``gram`` and ``moment`` become those of the frame.
-    frame : (q, d) float array
-        Rows that are orthonormal, or nearly so.
-    out : (q, d) float array
-        Minus the gradient.
+    Shapes: frame (q, d); out (q, d).
     """
     size, count, n = frame.shape[0], state.link.shape[0], samples.x.shape[0]
     powers = np.empty((size, highest(features.exponents) + 1))
@@ -206,20 +179,7 @@ def descend(
     depend on how fast the flow is, near a saddle and near a minimum, where steps that are long for
     the curvature would be unstable.
 
-    Parameters
-    ----------
-    features : Features
-    ridge : float
-    accuracy, tolerance : float
-    levels : (L,) float array
-        Overlaps whose crossing times are noted.
-    samples : Samples
-    state : State
-    clock : (2,) float array
-        The time, and the step to try next.
-    slope : (q, d) float array
-        `descent` at the frame.
-    stop : float
+    Shapes: levels (L,); clock (2,); slope (q, d).
     """
     two, three, four = np.empty_like(slope), np.empty_like(slope), np.empty_like(slope)
     start, error = np.empty_like(slope), np.empty_like(slope)
@@ -265,18 +225,7 @@ def objective(
 ) -> float:
     """Empirical loss with its ridge.
 
-    Parameters
-    ----------
-    features : Features
-    ridge : float
-    labels : (n,) float array
-    z : (n, q) float array
-        The student's coordinates of the samples.
-    link : (P,) float array
-
-    Returns
-    -------
-    float
+    Shapes: labels (n,); z (n, q); link (P,).
     """
     powers = np.empty((z.shape[1], highest(features.exponents) + 1))
     values, primes = np.empty(link.shape[0]), np.empty(link.shape[0])

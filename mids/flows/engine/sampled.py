@@ -45,18 +45,7 @@ f32 = np.float32
 
 
 class Rates(NamedTuple):
-    """Parameters of the descent.
-
-    Attributes
-    ----------
-    step : float
-        Step of the gradient descent on W.
-    batch : int
-        Samples in a step.
-    keep : float
-        What a batch leaves of the regression's sums so far.
-    ridge : float
-    """
+    """Parameters of the descent."""
 
     step: float
     batch: int
@@ -67,28 +56,8 @@ class Rates(NamedTuple):
 class State(NamedTuple):
     """Everything a run of gradient descent carries on.
 
-    Attributes
-    ----------
-    used : (2,) int array
-        Samples used (steps done, where samples are fixed), and whether the run has failed.
-    frame : (q, d) float array
-        Orthonormal rows.
-    gradient : (q, n) float array
-        Sum over the batch so far, in any precision; n >= d.
-    link : (P,) float array
-        Coefficients of the link.
-    gram : (P, P) float array
-        Regression's sum of products of features, lower triangle.
-    moment : (P,) float array
-        Regression's sum of feature times label.
-    weight : (1,) float array
-        Regression's sum of weights.
-    previous, reference : (q, r) float array
-        M^T one step ago, and where overlaps were last computed.
-    margin : (1,) float array
-        Distance of M from `reference` below which no level can have been reached.
-    crossing : (r, levels) float array
-        Crossing times, NaN where there is none yet.
+    Shapes: used (2,); frame (q, d); gradient (q, n); link (P,); gram (P, P); moment (P,);
+    weight (1,); previous, reference (q, r); margin (1,); crossing (r, levels).
     """
 
     used: np.ndarray

@@ -75,35 +75,7 @@ class Active(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Work arrays of one run.
-
-    Attributes
-    ----------
-    square : (9, rank, rank)
-        Small matrices, by the names above; ``HESSIAN`` is ``Ht``, ``GENERATOR`` is ``B``, ``STEP``
-        is ``D`` times the pace, ``LOWER`` is ``L``, ``TILT`` is ``J``; ``COLUMNS`` holds
-        eigenvectors.
-    monomial : (2, n_monomials)
-        Sheared coefficients and their change.
-    power : (n_powers,)
-        ``F^gamma``.
-    gradient : (3, rank, n_gradients)
-        Factors that ``Ht`` is made of, the same times ``F^gamma``, and their change.
-    diagonal : (3, rank)
-        ``F``, ``e^v`` and ``1 - F`` (where ``L = I``).
-    buffer : (n_buffer,)
-        Of the substitution.
-    frame : (3, rank, rank)
-        Frame at the start of a step, at its end, and at a crossing.
-    log_odds : (3, rank)
-        The same for the log-odds.
-    base : (3, n_monomials)
-        The target in these frames.
-    hessian : (rank, rank)
-        ``Ht`` at the start of a step.
-    rest : (rank,)
-        ``1 - F`` at the start of a step.
-    """
+    """Work arrays of one run."""
 
     square: np.ndarray
     monomial: np.ndarray
@@ -137,21 +109,7 @@ def scratch(table: Tables) -> Scratch:
 
 
 class Step(NamedTuple):
-    """One step.
-
-    Attributes
-    ----------
-    state : (11, size)
-        Start and its slope, a stage's point and right-hand side, the end, scales of the unknowns,
-        the gradient of the pace; the accepted end and three coefficients of the interpolant.
-    jacobian, matrix : (size, size)
-    pivot : (size,) int64
-    stages : (8, size)
-    time : (8,)
-        Stages of the time.
-    time_dense : (5,)
-        Its interpolant, the time the step takes, and the step times the rate at which tilts relax.
-    """
+    """One step."""
 
     state: np.ndarray
     jacobian: np.ndarray

@@ -31,19 +31,7 @@ __all__ = [
 
 
 class Work(NamedTuple):
-    """Scratch of one thread.
-
-    Attributes
-    ----------
-    buffer : (n,) float64
-        The target's derivatives at ``z = M y``.
-    coupling : (r q, n_link) float64
-        ``d(A_M f*)_gamma / dM``: also what the link's coefficients weigh to D.
-    bend : (r q, r q) float64
-        ``dD / dM`` at a fixed link.
-    small : (3, n) float64
-        D, ``sym(M^T D)`` and an intermediate product.
-    """
+    """Scratch of one thread."""
 
     buffer: np.ndarray
     coupling: np.ndarray

@@ -330,28 +330,7 @@ def integrate_frames(
     failed: np.ndarray,
     counts: np.ndarray,
 ) -> None:
-    """Integrate runs one after another; every output array has the run as its first axis.
-
-    Parameters
-    ----------
-    table : LinkTables
-    link : (n_link,) float64
-        The fixed link where `rate` is 0.
-    rate : float
-        Rate of the link, ``1 / epsilon``; with 0 the link is not part of the state.
-    decay : (n_link,) float64
-        1 for a link without ridge.
-    time : (n,) float64
-        Increasing, from 0.
-    levels : (k,) float64
-        Overlaps whose crossing times are wanted.
-    rtol : float
-    work : Work
-    states : (runs, n, size) float64
-        Starts in ``states[:, 0]``; the others are outputs.
-    crossing, failed, counts
-        Outputs; `crossing` filled with NaN, the others with 0 by the caller.
-    """
+    """Integrate runs one after another; every output array has the run as its first axis."""
     runs, _, size = states.shape
     rank, students = table.child.shape[1], table.successor.shape[1]
     path = Path(

@@ -26,22 +26,7 @@ __all__ = ["Derivative", "Substitution", "Tables", "tables"]
 
 
 class Substitution(NamedTuple):
-    """Horner's rule for ``y -> p(B y)`` over the prefix tree of the target's monomials.
-
-    Attributes
-    ----------
-    node : (n_nodes, 4) int64
-        Children first: parent row (-1 for a root), variable of the linear form the node is
-        multiplied with on its way to the parent, degree it holds, offset in the work buffer.
-    value : (n_nodes,) float64
-        ``a_beta`` of the leaves.
-    successor : (n_all, rank) int64
-        Position, within its own degree, of a monomial times ``z_j``; all degrees below the top.
-    first : (degree + 1,) int64
-        First row of each degree in `successor`.
-    root : (n_degrees, 3) int64
-        Offset in the buffer, first row among the monomials and length of each degree's result.
-    """
+    """Horner's rule for ``y -> p(B y)`` over the prefix tree of the target's monomials."""
 
     node: np.ndarray
     value: np.ndarray
@@ -54,21 +39,6 @@ class Derivative(NamedTuple):
     """What ``Ht`` and its derivatives need.
 
     Indices are unsigned: compiled code need not ask whether they count from the end.
-
-    Attributes
-    ----------
-    shear_start : (n_pairs + 1,) uint64
-        For each pair ``b < a`` the first row of `shear`.
-    shear : (n_shears, 3) uint64
-        Row changed, row added, power of ``x`` in the in-place substitution ``z_a -> z_a + x z_b``.
-    shear_factor : (n_shears,) float64
-        Its binomial coefficient.
-    power : (n_powers, 2) uint64
-        ``F^gamma`` as an earlier power times one ``F_i``: that power's row and ``i``.
-    gradient : (2 rank + 1, n_gradients) uint64
-        Rows of ``gamma + e_i`` among the monomials, ``gamma`` itself, row of ``F^gamma``.
-    gradient_factor : (rank, n_gradients) float64
-        ``sqrt(w_gamma) (gamma_i + 1)``.
     """
 
     shear_start: np.ndarray
@@ -80,24 +50,7 @@ class Derivative(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """Arrays that describe one target.
-
-    Attributes
-    ----------
-    substitution : Substitution
-    derivative : Derivative
-    weight : (n_monomials,) float64
-        ``beta! / |beta|!`` of every monomial of every degree that occurs; turns a product of two
-        ``a_beta`` into one of Hermite coefficients.
-    mode_row : (n_modes,) int64
-        Monomial of each mode of the target (-1 for the constant).
-    mode_value : (n_modes,) float64
-        ``a_beta`` of each mode (``alpha`` for the constant).
-    buffer : int
-        Length of the work array of a substitution.
-    norm : float
-        ``||f*||`` in L2(gamma).
-    """
+    """Arrays that describe one target."""
 
     substitution: Substitution
     derivative: Derivative
@@ -171,17 +124,7 @@ def _shears(
 
 @lru_cache(maxsize=64)
 def tables(target: Target) -> Tables:
-    """Tables of a target, in the coordinates the target is given in.
-
-    Parameters
-    ----------
-    target : Target
-        Any target; its constant part takes no part in the flow.
-
-    Returns
-    -------
-    Tables
-    """
+    """Tables of a target, in the coordinates the target is given in."""
     rank, top = target.rank, target.degree
     modes = [tuple(int(b) for b in beta) for beta in target.modes]
     degrees = sorted({sum(beta) for beta in modes} - {0})
