@@ -44,11 +44,20 @@ def wing(module: str) -> str:
     return module.removeprefix("mids.").partition(".")[0]
 
 
-def imports(module: str) -> set[str]:
-    """Return the modules that a module imports, also inside functions."""
+def imports(module: str, *, typing: bool) -> set[str]:
+    """Return what a module imports, also inside functions, with or without types alone."""
     package = module.split(".")[:-1]
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    typing_only = {
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for child in ast.walk(node)
+    }
     found = set()
-    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
+        if id(node) in typing_only and not typing:
+            continue
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -60,7 +69,8 @@ def imports(module: str) -> set[str]:
     return {f"{name}.__init__" if f"{name}.__init__" in MODULES else name for name in found}
 
 
-IMPORTS = {module: imports(module) for module in MODULES}
+IMPORTS = {module: imports(module, typing=True) for module in MODULES}
+AT_RUN_TIME = {module: imports(module, typing=False) for module in MODULES}
 
 
 def test_imports_point_down_the_wings():
@@ -75,7 +85,7 @@ def test_imports_point_down_the_wings():
 
 def test_there_are_no_circles():
     """Also none inside a wing, nor through the package itself."""
-    graph = {module: others & MODULES.keys() - {module} for module, others in IMPORTS.items()}
+    graph = {module: others & MODULES.keys() - {module} for module, others in AT_RUN_TIME.items()}
     graphlib.TopologicalSorter(graph).prepare()
 
 
@@ -92,31 +102,12 @@ def test_the_root_is_small_and_public():
     assert not [name for name in root if name.startswith("_") and not name.startswith("__")]
 
 
-def at_run_time(module: str) -> set[str]:
-    """Return the packages that a module imports at any time but while types are checked."""
-    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
-    typing_only = {
-        id(child)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for child in ast.walk(node)
-    }
-    found = set()
-    for node in ast.walk(tree):
-        if id(node) in typing_only:
-            continue
-        if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            found.add((node.module or "").partition(".")[0])
-    return found
-
-
 def test_arrays_only_below_the_datasets():
     for module in MODULES:
         if wing(module) in ("targets", "flows"):
             labelled = {"xarray", "dask", "pandas", "distributed", "matplotlib"}
-            assert not at_run_time(module) & labelled, module
+            packages = {name.partition(".")[0] for name in AT_RUN_TIME[module]}
+            assert not packages & labelled, module
 
 
 @pytest.mark.parametrize("statement", ["import mids", "from mids import simulate, Target"])

@@ -372,7 +372,9 @@ class Catalog(Mapping[str, xr.Dataset]):
             If a file of `other` is damaged.
         """
         folder = self._folder("merge into")
-        return merge.merge(folder, other if isinstance(other, Catalog) else open_catalog(other))
+        other = other if isinstance(other, Catalog) else open_catalog(other)
+        fetched = {key: other.path(key) for key in other.entries}
+        return merge.merge(folder, other.entries, fetched, str(other.location))
 
     def reindex(self) -> None:
         """Make the index again from the files: `mids.catalog.reindex`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..storage import netcdf as io
@@ -13,16 +12,13 @@ from .describe import describe
 from .entry import Entry
 from .folder import Folder
 
-if TYPE_CHECKING:
-    from .catalog import Catalog
-
 __all__ = ["merge"]
 
 
-def merge(folder: Folder, other: Catalog) -> list[str]:
+def merge(
+    folder: Folder, theirs: Mapping[str, Entry], fetched: Mapping[str, Path], origin: str
+) -> list[str]:
     """Take over the datasets of another catalog; see `Catalog.merge`."""
-    theirs = other.entries
-    fetched = {key: other.path(key) for key in theirs}
     checked = {key: describe(fetched[key], key) for key in theirs}
     with folder.workshop() as workshop:
         copies = {key: files.copy(fetched[key], workshop / f"{key}.nc") for key in theirs}
@@ -38,7 +34,7 @@ def merge(folder: Folder, other: Catalog) -> list[str]:
             ]
             if conflicts:
                 raise InputError(
-                    f"{folder.root} and {other.location} have different datasets of the same "
+                    f"{folder.root} and {origin} have different datasets of the same "
                     f"key: {', '.join(conflicts)}; nothing was merged; remove them from one, "
                     "or add them under another key"
                 )
