@@ -17,7 +17,7 @@ from .analysis import (
     traps,
 )
 from .catalog import open_catalog
-from .schema import VERSION as __version__
+from .schema import VERSION as __version__  # noqa: F401
 from .schema import validate
 from .simulation import against, phase_diagram, replay, simulate
 from .storage import generate, open_dataset, to_netcdf
@@ -26,7 +26,6 @@ from .targets.ladder import leaps
 
 __all__ = [
     "Target",
-    "__version__",
     "against",
     "catalog",
     "compare",

@@ -99,7 +99,7 @@ def _leaps(*orders: int) -> Coefficients:
     checked = [validation.integer(s, "an order of leaps", at_least=1) for s in orders]
     rank = len(checked)
     check_size(rank, sum(checked))
-    return {tuple(checked[:j] + [0] * (rank - j)): rank**-0.5 for j in range(1, rank + 1)}
+    return {tuple(checked[:j] + [0] * (rank - j)): 1 / math.sqrt(rank) for j in range(1, rank + 1)}
 
 
 FAMILIES: Mapping[str, Callable[..., Coefficients]] = {

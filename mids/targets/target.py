@@ -299,7 +299,7 @@ class Target:
 
         Examples
         --------
-        >>> parity(2).to_dict()
+        >>> Target.parse("parity(2)").to_dict()
         {'modes': [[1, 1]], 'coefficients': [1.0], 'name': 'parity(2)'}
         """
         data: dict[str, Any] = {
@@ -458,7 +458,7 @@ class Target:
 
         Examples
         --------
-        >>> hermite(1).rotate([[-1.0]])
+        >>> Target.parse("h1(z1)").rotate([[-1.0]])
         <Target of rank 1, degree 1, norm 1: -h1(z1)>
         """
         Q = validation.matrix(rotation, "rotation", self.rank, self.rank)

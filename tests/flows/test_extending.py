@@ -37,12 +37,18 @@ def square_ladder(rank: int) -> Target:
     >>> square_ladder(1)
     <Target 'square_ladder(1)' of rank 1, degree 2, norm 1: h2(z1)>
     """
-    rank = validation.integer(rank, "rank", at_least=1)
-    check_size(rank, 2 * rank)
-    return _ladder([2] * rank, f"square_ladder({rank})")
+    return _named("square_ladder", rank)
 
 
 '''
+COEFFICIENTS = """
+def _square_ladder(rank: int) -> Coefficients:
+    rank = validation.integer(rank, "rank", at_least=1)
+    check_size(rank, 2 * rank)
+    return _leaps(*[2] * rank)
+
+
+"""
 
 
 def edit(path, old, new):
@@ -63,14 +69,16 @@ def extended(tmp_path_factory):
     edit(listed, "from .two_timescale", "from .toy import ToyFlow\nfrom .two_timescale")
     edit(listed, "OnlineSGD, Empirical)", "OnlineSGD, Empirical, ToyFlow)")
 
-    families = package / "targets.py"
-    edit(families, "def _ladder(", f"{FAMILY.lstrip()}def _ladder(")
+    tables = package / "targets" / "_coefficients.py"
+    edit(tables, "FAMILIES: Mapping", f"{COEFFICIENTS.lstrip()}FAMILIES: Mapping")
     edit(
-        families,
-        '    "staircase": staircase,\n',
-        '    "staircase": staircase,\n    "square_ladder": square_ladder,\n',
+        tables, '    "staircase": _st', '    "square_ladder": _square_ladder,\n    "staircase": _st'
     )
+    families = package / "targets" / "families.py"
+    edit(families, "def names(", f"{FAMILY.lstrip()}def names(")
     edit(families, '"parity", "staircase"]', '"parity", "square_ladder", "staircase"]')
+    listed = package / "targets" / "__init__.py"
+    edit(listed, "parity, staircase\n", "parity, square_ladder, staircase\n")
     return folder
 
 
@@ -126,8 +134,10 @@ assert mids.against("square_ladder(1)", ["toy", "two-timescale"], dim=100, runs=
 def test_the_copy_is_in_order(run, extended):
     """Doctests of what was added, and its layers."""
     shutil.copy(Path(__file__).parents[1] / "test_layers.py", extended)
-    checked = ["mids/targets/target.py", "mids/flows/__init__.py", "test_layers.py"]
-    chosen = "square_ladder or toy or (test_layers and (targets or level))"
+    checked = ["mids/targets/families.py", "mids/flows/toy.py", "test_layers.py"]
+    chosen = "square_ladder or toy or imports_point"
     options = ["-v", "-p", "no:cacheprovider", "--rootdir", str(extended), "--doctest-modules"]
     shown = run("-m", "pytest", *options, *checked, "-k", chosen)
-    assert "targets.square_ladder PASSED" in shown and "flows/toy.py] PASSED" in shown
+    assert (
+        "families.square_ladder PASSED" in shown and "imports_point_down_the_wings PASSED" in shown
+    )
