@@ -11,9 +11,9 @@ from .ambient import Ambient
 from .base import Flow, Problem
 from .empirical import Empirical
 from .joint import Joint
-from .kernel import HermiteKernel
 from .online_sgd import OnlineSGD
 from .planted import Planted
+from .ridge import HermiteKernel
 from .two_timescale import TwoTimescale
 
 __all__ = [

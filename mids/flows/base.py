@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,9 +14,6 @@ from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 
 __all__ = ["Flow", "Problem"]
-
-SECTION = re.compile(r"^\w+\n-+$", re.MULTILINE)
-"""First section of a docstring."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +65,9 @@ class Problem:
 class Flow(ABC):
     """A gradient flow; subclasses are frozen dataclasses whose fields are its parameters.
 
-    What the methods take and return is said here, once for all flows, and added to the docstrings
-    of methods that replace them.
+    What the methods take and return is said here, once for all flows. Fields that take no part in
+    comparisons (``field(compare=False)``), such as where a run keeps its state, are no part of the
+    recipe: neither written by `to_dict` nor read by `from_dict`.
 
     Attributes
     ----------
@@ -91,17 +87,6 @@ class Flow(ABC):
 
     name: ClassVar[str]
     fast_link: ClassVar[bool] = True
-
-    def __init_subclass__(cls, **arguments: Any) -> None:
-        """Add to docstrings without sections those of the method of `Flow` of that name."""
-        super().__init_subclass__(**arguments)
-        for name, method in vars(cls).items():
-            general = getattr(Flow, name, None)
-            if inspect.isfunction(method) and inspect.isfunction(general):
-                own, said = (inspect.cleandoc(each.__doc__ or "") for each in (method, general))
-                start = SECTION.search(said)
-                if own and start and not SECTION.search(own):
-                    method.__doc__ = f"{own}\n\n{said[start.start() :]}"
 
     def check(self, target: Target, dims: IntArray, student_rank: int) -> None:  # noqa: B027
         """Raise InputError if the flow cannot run on a target with a student of this rank.
@@ -227,7 +212,9 @@ class Flow(ABC):
         -------
         dict
         """
-        return {"name": self.name, **dataclasses.asdict(self)}
+        parameters = dataclasses.asdict(self)
+        recorded = {field.name: parameters[field.name] for field in _recorded(type(self))}
+        return {"name": self.name, **recorded}
 
     @classmethod
     def from_dict(cls, parameters: Mapping[str, Any]) -> Self:
@@ -247,7 +234,7 @@ class Flow(ABC):
         InputError
             If a name or value is wrong, or a parameter without default is missing.
         """
-        fields = dataclasses.fields(cls)
+        fields = _recorded(cls)
         allowed = tuple(field.name for field in fields)
         for name in parameters:
             if not allowed:
@@ -261,3 +248,8 @@ class Flow(ABC):
                     f"line --flow-option {field.name}=..."
                 )
         return cls(**parameters)
+
+
+def _recorded(flow: type[Flow]) -> list[dataclasses.Field[Any]]:
+    """Fields that are part of the recipe."""
+    return [field for field in dataclasses.fields(flow) if field.compare]

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import os
+import uuid
+import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from pathlib import Path
+from time import monotonic
 from typing import Any, ClassVar
 
 import numpy as np
 
 from .. import validation
-from ..errors import InputError
+from ..errors import FileError, InputError
 from ..schema import LEVELS, VERSION
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 from .base import Problem
-from .checkpoint import Checkpoint, check_folder
 from .sampled import SampledFlow, Trajectory, start
 
 __all__ = ["OnlineSGD"]
@@ -28,6 +36,71 @@ MOST_SAMPLES = 2**62
 
 PIECE_SECONDS = 1.0
 """Rough work between two looks at the clock."""
+INTERVAL = 20.0
+"""Seconds between two checkpoints of a run."""
+
+
+def check_folder(folder: object) -> str:
+    """Return the path of a folder for checkpoints, which need not exist yet."""
+    if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
+        raise InputError(
+            f"checkpoint must be the path of a folder, got {validation.shown(folder)}; "
+            'pass for example checkpoint="checkpoints"'
+        )
+    path = Path(folder).absolute()
+    there = next(each for each in (path, *path.parents) if each.exists())
+    if not there.is_dir():
+        raise InputError(f"checkpoint must be a folder, but {there} is a file; give another path")
+    if not os.access(there, os.W_OK):
+        raise InputError(f"checkpoint {path} cannot be written, {there} is read-only; give another")
+    return str(path)
+
+
+class Checkpoint:
+    """The file that holds where a run has got to.
+
+    Its name contains a digest of everything the run's numbers depend on, so that no run goes on
+    from the state of another. It is written under another name and renamed when it is complete.
+    """
+
+    def __init__(self, folder: str | None, name: str, identity: Mapping[str, Any]) -> None:
+        text = json.dumps(identity, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        self.path = None if folder is None else Path(folder, f"{name}-{digest[:32]}.npz")
+        self._last = monotonic()
+
+    def load(self) -> dict[str, np.ndarray] | None:
+        """Return the arrays of the last checkpoint, or None if there is none."""
+        if self.path is None or not self.path.exists():
+            return None
+        try:
+            with self.path.open("rb") as stored, np.load(stored, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise FileError(
+                f"the checkpoint {self.path} is damaged ({error}); delete it to start that run over"
+            ) from None
+
+    def save(self, arrays: Mapping[str, np.ndarray], *, now: bool = False) -> None:
+        """Keep arrays, if the last checkpoint is older than 20 seconds or `now` is set."""
+        if self.path is None or not (now or monotonic() - self._last >= INTERVAL):
+            return
+        temporary = self.path.with_name(f"{self.path.stem}.{uuid.uuid4().hex}.tmp")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                np.savez(file, allow_pickle=False, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise FileError(
+                f"cannot write the checkpoint {self.path} ({error.strerror or error}); "
+                "give another folder or free some space"
+            ) from None
+        self._last = monotonic()
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -107,12 +180,6 @@ class OnlineSGD(SampledFlow):
             self._set(memory=validation.number(self.memory, "memory", at_least=1.0))
         if self.checkpoint is not None:
             self._set(checkpoint=check_folder(self.checkpoint))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Name and parameters in types that JSON knows, without the folder of checkpoints."""
-        parameters = super().to_dict()
-        del parameters["checkpoint"]
-        return parameters
 
     def _check_samples(self, count: int) -> None:
         """Raise InputError if a link of so many features cannot be fitted."""

@@ -24,7 +24,7 @@ from ..targets.averaging import average, loss
 from ..targets.basis import multi_indices, tensor_coefficients
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
-from .kernel import HermiteKernel
+from .ridge import HermiteKernel
 from .two_timescale import TwoTimescale
 
 __all__ = ["Features", "Readout"]

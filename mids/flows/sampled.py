@@ -17,9 +17,9 @@ from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 from .base import Flow, Problem
 from .initial import frame, stream
-from .kernel import HermiteKernel
 from .observables import observables
 from .readout import Features, Readout
+from .ridge import HermiteKernel
 from .time_grid import beyond_escapes
 
 __all__ = ["SampledFlow", "Trajectory", "start"]

@@ -12,7 +12,7 @@ from scipy.sparse.linalg import ArpackNoConvergence
 import mids
 from mids.errors import InputError
 from mids.flows import Empirical
-from mids.flows.engine.descent import FLAT, Descent
+from mids.flows.empirical import FLAT, Descent
 from mids.flows.engine.features import Link
 from mids.flows.initial import draw
 from mids.flows.observables import CENSORED, CONVERGED, TRAPPED
@@ -208,7 +208,7 @@ def test_a_curvature_that_is_not_found_makes_no_minimum(no_convergence, monkeypa
     flow = Empirical(n=50, noise=0.3, ridge=0.01)
     known = empirical(flow, **arguments).status.values
     assert {CONVERGED, TRAPPED} == set(known.ravel().tolist())
-    monkeypatch.setattr("mids.flows.engine.descent.LARGEST", 15)
+    monkeypatch.setattr("mids.flows.empirical.LARGEST", 15)
     assert np.isnan(Problem(flow, 16, 1, target=mids.targets.hermite(2)).run.lowest_curvature())
     unknown = empirical(flow, **arguments).status.values
     np.testing.assert_array_equal(unknown, np.where(known == TRAPPED, CENSORED, known))

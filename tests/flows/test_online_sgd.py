@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -14,7 +15,7 @@ from scipy import stats
 
 import mids
 from mids.errors import FileError, InputError
-from mids.flows import HermiteKernel, OnlineSGD, checkpoint, online_sgd
+from mids.flows import HermiteKernel, OnlineSGD, online_sgd
 from mids.flows.engine.features import Link
 from mids.flows.engine.normals import bits, normals, sample
 from mids.flows.engine.projected import advance_projected
@@ -478,6 +479,15 @@ def test_the_folder_is_not_part_of_the_data(tmp_path):
     assert not (tmp_path / "here").exists()
 
 
+def test_a_recorded_recipe_does_not_say_where_to_write(tmp_path):
+    ds = kept(None)
+    recipe = json.loads(ds.attrs["mids_spec"])
+    recipe["flow"]["checkpoint"] = str(tmp_path / "chosen")
+    with pytest.raises(InputError, match="unknown parameter of the flow 'online-sgd' 'checkpoint'"):
+        mids.replay(ds.assign_attrs(mids_spec=json.dumps(recipe)))
+    assert not (tmp_path / "chosen").exists()
+
+
 def test_finished_runs_are_not_run_again(tmp_path, monkeypatch):
     expected = kept(None).compute()
     assert differences(expected, kept(tmp_path)) == []
@@ -494,7 +504,7 @@ def test_finished_runs_are_not_run_again(tmp_path, monkeypatch):
 
 
 def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "INTERVAL", 0.0)
+    monkeypatch.setattr(online_sgd, "INTERVAL", 0.0)
     monkeypatch.setattr(online_sgd, "PIECE_SECONDS", 1e-4)
     calls = []
 
@@ -516,17 +526,17 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
 
 KILLED = """
 import os, sys
-from mids.flows import checkpoint, online_sgd
-checkpoint.INTERVAL, online_sgd.PIECE_SECONDS = 0.0, 1e-3
+from mids.flows import online_sgd
+online_sgd.INTERVAL, online_sgd.PIECE_SECONDS = 0.0, 1e-3
 sys.path.insert(0, sys.argv[2])
 from test_online_sgd import long
-save, states = checkpoint.Checkpoint.save, []
+save, states = online_sgd.Checkpoint.save, []
 def deadly(self, arrays, **options):
     save(self, arrays, **options)
     states.append(int(arrays["used"][0]))
     if len(states) == 25:
         os.kill(os.getpid(), 9)
-checkpoint.Checkpoint.save = deadly
+online_sgd.Checkpoint.save = deadly
 long(sys.argv[1]).compute(scheduler="threads", num_workers=2)
 """
 
@@ -538,7 +548,7 @@ def long(folder):
 
 def test_a_killed_process_goes_on_with_the_same_bits(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path), os.path.dirname(os.path.dirname(__file__))],
+        [sys.executable, "-c", KILLED, str(tmp_path), os.path.dirname(__file__)],
         capture_output=True,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
