@@ -5,93 +5,102 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from html import escape
-from typing import Unpack
+from typing import TYPE_CHECKING, Literal, Unpack
 
 import numpy as np
 import xarray as xr
 
 from . import analysis, plot, schema
-from .analysis.compare import comparable
+from .analysis.compare import comparable, measured
 from .analysis.describe import describe, description
 from .flows.base import Flow
-from .plot.facets import Facets, faceted
+from .plot.layout import Options, Uncoloured
 from .simulation import flow_of, replay, target_of
 from .storage import to_netcdf
 from .targets import Target
 
+if TYPE_CHECKING:
+    from matplotlib.animation import FuncAnimation
+
 __all__ = ["MultiIndexAccessor", "PlotAccessor"]
 
 
-def _comparison(ds: xr.Dataset) -> xr.Dataset | None:
-    """Return the comparison with theory, where flow and target have one and the start is known."""
-    return analysis.compare(ds) if comparable(ds) else None
-
-
 class PlotAccessor:
-    """The plots of a dataset, ``ds.mi.plot``; each takes what the function of its name takes.
+    """The pictures of a dataset, ``ds.mi.plot``; keywords lay the panels out, see `mids.plot`.
+
+    Analyses that a picture needs are computed together with what it draws, once.
 
     Examples
     --------
     >>> import mids
-    >>> import mids
     >>> ds = mids.simulate("h1(z1) + h1(z1)*h3(z2)", dim=[100, 1e4], runs=4)
-    >>> ds.mi.plot.loss(col="dim").shape
+    >>> ds.mi.plot.loss(col="dim", figsize=(8, 3)).shape
     (1, 2)
     """
 
     def __init__(self, ds: xr.Dataset) -> None:
         self._ds = ds
 
-    @faceted
-    def loss(self, *, theory: bool = True, **facets: Unpack[Facets]) -> np.ndarray:
+    def _lazy(self) -> xr.Dataset:
+        """Return the dataset with lazy variables, so that nothing is analysed before checks."""
+        return self._ds.chunk({})
+
+    def loss(
+        self,
+        *,
+        theory: bool = True,
+        yscale: Literal["linear", "log"] | None = None,
+        **layout: Unpack[Options],
+    ) -> np.ndarray:
         """Draw the loss with its plateaus and, if there is one, its theory: `mids.plot.loss`."""
-        return plot.loss(
-            self._ds,
-            _comparison(self._ds) if theory else None,
-            analysis.plateaus(self._ds),
-            **facets,
-        )
+        ds = self._lazy()
+        known = theory and comparable(ds)
+        comparison = analysis.compare(ds) if known else None
+        return plot.loss(ds, comparison, analysis.plateaus(ds), yscale=yscale, **layout)
 
-    @faceted
-    def overlap(self, **facets: Unpack[Facets]) -> np.ndarray:
+    def overlap(self, **layout: Unpack[Options]) -> np.ndarray:
         """Draw the overlaps against time: `mids.plot.overlap`."""
-        return plot.overlap(self._ds, **facets)
+        return plot.overlap(self._ds, **layout)
 
-    @faceted
-    def modes(self, **facets: Unpack[Facets]) -> np.ndarray:
+    def modes(self, **layout: Unpack[Uncoloured]) -> np.ndarray:
         """Draw what each Hermite degree contributes: `mids.plot.modes`."""
-        return plot.modes(self._ds, **facets)
+        return plot.modes(self._ds, **layout)
 
-    @faceted
     def phase(
-        self, *, directions: tuple[int, int] = (0, 1), **facets: Unpack[Facets]
+        self, *, directions: tuple[int, int] = (0, 1), **layout: Unpack[Options]
     ) -> np.ndarray:
         """Draw two overlaps against each other: `mids.plot.phase`."""
-        return plot.phase(self._ds, directions=directions, **facets)
+        return plot.phase(self._ds, directions=directions, **layout)
 
-    @faceted
-    def escape_times(self, **facets: Unpack[Facets]) -> np.ndarray:
+    def escape_times(self, **layout: Unpack[Options]) -> np.ndarray:
         """Draw measured against predicted escape times: `mids.plot.escape_times`."""
-        return plot.escape_times(analysis.compare(self._ds), **facets)
+        return plot.escape_times(analysis.compare(self._lazy()), **layout)
 
-    @faceted
-    def success(self, *, x: str = "ratio", **facets: Unpack[Facets]) -> np.ndarray:
+    def timescales(self, **layout: Unpack[Options]) -> np.ndarray:
+        """Draw the escape times against d, with theory if there is one: `mids.plot.timescales`."""
+        ds = self._lazy()
+        found = analysis.compare(ds) if comparable(ds) else measured(ds)
+        return plot.timescales(found, analysis.scaling(ds), **layout)
+
+    def success(
+        self, *, x: Literal["ratio", "n"] = "ratio", **layout: Unpack[Options]
+    ) -> np.ndarray:
         """Fractions of successful runs of a phase diagram: `mids.plot.success`."""
-        return plot.success(self._ds, x=x, **facets)
+        return plot.success(self._ds, x=x, **layout)
 
-    @faceted
-    def timescales(self, **facets: Unpack[Facets]) -> np.ndarray:
-        """Draw the escape times against d: `mids.plot.timescales`."""
-        return plot.timescales(
-            analysis.compare(self._ds),
-            analysis.scaling(self._ds),
-            **facets,
-        )
-
-    @faceted
-    def traps(self, **facets: Unpack[Facets]) -> np.ndarray:
+    def traps(self, **layout: Unpack[Uncoloured]) -> np.ndarray:
         """Draw how the runs ended: `mids.plot.traps`."""
-        return plot.traps(analysis.traps(self._ds), **facets)
+        return plot.traps(analysis.traps(self._lazy()), **layout)
+
+    def animate(
+        self,
+        *,
+        frames: int = 120,
+        interval: float = 50.0,
+        figsize: tuple[float, float] = (7.0, 3.0),
+    ) -> FuncAnimation:
+        """Show one run as a film: `mids.plot.animate`."""
+        return plot.animate(self._ds, frames=frames, interval=interval, figsize=figsize)
 
 
 @xr.register_dataset_accessor("mi")
@@ -100,7 +109,6 @@ class MultiIndexAccessor:
 
     Examples
     --------
-    >>> import mids
     >>> import mids
     >>> ds = mids.simulate("h1(z1) + h1(z1)*h3(z2)", dim=[100, 1e4], runs=4)
     >>> ds.mi.saddles().n_saddles.values.max().item()

@@ -1,21 +1,40 @@
 """Pictures of datasets and of their analyses; nothing is analysed here.
 
-Every function makes a figure, or draws into the axes it is given, and returns the array of axes,
-shape (rows, columns). Dimensions that a picture has no room for become panels: ``row`` and ``col``
-say which, as in xarray's own plots, and what they leave open takes the free one. Colours fall in
-lightness and lines differ in dashes, points in markers, so that the pictures read in grey.
+Every function draws with the layout of `xarray.plot.FacetGrid` and returns the array of axes, shape
+(rows, columns). All of them take these keywords, which mean what they mean in xarray's plots:
+
+row, col : str
+    Dims that change from panel to panel, downwards and to the right; any dim of a sweep will do.
+    Dims that a picture has no room for take what is free, first `row`, then `col`, then `hue`.
+col_wrap : int
+    Number of columns, where `col` alone divides the figure.
+hue : str
+    Dim that changes from colour to colour within a panel.
+ax : Axes
+    Draw the only panel here. `axes`, an iterable, has one for each panel.
+figsize : (float, float)
+    Width and height of the figure in inches.
+size, aspect : float
+    Height of a panel in inches, and its width divided by its height; instead of `figsize`.
+xlim : (float, float)
+    Ends of the horizontal axis.
+
+Colours fall in lightness and lines differ in dashes, points in markers, so that the pictures can be
+printed in grey. Light grey lines are always runs, the black one the run closest to their median,
+yellow its plateaus, and red the theory.
 """
 
-from .files import check_format
+from .animation import animate
 from .flows import against
-from .outcomes import traps
+from .layout import check_format
+from .outcomes import success, traps
 from .phase import phase
-from .success import success
 from .times import escape_times, timescales
 from .trajectories import loss, modes, overlap
 
 __all__ = [
     "against",
+    "animate",
     "check_format",
     "escape_times",
     "loss",

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Unpack
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
 from ..errors import InputError
-from .facets import Facets, faceted
+from .layout import TRAPPED, Layout, Panels, computed, label, need, take
 from .lines import DASHES, TYPICAL, draw_runs, key_line, shades, time_limits, typical
-from .panels import TRAPPED, Panels, label, need, take
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
 
 __all__ = ["against"]
 
 
-@faceted
 def against(
     tree: xr.DataTree,
-    **facets: Unpack[Facets],
+    *,
+    row: str | None = None,
+    col: str | None = None,
+    col_wrap: int | None = None,
+    ax: Axes | None = None,
+    axes: Iterable[Axes] | None = None,
+    figsize: tuple[float, float] | None = None,
+    size: float | None = None,
+    aspect: float | None = None,
+    xlim: tuple[float, float] | None = None,
 ) -> np.ndarray:
     """Draw the loss of the same runs under several flows against log time.
 
@@ -33,8 +41,12 @@ def against(
     ----------
     tree : xarray.DataTree
         What `mids.against` returns: a dataset for each flow, on one time grid.
-    **facets
-        See `Facets`.
+    row, col, col_wrap, ax, axes, figsize, size, aspect, xlim : optional
+        Layout of the panels: see `mids.plot`.
+
+    Returns
+    -------
+    numpy.ndarray of Axes, shape (rows, columns)
 
     Raises
     ------
@@ -56,29 +68,26 @@ def against(
     for ds in flows.values():
         need(ds, "loss", "status")
     first = next(iter(flows.values()))["loss"]
-    panels = Panels(first, ("time",), ("run",), size=(6.0, 2.4), **facets)
-    found = {name: ds[["loss", "status"]].compute() for name, ds in flows.items()}
-    losses = {name: ds["loss"] / ds["loss"].isel(time=0) for name, ds in found.items()}
-    colours = dict(zip(losses, shades(len(losses)), strict=True))
+    layout = Layout(row, col, col_wrap, None, ax, axes, figsize, size, aspect, xlim)
+    panels = Panels(first, layout, core=("time",), pooled=("run",), hue=False, size=(6.0, 2.4))
+    parts = computed(*(ds[["loss", "status"]] for ds in flows.values()))
     blocks, key = [], []
-    for index, (name, loss) in enumerate(losses.items()):
-        style = {"color": colours[name], "linestyle": DASHES[index % len(DASHES)]}
-        light = {"color": colours[name], "alpha": 0.25, "linewidth": 0.6}
+    for index, (name, ds) in enumerate(zip(flows, parts, strict=True)):
+        shade = shades(len(flows))[index]
+        style = {"color": shade, "linestyle": DASHES[index % len(DASHES)]}
+        light = {"color": shade, "alpha": 0.25, "linewidth": 0.6}
+        loss = ds["loss"] / ds["loss"].isel(time=0)
         for ax, at in panels:
             lines = take(loss, at, "run", "time").values
-            dark = typical(lines, take(found[name]["status"], at, "run").values == TRAPPED)
-            draw_runs(ax, loss.time.values, lines, dark=dark, light=light, zorder=3, **style)
+            dark = typical(lines, take(ds["status"], at, "run").values == TRAPPED)
+            draw_runs(ax, loss.time.values, lines, dark=dark, light=light, **style)
             blocks.append(lines)
-        key.append(_entry(name, found[name]["status"], **{**TYPICAL, **style}))
+        trapped = int((ds["status"] == TRAPPED).sum())
+        ended = f" ({trapped} of {ds['status'].size} trapped)" if trapped else ""
+        key.append(key_line(name + ended, **{**TYPICAL, **style}))
     limits = time_limits(first.time, blocks)
     for ax, _ in panels:
         ax.set_xscale("log")
         ax.set_xlim(limits)
         ax.set_ylim(bottom=-0.04)
     return panels.finish(label(first.time, "time $t$"), "loss relative to its start", key)
-
-
-def _entry(name: str, status: xr.DataArray, **style: object) -> Artist:
-    trapped = int((status == TRAPPED).sum())
-    text = f"{name} ({trapped} of {status.size} trapped)" if trapped else name
-    return key_line(text, **style)

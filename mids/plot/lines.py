@@ -1,15 +1,16 @@
-"""Lines: their styles, which readers tell apart in grey, and the runs drawn with them."""
+"""Lines: their styles, which can be told apart in grey, and the runs drawn with them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
 from ..validation import FloatArray
-from .panels import pyplot
+from .layout import TRAPPED, Panels, pyplot, take, value_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,15 +19,19 @@ if TYPE_CHECKING:
 __all__ = [
     "DASHES",
     "MARKERS",
+    "PLATEAU",
     "RUN",
     "THEORY",
     "TYPICAL",
+    "Colour",
+    "colours",
     "draw_runs",
     "key_line",
     "quantiles",
     "run_key",
     "shades",
     "time_limits",
+    "trapped_runs",
     "typical",
 ]
 
@@ -35,17 +40,46 @@ MAX_RUNS = 100
 
 RUN: dict[str, Any] = {"color": "0.72", "linewidth": 0.6}
 TYPICAL: dict[str, Any] = {"color": "black", "linewidth": 1.6}
+PLATEAU: dict[str, Any] = {"color": "#ffd34d", "linewidth": 7, "solid_capstyle": "butt"}
 THEORY = "#b2182b"
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+
+@dataclass(frozen=True)
+class Colour:
+    """One value of the dim of colours: where it is, how it is drawn, what it is called."""
+
+    at: dict[str, int]
+    style: dict[str, Any]
+    light: dict[str, Any]
+    marker: str
+    text: str
+
+
+def colours(panels: Panels, data: xr.DataArray | xr.Dataset) -> list[Colour]:
+    """Return the colours of the panels' hue, or the one black that there is without."""
+    if panels.hue is None:
+        return [Colour({}, TYPICAL, RUN, MARKERS[0], "")]
+    count = data.sizes[panels.hue]
+    return [
+        Colour(
+            {panels.hue: index},
+            {**TYPICAL, "color": colour, "linestyle": DASHES[index % len(DASHES)]},
+            {"color": colour, "alpha": 0.22, "linewidth": 0.6},
+            MARKERS[index % len(MARKERS)],
+            value_text(data, panels.hue, index),
+        )
+        for index, colour in enumerate(shades(count))
+    ]
 
 
 def shades(
     count: int, *, darkest: float = 0.0, lightest: float = 0.75
 ) -> list[tuple[float, float, float, float]]:
     """Return colours that grow lighter, evenly also in grey."""
-    places = np.linspace(darkest, lightest, max(count, 2))[:count]
-    return [pyplot().get_cmap("viridis")(place) for place in places]
+    steps = np.linspace(darkest, lightest, max(count, 2))[:count]
+    return [pyplot().get_cmap("viridis")(step) for step in steps]
 
 
 def key_line(label: str, **style: Any) -> Line2D:
@@ -56,7 +90,7 @@ def key_line(label: str, **style: Any) -> Line2D:
 
 
 def typical(values: FloatArray, left_out: np.ndarray | None = None) -> int:
-    """Return the run that stays closest to the median of all, shape (run, time).
+    """Return the run closest to the median of all, shape (run, time).
 
     Runs that are `left_out`, shape (run,), count only if all are. Times at which no run is known,
     as where sweeps of different lengths were put together, do not count.
@@ -71,11 +105,28 @@ def typical(values: FloatArray, left_out: np.ndarray | None = None) -> int:
     return int(np.argmin(np.where(known, distance, np.inf)))
 
 
-def run_key(count: int) -> list[Line2D]:
+def trapped_runs(
+    ax: Axes, ds: xr.Dataset, at: dict[str, int], *, named: bool = True
+) -> np.ndarray | None:
+    """Return which runs of a panel are trapped, shape (run,), and write above it how many."""
+    if "status" not in ds:
+        return None
+    found = (take(ds["status"], at, "run") == TRAPPED).values
+    if found.any() and named:
+        text = f"{found.sum()} of {found.size} trapped" if found.size > 1 else "trapped"
+        ax.set_title(text, loc="left", fontsize="small")
+    return np.asarray(found)
+
+
+def run_key(panels: Panels, drawn: list[Colour]) -> list[Line2D]:
     """Return the entries of a key for one run, or for several of which one is drawn dark."""
-    if count == 1:
+    many = panels.runs() > 1
+    if panels.hue is not None:
+        key = [key_line(colour.text, **colour.style) for colour in drawn]
+        return [*key, key_line("all runs", **RUN)] if many else key
+    if not many:
         return [key_line("run", **TYPICAL)]
-    return [key_line("runs", **RUN), key_line("typical run", **TYPICAL)]
+    return [key_line("all runs", **RUN), key_line("run closest to the median", **TYPICAL)]
 
 
 def draw_runs(
@@ -88,7 +139,7 @@ def draw_runs(
     rows = np.broadcast_to(x, y.shape)
     lines = np.stack([rows[chosen], y[chosen]], axis=-1)
     ax.add_collection(LineCollection(list(lines), **light, zorder=1.5))
-    ax.plot(rows[dark], y[dark], **{**TYPICAL, **style})
+    ax.plot(rows[dark], y[dark], **{**TYPICAL, "zorder": 3, **style})
 
 
 def quantiles(

@@ -1,29 +1,40 @@
-"""How runs ended: shares of trapped, censored and converged runs."""
+"""How runs ended: shares of trapped and converged runs, and of those that learn from n samples."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Unpack
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
 
-from .facets import Facets, faceted
-from .lines import key_line, shades
-from .panels import Panels, need, power, take
+from .. import schema, validation
+from .layout import Layout, Panels, computed, need, power, take
+from .lines import colours, key_line, run_key, shades
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
 
-__all__ = ["traps"]
+__all__ = ["success", "traps"]
 
 ENDS = ("trapped", "censored", "failed", "converged")
 HATCHES = ("", "////", "xxxx", "")
 
 
-@faceted
 def traps(
     counts: xr.Dataset,
-    **facets: Unpack[Facets],
+    *,
+    row: str | None = None,
+    col: str | None = None,
+    col_wrap: int | None = None,
+    ax: Axes | None = None,
+    axes: Iterable[Axes] | None = None,
+    figsize: tuple[float, float] | None = None,
+    size: float | None = None,
+    aspect: float | None = None,
+    xlim: tuple[float, float] | None = None,
 ) -> np.ndarray:
     """Draw how the runs ended at each dimension, with the probability of being trapped.
 
@@ -34,13 +45,19 @@ def traps(
     ----------
     counts : xarray.Dataset
         What `mids.traps` returns.
-    **facets
-        See `Facets`.
+    row, col, col_wrap, ax, axes, figsize, size, aspect, xlim : optional
+        Layout of the panels: see `mids.plot`.
+
+    Returns
+    -------
+    numpy.ndarray of Axes, shape (rows, columns)
 
     Raises
     ------
     DatasetError
         If the dataset has no counts.
+    InputError
+        If the layout does not fit the dataset.
 
     Examples
     --------
@@ -49,18 +66,18 @@ def traps(
     >>> traps(mids.traps(ds))[0, 0].get_ylabel()
     'share of runs'
     """
-    need(counts, *ENDS, "probability", "low", "high")
-    data = counts[[*ENDS, "probability", "low", "high"]]
-    panels = Panels(data, ("dim",), (), size=(4.2, 2.8), **facets)
-    data = data.compute()
-    colours = dict(zip(ENDS, shades(len(ENDS), darkest=0.4, lightest=1.0), strict=True))
-    drawn = [name for name in ENDS if int(data[name].sum())]
+    names = [*ENDS, "probability", "low", "high"]
+    need(counts, *names, remedy="; pass what mids.traps returns, or draw ds.mi.plot.traps()")
+    layout = Layout(row, col, col_wrap, None, ax, axes, figsize, size, aspect, xlim)
+    panels = Panels(counts[names], layout, core=("dim",), hue=False, size=(4.2, 2.8))
+    (data,) = computed(counts[names])
+    fills = dict(zip(ENDS, shades(len(ENDS), darkest=0.4, lightest=1.0), strict=True))
     from matplotlib.patches import Patch
 
     key: list[Artist] = [
-        Patch(facecolor=colours[name], hatch=hatch, edgecolor="white", label=name)
+        Patch(facecolor=fills[name], hatch=hatch, edgecolor="white", label=name)
         for name, hatch in zip(ENDS, HATCHES, strict=True)
-        if name in drawn
+        if int(data[name].sum())
     ]
     style: dict[str, Any] = {"color": "black", "marker": "o", "markersize": 4, "linestyle": "none"}
     for ax, at in panels:
@@ -70,7 +87,7 @@ def traps(
         base = np.zeros(len(places))
         for name, hatch in zip(ENDS, HATCHES, strict=True):
             share = here[name].values / np.maximum(total, 1)
-            ax.bar(places, share, 0.7, base, color=colours[name], hatch=hatch, edgecolor="white")
+            ax.bar(places, share, 0.7, base, color=fills[name], hatch=hatch, edgecolor="white")
             base += share
         middle, low, high = (here[name].values for name in ("probability", "low", "high"))
         decided = np.isfinite(middle)
@@ -81,5 +98,88 @@ def traps(
         labels = [power(int(d)) for d in here["dim"].values] if "dim" in here.coords else None
         ax.set_xticks(places, labels)
         ax.set(ylim=(0, 1), xlim=(-0.6, len(places) - 0.4))
-    key.append(key_line("probability of a trap", **style))
+    said = re.search(r"confidence ([\d.]+)", str(data["low"].attrs.get("long_name", "")))
+    interval = f"{100 * float(said[1]):g} % interval" if said else "its interval"
+    key.append(key_line(f"probability of a trap, {interval}", **style))
     return panels.finish("ambient dimension $d$", "share of runs", key)
+
+
+def success(
+    diagram: xr.Dataset,
+    *,
+    x: Literal["ratio", "n"] = "ratio",
+    row: str | None = None,
+    col: str | None = None,
+    col_wrap: int | None = None,
+    hue: str | None = None,
+    ax: Axes | None = None,
+    axes: Iterable[Axes] | None = None,
+    figsize: tuple[float, float] | None = None,
+    size: float | None = None,
+    aspect: float | None = None,
+    xlim: tuple[float, float] | None = None,
+) -> np.ndarray:
+    """Draw the fraction of successful runs at each dimension against the number of samples.
+
+    The bands are Wilson's intervals at 68 %, the error of a fraction of so many runs. Colours are
+    dimensions, if no other `hue` is asked for.
+
+    Parameters
+    ----------
+    diagram : xarray.Dataset
+        What `mids.phase_diagram` returns.
+    x : str
+        ``"ratio"`` for n / d^s, in which the dimensions should come together, or ``"n"``.
+    row, col, col_wrap, hue, ax, axes, figsize, size, aspect, xlim : optional
+        Layout of the panels: see `mids.plot`.
+
+    Returns
+    -------
+    numpy.ndarray of Axes, shape (rows, columns)
+
+    Raises
+    ------
+    DatasetError
+        If the dataset has no successes.
+    InputError
+        If `x` is another name, or the layout does not fit the dataset.
+
+    Examples
+    --------
+    >>> import mids
+    >>> ds = mids.phase_diagram("h1(z1)", dim=[8, 16], n=[5, 20, 80, 320], runs=8, noise=0.5)
+    >>> success(ds)[0, 0].get_ylabel()
+    'fraction of runs that succeed'
+    >>> success(ds, x="n", col="dim").shape
+    (1, 2)
+    """
+    need(diagram, "success", "ratio", remedy="; pass what mids.phase_diagram returns")
+    validation.one_of(x, ("ratio", "n"), "x")
+    layout = Layout(row, col, col_wrap, hue, ax, axes, figsize, size, aspect, xlim)
+    panels = Panels(
+        diagram["success"], layout, core=("n",), pooled=("dim", "run"), hue="dim", size=(5.2, 3.4)
+    )
+    (found,) = computed(diagram[["success"]])
+    data = found["success"]
+    drawn = colours(panels, data)
+    for ax, at in panels:
+        for colour in drawn:
+            here = take(data, at | colour.at, "n", "run", "dim").isel(dim=0)
+            places, runs = here[x].values, here.sizes["run"]
+            share = here.values.mean(axis=-1)
+            # Wilson's interval at one standard error
+            middle = (share + 0.5 / runs) / (1 + 1 / runs)
+            half = np.sqrt(share * (1 - share) / runs + 0.25 / runs**2) / (1 + 1 / runs)
+            fill = colour.style["color"]
+            ax.fill_between(places, middle - half, middle + half, color=fill, alpha=0.18, lw=0)
+            ax.plot(places, share, **colour.style, marker=colour.marker, markersize=4)
+        ax.set(xscale="log", ylim=(-0.04, 1.04))
+    exponent = schema.spec(diagram)["phase_diagram"]["exponent"]
+    ratio = "samples $n / d$" if exponent == 1 else f"samples $n / d^{{{exponent}}}$"
+    from matplotlib.patches import Patch
+
+    key: list[Artist] = list(run_key(panels, drawn)) if panels.hue else []
+    key = [artist for artist in key if artist.get_label() != "all runs"]
+    key.append(Patch(color="0.5", alpha=0.3, lw=0, label="68 % interval (Wilson)"))
+    text = "samples $n$" if x == "n" else ratio
+    return panels.finish(text, "fraction of runs that succeed", key)

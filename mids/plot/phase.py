@@ -2,33 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
 from ..errors import DatasetError, InputError
-from .facets import Facets, faceted
-from .lines import RUN, draw_runs, key_line, run_key, typical
-from .panels import Panels, need, take, trapped_runs, with_status
+from .layout import Layout, Panels, computed, need, take
+from .lines import colours, draw_runs, key_line, run_key, trapped_runs, typical
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["phase"]
 
-FLOOR, CEILING = 1e-12, 1 - 1e-3
+FLOOR, CEILING = 1e-14, 1 - 1e-3
+CRITICAL: dict[str, Any] = {
+    "marker": "s",
+    "color": "black",
+    "markerfacecolor": "white",
+    "markersize": 6,
+    "linestyle": "none",
+}
 
 
-@faceted
 def phase(
     ds: xr.Dataset,
     *,
     directions: tuple[int, int] = (0, 1),
-    **facets: Unpack[Facets],
+    row: str | None = None,
+    col: str | None = None,
+    col_wrap: int | None = None,
+    hue: str | None = None,
+    ax: Axes | None = None,
+    axes: Iterable[Axes] | None = None,
+    figsize: tuple[float, float] | None = None,
+    size: float | None = None,
+    aspect: float | None = None,
+    xlim: tuple[float, float] | None = None,
 ) -> np.ndarray:
     """Draw two overlaps against each other, one panel for each dimension.
 
-    On log-odds axes, where overlaps of 1/d and of 1 - 1/d have room; beyond 0.999 they are cut off.
-    Circles are where the runs start. The ambient dimension changes to the right if nothing else is
-    said.
+    On log-odds axes, where overlaps of 1/d and of 1 - 1/d have room; beyond 0.999 they are drawn
+    there. Circles are where the runs start. Squares are the critical points with none, the first
+    or both of the two directions learned: their overlaps are 0 or 1, which is beyond the axes.
 
     Parameters
     ----------
@@ -36,15 +54,19 @@ def phase(
         With the variable ``overlap`` of at least two directions.
     directions : (int, int)
         Which directions, counted from 0, are drawn to the right and upwards.
-    **facets
-        See `Facets`.
+    row, col, col_wrap, hue, ax, axes, figsize, size, aspect, xlim : optional
+        Layout of the panels: see `mids.plot`. Without `row`, dimensions change to the right.
+
+    Returns
+    -------
+    numpy.ndarray of Axes, shape (rows, columns)
 
     Raises
     ------
     DatasetError
         If the dataset has no overlaps, or of one direction only.
     InputError
-        If `directions` are not two different ones of the dataset.
+        If `directions` are not two different ones of the dataset, or the layout does not fit.
 
     Examples
     --------
@@ -65,25 +87,41 @@ def phase(
         raise InputError(
             f"directions must be two different ones of 0 to {count - 1}, got {directions!r}"
         )
-    data = ds["overlap"].isel(direction=pair)
-    if facets.get("col") is None and "dim" in data.dims and facets.get("row") != "dim":
-        facets["col"] = "dim"
-    panels = Panels(data, ("time", "direction"), ("run",), size=(3.2, 3.2), **facets)
+    shown = ds["overlap"].isel(direction=pair)
+    if col is None and "dim" in shown.dims and "dim" not in (row, hue):
+        col = "dim"
+    layout = Layout(row, col, col_wrap, hue, ax, axes, figsize, size, aspect, xlim)
+    panels = Panels(shown, layout, core=("time", "direction"), pooled=("run",), size=(3.2, 3.2))
     from matplotlib.ticker import LogitLocator
 
-    data, status = with_status(data, ds)
-    data = data.clip(FLOOR, CEILING)
-    low = [float(data.isel(direction=k).min("time").quantile(0.02)) / 3 for k in (0, 1)]
+    status = [name for name in ("status",) if name in ds]
+    (ds,) = computed(ds[status].assign(overlap=shown))
+    data = ds["overlap"].clip(FLOOR, CEILING)
+    drawn = colours(panels, data)
+    low = [float(data.isel(direction=k).min("time").quantile(0.02)) / 10 for k in (0, 1)]
     for ax, at in panels:
-        x, y = take(data, at, "direction", "run", "time").values
-        draw_runs(ax, x, y, dark=typical(x + y, trapped_runs(ax, status, at)), light=RUN)
-        ax.plot(x[:, 0], y[:, 0], "o", color="0.35", markersize=2.5, zorder=3)
-        ax.set(xscale="logit", yscale="logit", xlim=(low[0], 1 - 9e-4), ylim=(low[1], 1 - 9e-4))
+        for colour in drawn:
+            here = at | colour.at
+            x, y = take(data, here, "direction", "run", "time").values
+            dark = typical(x + y, trapped_runs(ax, ds, here, named=panels.hue is None))
+            draw_runs(ax, x, y, dark=dark, light=colour.light, **colour.style)
+            ax.plot(x[:, 0], y[:, 0], "o", color=colour.style["color"], markersize=2.5, zorder=4)
+        first = int(pair[0] > pair[1])  # overlaps are sorted: the lower index is learned first
+        middle = (CEILING, low[1]) if first == 0 else (low[0], CEILING)
+        for place in ((low[0], low[1]), middle, (CEILING, CEILING)):
+            ax.plot(*place, **CRITICAL, zorder=5)
+        ax.set(
+            xscale="logit",
+            yscale="logit",
+            xlim=(low[0] / 8, 1 - 2e-4),
+            ylim=(low[1] / 8, 1 - 2e-4),
+        )
         ax.minorticks_off()
         ax.xaxis.set_major_locator(LogitLocator(nbins=4))
     key = [
-        *run_key(panels.runs()),
-        key_line("start", marker="o", color="0.35", markersize=3, linestyle="none"),
+        *run_key(panels, drawn),
+        key_line("start", marker="o", color="black", markersize=3, linestyle="none"),
+        key_line("critical point", **CRITICAL),
     ]
     right, up = (f"overlap of direction {k + 1}" for k in pair)
     return panels.finish(right, up, key)

@@ -2,106 +2,181 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
 from ..errors import DatasetError
-from .facets import Facets, faceted
-from .lines import MARKERS, THEORY, key_line, quantiles, shades
-from .panels import Panels, label, need, take
+from ..validation import FloatArray
+from .layout import Layout, Panels, computed, label, need, take
+from .lines import MARKERS, THEORY, Colour, colours, key_line, quantiles
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["escape_times", "timescales"]
 
-SIZE = (4.6, 3.8)
-GUIDE: dict[str, Any] = {"color": "0.55", "linewidth": 0.8, "zorder": 1}
+GUIDE: dict[str, Any] = {"linewidth": 0.9, "linestyle": (0, (1, 1.5)), "zorder": 1}
+CURE = "; pass what mids.compare returns, or draw the dataset itself with ds.mi.plot.{}()"
 
 
-@faceted
 def escape_times(
     comparison: xr.Dataset,
-    **facets: Unpack[Facets],
+    *,
+    row: str | None = None,
+    col: str | None = None,
+    col_wrap: int | None = None,
+    hue: str | None = None,
+    ax: Axes | None = None,
+    axes: Iterable[Axes] | None = None,
+    figsize: tuple[float, float] | None = None,
+    size: float | None = None,
+    aspect: float | None = None,
+    xlim: tuple[float, float] | None = None,
 ) -> np.ndarray:
     """Draw the measured escape time of each saddle of each run against the predicted one.
 
-    The line is where both are equal. Arrows upwards are censored runs: they leave the saddle later
-    than the last time of the grid, if ever. Dims that do not divide the figure are drawn together.
+    On the line both are equal. Arrows are censored runs: they leave the saddle later than the last
+    time of the grid, if ever. The narrow panels below show the ratio of the two, where a figure is
+    made; they are not among the axes returned. Colours are saddles, if no other `hue` is asked for;
+    dims that do not divide the figure are drawn together.
 
     Parameters
     ----------
     comparison : xarray.Dataset
         What `mids.compare` returns.
-    **facets
-        See `Facets`.
+    row, col, col_wrap, hue, ax, axes, figsize, size, aspect, xlim : optional
+        Layout of the panels: see `mids.plot`.
+
+    Returns
+    -------
+    numpy.ndarray of Axes, shape (rows, columns)
 
     Raises
     ------
     DatasetError
         If the dataset has no escape times.
+    InputError
+        If the layout does not fit the dataset.
 
     Examples
     --------
     >>> import mids
     >>> ds = mids.simulate("h2(z1)", dim=[100, 1000], runs=8)
-    >>> escape_times(mids.compare(ds))[0, 0].get_xlabel()
-    'predicted escape time'
+    >>> escape_times(mids.compare(ds))[0, 0].get_ylabel()
+    'measured escape time'
     """
-    need(comparison, "escape_time", "escape_time_theory", "censored")
-    data = comparison[["escape_time", "escape_time_theory", "censored"]]
+    names = ["escape_time", "escape_time_theory", "censored"]
+    need(comparison, *names, remedy=CURE.format("escape_times"))
+    layout = Layout(row, col, col_wrap, hue, ax, axes, figsize, size, aspect, xlim)
+    data = comparison[names]
     pooled = tuple(str(name) for name in data.dims)
-    panels = Panels(data, (), pooled, size=(4.2, 4.0), **facets)
-    data = data.compute()
-    known = np.concatenate([data[name].values.ravel() for name in list(data)[:2]])
+    panels = Panels(data, layout, pooled=pooled, hue="saddle", size=(4.4, 4.8))
+    (data,) = computed(data)
+    known = np.concatenate([data[name].values.ravel() for name in names[:2]])
     known = known[np.isfinite(known) & (known > 0)]
     limits = (known.min() / 3, known.max() * 3) if len(known) else (0.1, 10.0)
-    styles = _styles(data)
-    key = {}
+    limits = limits if xlim is None else xlim
+    drawn = colours(panels, data)
+    key: dict[str, Any] = {}
+    ratios: dict[Axes, Axes] = {}
     for ax, at in panels:
+        below = _axes_below(ax) if panels.own else None
         ax.plot(limits, limits, color=THEORY, linewidth=1.0, zorder=1)
-        here = take(data, at, "saddle")
-        for saddle in here["saddle"].values:
-            style = {**styles[saddle], "linestyle": "none", "fillstyle": "none", "markersize": 4}
-            y, x, censored = (here[name].sel(saddle=saddle).values.ravel() for name in data)
+        for colour in drawn:
+            here = data.isel(at | colour.at, missing_dims="ignore")
+            y, x, late = (here[name].values.ravel() for name in names)
+            style = _points(colour, linestyle="none", fillstyle="none", markersize=4)
             ax.plot(x, y, **style)
+            if below is not None:
+                below.plot(x, y / x, **style)
+                ratios[ax] = below
             if np.isfinite(x * y).any():
-                key[saddle] = key_line(_name(saddle), **style)
-            late = np.isfinite(x) & censored
+                key[colour.text] = key_line(colour.text or "runs", **style)
+            late = np.isfinite(x) & late.astype(bool)
             if late.any():
                 style |= {"marker": "$\\uparrow$", "markersize": 6}
                 ax.plot(x[late], np.full(late.sum(), limits[1] / 1.5), **style)
                 key["late"] = key_line("censored", **style | {"color": "0.2"})
-        ax.set(xscale="log", yscale="log", xlim=limits, ylim=limits, aspect="equal")
+        ax.set(xscale="log", yscale="log", xlim=limits, ylim=limits)
     key["line"] = key_line("measured = predicted", color=THEORY, linewidth=1.0)
-    return panels.finish("predicted escape time", "measured escape time", list(key.values()))
+    out = panels.finish("predicted escape time", "measured escape time", list(key.values()))
+    _finish_ratios(ratios, (data["escape_time"] / data["escape_time_theory"]).values)
+    return out
 
 
-@faceted
+def _axes_below(ax: Axes) -> Axes:
+    """Take the lower quarter of a panel's place for axes of their own."""
+    place = ax.get_subplotspec()
+    if place is None:
+        raise TypeError("the panel has no place in a grid")
+    halves = place.subgridspec(2, 1, height_ratios=(3, 1), hspace=0.05)
+    ax.set_subplotspec(halves[0])
+    return ax.figure.add_subplot(halves[1], sharex=ax)
+
+
+def _finish_ratios(ratios: dict[Axes, Axes], values: FloatArray) -> None:
+    """Label the panels of ratios, on one scale that shows most of them."""
+    found = np.abs(np.log(values[np.isfinite(values) & (values > 0)]))
+    widest = float(np.clip(1.3 * np.quantile(found, 0.99), 1e-6, 5)) if len(found) else 1.0
+    for ax, below in ratios.items():
+        below.axhline(1.0, color=THEORY, linewidth=1.0, zorder=1)
+        if widest < 1:
+            below.set_ylim(1 - widest, 1 + widest)
+            below.ticklabel_format(axis="y", useOffset=False)
+        else:
+            below.set(yscale="log", ylim=(np.exp(-widest), np.exp(widest)))
+        below.set_xlabel(ax.get_xlabel())
+        below.set_ylabel("ratio" if ax.get_ylabel() else "")
+        ax.set_xlabel("")
+        ax.tick_params(which="both", labelbottom=False)
+
+
 def timescales(
     comparison: xr.Dataset,
     fit: xr.Dataset | None = None,
-    **facets: Unpack[Facets],
+    *,
+    row: str | None = None,
+    col: str | None = None,
+    col_wrap: int | None = None,
+    hue: str | None = None,
+    ax: Axes | None = None,
+    axes: Iterable[Axes] | None = None,
+    figsize: tuple[float, float] | None = None,
+    size: float | None = None,
+    aspect: float | None = None,
+    xlim: tuple[float, float] | None = None,
 ) -> np.ndarray:
     """Draw the escape times against d on logarithmic axes, measured and predicted.
 
     Markers are medians over the runs, bars go from the 10 % to the 90 % quantile, dashed lines are
-    the medians of the predictions. Censored runs count as infinite; trapped runs are left out.
-    Where the fitted slopes are given, thin lines have the slopes that the theory expects as d
-    grows: the largest s - 1 so far.
+    the medians of the predictions, where there are any. Censored runs count as infinite; trapped
+    runs are left out. Where the fitted slopes are given, dotted lines grow as the theory expects
+    (the key names the power of d); where it expects log d they are the fit a + b log d.
 
     Parameters
     ----------
     comparison : xarray.Dataset
-        What `mids.compare` returns.
+        What `mids.compare` returns, or any dataset of ``escape_time`` with the dims ``dim``,
+        ``run`` and ``saddle``, such as `mids.saddles` returns.
     fit : xarray.Dataset, optional
         What `mids.scaling` returns.
-    **facets
-        See `Facets`.
+    row, col, col_wrap, hue, ax, axes, figsize, size, aspect, xlim : optional
+        Layout of the panels: see `mids.plot`.
+
+    Returns
+    -------
+    numpy.ndarray of Axes, shape (rows, columns)
 
     Raises
     ------
     DatasetError
         If there is one dimension only, or no escape times.
+    InputError
+        If the layout does not fit the dataset.
 
     Examples
     --------
@@ -110,58 +185,91 @@ def timescales(
     >>> timescales(mids.compare(ds), mids.scaling(ds))[0, 0].get_ylabel()
     'escape time'
     """
-    need(comparison, "escape_time", "escape_time_theory")
+    need(comparison, "escape_time", remedy=CURE.format("timescales"))
+    if fit is not None:
+        need(fit, "expected", "time_slope", "rate")
     if comparison.sizes.get("dim", 1) < 2:
         raise DatasetError("time scales need at least two dims; simulate with dim=[1e2, 1e4, 1e6]")
+    layout = Layout(row, col, col_wrap, hue, ax, axes, figsize, size, aspect, xlim)
     names = ("escape_time", "escape_time_theory", "trapped")
     data = comparison[[name for name in names if name in comparison]]
-    panels = Panels(data, ("dim",), ("run", "saddle"), size=SIZE, **facets)
-    data = data.compute()
-    if fit is not None:
-        need(fit, "expected")
-        fit = fit.compute()
+    panels = Panels(
+        data, layout, core=("dim",), pooled=("run", "saddle"), hue="saddle", size=(4.6, 3.8)
+    )
+    data, fit = computed(data, fit)
     dims = data["dim"].values.astype(float)
-    styles = _styles(data)
-    key = {}
+    drawn = colours(panels, data)
+    key: dict[str, Any] = {}
     for ax, at in panels:
-        here = take(data, at, "saddle", "dim", "run")
-        trapped = here["trapped"].values if "trapped" in here else here["escape_time"].values < 0
-        trapped = np.logical_or.accumulate(trapped, axis=0)  # no later saddle is reached
-        for saddle, left_out in zip(here["saddle"].values, trapped, strict=True):
-            one = here.sel(saddle=saddle)
-            low, middle, high = quantiles(one["escape_time"].values, (0.1, 0.5, 0.9), left_out)
-            (predicted,) = quantiles(one["escape_time_theory"].values, (0.5,), left_out)
-            seen = np.isfinite(middle)
-            if not seen.any():
-                continue
-            style = {"color": styles[saddle]["color"]}
-            high = np.where(np.isfinite(high), high, middle)
-            bars = [middle[seen] - low[seen], high[seen] - middle[seen]]
-            ax.errorbar(
-                dims[seen], middle[seen], bars, fmt=styles[saddle]["marker"], capsize=2, **style
-            )
-            ax.plot(dims, np.where(np.isfinite(predicted), predicted, np.nan), "--", **style)
-            key[saddle] = key_line(_name(saddle), linestyle="none", **styles[saddle])
-            if fit is not None:
-                slopes = take(fit, at, "saddle")["expected"].reindex(saddle=[saddle])
-                guide = middle[seen][-1] * (dims / dims[seen][-1]) ** slopes.item()
-                ax.plot(dims, guide, **GUIDE)
+        for colour in drawn:
+            here = take(data, at | colour.at, "saddle", "dim", "run")
+            for index in range(here.sizes["saddle"]):
+                one = here.isel(saddle=index)
+                medians = _draw_medians(ax, dims, one, colour, index)
+                if medians is None:
+                    continue
+                marker = colour.marker if panels.hue == "saddle" else MARKERS[index % len(MARKERS)]
+                key[colour.text] = key_line(
+                    colour.text, **_points(colour, marker=marker, linestyle="none")
+                )
+                if fit is not None:
+                    others = {n: k for n, k in (at | colour.at).items() if n != "saddle"}
+                    expected = take(fit, others, "saddle").reindex(saddle=[one["saddle"].item()])
+                    rate = _draw_guide(ax, dims, medians, expected, colour)
+                    if rate:
+                        key[f"{colour.text} {rate}"] = key_line(
+                            rate, color=colour.style["color"], **GUIDE
+                        )
         ax.set(xscale="log", yscale="log")
-    key["theory"] = key_line("theory", color="0.2", linestyle="--")
-    if fit is not None:
-        key["guide"] = key_line("slope s - 1", **GUIDE)
+    key["bars"] = key_line(
+        "median, 10 % to 90 % of the runs", color="0.2", marker="|", markersize=9, linestyle="none"
+    )
+    if "escape_time_theory" in data:
+        key["theory"] = key_line("median of the predictions", color="0.2", linestyle="--")
     text = label(data["escape_time"], "escape time")
     return panels.finish("ambient dimension $d$", text, list(key.values()))
 
 
-def _styles(data: xr.Dataset) -> dict[int, dict[str, Any]]:
-    """Return colour and marker of each saddle."""
-    saddles = np.atleast_1d(data["saddle"].values).tolist()
-    return {
-        saddle: {"color": colour, "marker": MARKERS[index % len(MARKERS)]}
-        for index, (saddle, colour) in enumerate(zip(saddles, shades(len(saddles)), strict=True))
-    }
+def _points(colour: Colour, **style: Any) -> dict[str, Any]:
+    return {"color": colour.style["color"], "marker": colour.marker, **style}
 
 
-def _name(saddle: int) -> str:
-    return f"saddle with {saddle} learned"
+def _draw_medians(
+    ax: Axes, dims: FloatArray, saddle: xr.Dataset, colour: Colour, index: int
+) -> FloatArray | None:
+    """Draw one saddle, dims (dim, run), and return its medians, NaN where most never escape."""
+    trapped = saddle["trapped"].values if "trapped" in saddle else None
+    low, middle, high = quantiles(saddle["escape_time"].values, (0.1, 0.5, 0.9), trapped)
+    seen = np.isfinite(middle)
+    if not seen.any():
+        return None
+    style = {"color": colour.style["color"]}
+    marker = MARKERS[index % len(MARKERS)] if "saddle" not in colour.at else colour.marker
+    high = np.where(np.isfinite(high), high, middle)
+    bars = [middle[seen] - low[seen], high[seen] - middle[seen]]
+    ax.errorbar(dims[seen], middle[seen], bars, fmt=marker, markersize=5, capsize=2, **style)
+    if "escape_time_theory" in saddle:
+        (predicted,) = quantiles(saddle["escape_time_theory"].values, (0.5,), trapped)
+        ax.plot(dims, np.where(np.isfinite(predicted), predicted, np.nan), "--", **style)
+    return np.where(seen, middle, np.nan)
+
+
+def _draw_guide(
+    ax: Axes, dims: FloatArray, medians: FloatArray, fit: xr.Dataset, colour: Colour
+) -> str:
+    """Draw how the medians should grow, and return its name; nothing where theory is silent."""
+    power, slope = (float(fit[name].squeeze()) for name in ("expected", "time_slope"))
+    rate, seen = str(fit["rate"].squeeze().item()), np.isfinite(medians)
+    if not np.isfinite(power) or not rate or rate == "nan":
+        return ""
+    fine = np.geomspace(dims.min(), dims.max(), 100)
+    if rate == "log d":
+        if not np.isfinite(slope):
+            return ""
+        start = float(np.mean(medians[seen] - slope * np.log(dims[seen])))
+        curve, text = start + slope * np.log(fine), r"$a + b\,\log d$, fitted"
+    else:
+        curve = medians[seen][-1] * (fine / dims[seen][-1]) ** power
+        text = "constant, expected" if power == 0 else f"$d^{{{Fraction(power)}}}$, expected"
+    ax.plot(fine, np.where(curve > 0, curve, np.nan), color=colour.style["color"], **GUIDE)
+    return text

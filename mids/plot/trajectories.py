@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Unpack
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
 
-from .facets import Facets, faceted
+from .. import validation
+from .layout import Layout, Panels, computed, label, need, take
 from .lines import (
     DASHES,
-    RUN,
+    PLATEAU,
     THEORY,
-    TYPICAL,
+    colours,
     draw_runs,
     key_line,
-    quantiles,
     run_key,
     shades,
     time_limits,
+    trapped_runs,
     typical,
 )
-from .panels import Panels, label, need, take, trapped_runs, with_status
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -30,23 +31,34 @@ if TYPE_CHECKING:
 __all__ = ["loss", "modes", "overlap"]
 
 SIZE = (6.0, 1.9)
-SHADES = ("0.93", "0.86")
 LEVEL: dict[str, Any] = {"color": THEORY, "linewidth": 1.0, "linestyle": ":"}
 ESCAPE: dict[str, Any] = {"color": THEORY, "linewidth": 1.1, "linestyle": (0, (5, 3))}
+DECADES = 1.3
+"""Decades between the levels of plateaus from which on the loss is drawn on a log axis."""
 
 
-@faceted
 def loss(
     ds: xr.Dataset,
     comparison: xr.Dataset | None = None,
     plateaus: xr.Dataset | None = None,
-    **facets: Unpack[Facets],
+    *,
+    yscale: Literal["linear", "log"] | None = None,
+    row: str | None = None,
+    col: str | None = None,
+    col_wrap: int | None = None,
+    hue: str | None = None,
+    ax: Axes | None = None,
+    axes: Iterable[Axes] | None = None,
+    figsize: tuple[float, float] | None = None,
+    size: float | None = None,
+    aspect: float | None = None,
+    xlim: tuple[float, float] | None = None,
 ) -> np.ndarray:
     """Draw the loss against log time, one panel for each dimension.
 
-    Light lines are runs, the dark one is the run that stays closest to the median of those that are
-    not trapped; its plateaus are shaded. Where a comparison with theory is given, dotted lines are
-    the losses of its plateaus and dashed ones the medians of the predicted escape times.
+    The black line is the run closest to the median of those that are not trapped, and yellow its
+    plateaus. Where a comparison with theory is given, dotted lines are the predicted losses of the
+    plateaus and dashed ones the predicted escape times of this same run.
 
     Parameters
     ----------
@@ -56,13 +68,21 @@ def loss(
         What `mids.compare` returns for `ds`.
     plateaus : xarray.Dataset, optional
         What `mids.plateaus` returns for `ds`.
-    **facets
-        See `Facets`.
+    yscale : {"linear", "log"}, optional
+        Scale of the loss; if not given, logarithmic where the plateaus span more than a decade.
+    row, col, col_wrap, hue, ax, axes, figsize, size, aspect, xlim : optional
+        Layout of the panels: see `mids.plot`.
+
+    Returns
+    -------
+    numpy.ndarray of Axes, shape (rows, columns)
 
     Raises
     ------
     DatasetError
         If the dataset has no loss.
+    InputError
+        If the layout does not fit the dataset.
 
     Examples
     --------
@@ -73,64 +93,85 @@ def loss(
     ((1, 2), 'loss')
     """
     need(ds, "loss")
-    data = ds["loss"]
-    panels = Panels(data, ("time",), ("run",), size=SIZE, **facets)
-    data, status = with_status(data, ds)
-    key: list[Artist] = [*run_key(panels.runs())]
+    if yscale is not None:
+        validation.one_of(yscale, ("linear", "log"), "yscale")
     if plateaus is not None:
-        from matplotlib.patches import Patch
-
-        need(plateaus, "start", "stop")
-        plateaus = plateaus.compute()
-        key.append(Patch(label="its plateaus", facecolor=SHADES[1]))
+        need(plateaus, "start", "stop", "loss")
     if comparison is not None:
         need(comparison, "loss_theory", "escape_time_theory")
-        comparison = comparison.compute()
-        key += [
-            key_line("plateau, theory", **LEVEL),
-            key_line("escape, theory (median)", **ESCAPE),
-        ]
-    blocks = []
+    layout = Layout(row, col, col_wrap, hue, ax, axes, figsize, size, aspect, xlim)
+    panels = Panels(ds["loss"], layout, core=("time",), pooled=("run",), size=SIZE)
+    ds, comparison, plateaus = computed(
+        ds[[name for name in ("loss", "status") if name in ds]], comparison, plateaus
+    )
+    data = ds["loss"]
+    drawn = colours(panels, data)
+    blocks, levels = [], []
     for ax, at in panels:
-        lines = take(data, at, "run", "time").values
-        dark = typical(lines, trapped_runs(ax, status, at))
-        if plateaus is not None:
-            found = take(plateaus, at, "run", "plateau").isel(run=dark)
-            for index in np.flatnonzero(found["start"].notnull().values):
-                start, stop = (float(found[name][index]) for name in ("start", "stop"))
-                ax.axvspan(start, stop, facecolor=SHADES[index % 2], edgecolor="none", zorder=0.5)
-        draw_runs(ax, data.time.values, lines, dark=dark, light=RUN)
-        if comparison is not None:
-            _mark_theory(ax, take(comparison, at, "saddle", "run"))
-        blocks.append(lines)
+        for colour in drawn:
+            here = at | colour.at
+            lines = take(data, here, "run", "time").values
+            dark = typical(lines, trapped_runs(ax, ds, here, named=panels.hue is None))
+            draw_runs(ax, data.time.values, lines, dark=dark, light=colour.light, **colour.style)
+            if plateaus is not None:
+                found = take(plateaus, here, "run", "plateau").isel(run=dark)
+                _mark_plateaus(ax, found, float(data.time[data.time > 0][0]), panels.hue is None)
+                levels.append(found["loss"].values)
+            if comparison is not None:
+                expected = take(comparison, here, "run", "saddle").isel(run=dark)
+                _mark_theory(ax, expected, {} if panels.hue is None else colour.style)
+                levels.append(expected["loss_theory"].values)
+            blocks.append(lines)
     _scale_time(panels, data, blocks)
-    lowest = min(0.0, float(data.min()))
-    for ax, _ in panels:
-        ax.set_ylim(bottom=1.05 * lowest)
+    _scale_loss(panels, data, np.concatenate([*levels, [np.nan]]), yscale)
+    key: list[Artist] = list(run_key(panels, drawn))
+    if plateaus is not None and panels.hue is None:
+        key.append(key_line("its plateaus", **PLATEAU))
+    if comparison is not None:
+        style = {} if panels.hue is None else {"color": "0.2"}
+        key += [
+            key_line("plateau, theory for this run", **LEVEL | style),
+            key_line("escape, theory for this run", **ESCAPE | style),
+        ]
     return panels.finish(label(data.time, "time $t$"), label(data, "loss"), key)
 
 
-@faceted
 def overlap(
     ds: xr.Dataset,
-    **facets: Unpack[Facets],
+    *,
+    row: str | None = None,
+    col: str | None = None,
+    col_wrap: int | None = None,
+    hue: str | None = None,
+    ax: Axes | None = None,
+    axes: Iterable[Axes] | None = None,
+    figsize: tuple[float, float] | None = None,
+    size: float | None = None,
+    aspect: float | None = None,
+    xlim: tuple[float, float] | None = None,
 ) -> np.ndarray:
     """Draw the overlaps of all directions against log time, one panel for each dimension.
 
-    Light lines are runs, the dark one is the run that stays closest to the median of those that are
-    not trapped.
+    Colours are directions, if no other `hue` is asked for. Light lines are runs, the dark one the
+    run closest to the median of those that are not trapped.
 
     Parameters
     ----------
     ds : xarray.Dataset
         With the variable ``overlap``.
-    **facets
-        See `Facets`.
+    row, col, col_wrap, hue, ax, axes, figsize, size, aspect, xlim : optional
+        Layout of the panels: see `mids.plot`.
+
+    Returns
+    -------
+    numpy.ndarray of Axes, shape (rows, columns)
 
     Raises
     ------
     DatasetError
         If the dataset has no overlaps.
+    InputError
+        If the layout does not fit the dataset.
 
     Examples
     --------
@@ -140,84 +181,110 @@ def overlap(
     'overlap'
     """
     need(ds, "overlap")
-    data = ds["overlap"]
-    panels = Panels(data, ("time",), ("run", "direction"), size=SIZE, **facets)
-    data, status = with_status(data, ds)
-    directions = np.atleast_1d(
-        data["direction"].values if {"direction"} & {*data.dims, *data.coords} else 0
+    layout = Layout(row, col, col_wrap, hue, ax, axes, figsize, size, aspect, xlim)
+    panels = Panels(
+        ds["overlap"],
+        layout,
+        core=("time",),
+        pooled=("run", "direction"),
+        hue="direction",
+        size=SIZE,
     )
-    colours = dict(zip(directions, shades(len(directions)), strict=True))
-    styles = {
-        direction: {"color": colour, "linestyle": DASHES[index % len(DASHES)]}
-        for index, (direction, colour) in enumerate(colours.items())
-    }
+    (ds,) = computed(ds[[name for name in ("overlap", "status") if name in ds]])
+    data = ds["overlap"]
+    drawn = colours(panels, data)
     blocks = []
     for ax, at in panels:
-        here = take(data, at, "direction", "run", "time")
-        dark = typical(here.values.sum(axis=0), trapped_runs(ax, status, at))
-        for direction, lines in zip(np.atleast_1d(here.direction.values), here.values, strict=True):
-            light = {"color": colours[direction], "alpha": 0.22, "linewidth": 0.6}
-            draw_runs(
-                ax, data.time.values, lines, dark=dark, light=light, zorder=3, **styles[direction]
-            )
-        blocks += list(here.values)
+        named = panels.hue in (None, "direction")
+        whole = take(data, {n: k for n, k in at.items() if n != "direction"}, "run", "time")
+        for colour in drawn:
+            here = take(data, at | colour.at, "direction", "run", "time")
+            others = {n: k for n, k in colour.at.items() if n != "direction"}
+            total = whole.isel(others, missing_dims="ignore")
+            total = total.sum("direction") if "direction" in total.dims else total
+            left_out = trapped_runs(ax, ds, at | others, named=named)
+            dark = typical(take(total, {}, "run", "time").values, left_out)
+            for index, lines in enumerate(here.values):
+                style = colour.style
+                if len(here.values) > 1:
+                    style = style | {"linestyle": DASHES[index % len(DASHES)]}
+                draw_runs(ax, data.time.values, lines, dark=dark, light=colour.light, **style)
+            blocks += list(here.values)
         ax.set_ylim(-0.03, 1.03)
     _scale_time(panels, data, blocks)
-    key = [
-        key_line(f"direction {direction + 1}", **{**TYPICAL, **style})
-        for direction, style in styles.items()
-    ]
-    if panels.runs() > 1:
-        key.append(key_line("runs", **RUN))
+    key: list[Artist] = list(run_key(panels, drawn))
     return panels.finish(label(data.time, "time $t$"), label(data, "overlap"), key)
 
 
-@faceted
 def modes(
     ds: xr.Dataset,
-    **facets: Unpack[Facets],
+    *,
+    row: str | None = None,
+    col: str | None = None,
+    col_wrap: int | None = None,
+    ax: Axes | None = None,
+    axes: Iterable[Axes] | None = None,
+    figsize: tuple[float, float] | None = None,
+    size: float | None = None,
+    aspect: float | None = None,
+    xlim: tuple[float, float] | None = None,
 ) -> np.ndarray:
-    """Draw what each Hermite degree contributes to the norm learned, stacked, against log time.
+    """Draw what each Hermite degree contributes to h(G), stacked, against log time.
 
-    One panel for each dimension, for the run that stays closest to the median of those that are not
-    trapped. The contributions sum to h(G) without its constant; where a flow lets some be negative,
-    those are stacked downwards.
+    h(G) = <f*, A_G f*> is the part of the squared norm of the target that is learned: the loss is
+    half the squared norm minus h(G) / 2. One panel for each dimension shows the run closest to the
+    median of those that are not trapped; its number is above the panel. Where a flow lets a
+    contribution be negative, it is stacked downwards. The constant is left out.
 
     Parameters
     ----------
     ds : xarray.Dataset
         With the variable ``energy``.
-    **facets
-        See `Facets`.
+    row, col, col_wrap, ax, axes, figsize, size, aspect, xlim : optional
+        Layout of the panels: see `mids.plot`.
+
+    Returns
+    -------
+    numpy.ndarray of Axes, shape (rows, columns)
 
     Raises
     ------
     DatasetError
         If the dataset has no energies.
+    InputError
+        If the layout does not fit the dataset.
 
     Examples
     --------
     >>> import mids
     >>> axes = modes(mids.simulate("h1(z1) + h1(z1)*h1(z2)", dim=100, runs=4))
-    >>> axes[0, 0].get_ylabel()
-    'contribution to h(G)'
+    >>> axes[0, 0].get_title(loc="left")[:3]
+    'run'
     """
     need(ds, "energy", "degree")
     degree = ds["degree"].compute()  # xarray does not group by what is not in memory
-    data = ds["energy"].assign_coords(degree=degree).groupby("degree").sum("mode")
-    data = data.sel(degree=data.degree > 0)
-    panels = Panels(data, ("time",), ("run", "degree"), size=SIZE, **facets)
-    data, status = with_status(data, ds)
-    colours = shades(data.sizes["degree"], darkest=0.3, lightest=0.95)
+    by_degree = ds["energy"].assign_coords(degree=degree).groupby("degree").sum("mode")
+    by_degree = by_degree.sel(degree=by_degree.degree > 0)
+    layout = Layout(row, col, col_wrap, None, ax, axes, figsize, size, aspect, xlim)
+    panels = Panels(
+        by_degree, layout, core=("time",), pooled=("run", "degree"), hue=False, size=SIZE
+    )
+    shown = by_degree.to_dataset(name="energy")
+    (ds,) = computed(shown.assign(status=ds["status"]) if "status" in ds else shown)
+    data = ds["energy"]
+    fills = shades(data.sizes["degree"], darkest=0.3, lightest=0.95)
     blocks = []
     top = float(data.clip(min=0).sum("degree").max())
     for ax, at in panels:
         values = take(data, at, "run", "degree", "time").values
-        stacked = values[typical(values.sum(axis=1), trapped_runs(ax, status, at))]
-        for part in (np.maximum(stacked, 0), np.minimum(stacked, 0)):
+        dark = typical(values.sum(axis=1), trapped_runs(ax, ds, at))
+        named = f"run {data['run'].values[dark]}" if data["run"].ndim else ""
+        if "run" in data.dims and "run" not in (row, col):
+            ended = ax.get_title(loc="left")
+            ax.set_title(f"{named}; {ended}" if ended else named, loc="left", fontsize="small")
+        for part in (np.maximum(values[dark], 0), np.minimum(values[dark], 0)):
             if part.any():
-                areas = ax.stackplot(data.time.values[1:], part[:, 1:], colors=colours)
-                for area in areas:
+                for area in ax.stackplot(data.time.values[1:], part[:, 1:], colors=fills):
                     area.set(edgecolor="white", linewidth=0.6)
         ax.set_ylim(top=1.05 * top if top > 0 else None)  # of the run that learns most
         blocks.append(values.sum(axis=1))
@@ -225,10 +292,11 @@ def modes(
     from matplotlib.patches import Patch
 
     key = [
-        Patch(facecolor=colour, edgecolor="white", label=f"degree {degree}")
-        for degree, colour in zip(data.degree.values, colours, strict=True)
+        Patch(facecolor=fill, edgecolor="white", label=f"degree {degree}")
+        for degree, fill in zip(data.degree.values, fills, strict=True)
     ]
-    return panels.finish(label(data.time, "time $t$"), "contribution to h(G)", key)
+    text = r"$h(G) = \langle f^*, A_G f^*\rangle$"
+    return panels.finish(label(data.time, "time $t$"), text, key)
 
 
 def _scale_time(panels: Panels, data: xr.DataArray, blocks: list[np.ndarray]) -> None:
@@ -238,13 +306,37 @@ def _scale_time(panels: Panels, data: xr.DataArray, blocks: list[np.ndarray]) ->
         ax.set_xlim(limits)
 
 
-def _mark_theory(ax: Axes, comparison: xr.Dataset) -> None:
-    for index in range(comparison.sizes["saddle"]):
-        here = comparison.isel(saddle=index)
-        levels = here["loss_theory"].values
-        left_out = here["trapped"].values if "trapped" in here else None
-        (escape,) = quantiles(here["escape_time_theory"].values, (0.5,), left_out)
-        if np.isfinite(levels).any():
-            ax.axhline(np.nanmedian(levels), **LEVEL)
+def _scale_loss(panels: Panels, data: xr.DataArray, levels: np.ndarray, yscale: str | None) -> None:
+    """Draw levels that span decades on a logarithmic axis, others from 0 on."""
+    positive = levels[np.isfinite(levels) & (levels > 0)]
+    lowest = float(positive.min()) if len(positive) else float("nan")
+    spread = np.log10(positive.max() / lowest) if len(positive) else 0.0
+    scale = yscale or ("log" if spread > DECADES else "linear")
+    if scale == "log":
+        values = data.values[np.isfinite(data.values) & (data.values > 0)]
+        final = float(values.min()) if len(values) else 1.0
+        bottom = max(0.5 * final, 0.03 * (lowest if len(positive) else float(values.max()) / 1e5))
+        for ax, _ in panels:
+            ax.set_yscale("log")
+            ax.set_ylim(bottom=bottom, top=2 * float(values.max()))
+        return
+    for ax, _ in panels:
+        ax.set_ylim(bottom=1.05 * min(0.0, float(data.min())) - 0.04 * float(data.max()))
+
+
+def _mark_plateaus(ax: Axes, found: xr.Dataset, first: float, marked: bool) -> None:
+    """Draw the plateaus of one run as broad bands along its curve."""
+    for index in np.flatnonzero(found["start"].notnull().values) if marked else ():
+        start, stop, level = (float(found[name][index]) for name in ("start", "stop", "loss"))
+        ax.plot([max(start, 1e-3 * first), stop], [level, level], **PLATEAU, zorder=2)
+
+
+def _mark_theory(ax: Axes, run: xr.Dataset, style: dict[str, Any]) -> None:
+    """Draw the predicted levels and escape times of one run."""
+    colour = {"color": style["color"]} if style else {}
+    for index in range(run.sizes["saddle"]):
+        level, escape = (float(run[n][index]) for n in ("loss_theory", "escape_time_theory"))
+        if np.isfinite(level):
+            ax.axhline(level, **LEVEL | colour)
         if np.isfinite(escape):
-            ax.axvline(escape, **ESCAPE)
+            ax.axvline(escape, **ESCAPE | colour)

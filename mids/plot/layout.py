@@ -1,0 +1,385 @@
+"""How a figure is divided into panels: from the dims of the data to axes, titles and a key."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
+
+import numpy as np
+import xarray as xr
+
+from .. import validation
+from ..errors import DatasetError, InputError, MissingDependencyError
+from ..schema import STATUS
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+
+__all__ = [
+    "TRAPPED",
+    "Layout",
+    "Options",
+    "Panels",
+    "Uncoloured",
+    "check_format",
+    "computed",
+    "label",
+    "need",
+    "power",
+    "pyplot",
+    "take",
+    "value_text",
+]
+
+TRAPPED = STATUS.index("trapped")
+
+Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
+
+
+class Uncoloured(TypedDict, total=False):
+    """The keywords of `Layout` without `hue`, for functions that hand them on."""
+
+    row: str | None
+    col: str | None
+    col_wrap: int | None
+    ax: Axes | None
+    axes: Iterable[Axes] | None
+    figsize: tuple[float, float] | None
+    size: float | None
+    aspect: float | None
+    xlim: tuple[float, float] | None
+
+
+class Options(Uncoloured, total=False):
+    """The keywords of `Layout`, for functions that hand them on."""
+
+    hue: str | None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The keywords that all pictures share, in the order of their signatures; see `mids.plot`."""
+
+    row: str | None = None
+    col: str | None = None
+    col_wrap: int | None = None
+    hue: str | None = None
+    ax: Axes | None = None
+    axes: Iterable[Axes] | None = None
+    figsize: tuple[float, float] | None = None
+    size: float | None = None
+    aspect: float | None = None
+    xlim: tuple[float, float] | None = None
+
+    def check(self) -> None:
+        """Raise an error if the keywords cannot be right for any data."""
+        for name in ("size", "aspect"):
+            if getattr(self, name) is not None:
+                validation.number(getattr(self, name), name, above=0.0)
+        for name in ("figsize", "xlim"):
+            pair = getattr(self, name)
+            if pair is not None:
+                two = validation.finite_array(pair, name)
+                if two.shape != (2,) or two[-1] <= (two[0] if name == "xlim" else 0) or two[0] < 0:
+                    raise InputError(
+                        f"{name} must be two {'rising' if name == 'xlim' else 'positive'} numbers, "
+                        f"got {validation.shown(pair)}; pass for example "
+                        f"{'xlim=(1, 1e6)' if name == 'xlim' else 'figsize=(6, 4)'}"
+                    )
+        sized = [n for n in ("figsize", "size", "aspect") if getattr(self, n) is not None]
+        if sized[:1] == ["figsize"] and len(sized) > 1:
+            raise InputError(f"figsize and {sized[1]} were both given; pass one of them")
+        if self.ax is not None and self.axes is not None:
+            raise InputError("ax and axes were both given; pass one of them")
+        if sized and (self.ax is not None or self.axes is not None):
+            raise InputError(
+                f"{sized[0]} is that of a new figure; leave it out where axes are given"
+            )
+        named = [name for name in (self.row, self.col, self.hue) if name is not None]
+        if len(named) > len(set(named)):
+            raise InputError(
+                f"row, col and hue are {self.row!r}, {self.col!r} and {self.hue!r}; they must be "
+                "different dims"
+            )
+        if self.col_wrap is not None:
+            validation.integer(self.col_wrap, "col_wrap", at_least=1)
+        if self.col_wrap is not None and (self.row is not None or self.col is None):
+            raise InputError(
+                "col_wrap wraps columns where there are no rows: pass col= alone with it"
+            )
+
+
+def pyplot() -> Any:
+    """Return ``matplotlib.pyplot``, or say how to install it."""
+    try:
+        import matplotlib.pyplot
+    except ImportError:
+        raise MissingDependencyError(
+            'plots need matplotlib; install it with: python -m pip install "mids[plot]"'
+        ) from None
+    return matplotlib.pyplot
+
+
+def check_format(path: Path) -> None:
+    """Raise an error if no picture can be written to a file of this name.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file; its suffix decides on the format.
+
+    Raises
+    ------
+    InputError
+        If the suffix is unknown.
+    MissingDependencyError
+        If matplotlib is not installed.
+
+    Examples
+    --------
+    >>> check_format(Path("ladder.png"))
+    """
+    pyplot()
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    formats = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix[1:].lower() not in formats:
+        raise InputError(
+            f"cannot draw {path}: pictures are {', '.join(sorted(formats))} files; "
+            f"name it for example {path.with_suffix('.png')}"
+        )
+
+
+def need(ds: xr.Dataset, *names: str, remedy: str = "") -> None:
+    """Raise an error if a dataset lacks a variable."""
+    if not isinstance(ds, xr.Dataset):
+        raise InputError(f"the picture needs an xarray.Dataset, got {type(ds).__name__}{remedy}")
+    missing = [name for name in names if name not in ds]
+    if missing:
+        raise DatasetError(
+            f"the picture needs the variable {' and '.join(missing)}, but the dataset has only "
+            f"{', '.join(map(str, ds.data_vars))}{remedy}"
+        )
+
+
+def take(data: Labelled, at: dict[str, int], *dims: str) -> Labelled:
+    """Select a panel's data, with the dims that it draws in front, in this order."""
+    here = data.isel(at, missing_dims="ignore")
+    return here.expand_dims([name for name in dims if name not in here.dims]).transpose(*dims, ...)
+
+
+def computed(*datasets: xr.Dataset | None) -> tuple[Any, ...]:
+    """Compute all that is drawn in one go, so that each run is simulated once."""
+    given = {str(k): ds for k, ds in enumerate(datasets) if ds is not None}
+    tree = xr.DataTree.from_dict(given).compute()
+    return tuple(None if ds is None else tree[str(k)].to_dataset() for k, ds in enumerate(datasets))
+
+
+def label(array: xr.DataArray, text: str) -> str:
+    """Return the label of an axis, with the unit if there is one."""
+    units = array.attrs.get("units", "1")
+    return text if units in ("", "1") else f"{text} [{units}]"
+
+
+def power(number: float) -> str:
+    """Return a number as text, as a power of ten if it is one."""
+    exponent = round(math.log10(number)) if number > 0 else 0
+    return f"$10^{{{exponent}}}$" if number == 10.0**exponent else f"${number:.6g}$"
+
+
+def value_text(data: xr.Dataset | xr.DataArray, name: str, index: int) -> str:
+    """Name one value of a dim, such as ``d = 100`` or ``ridge 0.5``."""
+    if name not in data.coords:
+        return f"{name} {index}"
+    value = np.atleast_1d(data[name].values)[index]
+    if name == "dim":
+        return f"$d = {power(int(value)).strip('$')}$"
+    if name == "direction":
+        return f"direction {value + 1}"
+    if name == "saddle":
+        return f"{value} learned"
+    plain = value.item() if isinstance(value, np.generic) else value
+    if isinstance(plain, bool | int | float):
+        return f"{name} {plain:g}"
+    return str(plain)
+
+
+class Panels:
+    """The panels of a figure: one for each value of `row` and `col`, a colour for each of `hue`.
+
+    `core` are the dims along the axes, `pooled` those whose values are drawn together. A picture
+    that can do without colours says ``hue=None``, one that cannot tell colours apart ``hue=False``.
+    """
+
+    def __init__(
+        self,
+        data: xr.DataArray | xr.Dataset,
+        layout: Layout,
+        *,
+        core: Sequence[str] = (),
+        pooled: Sequence[str] = (),
+        hue: str | Literal[False] | None = None,
+        size: tuple[float, float],
+    ) -> None:
+        layout.check()
+        if "time" in core and "time" not in data.dims:
+            raise DatasetError(
+                "the picture needs the dimension 'time': select several times, or rename yours "
+                "with ds.rename(...)"
+            )
+        if "time" in core and (np.diff(data["time"].values) <= 0).any():
+            raise DatasetError("time must increase; sort the dataset: ds.sortby('time')")
+        empty = [str(name) for name, count in data.sizes.items() if count == 0]
+        if empty:
+            raise DatasetError(
+                f"there is nothing to draw: the dataset has no {' and no '.join(empty)}; select at "
+                "least one"
+            )
+        self._data, self._layout = data, layout
+        self._row, self._col, self.hue = _assign(data, core, pooled, layout, hue)
+        used = (*core, *pooled, self._row, self._col, self.hue)
+        self._alone = {str(n): 0 for n, k in data.sizes.items() if k == 1 and n not in used}
+        self._divide(size)
+
+    def _divide(self, size: tuple[float, float]) -> None:
+        """Make the axes, or check the given ones against the panels."""
+        sizes, layout = self._data.sizes, self._layout
+        dims = [name for name in (self._row, self._col) if name is not None]
+        self._given = layout.ax is not None or layout.axes is not None
+        if layout.ax is not None or layout.axes is not None:
+            given = [layout.ax] if layout.axes is None else list(np.ravel(np.array(layout.axes)))
+            count = math.prod(sizes[name] for name in dims)
+            if len(given) != count:
+                raise InputError(
+                    f"axes must be one for each of the {count} panels, got {len(given)}; select "
+                    "values with ds.sel(...) or pass axes=[...]"
+                )
+            rows, columns = (sizes[n] if n else 1 for n in (self._row, self._col))
+            self.axes = np.array(given, dtype=object).reshape(rows, columns)
+            places = [
+                dict(zip(dims, at, strict=True)) for at in np.ndindex(*(sizes[n] for n in dims))
+            ]
+        else:
+            pyplot()
+            from xarray.plot.facetgrid import FacetGrid
+
+            names = dims or ["panel"]
+            shape = [sizes.get(name, 1) for name in names]
+            at: xr.DataArray = xr.DataArray(
+                np.zeros(shape), {n: range(k) for n, k in zip(names, shape, strict=True)}, names
+            )
+            width, height = size
+            if layout.size is not None:
+                width, height = width / height * layout.size, layout.size
+            if layout.aspect is not None:
+                width = layout.aspect * height
+            grid: Any = FacetGrid(
+                at,
+                row=self._row,
+                col=self._col or (None if dims else "panel"),
+                col_wrap=layout.col_wrap,
+                figsize=layout.figsize or (width, height),
+            )
+            if layout.figsize is None:
+                rows, columns = grid.axs.shape
+                grid.fig.set_size_inches(width * columns, height * rows + 0.8)
+            grid.fig.set_layout_engine("constrained")
+            self.axes = grid.axs
+            for spare, place in zip(grid.axs.flat, grid.name_dicts.flat, strict=True):
+                if place is None:
+                    spare.remove()
+            places = [place for place in grid.name_dicts.flat if place is not None]
+            if not dims:
+                places = [{}]
+        self._places: list[dict[str, int]] = [{n: int(k) for n, k in p.items()} for p in places]
+
+    @property
+    def own(self) -> bool:
+        """Whether the figure was made here, so that its margins are free."""
+        return not self._given
+
+    def runs(self) -> int:
+        """Return how many runs a panel holds of each colour."""
+        return 1 if "run" in (self._row, self._col, self.hue) else self._data.sizes.get("run", 1)
+
+    def __iter__(self) -> Iterator[tuple[Axes, dict[str, int]]]:
+        """Give each panel, titled, and where its data are: what ``isel`` takes."""
+        for ax, place in zip(self.axes.flat, self._places, strict=False):
+            at = self._alone | place
+            titled = [n for n in dict.fromkeys(["dim", self._row, self._col]) if n in at]
+            parts = [value_text(self._data, str(name), at[str(name)]) for name in titled]
+            single = "dim" in self._data.coords and self._data["dim"].ndim == 0
+            if single and "dim" not in titled:
+                parts.insert(0, value_text(self._data, "dim", 0))
+            if parts:
+                ax.set_title(", ".join(parts), loc="right", fontsize="medium")
+            yield ax, at
+
+    def finish(self, xlabel: str, ylabel: str, key: Sequence[Artist] = ()) -> np.ndarray:
+        """Label the outer axes, explain the lines, and return the axes."""
+        columns = self.axes.shape[1]
+        for index, ax in enumerate(self.axes.flat[: len(self._places)]):
+            ax.set(xlabel=xlabel, ylabel=ylabel)
+            if self._layout.xlim is not None:
+                ax.set_xlim(self._layout.xlim)
+            if not self._given:
+                ax.label_outer(remove_inner_ticks=False)
+                if index + columns >= len(self._places):  # no panel below
+                    ax.set_xlabel(xlabel)
+                    ax.tick_params(labelbottom=True)
+        if key and self._given:
+            self.axes.flat[0].legend(handles=key, fontsize="small", framealpha=0.9)
+        elif key:
+            figure = self.axes.flat[0].figure
+            # In inches: about 0.075 a letter, and 0.6 for the line and the space around it.
+            widest = max(0.075 * len(str(artist.get_label())) + 0.6 for artist in key)
+            figure.legend(
+                handles=key,
+                loc="outside lower center",
+                ncols=max(min(int(figure.get_figwidth() / widest), len(key)), 1),
+                fontsize="small",
+                frameon=False,
+            )
+        return self.axes
+
+
+def _assign(
+    data: xr.DataArray | xr.Dataset,
+    core: Sequence[str],
+    pooled: Sequence[str],
+    layout: Layout,
+    default: str | Literal[False] | None,
+) -> tuple[str | None, str | None, str | None]:
+    """Return the dims of rows, columns and colours."""
+    row, col, hue = layout.row, layout.col, layout.hue
+    allowed = [str(name) for name in data.dims if name not in core]
+    for name, value in (("row", row), ("col", col), ("hue", hue)):
+        if value is None:
+            continue
+        if name == "hue" and default is False:
+            raise InputError("this picture has no hue; divide it with row= and col=")
+        if value not in allowed:
+            raise InputError(
+                f"{name} must be a dim of what is drawn, got {value!r}; it can be "
+                f"{' or '.join(map(repr, allowed)) or 'none: there is one panel'}"
+            )
+    if hue is None and default and default in data.dims and default not in (row, col):
+        hue = default
+    free = sorted(allowed, key=lambda name: name != "dim")
+    rest = [n for n in free if n not in (*pooled, row, col, hue) and data.sizes[n] > 1]
+    if row is None and rest and layout.col_wrap is None:
+        row = rest.pop(0)
+    if col is None and rest:
+        col = rest.pop(0)
+    if hue is None and default is None and rest:
+        hue = rest.pop(0)
+    if rest:
+        raise DatasetError(
+            f"rows, columns and colours are taken, but {' and '.join(map(repr, rest))} has several "
+            f"values too; select one, for example with ds.isel({rest[0]}=0)"
+        )
+    return row, col, hue
