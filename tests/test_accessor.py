@@ -14,8 +14,8 @@ import xarray as xr
 
 import mids
 from mids.accessor import MultiIndexAccessor, PlotAccessor
-from mids.plot.layout import Options, Uncoloured
 from mids.errors import DatasetError
+from mids.plot.layout import Options, Uncoloured
 
 METHODS = sorted(
     name
