@@ -2,8 +2,11 @@
 
 Every error that a user can cause is a :class:`MidsError`, so ``except mids.errors.MidsError``
 catches all of them and nothing else. Each class is also the built-in exception a caller would
-expect (`ValueError`, `OSError`, `ImportError`).
+expect (`ValueError`, `OSError`, `ImportError`). Messages quote files, servers and arguments that
+nobody vouches for; `printable` makes their text safe for a terminal.
 """
+
+import re
 
 __all__ = [
     "ClusterError",
@@ -13,11 +16,41 @@ __all__ = [
     "MidsError",
     "MissingDependencyError",
     "TargetSyntaxError",
+    "printable",
 ]
+
+LONGEST_MESSAGE = 20_000
+PASSWORD = re.compile(r"(?<=://)[^/\s@]*@")
+
+
+def printable(text: object) -> str:
+    r"""Return text without control characters and passwords of URLs; ends of lines stay.
+
+    Parameters
+    ----------
+    text : object
+        Whatever is to be printed; its ``str`` is taken.
+
+    Returns
+    -------
+    str
+        At most 20 000 characters, all of which a terminal shows and none of which it obeys.
+
+    Examples
+    --------
+    >>> printable("title\x1b[31m from http://me:secret@example.org/")
+    'title [31m from http://***@example.org/'
+    """
+    clean = PASSWORD.sub("***@", str(text)[:LONGEST_MESSAGE])
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in clean)
 
 
 class MidsError(Exception):
     """Base class of all errors raised on purpose by this package."""
+
+    def __str__(self) -> str:
+        """Return the message, safe for a terminal."""
+        return printable(super().__str__())
 
 
 class InputError(MidsError, ValueError):

@@ -11,29 +11,105 @@ import contextlib
 import difflib
 import math
 import numbers
+import os
+import reprlib
 from collections.abc import Iterable
-from typing import TypeAlias
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError
+from .errors import InputError, printable
 
 FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
 
 LARGEST_EXACT_FLOAT = 2**53
 """Largest integer up to which every integer is a float64; the largest dimension accepted."""
+LONGEST_NAME = 200
+"""Bytes of the name of a file: 255 on most systems, and temporary ones are a little longer."""
+LONGEST_PATH = 4000
+LONGEST = 10**8
+DEEPEST = 10
+"""Longest range, and deepest lists, that are taken for an array."""
+
+
+class _Shown(reprlib.Repr):
+    """A representation whose time and memory are bounded, whatever the object does."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Python refuses to print integers of more than 4300 digits."""
+        return (
+            super().repr_int(x, level) if x.bit_length() < 10_000 else "a number too long to print"
+        )
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        """Objects of others may say anything, or never end: their type is enough."""
+        kind = type(x)
+        if kind.__module__.partition(".")[0] in ("builtins", "numpy", "mids", "pathlib"):
+            is_large = isinstance(x, np.ndarray) and x.dtype.hasobject
+            return f"an array of shape {x.shape}" if is_large else super().repr_instance(x, level)
+        return f"an object of type {kind.__module__}.{kind.__qualname__}"
+
+
+_SHOWN = _Shown()
+_SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 80
+_SHOWN.maxlist = _SHOWN.maxtuple = _SHOWN.maxdict = _SHOWN.maxarray = 20
 
 
 def shown(value: object) -> str:
-    """Return a short form of a value for an error message."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python refuses to print integers of more than 4300 digits
-        return "a number too long to print"
-    text = " ".join(text.split())
+    """Return a short form of a value for an error message, in bounded time and memory."""
+    if isinstance(value, str | bytes):
+        value = value[:200]
+    text = " ".join(printable(_SHOWN.repr(value)).split())
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def dataset(value: object, name: str = "ds") -> None:
+    """Refuse what is no dataset."""
+    import xarray as xr
+
+    if not isinstance(value, xr.Dataset):
+        raise InputError(
+            f"{name} must be an xarray.Dataset, got {shown(value)}; open a file with "
+            "mids.open_dataset, and take a whole dataset instead of one of its variables"
+        )
+
+
+def is_finite(value: object, depth: int = 0) -> bool:
+    """Tell whether a value is a number, text, an array, or lists of them: what NumPy can read.
+
+    Generators and sequences of others may never end.
+    """
+    if isinstance(value, list | tuple):
+        return depth < DEEPEST and all(is_finite(item, depth + 1) for item in value)
+    if isinstance(value, range):
+        return len(value) <= LONGEST
+    if isinstance(value, np.ndarray) and value.dtype.hasobject:
+        return is_finite(value.tolist(), depth)
+    return (
+        value is None
+        or isinstance(value, numbers.Number | str | bytes | np.generic | np.ndarray)
+        or type(value).__module__.partition(".")[0] in ("xarray", "pandas", "dask")
+    )
+
+
+def path(value: object, name: str = "path") -> Path:
+    """Return a path that the system can be asked for, or say what is wrong with it."""
+    try:
+        text = os.fspath(value)  # type: ignore[call-overload]
+        encoded = text if isinstance(text, bytes) else text.encode()
+        result = Path(os.fsdecode(text))
+    except (TypeError, ValueError):
+        encoded = b"\0"
+    parts = encoded.replace(b"\\", b"/").split(b"/")
+    if b"\0" in encoded or len(encoded) > LONGEST_PATH or max(map(len, parts)) > LONGEST_NAME:
+        raise InputError(
+            f"{name} must be the path of a file, as text or pathlib.Path, with names of at most "
+            f"{LONGEST_NAME} bytes, got {shown(value)}; pass for example 'runs.nc'"
+        )
+    return result
 
 
 def _exact_integer(value: object) -> int | None:
@@ -99,7 +175,8 @@ def dims(value: object, rank: int, student_rank: int) -> IntArray:
     student's overlap by necessity) to ``2**53``.
     """
     try:
-        values = [value] if np.ndim(value) == 0 else list(value)  # type: ignore[arg-type,call-overload]
+        given = value if is_finite(value) else ()
+        values = [given] if np.ndim(given) == 0 else list(given)  # type: ignore[arg-type,call-overload]
     except (TypeError, ValueError):
         values = []
     if not values:
@@ -125,7 +202,7 @@ def dims(value: object, rank: int, student_rank: int) -> IntArray:
 def finite_array(value: object, name: str) -> FloatArray:
     """Return a float64 array without NaN or infinity."""
     try:
-        given = np.asarray(value)
+        given = np.asarray(value if is_finite(value) else "")
         # A complex array would only warn when it loses its imaginary part.
         array = np.asarray(given, dtype=np.float64) if given.dtype.kind in "iufbO" else None
     except (TypeError, ValueError, OverflowError):

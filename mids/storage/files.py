@@ -1,76 +1,39 @@
-"""Files that are written whole or not at all, and the lock of all calls into netCDF."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from xarray.backends.locks import HDF5_LOCK, NETCDFC_LOCK, combine_locks
+from .. import validation
+from ..errors import FileError, InputError
 
-from ..errors import InputError
+__all__ = ["check_output", "replacing", "sync"]
 
-__all__ = ["NETCDF_LOCK", "check_output", "replacing", "sync"]
-
-
-class _NetCDFLock:
-    """The lock of all netCDF calls: reentrant, and holding xarray's own lock too.
-
-    Files that other threads read through plain xarray are thus kept out as well.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._depth = 0
-        self._xarray = combine_locks([NETCDFC_LOCK, HDF5_LOCK])
-
-    def acquire(self, blocking: bool = True) -> bool:
-        """Acquire the lock, once more if this thread holds it."""
-        if not self._lock.acquire(blocking):
-            return False
-        if self._depth == 0 and not self._xarray.acquire(blocking):
-            self._lock.release()
-            return False
-        self._depth += 1
-        return True
-
-    def release(self) -> None:
-        """Release the lock once."""
-        self._depth -= 1
-        if self._depth == 0:
-            self._xarray.release()
-        self._lock.release()
-
-    def __enter__(self) -> None:
-        self.acquire()
-
-    def __exit__(self, *args: object) -> None:
-        self.release()
-
-    def __reduce__(self) -> str:
-        """Pickle as the lock of the process that unpickles."""
-        return "NETCDF_LOCK"
-
-
-NETCDF_LOCK = _NetCDFLock()
+ABANDONED_SECONDS = 86_400.0
+"""A temporary file that nobody has written to for so long was left by a process that was killed."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary file in the folder of `path`, which replaces it if all goes well."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
+    temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.mids-part")
     try:
         yield temporary
         sync(temporary)
         os.replace(temporary, path)
         sync(path.parent)
-    except BaseException:
-        with NETCDF_LOCK:  # not while another thread opens it
-            temporary.unlink(missing_ok=True)
-        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+        for left in path.parent.glob(".*.mids-part"):
+            with contextlib.suppress(OSError):
+                if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                    left.unlink()
 
 
 def sync(path: Path) -> None:
@@ -86,12 +49,18 @@ def sync(path: Path) -> None:
 
 def check_output(path: str | os.PathLike[str]) -> Path:
     """Return the path of a file to write, or say why nothing can be written there."""
-    path = Path(path)
+    path = validation.path(path)
     folder = path.absolute().parent
-    if not folder.is_dir():
+    try:
+        exists, is_folder = folder.is_dir(), path.is_dir()
+        if not is_folder:
+            path.exists()  # raises where links go in circles
+    except OSError as error:
+        raise FileError(f"cannot write {path} ({error.strerror}); give another path") from None
+    if not exists:
         raise InputError(
             f"cannot write {path}: the folder {folder} does not exist; create it or give another"
         )
-    if path.is_dir():
+    if is_folder:
         raise InputError(f"cannot write {path}: it is a folder; give the name of a file in it")
     return path

@@ -1,8 +1,9 @@
 """Datasets in NetCDF-4 files: complete or absent, and safe in threads.
 
-Neither netCDF nor HDF5 is thread-safe, not even across files, so every call into them happens
-under `NETCDF_LOCK`, from opening to closing. A file is written under another name in the same
-folder and renamed when it is complete; its global attributes are written last, so that an
+Files are read through h5py, which is safe in threads (netCDF4 is not, not even under one lock,
+where a file is open twice), and written by xarray through h5netcdf, which is built on it. h5netcdf
+as the reader takes twelve times as long to open a file. A file is written under another name in
+the same folder and renamed when it is complete; its global attributes are written last, so that an
 interrupted one is recognised.
 """
 
@@ -10,30 +11,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
-from xarray.backends import NetCDF4DataStore
+from xarray.backends import BackendArray, CachingFileManager
+from xarray.backends.locks import HDF5_LOCK
+from xarray.conventions import decode_cf_variables
+from xarray.core import indexing
 
-from .. import schema
+from .. import schema, validation
 from ..errors import DatasetError, FileError
-from .files import NETCDF_LOCK, check_output, replacing
+from . import foreign
+from .files import check_output, replacing
 from .store import is_store, open_store
 
 if TYPE_CHECKING:
-    import dask.array as da
+    import h5py
 
-__all__ = [
-    "NETCDF_LOCK",
-    "check_output",
-    "narrowed",
-    "open_dataset",
-    "replacing",
-    "to_netcdf",
-]
+__all__ = ["check_output", "narrowed", "open_dataset", "replacing", "to_netcdf"]
 
 CHUNK_BYTES = 2**20
 """Largest chunk on disk."""
@@ -41,6 +38,18 @@ CHUNK_SIZES = {"dim": 1, "run": 64, "time": 256}
 """Longest chunk along these: few chunks hold one run, and few hold one time."""
 UNCUT_BYTES = 2**16
 """Up to this size a variable in memory is one chunk."""
+OF_HDF5 = {
+    "CLASS",
+    "NAME",
+    "REFERENCE_LIST",
+    "DIMENSION_LIST",
+    "DIMENSION_LABELS",
+    "_Netcdf4Dimid",
+    "_Netcdf4Coordinates",
+    "_NCProperties",
+    "_nc3_strict",
+}
+"""Attributes by which NetCDF-4 describes its own structure."""
 
 
 def to_netcdf(ds: xr.Dataset, path: str | os.PathLike[str], *, compact: bool = False) -> None:
@@ -83,12 +92,13 @@ def to_netcdf(ds: xr.Dataset, path: str | os.PathLike[str], *, compact: bool = F
     >>> ds.close()
     >>> folder.cleanup()
     """
+    validation.dataset(ds)
     path = check_output(path)
     _check_names_and_attributes(ds)
     if compact:
         ds = narrowed(ds)
     with replacing(path) as temporary:
-        _write(ds, temporary)
+        _write(ds, temporary, path)
 
 
 def open_dataset(
@@ -125,126 +135,44 @@ def open_dataset(
     if is_store(path):
         ds = open_store(path)
         return ds if chunks is None else ds.chunk(chunks)
-    path = Path(path)
+    path = validation.path(path)
     _check_magic(path)
-    with NETCDF_LOCK:
-        try:
-            store = NetCDF4DataStore.open(os.fspath(path), mode="r", lock=NETCDF_LOCK)
-        except OSError as error:
-            raise FileError(
-                f"{path} is damaged or truncated ({_reason(error)}); get or make it again"
-            ) from None
-        try:
-            _check_schema(path, dict(store.get_attrs()))
-            ds = xr.open_dataset(store)
-        except FileError:
-            store.close()
-            raise
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
-            store.close()
-            raise FileError(
-                f"{path} is damaged ({_reason(error)}); get or make it again"
-            ) from error
+    manager = CachingFileManager(_opened, os.fspath(path.absolute()), _stamp(path), mode="r")
+    try:
+        ds = _decoded(manager, path)
+    except BaseException:
+        manager.close()
+        raise
     ds.encoding["source"] = os.fspath(path.absolute())
     if chunks is not None:
         ds = ds.chunk(chunks)
-        ds.set_close(store.close)
+    ds.set_close(manager.close)
     return ds
 
 
 # -- writing ------------------------------------------------------------------------------------
 
 
-def _write(ds: xr.Dataset, path: Path) -> None:
-    collected = _Collected()
-    stripped = _read_apart(ds.drop_encoding().drop_attrs(deep=False))
+def _write(ds: xr.Dataset, temporary: Path, path: Path) -> None:
+    import dask
+    import h5py
+    from xarray.backends.locks import get_dask_scheduler
+
+    bare = ds.drop_encoding().drop_attrs(deep=False)
     encoding = {name: _encoding(ds.variables[name], name in ds.dims) for name in ds.variables}
-    with _netcdf(path, "w") as store:
-        stripped.dump_to_store(store, writer=collected, encoding=encoding)
-    if collected.arrays:
-        _store(collected.arrays, path)
-    with _netcdf(path, "r+") as store:
-        store.set_attributes(ds.attrs)
-
-
-def _read_apart(ds: xr.Dataset) -> xr.Dataset:
-    """Read what is still in a file before the writing, or between the writes where it is large.
-
-    Plain xarray reads under its own lock, which one who holds `NETCDF_LOCK` would wait for forever.
-    """
-    parts: dict[Hashable, xr.Variable] = {}
-    for name, variable in ds.variables.items():
-        if variable._in_memory or variable.chunks is not None:  # has no public test
-            continue
-        if variable.ndim and variable.dtype.kind in "iufb" and variable.nbytes > UNCUT_BYTES:
-            parts[name] = ds[[name]].chunk().variables[name]
-        else:
-            parts[name] = variable.compute()
-    coords = {name: part for name, part in parts.items() if name in ds.coords}
-    data = {name: part for name, part in parts.items() if name not in coords}
-    return ds.assign(data).assign_coords(coords)
-
-
-class _Collected:
-    """A writer for xarray's stores that puts lazy arrays aside and writes the others."""
-
-    def __init__(self) -> None:
-        self.arrays: dict[str, da.Array] = {}
-
-    def add(self, source: Any, target: Any, region: None = None) -> None:
-        """Take one variable."""
-        if isinstance(source, np.ndarray):
-            target[...] = source
-        else:
-            self.arrays[target.variable_name] = source
-
-
-class _Slot:
-    """One variable of a file as a target of `dask.array.store`, in any thread or process."""
-
-    def __init__(self, path: Path, name: str) -> None:
-        self.path = path
-        self.name = name
-
-    def __setitem__(self, region: tuple[slice, ...], block: np.ndarray) -> None:
-        with _netcdf(self.path, "r+") as store:
-            if self.name not in store.ds.variables:  # removed, and made anew, a moment ago
-                self.path.unlink(missing_ok=True)
-                raise OSError(f"{self.path} is gone")
-            store.ds[self.name].set_auto_maskandscale(False)
-            store.ds[self.name][region] = block
-
-
-@contextmanager
-def _netcdf(path: Path, mode: Literal["w", "r+"]) -> Iterator[NetCDF4DataStore]:
-    """Open a file that is being written, alone in this process, for a moment."""
-    import netCDF4
-
-    try:
-        with NETCDF_LOCK:
-            if mode == "r+":
-                path.stat()  # netCDF would make a file anew that an interruption has removed
-            with netCDF4.Dataset(path, mode) as dataset:
-                yield NetCDF4DataStore(dataset, lock=NETCDF_LOCK)
-    except (OSError, RuntimeError) as error:
-        raise FileError(
-            f"cannot write {path.parent} ({_reason(error)}); check permissions and free space"
-        ) from error
-
-
-def _store(arrays: dict[str, da.Array], path: Path) -> None:
-    """Compute lazy arrays, each block once, and write them."""
-    import dask.array
-    from xarray.backends.locks import get_dask_scheduler, get_write_lock
-
-    scheduler = get_dask_scheduler()
-    options: dict[str, Any] = {}
-    if scheduler == "distributed":  # other processes write too
-        options["lock"] = get_write_lock(os.fspath(path))
-    elif scheduler == "multiprocessing":  # has no lock between its processes
-        options["scheduler"] = "threads"
-    slots: list[Any] = [_Slot(path.absolute(), name) for name in arrays]
-    dask.array.store(list(arrays.values()), slots, **{"lock": False, **options})
+    one_process = get_dask_scheduler() == "multiprocessing"  # they would have no lock in common
+    with dask.config.set({"scheduler": "threads"} if one_process else {}):
+        try:
+            bare.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+            with h5py.File(temporary, "r+") as file:
+                for name, value in ds.attrs.items():
+                    file.attrs[name] = value
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, FileError):
+                raise
+            raise FileError(
+                f"cannot write {path} ({_reason(error)}); check permissions and free space"
+            ) from error
 
 
 def narrowed(ds: xr.Dataset) -> xr.Dataset:
@@ -342,6 +270,113 @@ def _storable(value: object) -> bool:
 # -- reading ------------------------------------------------------------------------------------
 
 
+class _Array(BackendArray):
+    """A variable of a file that is read when it is indexed."""
+
+    def __init__(self, manager: CachingFileManager[Any], name: str, variable: h5py.Dataset) -> None:
+        import h5py
+
+        self.manager = manager
+        self.name = name
+        self.shape = variable.shape
+        self.is_text = h5py.check_string_dtype(variable.dtype) is not None
+        self.dtype = h5py.string_dtype() if self.is_text else variable.dtype
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER_1VECTOR, self._read
+        )
+
+    def _read(self, key: tuple[Any, ...]) -> Any:
+        with HDF5_LOCK:  # files of other threads are not closed meanwhile
+            variable = self.manager.acquire(needs_lock=False)[self.name]
+            return (variable.asstr() if self.is_text else variable)[key]
+
+
+def _opened(path: str, stamp: tuple[int, ...], mode: str) -> h5py.File:
+    """Open a file that is still the one of `_stamp`, as it may be opened again later."""
+    import h5py
+
+    if _stamp(Path(path)) != stamp:
+        raise FileError(f"{path} was replaced while it was open; open it again")
+    return h5py.File(path, mode)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise FileError(f"cannot read {path} ({error.strerror}); check the path") from None
+    return (state.st_ino, state.st_size, state.st_mtime_ns)
+
+
+def _decoded(manager: CachingFileManager[Any], path: Path) -> xr.Dataset:
+    """Return the lazy dataset of a file, once its metadata are seen to be those of one."""
+    try:
+        with HDF5_LOCK:
+            file = manager.acquire(needs_lock=False)
+            found = foreign.problem(file, path.stat().st_size)
+            if found is None:
+                attrs = _attributes_of(file)
+                _check_schema(path, attrs)
+                variables = dict(_variables(manager, file))
+        if found is None:
+            decoded, kept, coords = decode_cf_variables(variables, attrs, decode_timedelta=False)
+            return xr.Dataset(decoded, attrs=kept).set_coords(coords & decoded.keys())
+    except FileError:
+        raise
+    except Exception as error:  # whatever HDF5 and xarray make of metadata that are wrong
+        raise FileError(f"{path} is damaged ({_reason(error)}); get or make it again") from None
+    raise FileError(
+        f"{path} cannot be used: {found}; open foreign files with xarray.open_dataset if you "
+        "trust them"
+    )
+
+
+def _variables(
+    manager: CachingFileManager[Any], file: h5py.File
+) -> Iterator[tuple[str, xr.Variable]]:
+    import h5py
+
+    for name, variable in file.items():
+        if foreign.is_bare_dimension(variable):
+            continue
+        if "DIMENSION_LIST" in variable.attrs:
+            axes = variable.attrs["DIMENSION_LIST"]
+            dims = [h5py.h5r.get_name(axis[0], file.id).decode()[1:] for axis in axes]
+        else:
+            dims = [name] * variable.ndim
+        data = indexing.LazilyIndexedArray(_Array(manager, name, variable))
+        encoding = {
+            "dtype": str if data.array.is_text else variable.dtype,
+            "zlib": variable.compression == "gzip",
+            "complevel": variable.compression_opts or 0,
+            "shuffle": variable.shuffle,
+            "fletcher32": variable.fletcher32,
+            "chunksizes": variable.chunks,
+        }
+        yield name, xr.Variable(dims, data, _attributes_of(variable), encoding)
+
+
+def _attributes_of(owner: h5py.HLObject) -> dict[str, Any]:
+    return {name: _plain(owner.attrs[name]) for name in owner.attrs if name not in OF_HDF5}
+
+
+def _plain(value: Any) -> Any:
+    """Return an attribute as NetCDF gives it: text, a number, or an array of several."""
+    import h5py
+
+    if isinstance(value, h5py.Empty):
+        return ""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind in "SO":
+            value = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in value]
+        return value[0] if len(value) == 1 else value
+    return value
+
+
 def _check_magic(path: Path) -> None:
     try:
         with path.open("rb") as file:
@@ -351,7 +386,7 @@ def _check_magic(path: Path) -> None:
     except IsADirectoryError:
         raise FileError(f"{path} is a folder; give the name of a file in it") from None
     except OSError as error:
-        raise FileError(f"cannot read {path} ({_reason(error)}); check its permissions") from None
+        raise FileError(f"cannot read {path} ({error.strerror}); check its permissions") from None
     if magic != b"\x89HDF\r\n\x1a\n":
         raise FileError(
             f"{path} is no NetCDF-4 file, or damaged at its beginning; "

@@ -6,6 +6,7 @@ A changed byte within an HDF5 file may be read as other numbers, or stop the pro
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import FileError
-from .files import NETCDF_LOCK
 from .named_files import NamedFiles, sha256
 
 if TYPE_CHECKING:
     import dask.array as da
 
 __all__ = [
+    "NETCDF_LOCK",
     "REMEDY",
     "ZARR",
     "NetCDFBlocks",
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 REMEDY = "call mids.generate with the same arguments to check the store and simulate what is lost"
+
+NETCDF_LOCK = threading.RLock()
 
 ZARR = "data.zarr"
 """Name of the Zarr group."""

@@ -29,9 +29,8 @@ import xarray as xr
 
 from ..errors import FileError
 from ..simulation.progress import causes_text
-from .files import NETCDF_LOCK
 from .named_files import NamedFiles, sha256
-from .read_block import REMEDY, ZARR, NetCDFBlocks, ZarrBlocks, block_name, lazy_array
+from .read_block import NETCDF_LOCK, REMEDY, ZARR, NetCDFBlocks, ZarrBlocks, block_name, lazy_array
 
 __all__ = ["Block", "Layout", "begun", "is_store", "open_store", "recorded"]
 

@@ -6,7 +6,6 @@ import os
 import pickle
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dask
@@ -17,7 +16,6 @@ from toy_flow import SIMULATED, ToyFlow
 
 import mids
 from mids.errors import DatasetError, FileError, InputError
-from mids.storage.netcdf import NETCDF_LOCK
 
 TIME = np.concatenate([[0.0], np.geomspace(0.1, 1e4, 20)])
 
@@ -217,12 +215,10 @@ def test_impossible_outputs_are_errors_before_any_work(tmp_path, name, message):
 
 
 def test_a_full_disk_is_an_error_that_says_so(tmp_path, monkeypatch):
-    import netCDF4
-
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(netCDF4, "Dataset", full)
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", full)
     with pytest.raises(FileError, match=r"No space left on device.*free space"):
         mids.to_netcdf(toy(), tmp_path / "runs.nc")
     assert listed(tmp_path) == []
@@ -247,7 +243,7 @@ def test_names_that_netcdf_cannot_hold_are_errors(ds, tmp_path):
 
 
 def foreign(path):
-    xr.Dataset({"t2m": ("x", [1.0])}).to_netcdf(path)
+    xr.Dataset({"t2m": ("x", [1.0])}).to_netcdf(path, engine="h5netcdf")
 
 
 def newer(path):
@@ -302,20 +298,30 @@ def test_flipped_bytes_are_noticed_when_read(file, ds):
 def test_an_interrupted_file_is_refused(tmp_path):
     """Global attributes come last: whatever stops the writing before, the file is not accepted."""
     code = (
-        "import os, sys, mids, mids.storage.netcdf, toy_flow\n"
-        "write = mids.storage.netcdf._store\n"
-        "mids.storage.netcdf._store = lambda *given: (write(*given), os.kill(os.getpid(), 9))\n"
+        "import os, sys, h5py, mids, toy_flow\n"
+        "h5py.AttributeManager.__setitem__ = lambda *given: os.kill(os.getpid(), 9)\n"
         "mids.to_netcdf(mids.simulate('h1(z1)', dim=100, runs=2, flow=toy_flow.ToyFlow(),"
         " time=[0, 1]), sys.argv[1])\n"
     )
     done = in_subprocess(code, tmp_path / "runs.nc")
     assert done.returncode == -9
     (left,) = tmp_path.iterdir()
-    assert left.name.startswith(".runs.nc.") and left.suffix == ".part"
-    with xr.open_dataset(left, engine="netcdf4") as opened:
-        assert "loss" in opened  # plain xarray sees nothing wrong
-    with pytest.raises(FileError, match="writing was interrupted"):
+    assert left.suffix == ".mids-part"
+    with pytest.raises(FileError, match=r"damaged|writing was interrupted"):
         mids.open_dataset(left)
+    os.utime(left, (0, 0))  # long ago
+    mids.to_netcdf(toy(), tmp_path / "other.nc")
+    assert listed(tmp_path) == ["other.nc"]
+
+
+def test_a_file_that_was_replaced_is_not_read_as_the_other(file, tmp_path):
+    with mids.open_dataset(file) as opened:
+        sent = pickle.dumps(opened)
+        mids.to_netcdf(toy(seed=7), tmp_path / "other.nc")
+        os.replace(tmp_path / "other.nc", file)
+        assert opened.loss.values.size  # the file that was opened
+    with pytest.raises(FileError, match="was replaced while it was open"):
+        pickle.loads(sent).loss.load()
 
 
 # -- threads, processes and memory --------------------------------------------------------------
@@ -364,30 +370,3 @@ print(large.nbytes / 2**20, peak() - before)
     total, grown = map(float, done.stdout.split())
     assert total > 250
     assert grown < 60
-
-
-def test_the_lock_is_reentrant_and_pickles_as_itself():
-    assert pickle.loads(pickle.dumps(NETCDF_LOCK)) is NETCDF_LOCK
-    with NETCDF_LOCK, NETCDF_LOCK, ThreadPoolExecutor(1) as pool:
-        assert not pool.submit(NETCDF_LOCK.acquire, False).result()
-    with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(NETCDF_LOCK.acquire, False).result()
-        pool.submit(NETCDF_LOCK.release).result()
-
-
-def test_the_lock_keeps_plain_xarray_out():
-    from xarray.backends.netCDF4_ import NETCDF4_PYTHON_LOCK
-
-    assert not NETCDF4_PYTHON_LOCK.locked()
-    with NETCDF_LOCK, NETCDF_LOCK:
-        assert NETCDF4_PYTHON_LOCK.locked()
-    assert not NETCDF4_PYTHON_LOCK.locked()
-
-
-@pytest.mark.parametrize("seen", [False, True])
-def test_a_block_that_comes_late_does_not_make_a_removed_file_anew(tmp_path, monkeypatch, seen):
-    if seen:  # just before
-        monkeypatch.setattr(Path, "stat", lambda path: None)
-    with pytest.raises(FileError, match="cannot write"):
-        mids.storage.netcdf._Slot(tmp_path / "removed.part", "loss")[:1] = np.zeros(1)
-    assert listed(tmp_path) == []

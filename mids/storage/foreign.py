@@ -1,0 +1,249 @@
+"""Files that others may have made: what their metadata may say, and what may be read of them.
+
+`problem` looks at the metadata of an open HDF5 file, in milliseconds: everything that a dataset of
+mids has lies in the file itself, in plain arrays that are not larger than compression explains.
+`check` reads a whole file in another process under limits on time, memory and files, which can be
+lost, as HDF5 trusts what it reads. The verdict is remembered by the content of the file. Run as a
+script, this module is that process; it does not import the package.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import h5py
+
+__all__ = ["cache", "check", "checksum", "copy", "is_bare_dimension", "problem", "read", "vouch"]
+
+START_SECONDS = 30.0
+BYTES_PER_SECOND = 5e6
+"""The other process has so long to start, and for the content at least so fast a machine."""
+MEMORY = 2**29
+"""Bytes of address space that it may have beyond what it needs for itself."""
+FREE = 2**26
+RATIO = 1032
+"""A file may declare `FREE` bytes, and for each of its own the most that deflate can unpack."""
+NAMES = 1000
+ATTRIBUTES = 2**24
+BLOCK = 2**22
+FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32"}
+
+_fine: set[str] = set()
+_checksums: dict[tuple[str, int, int, int], str] = {}
+
+
+# -- metadata -----------------------------------------------------------------------------------
+
+
+def problem(file: h5py.File, size: int) -> str | None:
+    """Return why the metadata of a file of `size` bytes are not those of a dataset, or None."""
+    import h5py
+
+    names = list(file)
+    if len(names) > NAMES:
+        return f"it has more than {NAMES} variables and dimensions"
+    links = file.id.links
+    kinds = {n: links.get_info(n.encode("utf-8", "surrogateescape")).type for n in names}
+    if set(kinds.values()) - {h5py.h5l.TYPE_HARD}:
+        return "it has links to other data, which no dataset of mids has"
+    declared = attributes = 0
+    for owner in (file, *file.values()):
+        for i in range(h5py.h5a.get_num_attrs(owner.id)):
+            attributes += h5py.h5a.open(owner.id, index=i).get_storage_size()
+        if owner is file:
+            continue
+        if not isinstance(owner, h5py.Dataset):
+            return "it has groups or types of its own, which no dataset of mids has"
+        found = _storage(owner.name[1:], owner.id)
+        if found is not None:
+            return found
+        declared += 0 if is_bare_dimension(owner) else owner.id.dtype.itemsize * owner.size
+    if declared > FREE + RATIO * size:
+        return f"it unpacks to {declared} bytes, far more than its size explains"
+    if attributes > ATTRIBUTES:
+        return f"its attributes hold more than {ATTRIBUTES} bytes"
+    return None
+
+
+def is_bare_dimension(variable: h5py.Dataset) -> bool:
+    """Tell whether this is how NetCDF-4 writes a dimension without a coordinate."""
+    start = b"This is a netCDF dimension but not a netCDF variable"
+    return bool(np.bytes_(variable.attrs.get("NAME", b"")).startswith(start))
+
+
+def _storage(name: str, variable: h5py.h5d.DatasetID) -> str | None:
+    """Say what is wrong with how a variable is stored, if anything is."""
+    import h5py
+
+    created = variable.get_create_plist()
+    if created.get_external_count() or created.get_layout() == h5py.h5d.VIRTUAL:
+        return f"its variable {name!r} keeps data in other files, which are not read"
+    filters = [created.get_filter(i)[0] for i in range(created.get_nfilters())]
+    if not FILTERS.keys() >= set(filters):
+        return f"its variable {name!r} has filters other than {', '.join(FILTERS.values())}"
+    kind = variable.get_type()
+    is_text = isinstance(kind, h5py.h5t.TypeStringID)
+    if not is_text and not isinstance(kind, h5py.h5t.TypeIntegerID | h5py.h5t.TypeFloatID):
+        return f"its variable {name!r} is no array of numbers or text"
+    return None
+
+
+# -- content ------------------------------------------------------------------------------------
+
+
+def check(path: Path, sha256: str) -> None:
+    """Raise FileError unless a file can be opened and read to its end, or was before."""
+    from ..errors import FileError
+
+    verdict = cache() / "checked" / sha256
+    if sha256 in _fine or verdict.exists():
+        return
+    environment = {n: v for n, v in os.environ.items() if not n.startswith(("HDF5_", "PYTHON"))}
+    environment |= {"OPENBLAS_NUM_THREADS": "1", "HDF5_PLUGIN_PRELOAD": "::"}
+    seconds = START_SECONDS + path.stat().st_size / BYTES_PER_SECOND
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", __file__, os.fspath(path.absolute())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired:
+        found = f"reading it takes more than {seconds:.0f} s"
+    else:
+        found = done.stdout.decode(errors="replace").strip()
+        if done.returncode:
+            found = "reading it crashes the HDF5 library, or needs too much time or memory"
+    if found:
+        raise FileError(f"{path} cannot be used: {found}")
+    _fine.add(sha256)
+    with contextlib.suppress(OSError):
+        verdict.parent.mkdir(parents=True, exist_ok=True)
+        verdict.touch()
+
+
+def cache() -> Path:
+    """Return the folder of what can be fetched or found out again."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
+    return Path(os.environ.get("MIDS_CACHE") or Path(home or Path.home() / ".cache") / "mids")
+
+
+def vouch(sha256: str) -> None:
+    """Say that the file of this checksum was written here."""
+    _fine.add(sha256)
+
+
+def _read_all(path: str) -> str:
+    """Return what is wrong with a file, read to its end, or nothing."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            found = problem(file, os.path.getsize(path))
+            for name in () if found else file:
+                variable = file[name]
+                for attribute in variable.attrs:
+                    variable.attrs[attribute]
+                if not variable.shape:
+                    variable[()]
+                    continue
+                row = variable.dtype.itemsize * max(variable.size // max(len(variable), 1), 1)
+                step = max(BLOCK // row, 1)
+                for start in range(0, len(variable), step):
+                    variable[start : start + step]
+            for attribute in () if found else file.attrs:
+                file.attrs[attribute]
+            return found or ""
+    except MemoryError:
+        return "it needs far more memory than its size explains"
+    except Exception as error:
+        return f"it is damaged ({' '.join(str(error).split())[:200]})"
+
+
+def _limit() -> None:
+    """Keep memory, written files and core dumps of this process within bounds, where it can be."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        with open("/proc/self/statm") as file:
+            used = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+# -- plain files --------------------------------------------------------------------------------
+
+
+def read(path: Path, most: int) -> bytes:
+    """Return the content of a plain file of at most so many bytes."""
+    from ..errors import FileError
+
+    with os.fdopen(_open(path), "rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise FileError(f"{path} has more than {most} bytes")
+    return content
+
+
+def checksum(path: Path) -> str:
+    """Return the sha256 of a plain file, remembered as long as the file does not change."""
+    descriptor = _open(path)
+    with os.fdopen(descriptor, "rb") as file:
+        state = os.fstat(descriptor)
+        stamp = (str(path), state.st_ino, state.st_size, state.st_mtime_ns)
+        if stamp not in _checksums:
+            _checksums[stamp] = hashlib.file_digest(file, "sha256").hexdigest()
+    return _checksums[stamp]
+
+
+def copy(source: Path, path: Path) -> Path:
+    """Copy a plain file and see it on disk."""
+    import shutil
+
+    with os.fdopen(_open(source), "rb") as file, path.open("xb") as target:
+        shutil.copyfileobj(file, target, BLOCK)
+        target.flush()
+        os.fsync(target.fileno())
+    return path
+
+
+def _open(path: Path) -> int:
+    """Open a file for reading if it is a plain one, not a link, device or pipe."""
+    from ..errors import FileError
+
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        if path.is_symlink():
+            raise FileError(f"{path} is a link, which a catalog must not hold; copy the file")
+        descriptor = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))
+    except FileNotFoundError:
+        raise FileError(f"{path} is missing; get it again or reindex") from None
+    except OSError as error:
+        raise (
+            error
+            if isinstance(error, FileError)
+            else FileError(f"cannot read {path} ({error.strerror})")
+        ) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileError(f"{path} is no plain file")
+    return descriptor
+
+
+if __name__ == "__main__":
+    import h5py  # before memory is limited
+
+    _limit()
+    sys.stdout.write(_read_all(sys.argv[1]))
