@@ -19,16 +19,17 @@ from .analysis import (
 from .catalog import open_catalog
 from .schema import VERSION as __version__  # noqa: F401
 from .schema import validate
-from .simulation import against, phase_diagram, replay, simulate
+from .simulation import combine_attrs, concat, phase_diagram, replay, simulate
 from .storage import generate, open_dataset, to_netcdf
 from .targets import Target
 from .targets.ladder import leaps
 
 __all__ = [
     "Target",
-    "against",
     "catalog",
+    "combine_attrs",
     "compare",
+    "concat",
     "describe",
     "errors",
     "flows",

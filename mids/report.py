@@ -91,9 +91,15 @@ def page(ds: xr.Dataset, file: str = "dataset.nc") -> str:
 
 def recipe(ds: xr.Dataset) -> str | None:
     """Return the sweep a dataset was made by as TOML, which ``mids simulate --spec`` reads."""
-    spec = {name: value for name, value in schema.spec(ds).items() if name != "versions"}
-    if not {"target", "flow", "dim"} <= spec.keys() or isinstance(spec.get("initial"), str):
+    recorded = list(schema.recipes(ds).values())
+    if len(recorded) != 1 or "flow" not in recorded[0] or recorded[0]["initial"] == "variable":
         return None
+    if not {"dim", "run", "time"} <= ds.coords.keys():
+        return None
+    spec = {name: value for name, value in recorded[0].items() if name != "versions"}
+    spec |= {"dim": np.atleast_1d(ds["dim"].values).tolist(), "time": ds["time"].values.tolist()}
+    runs = np.atleast_1d(ds["run"].values)
+    spec["runs"] = len(runs) if np.array_equal(runs, np.arange(len(runs))) else runs.tolist()
     return "\n".join(
         f"{name} = {_toml(value)}" for name, value in spec.items() if value is not None
     )
@@ -122,7 +128,7 @@ def _template() -> Any:
 def _simulated(ds: xr.Dataset) -> bool:
     """Tell whether the dataset names a flow that makes it again."""
     try:
-        return "flow" in schema.spec(ds)
+        return any("flow" in entry for entry in schema.recipes(ds).values())
     except DatasetError:
         return False
 

@@ -9,6 +9,8 @@ prints the registry for the documentation.
 from __future__ import annotations
 
 import datetime
+import functools
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -35,7 +37,12 @@ __all__ = [
     "Variable",
     "attributes",
     "dim_text",
-    "spec",
+    "fingerprint",
+    "grid_digest",
+    "grids",
+    "recipes",
+    "recipes_in",
+    "recorded",
     "table",
     "validate",
 ]
@@ -43,8 +50,11 @@ __all__ = [
 VERSION = version("mids")
 """Version of the package."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Value of the attribute ``mids_schema`` that this version writes, and the newest it reads."""
+
+LONGEST_RECIPES = 2**26
+"""Characters of the longest ``mids_recipes`` that is read."""
 
 LEVELS = (0.1, 0.5, 0.9)
 """Overlaps at which crossing times are recorded."""
@@ -75,8 +85,11 @@ DIMENSIONS: Mapping[str, str] = {
     "axis_t": "coordinates of the link function, as columns",
     "student": "columns of the student's frame",
     "level": "overlaps at which crossing times are recorded",
+    "neuron": "neurons of a student with finitely many",
     "n": "numbers of samples of an empirical loss",
 }
+OF_ONE_RUN = tuple(name for name in DIMENSIONS if name not in ("dim", "run", "n"))
+"""Dimensions that no sweep adds."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +165,28 @@ VARIABLES: Mapping[str, Variable] = {
         "eigenvalues of G in [0, 1], descending: squared cosines of the principal angles",
         compact="float32",
     ),
+    "gram": Variable(
+        ("dim", "run", "time", "axis", "axis_t"),
+        "float64",
+        "summary statistic G(t)",
+        "G(t) = M(t) M(t)^T: the learned subspace, in the coordinates of the link function",
+        compact="float32",
+    ),
+    "correlation": Variable(
+        ("dim", "run", "time", "axis", "student"),
+        "float64",
+        "correlation matrix M(t)",
+        "M(t) = W*^T W(t), for flows on M",
+        compact="float32",
+    ),
+    "link": Variable(
+        ("dim", "run", "time", "mode"),
+        "float64",
+        "coefficient of the student's link",
+        "Hermite coefficients of the student's link on the modes of the target, for flows that "
+        "learn it",
+        compact="float32",
+    ),
     "energy": Variable(
         ("dim", "run", "time", "mode"),
         "float64",
@@ -203,24 +238,31 @@ VARIABLES: Mapping[str, Variable] = {
         ("dim", "run", "axis", "student"),
         "float64",
         "initial correlation matrix M(0)",
-        "M(0) = W*^T W(0), where the flow depends on more than G(0), or as it was given where that "
-        "is too large for mids_spec",
+        "M(0) = W*^T W(0), where the flow depends on more than G(0), or where each run was given "
+        "its own",
+    ),
+    "recipe": Variable(
+        ("dim", "run"),
+        "int64",
+        "fingerprint of the recipe",
+        "names the recipe of the run in the attribute mids_recipes: first 8 bytes of the SHA-256 "
+        "of its canonical JSON",
     ),
     "success": Variable(
-        ("dim", "n", "run"),
+        ("dim", "run"),
         "int8",
         "whether the run succeeded",
         "1 if all directions that the student can hold were learned at the end of the run, else 0",
         {"flag_values": np.arange(2, dtype=np.int8), "flag_meanings": "no yes"},
     ),
     "final_overlap": Variable(
-        ("dim", "n", "run", "direction"),
+        ("dim", "run", "direction"),
         "float64",
         "overlap at the end of the run",
         "the variable overlap at the last time",
     ),
     "final_risk": Variable(
-        ("dim", "n", "run"),
+        ("dim", "run"),
         "float64",
         "population risk at the end of the run",
         "the variable risk at the last time",
@@ -249,19 +291,13 @@ COORDINATES: Mapping[str, Variable] = {
     "exponents": Variable(
         ("mode", "axis"), "int64", "multi-index of the mode", "the multi-index beta"
     ),
-    "label": Variable(("mode",), "str", "mode", 'text such as "h1(z1)h3(z2)"'),
-    "coefficient": Variable(
-        ("mode",),
-        "float64",
-        "coefficient of the mode",
-        "alpha_beta, orthonormal Hermite coefficient of the target",
-    ),
+    "mode": Variable(("mode",), "str", "mode", 'text such as "h1(z1)h3(z2)"'),
 }
 """Coordinates by name; those named like a dimension are required wherever that is used."""
 
 
 def attributes(
-    mids_spec: Mapping[str, Any], *, title: str, summary: str, source: str, command: str
+    recipes: str, *, title: str, summary: str, source: str, command: str
 ) -> dict[str, Any]:
     """Return the global attributes of a new dataset (CF-1.11 and ACDD-1.3)."""
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -277,7 +313,7 @@ def attributes(
         "keywords": KEYWORDS,
         "date_created": now,
         "mids_schema": SCHEMA_VERSION,
-        "mids_spec": json.dumps(mids_spec),
+        "mids_recipes": recipes,
     }
 
 
@@ -287,24 +323,81 @@ def dim_text(dim: int) -> str:
     return f"{digits}e{zeros}" if len(digits) == 1 and zeros > 3 else str(dim)
 
 
-def spec(ds: xr.Dataset) -> dict[str, Any]:
-    """Return the recipe a dataset carries in its attribute ``mids_spec``."""
-    text = ds.attrs.get("mids_spec")
-    if text is None:
+def fingerprint(entry: Mapping[str, Any]) -> int:
+    """Fingerprint of a recipe as JSON holds it.
+
+    The first 8 bytes, as a signed integer, of the SHA-256 of its canonical JSON: sorted keys, no
+    spaces, without the versions of the software and the name of the target.
+    """
+    kept = {name: value for name, value in entry.items() if name != "versions"}
+    if isinstance(kept.get("target"), Mapping):
+        kept["target"] = {name: v for name, v in kept["target"].items() if name != "name"}
+    text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big", signed=True)
+
+
+def grid_digest(time: Any) -> str:
+    """Digest of a time grid, by which recipes name it."""
+    values = np.ascontiguousarray(time, dtype="<f8")
+    return hashlib.sha256(values.tobytes()).hexdigest()[:16]
+
+
+def recorded(recipes: Mapping[int, Mapping[str, Any]], grids: Mapping[str, Any]) -> str:
+    """Text of the attribute ``mids_recipes``: recipes by fingerprint, time grids by digest."""
+    return json.dumps({"recipes": {str(key): recipes[key] for key in recipes}, "grids": grids})
+
+
+def recipes(ds: xr.Dataset) -> dict[int, dict[str, Any]]:
+    """Recipes of a dataset by fingerprint, as JSON holds them, each checked for changes."""
+    return recipes_in(ds.attrs)[0]
+
+
+def grids(ds: xr.Dataset) -> dict[str, list[float]]:
+    """Time grids of a dataset's recipes by digest."""
+    return recipes_in(ds.attrs)[1]
+
+
+def recipes_in(
+    attrs: Mapping[Any, Any],
+) -> tuple[dict[int, dict[str, Any]], dict[str, list[float]]]:
+    """Recipes and time grids in the attribute ``mids_recipes``; no more than empty without it."""
+    text = attrs.get("mids_recipes", '{"recipes": {}, "grids": {}}')
+    if not isinstance(text, str) or len(text) > LONGEST_RECIPES:
         raise DatasetError(
-            "the dataset has no attribute mids_spec, which says how it was made; "
-            "start from a dataset of mids.simulate or mids.open_dataset, "
-            "and keep attributes with xarray.set_options(keep_attrs=True)"
+            f"the attribute mids_recipes must be JSON text of at most {LONGEST_RECIPES} characters;"
+            " restore it from the original file"
         )
+    return _decoded(text)
+
+
+@functools.lru_cache(maxsize=16)
+def _decoded(text: str) -> tuple[dict[int, dict[str, Any]], dict[str, list[float]]]:
     try:
         decoded = json.loads(text)
-    except (TypeError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise DatasetError(
-            f"the attribute mids_spec is not JSON ({error}); restore it from the original file"
+            f"the attribute mids_recipes is not JSON ({error}); restore it from the original file"
         ) from None
-    if not isinstance(decoded, dict):
-        raise DatasetError("the attribute mids_spec is not a JSON object; restore it")
-    return decoded
+    if not isinstance(decoded, dict) or decoded.keys() != {"recipes", "grids"}:
+        raise DatasetError(
+            "the attribute mids_recipes is not a JSON object with recipes and grids; restore it "
+            "from the original file"
+        )
+    found, times = decoded["recipes"], decoded["grids"]
+    if not all(isinstance(part, dict) for part in (found, times, *found.values())):
+        raise DatasetError(
+            "the recipes and grids of mids_recipes must be JSON objects; restore the attribute "
+            "from the original file"
+        )
+    for key, entry in found.items():
+        right = fingerprint(entry)
+        if key != str(right):
+            raise DatasetError(
+                f"the recipe {key[:24]} in mids_recipes was changed: its fingerprint is {right}; "
+                "restore the attribute from the original file, and simulate with other arguments "
+                "instead of editing it"
+            )
+    return {int(key): entry for key, entry in found.items()}, times
 
 
 def validate(ds: xr.Dataset) -> None:
@@ -328,8 +421,8 @@ def validate(ds: xr.Dataset) -> None:
     >>> validate(xr.Dataset({"loss": ("time", [1.0, 0.5])}))
     Traceback (most recent call last):
         ...
-    mids.errors.DatasetError: the dataset breaks the schema of mids (version 1) in 4 places:
-      attribute mids_schema is missing; it must be 1
+    mids.errors.DatasetError: the dataset breaks the schema of mids (version 2) in 4 places:
+      attribute mids_schema is missing; it must be 2
       loss has dims (time), but must have (dim, run, time)
       loss lacks the attributes long_name, units
       coordinate time is missing
@@ -348,7 +441,7 @@ def validate(ds: xr.Dataset) -> None:
 
 def _problems(ds: xr.Dataset) -> Iterator[str]:
     yield from _attribute_problems(ds.attrs)
-    if not any(name in ds.data_vars for name in VARIABLES):
+    if not any(name in ds.data_vars for name in VARIABLES if name != "recipe"):
         yield f"none of the variables of the schema is there: {', '.join(VARIABLES)}"
     for name, variable in {**VARIABLES, **COORDINATES}.items():
         if name in ds.variables:
@@ -365,15 +458,15 @@ def _attribute_problems(attrs: Mapping[Any, Any]) -> Iterator[str]:
         yield f"attribute mids_schema is missing; it must be {SCHEMA_VERSION}"
     elif not isinstance(version, int | np.integer) or not 1 <= version <= SCHEMA_VERSION:
         yield f"attribute mids_schema is {version!r}, but must be {SCHEMA_VERSION}"
-    if "mids_spec" in attrs:
-        try:
-            json.loads(attrs["mids_spec"])
-        except (TypeError, ValueError, RecursionError) as error:
-            yield f"attribute mids_spec is not JSON: {error}"
+    try:
+        recipes_in(attrs)
+    except DatasetError as error:
+        yield str(error)
 
 
 def _variable_problems(name: str, expected: Variable, found: xr.Variable) -> Iterator[str]:
-    if found.dims != expected.dims:
+    known = [dim for dim in found.dims if dim in expected.dims or dim in OF_ONE_RUN]
+    if tuple(known) != expected.dims:  # other dims are those of sweeps
         dims, wanted = (", ".join(map(str, d)) for d in (found.dims, expected.dims))
         yield f"{name} has dims ({dims}), but must have ({wanted})"
     if not expected.accepts(found.dtype):
@@ -404,7 +497,8 @@ def _value_problems(ds: xr.Dataset) -> Iterator[str]:
         if name in values:
             if (values[name] < lowest).any():
                 yield f"{name} must be at least {lowest}"
-            if len(np.unique(values[name])) < len(values[name]):
+            repeated = len(np.unique(values[name])) < len(values[name])
+            if repeated and (name == "dim" or ds.attrs.get("mids_recipes", "").count("rtol") < 2):
                 yield f"{name} has repeated values"
     if "level" in values and not ((values["level"] > 0) & (values["level"] < 1)).all():
         yield "level must lie between 0 and 1"

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from ..errors import DatasetError
 from ..schema import LEVELS
+from ..simulation.joining import by_recipe
+from ..simulation.recipe import Recipe
 from .saddles import saddles
 from .theory import has_theory, predictions
 
@@ -54,13 +56,18 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
     >>> compare(ds).ratio.median("run").round(2).values.tolist()
     [[1.0, 1.0]]
     """
+    return by_recipe(ds, _compared)
+
+
+def _compared(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset:
+    """`compare` for the runs of one recipe."""
     found = saddles(ds)
     crossing = ds.get("crossing_time")
     if crossing is not None:
         crossing = crossing.sel(level=list(LEVELS)).drop_vars(
             ["level", "direction"], errors="ignore"
         )
-    predicted = predictions(ds, crossing=crossing)
+    predicted = predictions(ds, recipe, crossing=crossing)
     if "rank" not in found:
         raise DatasetError(
             "compare matches saddles by the directions learned, which need the variable "

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import xarray as xr
 
 from .. import schema
 from ..errors import DatasetError, MidsError
-from ..simulation.replay import target_of
+from ..simulation.joining import recipes_of
 from ..targets.ladder import leaps
 from .compare import comparable
 
@@ -35,12 +35,12 @@ def describe(ds: xr.Dataset) -> str:
     --------
     >>> from mids import simulate
     >>> print(describe(simulate("h1(z1) + h1(z1)*h3(z2)", dim=[100, 1e6], runs=8)))
-    multi-index dataset (schema 1)
+    multi-index dataset (schema 2)
       target     <Target of rank 2, degree 4, norm 1.41421: h1(z1) + h1(z1)h3(z2)>
       leaps      1 -> 3: log d, d^2
       flow       two-timescale, student rank 2, rtol 1e-08, seed 0
       sweep      dim 100, 1e6; 8 runs; 435 times up to 1.2e+24
-      variables  9, lazy, 0.3 MB: loss, overlap, energy, gram0, crossing_time, ...
+      variables  10, lazy, 0.3 MB: loss, overlap, energy, gram0, crossing_time, ...
       next       .saddles() .compare() .scaling() .plot.loss() .to_netcdf()
     """
     title, rows = description(ds)
@@ -77,30 +77,44 @@ def in_memory(ds: xr.Dataset) -> str:
 
 
 def _origin(ds: xr.Dataset) -> Iterator[tuple[str, str]]:
-    """Describe target and flow, as far as the dataset says what they are."""
+    """Describe targets and flows, as far as the dataset says what they are."""
     try:
-        spec = schema.spec(ds)
-    except DatasetError:
+        recipes = recipes_of(ds)[1]
+    except DatasetError as error:
+        if "recipe" in ds:
+            yield "recipe", f"unknown: {error}"
         return
-    diagram = isinstance(spec.get("phase_diagram"), dict)
-    spec = spec["phase_diagram"] if diagram else spec
-    if spec.get("target"):
-        target = target_of(ds)
-        yield "target", repr(target)
-        yield "leaps", repr(leaps(target))
-    if spec.get("flow"):
-        flow = {name: value for name, value in spec["flow"].items() if value and name != "name"}
-        shown = [spec["flow"]["name"], *(f"{name} {value}" for name, value in flow.items())]
-        for name in ("student_rank", "rtol", "seed"):
-            if name in spec and not (diagram and name == "rtol"):
-                shown.append(f"{name.replace('_', ' ')} {spec[name]}")
-        yield "flow", ", ".join(shown)
-    if diagram:
+    targets = list(dict.fromkeys(recipe.target for recipe in recipes))
+    if len(targets) == 1:
+        yield "target", repr(targets[0])
+        yield "leaps", repr(leaps(targets[0]))
+    else:
+        yield "targets", f"{len(targets)}: {_listed(t.name or f'{t:.4g}' for t in targets)}"
+    simulated = [recipe for recipe in recipes if recipe.flow is not None]
+    if simulated:
+        parts: dict[str, list[str]] = {}
+        for recipe in simulated:
+            assert recipe.flow is not None
+            found = {n: v for n, v in recipe.flow.to_dict().items() if v and n != "name"}
+            found |= {"student rank": recipe.student_rank, "rtol": recipe.rtol, "seed": recipe.seed}
+            for name, value in found.items():
+                parts.setdefault(name, []).append(str(value))
+        names = _listed(recipe.flow.name for recipe in simulated if recipe.flow is not None)
+        if "success" in ds:
+            parts.pop("rtol")
+        yield "flow", ", ".join([names, *(f"{name} {_listed(v)}" for name, v in parts.items())])
+    if "success" in ds:
+        exponent = ds.coords["ratio"].attrs.get("exponent", "s") if "ratio" in ds.coords else "s"
         yield (
             "success",
-            f"all directions at an overlap of {spec['level']:g} by time {spec['duration']:.4g}; "
-            f"ratio is n / d^{spec['exponent']}",
+            f"all directions at an overlap of {ds['success'].attrs.get('level', 0.5):g}; "
+            f"ratio is n / d^{exponent}",
         )
+
+
+def _listed(texts: Iterable[str]) -> str:
+    different = list(dict.fromkeys(texts))
+    return "; ".join([*different[:4], "..."] if len(different) > 4 else different)
 
 
 def _sweep(ds: xr.Dataset) -> str:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ..errors import DatasetError
 from ..schema import LEVELS
+from ..simulation.joining import by_recipe, has_recipes
 from .noise import Noise
 from .plateaus import increasing_time, plateaus
 from .staircase import averaged
@@ -77,7 +78,12 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
         )
     if "loss" in ds or "time" in ds.coords:
         increasing_time(ds)
-    found = _from_crossings(ds) if known else _from_curve(ds)
+    if not known:
+        found = _from_curve(ds)
+    elif has_recipes(ds):  # directions that a target lacks are no saddles
+        found = by_recipe(ds, lambda part, _: _from_crossings(part), of=())
+    else:
+        found = _from_crossings(ds)
     names = {
         "loss": "loss on the plateau",
         "rank": "directions learned",

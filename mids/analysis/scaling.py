@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from .. import flows, schema, validation
+from .. import flows, validation
 from ..errors import DatasetError
+from ..simulation.joining import by_recipe
+from ..simulation.recipe import Recipe
 from ..targets.ladder import leaps, rate
-from ..targets.target import Target
 from . import known_link
 from .compare import _by_rank, as_dimension
 from .saddles import saddles
@@ -76,11 +79,7 @@ def scaling(
     >>> fit.rate.values.tolist(), round(float(fit.slope[1])), float(fit.expected[1])
     (['log d', 'd^2'], 2, 2.0)
     """
-    resamples = validation.integer(resamples, "resamples", at_least=1)
-    confidence = validation.number(confidence, "confidence", above=0.0, at_most=1.0)
-    seed = validation.integer(seed, "seed", at_least=0)
-    if "dim" not in ds.coords:
-        raise DatasetError("scaling needs the coordinate 'dim' with the dimensions d; assign it")
+    arguments = _checked(ds, resamples, confidence, seed)
     for name in ("dim", "run"):
         ds = as_dimension(ds, name)
     size = ds.sizes["dim"]
@@ -91,6 +90,27 @@ def scaling(
         )
     if ds.sizes.get("run") == 0:
         raise DatasetError("scaling needs at least one run, but the dataset has none; select one")
+    if "recipe" not in ds:
+        return _fitted(ds, None, **arguments)
+    return by_recipe(
+        ds,
+        lambda part, recipe: _fitted(part, recipe, **arguments),
+        of=("flow",),
+        over=("dim", "run"),
+    )
+
+
+def _checked(ds: xr.Dataset, resamples: object, confidence: object, seed: object) -> dict[str, Any]:
+    resamples = validation.integer(resamples, "resamples", at_least=1)
+    confidence = validation.number(confidence, "confidence", above=0.0, at_most=1.0)
+    seed = validation.integer(seed, "seed", at_least=0)
+    if "dim" not in ds.coords:
+        raise DatasetError("scaling needs the coordinate 'dim' with the dimensions d; assign it")
+    return {"resamples": resamples, "confidence": confidence, "seed": seed}
+
+
+def _fitted(ds: xr.Dataset, recipe: Recipe | None, **arguments: Any) -> xr.Dataset:
+    """`scaling` for the runs of one recipe, or of none."""
     found = saddles(ds)
     escape = found["escape_time"].where(~found["censored"], np.inf)
     ends = [found[name].astype(np.float64) for name in ("trapped", "censored")]
@@ -101,7 +121,7 @@ def scaling(
     trapped, censored = (part == 1.0 for part in ends)
     failed = found["failed"]
     unvisited = escape.isnull() & ~trapped & ~failed
-    over = [name for name in escape.dims if name != "saddle"]
+    over = ["dim", "run"]
     if escape.chunks is not None:
         escape = escape.chunk(dim=-1, run=-1, saddle=-1)
     columns, local = xr.apply_ufunc(
@@ -111,12 +131,12 @@ def scaling(
         input_core_dims=[["saddle", "dim", "run"], ["dim"]],
         output_core_dims=[["saddle", "column"], ["saddle", "dim"]],
         dask="parallelized",
-        kwargs={"resamples": resamples, "confidence": confidence, "seed": seed},
+        kwargs=arguments,
         output_dtypes=[np.float64, np.float64],
         dask_gufunc_kwargs={"output_sizes": {"column": 7}},
     )
     slope, low, high, *time, n_dims = (columns.isel(column=k, drop=True) for k in range(7))
-    exponents, rates = _expected(ds, escape.sizes["saddle"], known="rank" in found)
+    exponents, rates = _expected(recipe if "rank" in found else None, escape.sizes["saddle"])
     out = xr.Dataset(
         {
             "slope": slope,
@@ -128,7 +148,7 @@ def scaling(
             "n_trapped": trapped.sum(over),
             "n_censored": censored.sum(over),
             "n_unvisited": unvisited.sum(over),
-            "n_failed": failed.sum(),
+            "n_failed": failed.sum([name for name in failed.dims if name in ("dim", "run")]),
             "expected": ("saddle", exponents),
             "rate": ("saddle", rates),
         }
@@ -155,19 +175,18 @@ def scaling(
     return out
 
 
-def _expected(ds: xr.Dataset, size: int, *, known: bool) -> tuple[Array, list[str]]:
+def _expected(recipe: Recipe | None, size: int) -> tuple[Array, list[str]]:
     """Largest power of d up to each saddle and its name; NaN where there is no theory for it."""
     powers, names = np.full(size, np.nan), [""] * size
-    recipe = schema.spec(ds) if known and "mids_spec" in ds.attrs else {}
-    if "target" not in recipe:
+    if recipe is None:
         return powers, names
-    target = Target.from_dict(recipe["target"])
+    target = recipe.target
     if size != target.rank:
         raise DatasetError(
             f"scaling needs all {target.rank} directions of the target, but the dataset has {size} "
             "along 'direction'; take them from the original dataset"
         )
-    flow = flows.from_dict(recipe["flow"]) if "flow" in recipe else flows.TwoTimescale()
+    flow = recipe.flow or flows.TwoTimescale()
     largest = 0
     for step in leaps(flow.effective_target(target)).steps:
         largest = max(largest, step.exponent)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from .. import flows, schema, validation
 from ..errors import DatasetError
+from ..simulation.joining import by_recipe, recipes_of
+from ..simulation.recipe import Recipe
 from ..targets.ladder import leaps
-from ..targets.target import Target
 from .closed_form import ClosedForm
 from .distribution import escape_time_quantiles
 from .known_link import KnownLink
@@ -37,7 +38,7 @@ def theory(ds: xr.Dataset, *, quantiles: Sequence[float] = (), samples: int = 50
     Parameters
     ----------
     ds : xarray.Dataset
-        With ``gram0`` and a target in ``mids_spec``.
+        With ``gram0`` and the recipes of its runs, which may differ.
     quantiles : sequence of float
         Probabilities for which the law of the escape times over initial conditions is worked out.
     samples : int
@@ -76,30 +77,32 @@ def theory(ds: xr.Dataset, *, quantiles: Sequence[float] = (), samples: int = 50
     >>> predicted.attrs["ladder"], predicted.exponent.values.ravel().tolist()
     ('1 -> 3: log d, d^2', [1.0, 3.0])
     """
-    return predictions(ds, quantiles=quantiles, samples=samples)
+    _need_start(ds)
+    return by_recipe(
+        ds, lambda part, recipe: predictions(part, recipe, quantiles=quantiles, samples=samples)
+    )
 
 
-def predictions(
-    ds: xr.Dataset,
-    *,
-    crossing: xr.DataArray | None = None,
-    quantiles: Sequence[float] = (),
-    samples: int = 500,
-) -> xr.Dataset:
-    """`theory`, with levels at the places of the stays at which the data have times."""
+def _need_start(ds: xr.Dataset) -> None:
     if "gram0" not in ds:
         raise DatasetError(
             "theory needs the initial condition 'gram0' with dims (axis, axis_t), as mids.simulate "
             "and mids.from_trajectories(correlation=...), from time 0 on, write it"
         )
-    spec = schema.spec(ds)
-    if "target" not in spec:
-        raise DatasetError(
-            "theory needs the target, which mids_spec does not name; simulate the dataset with "
-            "mids.simulate or pass target= to mids.from_trajectories"
-        )
-    target = Target.from_dict(spec["target"])
-    flow = flows.from_dict(spec["flow"]) if "flow" in spec else flows.TwoTimescale()
+
+
+def predictions(
+    ds: xr.Dataset,
+    recipe: Recipe,
+    *,
+    crossing: xr.DataArray | None = None,
+    quantiles: Sequence[float] = (),
+    samples: int = 500,
+) -> xr.Dataset:
+    """`theory` of one recipe, with levels at the places of the stays at which data have times."""
+    _need_start(ds)
+    target = recipe.target
+    flow = recipe.flow or flows.TwoTimescale()
     weighted = flow.effective_target(target)
     constant = 0.5 * (target.norm**2 - weighted.norm**2)
     model: ClosedForm | LimitFlow | KnownLink
@@ -153,29 +156,30 @@ def predictions(
         out[name].attrs = {"long_name": text, "units": "1"}
     if len(quantiles):
         lazy = start.chunks is not None
-        out["escape_time_quantile"] = _quantiles(ds, spec, model, quantiles, samples, lazy=lazy)
+        out["escape_time_quantile"] = _quantiles(ds, recipe, model, quantiles, samples, lazy=lazy)
     return out.drop_vars(("axis", "axis_t", "student"), errors="ignore").assign_attrs(
         method=model.method, ladder=ladder
     )
 
 
 def has_theory(ds: xr.Dataset) -> bool:
-    """Tell whether `theory` knows the saddles of a dataset."""
-    recipe = schema.spec(ds) if "mids_spec" in ds.attrs else {}
-    if "gram0" not in ds or "target" not in recipe:
+    """Tell whether `theory` knows the saddles of all runs of a dataset."""
+    if "gram0" not in ds or "recipe" not in ds:
         return False
-    if "flow" not in recipe:
-        return True
-    if recipe["flow"].get("name") not in flows.names():
-        return False
-    if flows.from_dict(recipe["flow"]).fast_link:
-        return True
-    return "initial" in ds and Target.from_dict(recipe["target"]).rank == 1
+    _, recipes = recipes_of(ds, ("flow",))
+    return all(map(_is_known, recipes)) and (
+        "initial" in ds or all(r.flow is None or r.flow.fast_link for r in recipes)
+    )
+
+
+def _is_known(recipe: Recipe) -> bool:
+    """Tell whether there is a theory for a target and flow."""
+    return recipe.flow is None or recipe.flow.fast_link or recipe.target.rank == 1
 
 
 def _quantiles(
     ds: xr.Dataset,
-    spec: Mapping[str, Any],
+    recipe: Recipe,
     model: ClosedForm | LimitFlow | KnownLink,
     quantiles: Sequence[float],
     samples: int,
@@ -185,9 +189,9 @@ def _quantiles(
     """Quantiles of the escape times over uniform initial frames of the student."""
     levels = [validation.number(p, "quantile", above=0.0, at_most=1.0) for p in quantiles]
     samples = validation.integer(samples, "samples", at_least=1)
-    if spec.get("initial") is not None or "student_rank" not in spec or "dim" not in ds.coords:
+    if recipe.initial is not None or recipe.student_rank is None or "dim" not in ds.coords:
         raise DatasetError(
-            "quantiles are those of runs whose initial frames are uniform, which mids_spec does "
+            "quantiles are those of runs whose initial frames are uniform, which the recipe does "
             "not say of these; leave quantiles= out"
         )
     if isinstance(model, KnownLink):
@@ -200,7 +204,7 @@ def _quantiles(
         dask="parallelized",
         kwargs={
             "model": model,
-            "student_rank": int(spec["student_rank"]),
+            "student_rank": recipe.student_rank,
             "quantiles": levels,
             "samples": samples,
         },

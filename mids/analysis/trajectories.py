@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from .. import schema, validation
 from ..errors import InputError
+from ..simulation.recipe import Recipe
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 
@@ -314,11 +316,14 @@ def _crossing_times(time: FloatArray, overlap: FloatArray) -> FloatArray:
 
 
 def _dataset(
-    variables: dict[str, FloatArray], coords: dict[str, Any], target: Target | None
+    variables: Mapping[str, np.ndarray], coords: dict[str, Any], target: Target | None
 ) -> xr.Dataset:
-    recipe: dict[str, Any] = {"origin": "from_trajectories", "mids_version": schema.VERSION}
+    given, recorded = list(variables), {}
     if target is not None:
-        recipe["target"] = target.to_dict()
+        recipe = Recipe(target)
+        recorded[recipe.fingerprint] = recipe.to_dict() | {"versions": {"mids": schema.VERSION}}
+        shape = len(coords["dim"]), len(coords["run"])
+        variables = {**variables, "recipe": np.full(shape, recipe.fingerprint)}
     learned = "" if target is None else f" on the target {target.name or target}"
     ds = xr.Dataset(
         {
@@ -330,10 +335,10 @@ def _dataset(
             for name, values in coords.items()
         },
         schema.attributes(
-            recipe,
+            schema.recorded(recorded, {}),
             title=f"Trajectories from outside mids{learned}",
             summary=(
-                f"{', '.join(variables)} of {len(coords['run'])} "
+                f"{', '.join(given)} of {len(coords['run'])} "
                 f"run{'s' * (len(coords['run']) > 1)} at each ambient dimension "
                 f"d = {', '.join(map(schema.dim_text, np.ravel(coords['dim']).tolist()))}, "
                 "given to mids."

@@ -12,6 +12,7 @@ import xarray as xr
 
 from .. import schema
 from ..errors import DatasetError, FileError, InputError, MidsError
+from ..simulation.joining import recipes_of
 from ..targets.ladder import leaps
 from ..targets.target import Target
 from ..validation import shown
@@ -140,7 +141,7 @@ class Entry:
         Raises
         ------
         DatasetError
-            If it breaks the schema or its ``mids_spec`` makes no sense.
+            If it breaks the schema or its ``mids_recipes`` makes no sense.
         """
         schema.validate(ds)
         try:
@@ -149,7 +150,7 @@ class Entry:
             if isinstance(error, MidsError):
                 raise DatasetError(str(error)) from None
             raise DatasetError(
-                f"mids_spec does not describe the dataset ({type(error).__name__}: {error})"
+                f"mids_recipes does not describe the dataset ({type(error).__name__}: {error})"
             ) from None
 
 
@@ -174,24 +175,27 @@ def suggest_key(ds: xr.Dataset) -> str:
 
 def _described(ds: xr.Dataset) -> dict[str, Any]:
     """Return what a dataset says about itself."""
-    recipe = schema.spec(ds) if "mids_spec" in ds.attrs else {}
-    recorded = recipe.get("target")
-    target = None if recorded is None else Target.from_dict(recorded)
-    flow = recipe.get("flow")
-    versions = recipe.get("versions", {})
-    student_rank = recipe.get("student_rank")
+    recipes = recipes_of(ds)[1] if "recipe" in ds else []
+    targets = list(dict.fromkeys(recipe.target for recipe in recipes))
+    names = dict.fromkeys(target.name or _formula(target) for target in targets)
+    kinds = dict.fromkeys(recipe.flow.name for recipe in recipes if recipe.flow is not None)
+    ranks = {recipe.student_rank for recipe in recipes}
+    target = targets[0] if len(targets) == 1 else None
+    made = {
+        str(recipe.get("versions", {}).get("mids", "")) for recipe in schema.recipes(ds).values()
+    }
     return {
         "title": _text(ds.attrs.get("title", "")),
-        "target": "" if target is None else _text(target.name or _formula(target)),
-        "flow": "" if flow is None else _text(flow["name"]),
+        "target": _text("; ".join(names)),
+        "flow": _text("; ".join(kinds)),
         "rank": None if target is None else target.rank,
-        "student_rank": None if student_rank is None else int(student_rank),
+        "student_rank": ranks.pop() if len(ranks) == 1 else None,
         "information_exponent": None if target is None else target.information_exponent(),
         "leaps": () if target is None else tuple(step.exponent for step in leaps(target).steps),
         "dims": tuple(np.atleast_1d(ds["dim"].values).tolist()) if "dim" in ds.coords else (),
         "runs": int(ds.sizes.get("run", 1)),
         "schema": int(ds.attrs["mids_schema"]),
-        "mids_version": _text(versions.get("mids", "")),
+        "mids_version": _text("; ".join(sorted(made))),
         "license": _text(ds.attrs.get("license", "")),
         "created": _text(ds.attrs.get("date_created", "")),
     }

@@ -8,7 +8,7 @@ from typing import Any
 from .. import validation
 from ..errors import InputError
 from .ambient import Ambient
-from .base import Flow, Problem
+from .base import Flow, FlowSweep, Problem
 from .empirical import Empirical
 from .joint import Joint
 from .online_sgd import OnlineSGD
@@ -20,6 +20,7 @@ __all__ = [
     "Ambient",
     "Empirical",
     "Flow",
+    "FlowSweep",
     "HermiteKernel",
     "Joint",
     "OnlineSGD",

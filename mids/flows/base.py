@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
+
+import numpy as np
 
 from .. import validation
 from ..errors import InputError
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 
-__all__ = ["Flow", "Problem"]
+__all__ = ["Flow", "FlowSweep", "Problem"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ class Flow(ABC):
 
     What the methods take and return is said here, once for all flows. Fields that take no part in
     comparisons (``field(compare=False)``), such as where a run keeps its state, are no part of the
-    recipe: neither written by `to_dict` nor read by `from_dict`.
+    recipe: neither written by `to_dict` nor read by `from_dict`. A list instead of a value, such as
+    ``TwoTimescale(ridge=[0, 0.1, 1])``, makes a `FlowSweep`, which `mids.simulate` takes.
 
     Attributes
     ----------
@@ -87,6 +91,14 @@ class Flow(ABC):
 
     name: ClassVar[str]
     fast_link: ClassVar[bool] = True
+
+    def __new__(cls, *values: Any, **parameters: Any) -> Any:
+        """Make a flow, or flows where a parameter is a list."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        given = dict(zip(names, values, strict=False)) | parameters
+        if any(map(_is_list, given.values())):
+            return FlowSweep(cls, given)
+        return super().__new__(cls)
 
     def check(self, target: Target, dims: IntArray, student_rank: int) -> None:  # noqa: B027
         """Raise InputError if the flow cannot run on a target with a student of this rank.
@@ -248,6 +260,64 @@ class Flow(ABC):
                     f"line --flow-option {field.name}=..."
                 )
         return cls(**parameters)
+
+
+@dataclass(frozen=True, eq=False)
+class FlowSweep:
+    """Flows of one class, for all combinations of the parameters that are given as lists.
+
+    Attributes
+    ----------
+    flow : type of Flow
+    parameters : dict
+        By name; lists are swept over.
+    axes : dict of str to list
+        The parameters that are lists.
+    flows : ndarray of Flow
+        With an axis for each of `axes`.
+
+    Raises
+    ------
+    InputError
+        If a name or value is wrong, a list empty, or a value in it twice.
+
+    Examples
+    --------
+    >>> from mids.flows import TwoTimescale
+    >>> sweep = TwoTimescale(ridge=[0.0, 0.1])
+    >>> sweep.axes, sweep.flows[1]
+    ({'ridge': [0.0, 0.1]}, TwoTimescale(ridge=0.1, kernel=None))
+    """
+
+    flow: type[Flow]
+    parameters: Mapping[str, Any]
+    axes: dict[str, list[Any]] = dataclasses.field(init=False)
+    flows: np.ndarray = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make the flows."""
+        axes = {name: list(v) for name, v in self.parameters.items() if _is_list(v)}
+        flows = np.empty([len(values) for values in axes.values()], dtype=object)
+        if not flows.size:
+            raise InputError(
+                f"the flow {self.flow.name!r} got an empty list; give at least one value"
+            )
+        for at, values in zip(
+            np.ndindex(flows.shape), itertools.product(*axes.values()), strict=True
+        ):
+            flows[at] = self.flow.from_dict(
+                {**self.parameters, **dict(zip(axes, values, strict=True))}
+            )
+        if len(set(map(str, (flow.to_dict() for flow in flows.flat)))) < flows.size:
+            raise InputError(
+                f"{', '.join(axes)} of the flow {self.flow.name!r} has a value more than once; "
+                "list each once"
+            )
+        self.__dict__.update(axes=axes, flows=flows)
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list | range) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
 def _recorded(flow: type[Flow]) -> list[dataclasses.Field[Any]]:

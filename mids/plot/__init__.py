@@ -25,7 +25,6 @@ yellow its plateaus, and red the theory.
 """
 
 from .animation import animate
-from .flows import against
 from .layout import check_format
 from .outcomes import success, traps
 from .phase import phase
@@ -33,7 +32,6 @@ from .times import escape_times, timescales
 from .trajectories import loss, modes, overlap
 
 __all__ = [
-    "against",
     "animate",
     "check_format",
     "escape_times",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import xarray as xr
 
-from .. import schema, validation
+from .. import validation
 from .layout import Layout, Panels, computed, need, power, take
 from .lines import colours, key_line, run_key, shades
 
@@ -174,7 +174,7 @@ def success(
             ax.fill_between(places, middle - half, middle + half, color=fill, alpha=0.18, lw=0)
             ax.plot(places, share, **colour.style, marker=colour.marker, markersize=4)
         ax.set(xscale="log", ylim=(-0.04, 1.04))
-    exponent = schema.spec(diagram)["phase_diagram"]["exponent"]
+    exponent = diagram["ratio"].attrs.get("exponent", "s") if "ratio" in diagram.coords else "s"
     ratio = "samples $n / d$" if exponent == 1 else f"samples $n / d^{{{exponent}}}$"
     from matplotlib.patches import Patch
 

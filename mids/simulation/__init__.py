@@ -1,12 +1,13 @@
-"""Simulations: arguments become a recipe, a recipe a dask graph, and that a lazy Dataset."""
+"""Simulations: arguments become recipes, recipes a dask graph, and that a lazy Dataset."""
 
-from .against import against
+from .joining import combine_attrs, concat
 from .phase_diagram import phase_diagram
 from .replay import differences, flow_of, replay, target_of
 from .simulate import from_spec, read_spec, simulate
 
 __all__ = [
-    "against",
+    "combine_attrs",
+    "concat",
     "differences",
     "flow_of",
     "from_spec",

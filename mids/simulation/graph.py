@@ -1,32 +1,42 @@
-"""The dask graph of a sweep.
+"""The dask graph of a plan, and the work of its tasks.
 
-It has one task for each block of runs of one dimension, whose result is a dictionary of arrays,
-and one small task for each variable and block that picks its array from it. Computing any set of
-variables together therefore simulates each run once.
+It has one task for each block of runs of one recipe and one dimension, whose result is a dictionary
+of arrays, and one small task for each variable and block that picks its array from it. Computing
+any set of variables together therefore simulates each run once.
 """
 
 from __future__ import annotations
 
-import json
 import math
+import sys
 import textwrap
+from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
 from .. import schema, validation
-from ..errors import InputError
-from ..targets.basis import mode_label
-from .block import pick, simulate_block
-from .sweep import Sweep
+from ..errors import InputError, MidsError
+from ..flows.base import Flow, Problem
+from ..validation import FloatArray, IntArray
+from .plan import Plan
+from .recipe import Recipe, versions
 
 if TYPE_CHECKING:
     import dask.array as da
 
-__all__ = ["block_size", "dataset"]
+__all__ = ["CAUSES", "TOPIC", "block_sizes", "dataset"]
 
+CAUSES = "causes"
+"""Entry of a block besides the schema's variables: why runs failed, by their index."""
+TOPIC = "mids-simulated"
+"""Topic under which workers of a cluster tell that a block is done."""
+
+FAILED = schema.STATUS.index("failed")
 BLOCK_BYTES = 64e6
 """Output of one block of runs that is not exceeded unless there are too many blocks."""
 BLOCK_SECONDS = 4.0
@@ -37,152 +47,349 @@ SMALL_SECONDS = 0.1
 TASKS = 40_000
 """Tasks of a graph above which blocks grow, up to `LARGEST_BYTES`."""
 LARGEST_BYTES = 512e6
+INLINE = 4096
+"""Time grids of up to this many points are recorded beside the recipes."""
+AXES = "abcefgh"
+"""Letters of the axes of sweeps in dask's notation."""
 
 
-def block_size(sweep: Sweep, chunks: object) -> int:
-    """Return the number of runs in a block; "auto" gives a power of two, which files can chunk."""
-    if not isinstance(chunks, str):
-        return min(validation.integer(chunks, "chunks", at_least=1), len(sweep.runs))
-    if chunks != "auto":
+def block_sizes(plan: Plan, chunks: Any) -> tuple[int, ...]:
+    """Return the lengths of the blocks of runs that `chunks`, in the forms of xarray, asks for."""
+    runs = len(plan.runs)
+    if isinstance(chunks, Mapping):
+        for name in chunks:
+            validation.one_of(name, ("dim", "run", *plan.axes), "dim in chunks")
+        chunks = chunks.get("run", "auto")
+    if isinstance(chunks, tuple) and sum(chunks) == runs and all(n > 0 for n in chunks):
+        return chunks
+    if chunks is None or (chunks == -1 and not isinstance(chunks, str)):
+        size = runs
+    elif chunks == "auto":
+        size = _automatic(plan)
+    elif isinstance(chunks, str):
         raise InputError(
-            f'chunks must be "auto" or the number of runs in a task, got {chunks!r}; '
-            'pass for example chunks="auto"'
+            f'chunks must be "auto", a number of runs, -1 or a mapping such as {{"run": 1000}}, '
+            f'got {chunks!r}; pass for example chunks="auto"'
         )
-    run_seconds = sweep.flow.run_seconds(
-        sweep.target, int(sweep.dims.max()), sweep.student_rank, sweep.time
+    else:
+        size = validation.integer(chunks, "chunks", at_least=1)
+    size = min(size, runs)
+    rest = runs % size
+    return (size,) * (runs // size) + ((rest,) if rest else ())
+
+
+def _automatic(plan: Plan) -> int:
+    """Return a power of two, which files can chunk, that bounds work and memory of a block."""
+    run_seconds = max(
+        recipe.flow.run_seconds(recipe.target, int(plan.dims.max()), recipe.student_rank, plan.time)
+        for recipe in plan.recipes.flat
     )
     run_bytes = sum(
-        math.prod(sweep.shape(name)) * np.dtype(schema.VARIABLES[name].dtype).itemsize
-        for name in sweep.variables
+        math.prod(plan.shape(name)) * np.dtype(schema.VARIABLES[name].dtype).itemsize
+        for name in plan.variables
     )
-    total = len(sweep.runs) * len(sweep.dims)
+    total = len(plan.runs) * len(plan.dims) * plan.recipes.size
     seconds = min(max(run_seconds * total / BLOCKS, SMALL_SECONDS), BLOCK_SECONDS)
     power = round(math.log2(min(seconds / run_seconds, BLOCK_BYTES / run_bytes)))
-    fewest = math.ceil(math.log2(total * (len(sweep.variables) + 2) / TASKS))
+    fewest = math.ceil(math.log2(total * (len(plan.variables) + 2) / TASKS))
     largest = math.floor(math.log2(LARGEST_BYTES / run_bytes))
     return int(2 ** max(power, min(fewest, largest), 0))
 
 
-def dataset(sweep: Sweep, block_size: int) -> xr.Dataset:
-    """Return the lazy dataset of a sweep in blocks of so many runs."""
+# -- the graph ----------------------------------------------------------------------------------
+
+
+def dataset(plan: Plan, blocks: tuple[int, ...]) -> xr.Dataset:
+    """Return the lazy dataset of a plan in blocks of so many runs."""
     import dask.array as da
     from dask.base import annotate, tokenize
 
-    spec = sweep.spec
-    token = tokenize(json.dumps(spec), sweep.initial, sweep.time, block_size)
-    dims = da.from_array(sweep.dims, chunks=1, name=f"dim-{token}")
-    runs = _runs(sweep, block_size, token)
-    initial = _initial(sweep, block_size, token)
+    prints = np.array([recipe.fingerprint for recipe in plan.recipes.flat], dtype=np.int64)
+    token = tokenize(prints, plan.dims, plan.runs, plan.initial, blocks)
+    axes = AXES[: len(plan.axes)]
+    recipes = da.from_array(
+        plan.recipes,
+        chunks=(1,) * plan.recipes.ndim,
+        name=f"recipe-{token}",
+        meta=np.empty((0,) * plan.recipes.ndim, dtype=object),
+    )
+    dims = da.from_array(plan.dims, chunks=1, name=f"dim-{token}")
+    runs = _runs(plan, blocks, token)
+    initial = _initial(plan, blocks, token)
+    shapes = {name: plan.shape(name) for name in plan.variables}
     # Two things keep the simulations out of reach of dask's fusion, which would repeat them for
     # variables that are computed apart and change the tasks of a key (dask#9888): the annotation,
-    # and the second argument of `pick`.
+    # and the second argument of `_pick`.
     with annotate(mids="simulation"):
         cells = da.blockwise(
-            simulate_block,
-            "dr",
+            _simulate_block,
+            f"{axes}zr",
+            recipes,
+            axes,
             dims,
-            "d",
+            "z",
             runs,
             "r",
-            *(() if initial is None else (initial, "drxq")),
+            *(() if initial is None else (initial, "zrxq")),
             name=f"simulate-{token}",
             dtype=object,
-            meta=np.empty((0, 0), dtype=object),
+            meta=np.empty((0,) * (len(axes) + 2), dtype=object),
             concatenate=True,
-            target=sweep.target,
-            flow=sweep.flow,
-            seed=sweep.seed,
-            student_rank=sweep.student_rank,
-            time=sweep.time,
-            rtol=sweep.rtol,
-            shapes={name: sweep.shape(name) for name in sweep.variables},
+            time=plan.time,
+            shapes=shapes,
+            modes=tuple(plan.modes),
         )
     variables = {}
-    for name in sweep.variables:
+    for name, shape in shapes.items():
         entry = schema.VARIABLES[name]
-        axes = dict(zip("xyz", sweep.shape(name), strict=False))
+        own = dict(zip("uvw", shape, strict=False))
         data = da.blockwise(
-            pick,
-            ("d", "r", *axes),
+            _pick,
+            (*axes, "z", "r", *own),
             cells,
-            "dr",
+            f"{axes}zr",
             runs,
             "r",
-            new_axes=axes,
+            new_axes=own,
             name=f"{name}-{token}",
             dtype=entry.dtype,
-            meta=np.empty((0,) * len(entry.dims), dtype=entry.dtype),
+            meta=np.empty((0,) * (len(axes) + len(entry.dims)), dtype=entry.dtype),
             variable=name,
-            shape=tuple(axes.values()),
+            shape=shape,
+            before=len(axes) + 1,
         )
-        variables[name] = xr.Variable(entry.dims, data, entry.attributes)
-    if initial is not None and sweep.initial_is_large:
+        variables[name] = xr.Variable((*plan.axes, *entry.dims), data, entry.attributes)
+    sizes = (*plan.recipes.shape, len(plan.dims), len(plan.runs))
+    if initial is not None:
         entry = schema.VARIABLES["initial"]
-        shape = (len(dims), len(runs), *initial.shape[2:])
         chunks = (dims.chunks[0], runs.chunks[0], *initial.chunks[2:])
-        data = da.broadcast_to(initial, shape, chunks=chunks)
+        data = da.broadcast_to(initial, (*sizes[-2:], *initial.shape[2:]), chunks=chunks)
         variables["initial"] = xr.Variable(entry.dims, data, entry.attributes)
-    return xr.Dataset(variables, _coordinates(sweep), _attributes(sweep, spec))
+    entry = schema.VARIABLES["recipe"]
+    same = np.broadcast_to(prints.reshape(*plan.recipes.shape, 1, 1), sizes)
+    variables["recipe"] = xr.Variable((*plan.axes, *entry.dims), same, entry.attributes)
+    return xr.Dataset(variables, _coordinates(plan), _attributes(plan))
 
 
-def _runs(sweep: Sweep, block_size: int, token: str) -> da.Array:
+def _runs(plan: Plan, blocks: tuple[int, ...], token: str) -> da.Array:
     """Return the indices of the runs in blocks; those that only count do not fill the graph."""
     import dask.array as da
 
-    if sweep.counted:
-        counted: da.Array = da.arange(len(sweep.runs), chunks=block_size, dtype=np.int64)
+    if plan.counted:
+        counted: da.Array = da.arange(len(plan.runs), chunks=(blocks,), dtype=np.int64)
         return counted
-    listed: da.Array = da.from_array(sweep.runs, chunks=block_size, name=f"run-{token}")
+    listed: da.Array = da.from_array(plan.runs, chunks=(blocks,), name=f"run-{token}")
     return listed
 
 
-def _initial(sweep: Sweep, block_size: int, token: str) -> da.Array | None:
-    """Return the given initial conditions in the blocks of the runs."""
+def _initial(plan: Plan, blocks: tuple[int, ...], token: str) -> da.Array | None:
+    """Return the initial conditions that each run was given in the blocks of the runs."""
     import dask.array as da
 
-    if sweep.initial is None:
+    if plan.initial is None:
         return None
-    chunks = (1, min(block_size, sweep.initial.shape[1]), -1, -1)
-    array: da.Array = da.from_array(sweep.initial, chunks=chunks, name=f"initial-{token}")
+    runs = blocks if plan.initial.shape[1] > 1 else (1,)
+    chunks = (1, runs, -1, -1)
+    array: da.Array = da.from_array(plan.initial, chunks=chunks, name=f"initial-{token}")
     return array
 
 
-def _coordinates(sweep: Sweep) -> dict[str, xr.Variable]:
-    modes = sweep.target.modes
-    values = {
-        "dim": sweep.dims,
-        "run": sweep.runs,
-        "time": sweep.time,
-        "direction": np.arange(sweep.target.rank),
+def _coordinates(plan: Plan) -> dict[str, xr.Variable]:
+    exponents = np.array(list(plan.modes.values()), dtype=np.int64)
+    values: dict[str, Any] = {
+        "dim": plan.dims,
+        "run": plan.runs,
+        "time": plan.time,
+        "direction": np.arange(plan.shape("gram0")[0]),
         "level": np.array(schema.LEVELS),
-        "degree": modes.sum(axis=1),
-        "exponents": modes,
-        "label": np.array([mode_label(exponents) for exponents in modes]),
-        "coefficient": sweep.target.coefficients,
-        **sweep.flow.coordinates(sweep.time),
+        "mode": np.array(list(plan.modes)),
+        "degree": exponents.sum(axis=1),
+        "exponents": exponents,
     }
-    used = {dim for name in sweep.variables for dim in schema.VARIABLES[name].dims}
-    return {
+    used = {dim for name in plan.variables for dim in schema.VARIABLES[name].dims}
+    coords = {
         name: xr.Variable(entry.dims, values[name], entry.attributes)
         for name, entry in schema.COORDINATES.items()
         if name in values and used.issuperset(entry.dims)
     }
+    own = [recipe.flow.coordinates(plan.time) for recipe in plan.recipes.flat]
+    for name in dict.fromkeys(name for each in own for name in each):
+        entry = schema.COORDINATES[name]
+        each = [found.get(name, np.zeros(len(plan.time), dtype=np.int64)) for found in own]
+        alike = all(np.array_equal(one, each[0]) for one in each)
+        stacked = np.reshape(each, (*plan.recipes.shape, *np.shape(each[0])))
+        coords[name] = xr.Variable(
+            entry.dims if alike else (*plan.axes, *entry.dims),
+            each[0] if alike else stacked,
+            entry.attributes,
+        )
+    for name, labels in plan.axes.items():
+        known = schema.COORDINATES.get(name)
+        long_name = name.replace("_", " ")
+        coords[name] = xr.Variable(
+            (name,), labels, known.attributes if known else {"long_name": long_name}
+        )
+    return coords
 
 
-def _attributes(sweep: Sweep, spec: Mapping[str, Any]) -> dict[str, Any]:
-    target = sweep.target.name or textwrap.shorten(f"{sweep.target:.6g}", 80, placeholder=" ...")
-    dims = ", ".join(map(schema.dim_text, sweep.dims.tolist()))
-    flow = sweep.flow.name
+def _attributes(plan: Plan) -> dict[str, Any]:
+    recipes = list(plan.recipes.flat)
+    targets, flows = (
+        list(dict.fromkeys(map(str, names)))
+        for names in (map(_named, recipes), (recipe.flow.name for recipe in recipes))
+    )
+    target = textwrap.shorten("; ".join(targets), 80, placeholder=" ...")
+    dims = ", ".join(map(schema.dim_text, plan.dims.tolist()))
+    flow = ", ".join(flows)
+    given = recipes[0].initial is not None
+    swept = ", ".join(plan.axes)
+    found = {recipe.fingerprint: recipe.to_dict() | {"versions": versions()} for recipe in recipes}
+    small = len(plan.time) <= INLINE
     return schema.attributes(
-        spec,
+        schema.recorded(found, {str(recipes[0].time): plan.time.tolist()} if small else {}),
         title=f"Gradient flow ({flow}) on the Gaussian multi-index target {target}",
         summary=(
-            f"Trajectories of {len(sweep.runs)} independent runs at each ambient dimension "
-            f"d = {dims}, from initial conditions "
-            f"{'uniform on the Stiefel manifold' if sweep.initial is None else 'that were given'}: "
+            f"Trajectories of {len(plan.runs)} independent runs at each ambient dimension "
+            f"d = {dims}{f' and value of {swept}' if swept else ''}, from initial conditions "
+            f"{'that were given' if given else 'uniform on the Stiefel manifold'}: "
             "loss, overlaps with the target's directions, exact times at which they are learned."
         ),
         source=f"mids {schema.VERSION}",
-        command=f"simulate({target}, dim=[{dims}], runs={len(sweep.runs)}, seed={sweep.seed}, "
-        f"flow={flow})",
+        command=f"simulate({target}, dim=[{dims}], runs={len(plan.runs)}, "
+        f"seed={', '.join(dict.fromkeys(str(recipe.seed) for recipe in recipes))}, flow={flow})",
     )
+
+
+def _named(recipe: Recipe) -> str:
+    return recipe.target.name or f"{recipe.target:.6g}"
+
+
+# -- the work of one task -----------------------------------------------------------------------
+
+
+def _simulate_block(
+    recipes: np.ndarray,
+    dims: IntArray,
+    runs: IntArray,
+    initial: FloatArray | None = None,
+    *,
+    time: FloatArray,
+    shapes: Mapping[str, tuple[int, ...]],
+    modes: tuple[str, ...],
+) -> dict[str, Any]:
+    """Simulate a block of runs of one recipe and dimension; a run that raises fails alone."""
+    recipe: Recipe = np.asarray(recipes, dtype=object).reshape(-1)[0]
+    flow, problem = recipe.problem(
+        int(dims[0]), runs, time, None if initial is None else initial[0]
+    )
+    own = _own_shapes(flow, problem, shapes)
+    causes: dict[int, str] = {}
+    block = _integrate(flow, problem, own, causes)
+    if "status" in block:
+        for run in runs[np.asarray(block["status"]) == FAILED].tolist():
+            gave_up = f"the flow {flow.name} gave up before rtol = {problem.rtol:g} was met"
+            causes.setdefault(run, gave_up)
+    _announce(recipe, problem.dim, runs, causes)
+    at = [modes.index(label) for label in problem.target.labels]
+    padded = {
+        name: _padded(block[name], name, (len(runs), *own[name]), (len(runs), *shape), at)
+        if name in own
+        else _unknown(name, (len(runs), *shape))
+        for name, shape in shapes.items()
+    }
+    return {**padded, CAUSES: causes}
+
+
+def _own_shapes(
+    flow: Flow, problem: Problem, shapes: Mapping[str, Any]
+) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the variables of one recipe, without the padding of a sweep."""
+    rank, student_rank = problem.initial.shape[1:]
+    sizes = dict.fromkeys(("direction", "axis", "axis_t"), rank)
+    sizes |= {"student": student_rank, "mode": len(problem.target.modes)}
+    yielded = flow.variables(problem.target)
+    return {
+        name: tuple(
+            sizes.get(dim, size)
+            for dim, size in zip(schema.VARIABLES[name].dims[2:], shape, strict=True)
+        )
+        for name, shape in shapes.items()
+        if name in yielded
+    }
+
+
+def _padded(
+    found: Any, name: str, own: tuple[int, ...], wanted: tuple[int, ...], modes: list[int]
+) -> np.ndarray:
+    """Return a variable in the shape of the sweep, its modes at their places."""
+    array: np.ndarray = np.asarray(found, dtype=schema.VARIABLES[name].dtype)
+    if array.shape != own:
+        raise RuntimeError(f"the flow returned {name} of shape {array.shape} instead of {own}")
+    if own == wanted and ("mode" not in schema.VARIABLES[name].dims or modes == sorted(modes)):
+        return array
+    out = _unknown(name, wanted)
+    index: list[Any] = [slice(size) for size in own]
+    if "mode" in schema.VARIABLES[name].dims:
+        index[schema.VARIABLES[name].dims.index("mode") - 1] = modes
+    out[tuple(index)] = array
+    return out
+
+
+def _unknown(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    kind = np.dtype(schema.VARIABLES[name].dtype)
+    return np.full(shape, np.nan if kind.kind == "f" else 0, dtype=kind)
+
+
+def _integrate(
+    flow: Flow, problem: Problem, shapes: Mapping[str, tuple[int, ...]], causes: dict[int, str]
+) -> dict[str, Any]:
+    """Integrate a block; halve it where it raises, down to the runs that do."""
+    try:
+        return flow.integrate(problem)
+    except (MidsError, MemoryError):  # not the fault of single runs
+        raise
+    except Exception as error:
+        count = len(problem.runs)
+        if count == 1:
+            text = " ".join(str(error).split())
+            causes[int(problem.runs[0])] = f"{type(error).__name__}: {text}"[:200]
+            return _failed(problem, shapes)
+    halves = [
+        _integrate(
+            flow,
+            replace(problem, runs=problem.runs[half], initial=problem.initial[half]),
+            shapes,
+            causes,
+        )
+        for half in (slice(count // 2), slice(count // 2, count))
+    ]
+    return {name: np.concatenate([half[name] for half in halves]) for name in shapes}
+
+
+def _failed(problem: Problem, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Return what is known of a run that raised: its start."""
+    block = {name: _unknown(name, (1, *shape)) for name, shape in shapes.items()}
+    if "gram0" in block:
+        block["gram0"][:] = problem.initial @ problem.initial.swapaxes(1, 2)
+    if "status" in block:
+        block["status"][:] = FAILED
+    return block
+
+
+def _announce(recipe: Recipe, dim: int, runs: IntArray, causes: Mapping[int, str]) -> None:
+    """Tell the clients of a cluster, if this is one of its workers."""
+    if "distributed" in sys.modules:
+        from distributed import get_worker
+
+        with suppress(ValueError):  # not in a worker
+            block = f"{recipe.fingerprint} {dim} {runs[0]}"
+            event = [block, len(runs), dict(Counter(causes.values()))]
+            get_worker().log_event(TOPIC, event)
+
+
+def _pick(
+    block: Any, runs: IntArray, *, variable: str, shape: tuple[int, ...], before: int
+) -> np.ndarray:
+    """Return one variable of a block, with the axes before ``run`` in front."""
+    array: np.ndarray = block[variable].reshape((1,) * before + (len(runs), *shape))
+    return array

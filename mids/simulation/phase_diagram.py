@@ -10,13 +10,13 @@ import xarray as xr
 
 from .. import schema, validation
 from ..errors import InputError
-from ..flows import Empirical
+from ..flows import Empirical, from_dict
 from ..targets.ladder import leaps, relevant_directions
 from ..targets.target import Target
 from . import graph as _graph
-from . import sweep as _sweep
+from .plan import Plan, check
 
-__all__ = ["again", "from_spec", "phase_diagram"]
+__all__ = ["from_spec", "outcomes", "phase_diagram"]
 
 PATIENCE = 64.0
 """A run is given this many times the default duration of its flow, which is that of a typical run:
@@ -90,62 +90,67 @@ def phase_diagram(
     """
     sizes = _sizes(n)
     level = validation.number(level, "level", above=0.0, at_most=1.0)
+    if exponent is not None:
+        exponent = validation.integer(exponent, "exponent", at_least=1)
     for name in parameters:
         validation.one_of(name, PARAMETERS, "parameter of the flow 'empirical'")
-    flows = [Empirical(n=size, **parameters) for size in sizes]
 
-    def checked(flow: Empirical, time: Sequence[float] | None) -> _sweep.Sweep:
-        return _sweep.check(target, dim, runs, seed, flow, student_rank, None, time, 1e-8)
+    def planned(flow: Any, time: Any) -> Plan:
+        return check(target, dim, runs, seed, flow, student_rank, None, time, 1e-8)
 
     if duration is None:
-        duration = PATIENCE * float(checked(flows[0], None).time[-1])
+        first = Empirical(n=sizes[0], **parameters)
+        duration = PATIENCE * float(planned(first, None).time[-1])
     duration = validation.number(duration, "duration", above=0.0)
-    sweeps = [checked(flow, [0.0, duration]) for flow in flows]
-    target, recipe = sweeps[0].target, sweeps[0].spec
-    learnable = min(relevant_directions(target), sweeps[0].student_rank)
-    s = max(step.exponent for step in leaps(target).steps)
-    if exponent is not None:
-        s = validation.integer(exponent, "exponent", at_least=1)
-    simulated = [_graph.dataset(sweep, _graph.block_size(sweep, "auto")) for sweep in sweeps]
-    first = simulated[0]
-    ends = [ds[["overlap", "risk"]].isel(time=-1, drop=True) for ds in simulated]
-    joined = xr.concat(ends, dim=xr.Variable("n", sizes), join="exact").transpose("dim", "n", ...)
-    final, names = joined["overlap"], ("success", "final_overlap", "final_risk")
-    learned = (final.isel(direction=learnable - 1, drop=True) >= level).astype(np.int8)
-    values = dict(zip(names, (learned, final, joined["risk"]), strict=True))
-    ratio = sizes / first["dim"].values[:, None].astype(float) ** s
-    coords = {"dim": first["dim"].values, "n": sizes, "run": first["run"].values, "ratio": ratio}
-    coords["direction"] = first["direction"].values
-    recorded = ("target", "dim", "runs", "seed", "student_rank", "versions")
-    spec = {name: recipe[name] for name in recorded} | {
-        "n": sizes.tolist(),
-        "duration": duration,
-        "level": level,
-        "exponent": s,
-        "flow": {k: v for k, v in recipe["flow"].items() if k != "n"},
-    }
-    text = target.name or str(target)
-    return xr.Dataset(
-        {
-            name: (schema.VARIABLES[name].dims, array.data, schema.VARIABLES[name].attributes)
-            for name, array in values.items()
-        },
-        {
-            name: (schema.COORDINATES[name].dims, value, schema.COORDINATES[name].attributes)
-            for name, value in coords.items()
-        },
-        schema.attributes(
-            {"phase_diagram": spec},
-            title=f"Success of gradient descent on n samples of the multi-index target {text}",
-            summary=(
-                f"Whether the gradient flow of the empirical loss has learned the target's "
-                f"directions by time {duration:g}, over ambient dimensions d and numbers of "
-                f"samples n; ratio is n / d^{s}."
-            ),
-            source=f"mids {schema.VERSION}",
-            command=f"phase_diagram({text}, n={sizes.tolist()})",
-        ),
+    flows = from_dict({"name": Empirical.name, "n": sizes, **parameters})
+    plan = planned(flows, [0.0, duration])
+    simulated = _graph.dataset(plan, _graph.block_sizes(plan, "auto"))
+    ds = outcomes(simulated, plan, level, exponent).transpose(..., "dim", "n", "run", "direction")
+    ds.attrs["title"] = ds.attrs["title"].replace(
+        "Gradient flow (empirical)", "Success of gradient descent on n samples"
     )
+    ds.attrs["summary"] = (
+        "Whether the gradient flow of the empirical loss has learned the target's directions by "
+        f"time {duration:g}, over ambient dimensions d and numbers of samples n; ratio is n / d^s."
+    )
+    return ds
+
+
+def outcomes(ds: xr.Dataset, plan: Plan, level: float, exponent: int | None) -> xr.Dataset:
+    """Return what is left of a simulation at its end: whether the runs succeed."""
+    last = ds[["overlap", "risk", "recipe"]].isel(time=-1, drop=True)
+    steps = {recipe.target: leaps(recipe.target).steps for recipe in plan.recipes.flat}
+
+    def over_axes(values: list[int]) -> xr.DataArray:
+        return xr.DataArray(np.reshape(values, plan.recipes.shape), dims=list(plan.axes))
+
+    learnable = over_axes(
+        [min(relevant_directions(r.target), r.student_rank) for r in plan.recipes.flat]
+    )
+    needed = xr.DataArray(np.arange(last.sizes["direction"]), dims="direction") < learnable
+    learned = ((last["overlap"] >= level) | ~needed).all("direction").astype(np.int8)
+    names = {"success": learned, "final_overlap": last["overlap"], "final_risk": last["risk"]}
+    out = xr.Dataset(
+        {name: array.drop_vars("ratio", errors="ignore") for name, array in names.items()}
+    )
+    out["recipe"] = last["recipe"]
+    for name in names:
+        out[name].attrs = schema.VARIABLES[name].attributes
+    out["success"].attrs["level"] = level
+    if "n" in plan.axes:
+        s = over_axes(
+            [exponent or max(step.exponent for step in steps[r.target]) for r in plan.recipes.flat]
+        )
+        same = int(s.values.flat[0]) if (s == s.values.flat[0]).all() else None
+        s = s if same is None else xr.DataArray(same)
+        ratio = out["n"].reset_coords(drop=True) / out["dim"].reset_coords(drop=True) ** s.astype(
+            float
+        )
+        attrs = schema.COORDINATES["ratio"].attributes | (
+            {} if same is None else {"exponent": same}
+        )
+        out = out.assign_coords(ratio=ratio.transpose(..., "dim", "n").assign_attrs(attrs))
+    return out.assign_attrs(ds.attrs)
 
 
 def from_spec(spec: Mapping[str, Any]) -> xr.Dataset:
@@ -168,8 +173,6 @@ def from_spec(spec: Mapping[str, Any]) -> xr.Dataset:
         raise InputError(
             f"a phase diagram needs {' and '.join(missing)}; got {validation.shown(list(spec))}"
         )
-    if isinstance(arguments["target"], Mapping):
-        arguments["target"] = Target.from_dict(arguments["target"])
     return phase_diagram(**arguments)
 
 
@@ -178,19 +181,7 @@ ARGUMENTS = tuple(
 )
 
 
-def again(ds: xr.Dataset) -> xr.Dataset:
-    """Build a phase diagram again; of a selection only what is selected is simulated."""
-    recipe = schema.spec(ds)["phase_diagram"]
-    arguments = {name: value for name, value in recipe.items() if name != "versions"}
-    arguments["runs"] = _sweep.restored(ds, recipe, "runs")
-    for name, argument in (("dim", "dim"), ("n", "n"), ("run", "runs")):
-        if name in ds.coords:
-            arguments[argument] = np.unique(ds[name])
-    whole = from_spec(arguments)
-    return whole.sel({name: ds[name] for name in whole.dims if name in ds.coords})
-
-
-def _sizes(n: object) -> np.ndarray:
+def _sizes(n: object) -> list[int]:
     values = [n] if np.ndim(n) == 0 else list(n)  # type: ignore[arg-type,call-overload]
     sizes = [validation.integer(value, "n", at_least=1) for value in values]
     if not sizes or sorted(set(sizes)) != sizes or sizes[-1] >= 2**63:
@@ -198,4 +189,4 @@ def _sizes(n: object) -> np.ndarray:
             f"n must be numbers of samples that increase, below 2**63, got {validation.shown(n)}; "
             "pass for example n=[100, 1000, 10000]"
         )
-    return np.array(sizes, dtype=np.int64)
+    return sizes

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
-from .block import CAUSES, TOPIC
+from .graph import CAUSES, TOPIC
 
 __all__ = ["Progress", "causes_text", "cluster_client", "deserted_cluster", "watching"]
 

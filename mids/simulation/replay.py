@@ -7,25 +7,28 @@ import xarray as xr
 
 from .. import schema
 from ..errors import DatasetError
-from ..flows import from_dict
 from ..flows.base import Flow
 from ..targets import Target
+from . import graph as _graph
+from . import joining
 from . import phase_diagram as _phase_diagram
-from . import sweep as _sweep
-from .simulate import from_spec
+from .plan import Plan, given_start
+from .recipe import GIVEN, Recipe, grid
 
 __all__ = ["differences", "flow_of", "replay", "target_of"]
 
+SELECTED = ("dim", "run", "time", "direction", "level")
+
 
 def replay(ds: xr.Dataset) -> xr.Dataset:
-    """Simulate a dataset again from its attribute ``mids_spec``.
+    """Simulate a dataset again, each run by its recipe.
 
     Parameters
     ----------
     ds : xarray.Dataset
-        A dataset of `simulate` or `mids.phase_diagram`, in memory, lazy or from a file. Of a
-        selection, such as ``ds.isel(run=[3, 5])``, only the selected dims, runs, times, sample
-        sizes, directions and levels are simulated and returned.
+        A dataset of `simulate` or `mids.phase_diagram`, in memory, lazy or from a file, also
+        joined from several with `mids.concat`. Of a selection, such as ``ds.isel(run=[3, 5])``,
+        only the selected dims, runs, times, directions and levels are simulated and returned.
 
     Returns
     -------
@@ -45,25 +48,47 @@ def replay(ds: xr.Dataset) -> xr.Dataset:
     >>> replay(ds.isel(run=1)).run.item()
     1
     """
-    recipe = schema.spec(ds)
-    if "phase_diagram" in recipe:
-        return _phase_diagram.again(ds)
-    if not all(name in recipe for name in _sweep.RECORDED):
+    again = joining.by_recipe(ds, _again, of=joining.ALL)
+    labels = ds.drop_vars(ds.data_vars).coords.to_dataset()
+    own = [name for name in labels.dims if name not in ("dim", "run", "time")]
+    return joining.padded([labels.drop_dims(set(labels.dims) - set(own)), again], "")[1]
+
+
+def _again(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset:
+    """Simulate the runs of one recipe again."""
+    if recipe.flow is None or recipe.student_rank is None:
         raise DatasetError(
-            "mids_spec does not describe a simulation, so there is nothing to replay; "
+            "the trajectories were not simulated, so there is nothing to replay; "
             "replay needs a dataset that mids.simulate made"
         )
-    arguments = {name: recipe[name] for name in _sweep.RECORDED}
-    arguments |= {name: _sweep.restored(ds, recipe, name) for name in ("runs", "time", "initial")}
-    if "dim" in ds.coords:
-        arguments["dim"] = np.unique(ds["dim"])  # a resampled dataset has labels several times
-    if "run" in ds.coords:
-        arguments["runs"] = np.unique(ds["run"])
-    again = from_spec(arguments)
+    for name in ("dim", "run"):
+        if name not in ds.coords:
+            raise DatasetError(f"replay needs the coordinate {name!r}, by which runs are drawn")
+    dims, runs = (np.unique(ds[name]).astype(np.int64) for name in ("dim", "run"))
+    initial = None
+    if recipe.initial == GIVEN:
+        if "initial" not in ds:
+            raise DatasetError(
+                "the dataset has lost its variable 'initial', without which it cannot be "
+                "replayed; start from the original file"
+            )
+        start = ds["initial"]
+        if "dim" not in start.dims or "run" not in start.dims:
+            start = start.expand_dims([name for name in ("dim", "run") if name not in start.dims])
+        rank = recipe.target.rank
+        initial = given_start(start, dims, runs, rank, recipe.student_rank)
+    cell = np.empty((), dtype=object)
+    cell[()] = recipe
+    plan = Plan(cell, {}, dims, runs, grid(ds, recipe), initial)
+    again = _graph.dataset(plan, _graph.block_sizes(plan, "auto"))
+    if "success" in ds:
+        again = _phase_diagram.outcomes(
+            again, plan, float(ds["success"].attrs.get("level", 0.5)), None
+        )
     chosen = {
         name: ds[name]
-        for name in ("dim", "run", "time", "direction", "level")
-        if name in ds.coords and not ds[name].equals(again[name])
+        for name in SELECTED
+        if name in ds.coords and name in again.coords and not ds[name].equals(again[name])
     }
     for name, labels in chosen.items():
         if not np.isin(labels, again[name]).all():
@@ -109,27 +134,16 @@ def differences(ds: xr.Dataset, other: xr.Dataset) -> list[str]:
 
 
 def target_of(ds: xr.Dataset) -> Target:
-    """Return the target of a dataset."""
-    spec = schema.spec(ds)
-    diagram = spec.get("phase_diagram")
-    recorded = (diagram if isinstance(diagram, dict) else spec).get("target")
-    if recorded is None:
-        raise DatasetError("mids_spec names no target; start from a dataset of mids.simulate")
-    return Target.from_dict(recorded)
+    """Return the target of a dataset that has one."""
+    return joining.one_recipe(ds, (), what="target").target
 
 
 def flow_of(ds: xr.Dataset) -> Flow:
-    """Return the flow of a dataset, with its parameters."""
-    spec = schema.spec(ds)
-    if "phase_diagram" in spec:
-        raise DatasetError(
-            "a phase diagram has a flow for each n; make one of them with "
-            "mids.flows.Empirical(n=..., ...) and the parameters that ds.mi.describe() shows"
-        )
-    recorded = spec.get("flow")
-    if recorded is None:
-        raise DatasetError("mids_spec names no flow: the trajectories come from outside mids")
-    return from_dict(recorded)
+    """Return the flow of a dataset that has one, with its parameters."""
+    flow = joining.one_recipe(ds, ("flow",), what="target and flow").flow
+    if flow is None:
+        raise DatasetError("the recipe names no flow: the trajectories come from outside mids")
+    return flow
 
 
 def _bits_differ(one: np.ndarray, two: np.ndarray) -> np.ndarray:

@@ -4,36 +4,43 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
 from .. import validation
 from ..errors import FileError, InputError
-from ..flows import from_dict
-from ..flows.base import Flow
+from ..flows.base import Flow, FlowSweep
 from ..targets.target import Target
 from . import graph as _graph
-from . import sweep as _sweep
+from . import plan as _plan
+
+Function = Callable[[np.ndarray], ArrayLike]
+OneTarget = Target | str | Function
+OneFlow = str | Flow
+Chunks = int | Literal["auto"] | tuple[int, ...] | Mapping[str, Any] | None
 
 __all__ = ["from_spec", "read_spec", "simulate"]
 
 
 def simulate(
-    target: Target | str,
+    target: OneTarget | Sequence[OneTarget] | Mapping[str, OneTarget],
     *,
     dim: float | Sequence[float] | ArrayLike,
     runs: int | Sequence[int] = 64,
-    seed: int = 0,
-    flow: str | Flow = "two-timescale",
-    student_rank: int | None = None,
+    seed: int | Sequence[int] = 0,
+    flow: OneFlow | FlowSweep | Sequence[OneFlow] | Mapping[str, OneFlow] = "two-timescale",
+    student_rank: int | Sequence[int] | None = None,
     initial: ArrayLike | xr.DataArray | None = None,
     time: ArrayLike | None = None,
     rtol: float = 1e-8,
-    chunks: int | Literal["auto"] = "auto",
+    chunks: Chunks = "auto",
+    rank: int | None = None,
+    degree: int = 10,
 ) -> xr.Dataset:
     """Return a lazy dataset of gradient-flow trajectories on a Gaussian multi-index model.
 
@@ -41,31 +48,45 @@ def simulate(
     random stream of a run depends on ``(seed, dim, run)`` only, so that its numbers do not change
     with `chunks`, the scheduler, or the other dims and runs.
 
+    A list or mapping instead of one target, flow, student rank or seed, or a list instead of a
+    parameter of a flow, makes a sweep: a dim of that name, in the outer product with all others.
+    Each combination is a recipe, whose fingerprint the variable ``recipe`` holds; the attribute
+    ``mids_recipes`` has the recipes.
+
     Parameters
     ----------
-    target : Target or str
-        The target, or text for `Target.parse`, which is not scaled to unit norm.
+    target : Target, str or callable
+        The target; text for `Target.parse`, which is not scaled to unit norm; or a function of
+        points (n, `rank`), for `Target.from_function`. A list or a mapping, which names them, gives
+        the dim ``target``; modes and directions that a target does not have are NaN.
     dim : number or sequence of numbers
         Ambient dimensions d, distinct, at least ``rank + student_rank`` each. 1e4 and 10000 are
         both accepted.
     runs : int or sequence of int
         How many runs, or the indices of the runs.
     seed : int
-        Any non-negative integer.
+        Any non-negative integer; a list gives the dim ``seed``.
     flow : str or Flow
-        Name of a flow (`mids.flows.names`) or a flow with its parameters.
+        Name of a flow (`mids.flows.names`) or a flow with its parameters. A parameter that is a
+        list gives a dim of its name, as in ``TwoTimescale(ridge=[0, 0.1, 1])``; a list or mapping
+        of flows the dim ``flow``.
     student_rank : int, optional
-        Columns q of the student's frame; the target's rank, or that of `initial`, if not given.
+        Columns q of the student's frame; the target's rank, or that of `initial`, if not given. A
+        list gives the dim ``student_rank``.
     initial : array_like or DataArray, optional
         Initial correlation matrices M(0) of shape (..., rank, student_rank) that broadcast over
         (dim, run). A DataArray may have the dims ``dim`` and ``run`` in any order, matched by
         label where it has coordinates. If not given, M(0) is drawn from its exact law.
-    time : array_like, optional
-        1-D grid that starts at 0 and increases. If not given, `Flow.default_time`.
+    time : array_like or number, optional
+        1-D grid that starts at 0 and increases; or the last time of a grid of the flow's choice. If
+        not given, `Flow.default_time`, of a sweep the one that ends last.
     rtol : float
         Relative tolerance of the integrator, 1e-12 to 1e-2.
-    chunks : int or "auto"
-        Runs in one task. ``"auto"`` bounds the work and memory of a task.
+    chunks : int, tuple, mapping, "auto" or None
+        Runs in one task, in the forms of `xarray.Dataset.chunk`; -1 and None put all runs of a
+        recipe and a dimension into one. ``"auto"`` bounds the work and memory of a task.
+    rank, degree : int
+        Of a target that is a callable: its variables, and the highest degree of its expansion.
 
     Returns
     -------
@@ -84,9 +105,14 @@ def simulate(
     (3, True)
     >>> ds.crossing_time.dims
     ('dim', 'run', 'direction', 'level')
+    >>> from mids.flows import TwoTimescale
+    >>> sweep = simulate(["h1(z1)", "h2(z1)"], dim=100, flow=TwoTimescale(ridge=[0, 0.1, 1]))
+    >>> dict(sweep.loss.isel(time=-1).sizes)
+    {'target': 2, 'ridge': 3, 'dim': 1, 'run': 64}
     """
-    sweep = _sweep.check(target, dim, runs, seed, flow, student_rank, initial, time, rtol)
-    return _graph.dataset(sweep, _graph.block_size(sweep, chunks))
+    given = _plan.expanded(target, rank, degree)
+    plan = _plan.check(given, dim, runs, seed, flow, student_rank, initial, time, rtol)
+    return _graph.dataset(plan, _graph.block_sizes(plan, chunks))
 
 
 def from_spec(spec: Mapping[str, Any]) -> xr.Dataset:
@@ -98,12 +124,7 @@ def from_spec(spec: Mapping[str, Any]) -> xr.Dataset:
         raise InputError(
             f"a sweep needs {' and '.join(missing)}; got {validation.shown(list(spec))}"
         )
-    arguments = dict(spec)
-    if isinstance(arguments["target"], Mapping):
-        arguments["target"] = Target.from_dict(arguments["target"])
-    if isinstance(arguments.get("flow"), Mapping):
-        arguments["flow"] = from_dict(arguments["flow"])
-    return simulate(**arguments)
+    return simulate(**spec)
 
 
 _ARGUMENTS = tuple(name for name in simulate.__annotations__ if name != "return")

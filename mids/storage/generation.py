@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from .. import schema, validation
+from .. import validation
 from ..errors import FileError, InputError, MidsError
 from ..simulation.progress import Progress, cluster_client, deserted_cluster
 from ..simulation.simulate import from_spec, read_spec
@@ -176,7 +176,7 @@ def _recipe(ds: xr.Dataset, layout: Layout) -> dict[str, Any]:
     """Return what makes a store this store and no other."""
     coordinates = {str(name): _digest(array.values) for name, array in ds.coords.items()}
     recipe = {
-        "spec": schema.spec(ds) if "mids_spec" in ds.attrs else {},
+        "spec": ds.attrs.get("mids_recipes", ""),
         "variables": {
             str(name): {
                 "dims": list(variable.dims),

@@ -23,6 +23,7 @@ from xarray.core import indexing
 
 from .. import schema, validation
 from ..errors import DatasetError, FileError
+from ..simulation.upgrade import upgraded
 from . import foreign
 from .files import check_output, replacing
 from .store import is_store, open_store
@@ -139,7 +140,10 @@ def open_dataset(
     _check_magic(path)
     manager = CachingFileManager(_opened, os.fspath(path.absolute()), _stamp(path), mode="r")
     try:
-        ds = _decoded(manager, path)
+        ds = upgraded(_decoded(manager, path))
+    except DatasetError as error:
+        manager.close()
+        raise FileError(f"{path} is not a dataset of mids: {error}") from None
     except BaseException:
         manager.close()
         raise

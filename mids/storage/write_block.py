@@ -11,7 +11,7 @@ import xarray as xr
 
 from .. import schema
 from ..errors import FileError, MissingDependencyError
-from ..simulation.block import CAUSES
+from ..simulation.graph import CAUSES
 from . import netcdf as io
 from .named_files import NamedFiles, sha256
 from .read_block import ZARR, object_name

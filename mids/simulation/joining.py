@@ -1,0 +1,406 @@
+"""Datasets with the recipes of their runs: joined with all of them, and taken one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from .. import schema
+from ..errors import DatasetError, InputError, MidsError
+from .recipe import Recipe
+
+__all__ = ["by_recipe", "combine_attrs", "concat", "has_recipes", "one_recipe", "recipes_of"]
+
+REMEDY = (
+    "join datasets with mids.concat([...], dim=...), or pass combine_attrs=mids.combine_attrs to "
+    "xarray's functions, which keep all recipes"
+)
+ALL = ("flow", "student_rank", "seed", "initial", "rtol", "time")
+OF_A_TARGET = ("direction", "axis", "axis_t", "saddle")
+FILLS: Mapping[str, Any] = {"f": np.nan, "b": False, "i": 0, "u": 0, "U": "", "T": ""}
+
+
+# -- joining ------------------------------------------------------------------------------------
+
+
+def combine_attrs(variable_attrs: Sequence[Mapping[Any, Any]], context: Any = None) -> dict:  # type: ignore[type-arg]
+    """Join attributes and keep the recipes of all datasets: for xarray's ``combine_attrs``.
+
+    Parameters
+    ----------
+    variable_attrs : sequence of mapping
+        Attributes of the datasets, or of one variable of each.
+    context : object, optional
+        What xarray passes; it is not used.
+
+    Returns
+    -------
+    dict
+        ``mids_recipes`` with all recipes; titles, summaries and histories of all; of the others
+        those that do not differ.
+
+    Raises
+    ------
+    DatasetError
+        If recipes were changed, or the versions of the schema differ.
+
+    Examples
+    --------
+    >>> import mids, xarray as xr
+    >>> one, two = (mids.simulate(text, dim=100, runs=2) for text in ("h1(z1)", "-h1(z1)"))
+    >>> names = xr.Variable("target", ["plus", "minus"])
+    >>> ds = xr.concat([one, two], names, combine_attrs=combine_attrs, join="outer")
+    >>> len(mids.schema.recipes(ds))
+    2
+    """
+    attrs = [given for given in variable_attrs if given]
+    out: dict[Any, Any] = {}
+    for name in dict.fromkeys(name for given in attrs for name in given):
+        values = [given[name] for given in attrs if name in given]
+        if name == "mids_recipes":
+            out[name] = _all_recipes(attrs)
+        elif name == "mids_schema" and len(set(values)) > 1:
+            raise DatasetError(
+                f"the datasets have the schema versions {sorted(set(values))}; open their files "
+                "with mids.open_dataset, which brings old ones up to date"
+            )
+        elif all(np.array_equal(value, values[0]) for value in values):
+            out[name] = values[0]
+        elif name in ("title", "summary", "history"):
+            out[name] = "\n".join(dict.fromkeys(map(str, values)))
+    return out
+
+
+def _all_recipes(attrs: Iterable[Mapping[Any, Any]]) -> str:
+    recipes: dict[int, dict[str, Any]] = {}
+    grids: dict[str, Any] = {}
+    for given in attrs:
+        found, times = schema.recipes_in(given)
+        for key, entry in found.items():
+            said = recipes.get(key, {}).get("versions", {})
+            versions = {
+                name: " or ".join(dict.fromkeys([*said.get(name, text).split(" or "), text]))
+                for name, text in entry.get("versions", {}).items()
+            }
+            recipes[key] = {**entry, **({"versions": versions} if versions else {})}
+        grids |= times
+    return schema.recorded(recipes, grids)
+
+
+def concat(
+    datasets: Iterable[xr.Dataset], dim: Hashable | xr.Variable | xr.DataArray | Any
+) -> xr.Dataset:
+    """Join datasets of the schema along a dim, old or new, and keep the recipes of all.
+
+    Parameters
+    ----------
+    datasets : iterable of Dataset
+        With the same variables and time grid. Their targets may differ: modes, directions and
+        columns of the student that one does not have are NaN there.
+    dim : str, Variable, DataArray or Index
+        As for `xarray.concat`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Lazy where they are.
+
+    Raises
+    ------
+    InputError
+        If there are no datasets, or their variables or time grids differ.
+    DatasetError
+        If a recipe is missing or was changed.
+
+    Examples
+    --------
+    >>> import mids
+    >>> parts = [mids.simulate("h2(z1)", dim=100, runs=4, seed=seed) for seed in (0, 1)]
+    >>> ds = concat(parts, "seed")
+    >>> ds.recipe.dims, len(mids.schema.recipes(ds))
+    (('seed', 'dim', 'run'), 2)
+    """
+    parts = list(datasets)
+    if not parts or not all(isinstance(part, xr.Dataset) for part in parts):
+        raise InputError("concat takes a list of xarray.Datasets with at least one entry")
+    for part in parts:
+        recipes_of(part)
+    first = parts[0]
+    for part in parts[1:]:
+        differing = sorted(map(str, part.data_vars.keys() ^ first.data_vars.keys()))
+        if differing:
+            raise InputError(
+                f"the datasets do not all have the variables {', '.join(differing)}; select those "
+                "that all have, such as ds[['loss', 'status', 'recipe']]"
+            )
+        if str(dim) != "time" and not _same(part, first, "time"):
+            raise InputError(
+                "the datasets have different time grids; simulate them with the same time="
+            )
+    return joined(parts, dim)
+
+
+def _same(one: xr.Dataset, two: xr.Dataset, name: str) -> bool:
+    return (name in one.coords) == (name in two.coords) and (
+        name not in one.coords or np.array_equal(one[name].values, two[name].values)
+    )
+
+
+def joined(parts: Sequence[xr.Dataset], dim: Any) -> xr.Dataset:
+    """Join datasets along a dim, padded along the others where they are shorter."""
+    name = dim if isinstance(dim, str) else getattr(dim, "name", None) or dim.dims[0]
+    aligned = padded(parts, str(name))
+    several = [part for part in aligned if name in part.dims]
+    if several:  # a variable without the dim has a value for each dataset, not one for all
+        aligned = [
+            part.assign(
+                {
+                    key: array.expand_dims({name: part.sizes[name]})
+                    for key, array in part.data_vars.items()
+                    if name not in array.dims
+                }
+            )
+            for part in aligned
+        ]
+    return xr.concat(
+        aligned,
+        dim,
+        data_vars="all",
+        coords="different",
+        compat="equals",
+        join="exact",
+        combine_attrs=combine_attrs,
+    )
+
+
+def padded(parts: Sequence[xr.Dataset], joined_along: str) -> list[xr.Dataset]:
+    """Give datasets the same labels along all dims but one; NaN, False, 0 or "" where unknown."""
+    dims = {str(dim) for part in parts for dim in part.dims} - {joined_along}
+    parts = list(parts)
+    for dim in sorted(dims):
+        here = [part for part in parts if dim in part.dims]
+        if len({part.sizes[dim] for part in here}) == 1 and all(
+            _same(part, here[0], dim) for part in here
+        ):
+            continue
+        counted = not all(dim in part.indexes for part in here)
+        if counted:
+            parts = [
+                p.assign_coords({dim: np.arange(p.sizes[dim])}) if dim in p.dims else p
+                for p in parts
+            ]
+        labels = _union([p.indexes[dim] for p in parts if dim in p.dims])
+        parts = [
+            p.reindex({dim: labels}, fill_value=_fills(p)) if dim in p.dims else p for p in parts
+        ]
+        if counted:
+            parts = [p.drop_vars(dim, errors="ignore") for p in parts]
+    return parts
+
+
+def _union(indexes: Sequence[Any]) -> Any:
+    """Labels of all indexes, in their order of appearance."""
+    labels = indexes[0]
+    for index in indexes[1:]:
+        labels = labels.append(index.difference(labels, sort=False))
+    return labels
+
+
+def _fills(ds: xr.Dataset) -> dict[Hashable, Any]:
+    return {
+        name: FILLS.get(variable.dtype.kind, np.nan)
+        for name, variable in ds.variables.items()
+        if name not in ds.indexes
+    }
+
+
+# -- recipe by recipe ---------------------------------------------------------------------------
+
+
+def recipes_of(ds: xr.Dataset, of: tuple[str, ...] = ALL) -> tuple[xr.Variable, list[Recipe]]:
+    """Return which recipe each run has, and the recipes, told apart by the parts that are named.
+
+    The variable holds positions in the list, -1 for runs that were masked, and has only those
+    dims along which it varies.
+    """
+    if "recipe" not in ds.variables:
+        old = "mids_spec" in ds.attrs
+        raise DatasetError(
+            "the dataset has no variable 'recipe', which says how its runs were made; "
+            + (
+                "open its file with mids.open_dataset, which adds it"
+                if old
+                else "take it along when you select variables, or start from a dataset of "
+                "mids.simulate or mids.open_dataset"
+            )
+        )
+    if "run" not in ds.dims and "run" not in ds.coords:
+        raise DatasetError(
+            "the runs of the dataset have no coordinate 'run': what is averaged over runs has no "
+            "recipe; apply this function before you average"
+        )
+    recorded = schema.recipes(ds)
+    values = _uniform_axes_cut(ds["recipe"].variable)
+    known = np.array(sorted(recorded), dtype=np.int64)
+    if values.dtype == np.int64:
+        found, where = np.unique(values.values, return_inverse=True)
+        keys = found.tolist()
+    elif values.dtype == np.float64 and ds["run"].dtype.kind in "iu":
+        # xarray turns integers into floats where it masks some: they are still told apart.
+        found, where = np.unique(values.values, return_inverse=True)
+        by_float = {float(key): key for key in known.tolist()}
+        keys = [None if np.isnan(x) else by_float.get(x, "changed") for x in found.tolist()]
+    else:
+        keys, where = ["changed"], np.zeros(values.shape, dtype=int)
+    unknown = [key for key in keys if key is not None and key not in recorded]
+    if unknown:
+        raise DatasetError(
+            "the recipes of some runs are not in the attribute mids_recipes: the dataset was "
+            f"joined without them, or its variable 'recipe' was computed with; {REMEDY}, and "
+            "compute with single variables, such as 2 * ds.loss, not with whole datasets"
+        )
+    recipes: list[Recipe] = []
+    codes = np.full(len(keys), -1)
+    for at, key in enumerate(keys):
+        if key is not None:
+            recipe = _read(recorded[key], key).only(of)
+            if recipe not in recipes:
+                recipes.append(recipe)
+            codes[at] = recipes.index(recipe)
+    if not recipes:
+        raise DatasetError("no run of the dataset has a recipe: all of them were masked")
+    cells = xr.Variable(values.dims, codes[where.reshape(values.shape)])
+    return _uniform_axes_cut(cells), recipes
+
+
+def has_recipes(ds: xr.Dataset) -> bool:
+    """Tell whether a dataset says of all its runs how they were made."""
+    try:
+        recipes_of(ds, ())
+    except DatasetError:
+        return False
+    return True
+
+
+def _read(entry: Mapping[str, Any], key: int) -> Recipe:
+    try:
+        return Recipe.from_dict(entry)
+    except MidsError as error:
+        raise DatasetError(f"the recipe {key} in mids_recipes makes no sense: {error}") from None
+
+
+def _uniform_axes_cut(variable: xr.Variable) -> xr.Variable:
+    """Return a variable, in memory, without the axes along which it is constant."""
+    values = variable.values
+    for axis in reversed(range(values.ndim)):
+        first = values.take([0], axis) if values.shape[axis] else values
+        repeated = values.strides[axis] == 0 and values.shape[axis] > 0
+        if repeated or (
+            first.size and np.array_equal(values, np.broadcast_to(first, values.shape))
+        ):
+            values = first
+    kept = [dim for dim, size in zip(variable.dims, values.shape, strict=True) if size != 1]
+    return xr.Variable(kept, values.reshape([size for size in values.shape if size != 1]))
+
+
+def one_recipe(ds: xr.Dataset, of: tuple[str, ...] = ALL, *, what: str = "recipe") -> Recipe:
+    """Return the recipe of a dataset whose runs agree in the parts that are named."""
+    cells, recipes = recipes_of(ds, of)
+    if len(recipes) > 1:
+        along = " and ".join(map(str, cells.dims))
+        raise DatasetError(
+            f"the dataset has {len(recipes)} {what}s, which vary along {along}; select one, for "
+            f"example with ds.isel({cells.dims[0]}=0)"
+        )
+    return recipes[0]
+
+
+def by_recipe(
+    ds: xr.Dataset,
+    kernel: Callable[[xr.Dataset, Recipe], xr.Dataset],
+    *,
+    of: tuple[str, ...] = ("flow", "student_rank", "initial"),
+    over: tuple[str, ...] = (),
+) -> xr.Dataset:
+    """Apply a function to the runs of one recipe after the other, and join what it returns.
+
+    The function gets a dataset whose runs agree in the target and the parts `of` the recipe, the
+    only ones that its second argument has, without the padding that larger targets need. `over`
+    names dims that it reduces, along which these parts must not vary.
+    """
+    cells, recipes = recipes_of(ds, of)
+    return _apply(ds, cells, recipes, kernel, over)
+
+
+def _apply(
+    ds: xr.Dataset,
+    cells: xr.Variable,
+    recipes: Sequence[Recipe],
+    kernel: Callable[[xr.Dataset, Recipe], xr.Dataset],
+    over: tuple[str, ...],
+) -> xr.Dataset:
+    if not cells.ndim:
+        recipe = recipes[int(cells)]
+        return kernel(trimmed(ds, recipe.target, recipe.student_rank), recipe)
+    dim, size = cells.dims[0], cells.shape[0]
+    if dim in over:
+        raise DatasetError(
+            f"runs with different targets or flows are joined along {dim!r}, over which this is "
+            "computed; join them along a dim of their own: mids.concat([...], dim='target')"
+        )
+    rows = cells.values.reshape(size, -1)
+    found, group = np.unique(rows, axis=0, return_inverse=True)
+    parts, order = [], []
+    for code, row in enumerate(found):
+        at = np.flatnonzero(group.ravel() == code)
+        if (row < 0).all():  # masked
+            continue
+        inner = _uniform_axes_cut(cells.isel({dim: at[0]}))
+        part = _apply(ds.isel({dim: _slice(at)}), inner, recipes, kernel, over)
+        parts.append(
+            part.assign(
+                {
+                    name: array.expand_dims({dim: len(at)})
+                    for name, array in part.data_vars.items()
+                    if dim not in array.dims
+                }
+            )
+        )
+        order.append(at)
+    out = joined(parts, dim) if len(parts) > 1 else parts[0]
+    place = np.full(size, -1)
+    places = np.concatenate(order)
+    place[places] = np.arange(len(places))
+    if not np.array_equal(places, np.arange(size)):
+        out = out.isel({dim: np.maximum(place, 0)})
+        if dim in ds.coords:
+            out = out.assign_coords(ds[[dim]].coords)
+    masked = place < 0
+    if masked.any():
+        there = xr.DataArray(~masked, dims=[dim])
+        for name, array in out.data_vars.items():
+            fill = FILLS.get(array.dtype.kind, np.nan)
+            out[name] = array.where(there, fill).assign_attrs(array.attrs)
+    return out
+
+
+def _slice(at: np.ndarray) -> Any:
+    """Positions as a slice where they follow each other, which keeps chunks."""
+    if len(at) == at[-1] - at[0] + 1:
+        return slice(int(at[0]), int(at[-1]) + 1)
+    return at
+
+
+def trimmed(ds: xr.Dataset, target: Any, student_rank: int | None = None) -> xr.Dataset:
+    """Return a dataset without the padding along directions and modes that a target lacks."""
+    cut: dict[str, Any] = {
+        dim: slice(target.rank) for dim in OF_A_TARGET if ds.sizes.get(dim, 0) > target.rank
+    }
+    if student_rank is not None and ds.sizes.get("student", 0) > student_rank:
+        cut["student"] = slice(student_rank)
+    if ds.sizes.get("mode", 0) > len(target.modes) and "mode" in ds.indexes:
+        cut["mode"] = np.flatnonzero(np.isin(ds["mode"].values, target.labels))
+    return ds.isel(cut) if cut else ds
