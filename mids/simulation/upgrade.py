@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,7 +93,7 @@ def _each_runs_own(ds: xr.Dataset, spec: Mapping[str, Any], array: np.ndarray) -
 def _recorded(
     ds: xr.Dataset,
     spec: Mapping[str, Any],
-    flows: list[Mapping[str, Any]],
+    flows: Sequence[Mapping[str, Any]],
     grid: list[float],
     along: list[int] | None = None,
 ) -> xr.Dataset:
