@@ -68,22 +68,19 @@ def _compared(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset:
             ["level", "direction"], errors="ignore"
         )
     predicted = predictions(ds, recipe, crossing=crossing)
-    if "rank" not in found:
+    if "visited" not in found:
         raise DatasetError(
             "compare matches saddles by the directions learned, which need the variable "
             "'crossing_time', as mids.simulate and mids.from_trajectories(correlation=...) write it"
         )
-    size = ds.sizes["direction"]
     how = predicted.attrs
     left = np.isfinite(predicted["escape_time"])
-    predicted = predicted[["rank", "exponent", "loss", "escape_time"]].where(left)
-    parts = _placed(found, size)
+    parts = dict(found[list(MEASURED)].items())
     for name in ("loss", "escape_time"):
-        parts[f"{name}_theory"] = _by_rank(predicted[name], predicted["rank"], size)
-    parts["exponent"] = _by_rank(predicted["exponent"], predicted["rank"], size)
+        parts[f"{name}_theory"] = predicted[name].where(left)
+    parts["exponent"] = predicted["exponent"].where(left)
     parts["ratio"] = parts["escape_time"] / parts["escape_time_theory"]
-    visited, expected = (_by_rank(side["rank"], side["rank"], size) for side in (found, predicted))
-    parts["match"] = visited.notnull() & expected.notnull()
+    parts["match"] = found["visited"] & predicted["visited"] & left
     parts["failed"] = found["failed"]
     names = {
         "loss": "measured loss on the plateau",
@@ -97,10 +94,9 @@ def _compared(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset:
         "match": "whether the saddle is both measured and predicted",
         "failed": "whether the run failed",
     }
-    out = xr.Dataset({name: parts[name] for name in names}).assign_coords(saddle=np.arange(size))
+    out = xr.Dataset({name: parts[name] for name in names})
     for key, variable in out.data_vars.items():
         variable.attrs = {"long_name": names[str(key)], "units": "1"}
-    out["saddle"].attrs = {"long_name": "directions learned at the saddle", "units": "1"}
     return out.transpose(..., "saddle", missing_dims="ignore").assign_attrs(how)
 
 
@@ -112,10 +108,10 @@ def comparable(ds: xr.Dataset) -> bool:
 def measured(ds: xr.Dataset) -> xr.Dataset:
     """Measured saddles alone, for `summary`: by directions learned, or in order if unknown."""
     found = saddles(ds)
-    known = "rank" in found
-    parts = _placed(found, ds.sizes["direction"]) if known else dict(found[list(MEASURED)].items())
-    out = xr.Dataset(parts | {"failed": found["failed"]})
-    return out.assign_coords(saddle=np.arange(out.sizes["saddle"]))
+    out = found[[*MEASURED, "failed"]]
+    return (
+        out if "saddle" in out.coords else out.assign_coords(saddle=np.arange(out.sizes["saddle"]))
+    )
 
 
 def as_dimension(ds: xr.Dataset, name: str) -> xr.Dataset:
@@ -131,38 +127,6 @@ def as_dimension(ds: xr.Dataset, name: str) -> xr.Dataset:
             f"{name!r} must be a dimension, but is a coordinate along {other!r}; use ds.{how}"
         )
     return ds.expand_dims(name)
-
-
-def _placed(found: xr.Dataset, size: int) -> dict[str, xr.DataArray]:
-    """Measured saddles at the places of their ranks."""
-    parts = {name: _by_rank(found[name].astype(float), found["rank"], size) for name in MEASURED}
-    return parts | {name: parts[name] == 1.0 for name in ("censored", "trapped")}
-
-
-def _by_rank(values: xr.DataArray, rank: xr.DataArray, size: int) -> xr.DataArray:
-    """Values of saddles in order of visit, put at the place of their rank."""
-    placed: xr.DataArray = xr.apply_ufunc(
-        _scatter,
-        values,
-        rank,
-        input_core_dims=[["saddle"], ["saddle"]],
-        output_core_dims=[["saddle"]],
-        exclude_dims={"saddle"},
-        dask="parallelized",
-        kwargs={"size": size},
-        output_dtypes=[np.float64],
-        dask_gufunc_kwargs={"output_sizes": {"saddle": size}},
-    )
-    return placed
-
-
-def _scatter(values: Array, rank: Array, *, size: int) -> Array:
-    values, rank = np.broadcast_arrays(values, rank)
-    out = np.full((*rank.shape[:-1], size), np.nan)
-    known = np.isfinite(rank) & (rank < size)
-    at = np.nonzero(known)
-    out[(*at[:-1], rank[known].astype(int))] = values[known]
-    return out
 
 
 def summary(comparison: xr.Dataset) -> pd.DataFrame:

@@ -14,17 +14,19 @@ from .plateaus import increasing_time, plateaus
 from .staircase import averaged
 from .stay import level, stays
 
-__all__ = ["saddles"]
+__all__ = ["saddles", "with_saddles"]
 
 Array = NDArray[np.float64]
 
 CONVERGED, TRAPPED, FAILED = 0, 2, 3
+SADDLE = {"long_name": "directions learned at the saddle", "units": "1"}
 
 
 def saddles(ds: xr.Dataset) -> xr.Dataset:
     """Find the saddles that each run visits.
 
-    With crossing times in the dataset, as `mids.simulate` writes them, saddle j is the stay between
+    With crossing times in the dataset, as `mids.simulate` writes them, saddle j, at which j
+    directions are learned, is the stay between
     the overlap of direction j reaching 0.9 and that of direction j + 1 reaching 0.1, and it is
     escaped when the latter reaches 1/2: exact times, whatever the grid. A run that starts beyond
     0.1 does not stay there. Without them the saddles are the `plateaus` of the loss, escaped when
@@ -45,10 +47,11 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        Dims of the runs and ``saddle``, padded with NaN: ``loss`` (where it changes least in
+        Dims of the runs and ``saddle``, NaN where there is none: with crossing times the number of
+        directions learned, a coordinate; without them in the order of the visits. ``loss`` (where it changes least in
         logarithmic time during the stay, between the points of the grid on either side; the first
         value on the first plateau; averaged over what noise blurs; NaN where no time of the grid
-        falls into the stay), ``rank`` (directions learned; only with crossing times),
+        falls into the stay), ``visited`` (the run stays there; only with crossing times),
         ``enter_time`` (NaN where the data begin later), ``escape_time`` (NaN where it is not left),
         ``duration`` (their difference), ``censored`` (the run is cut off there or on its way to the
         next), ``trapped`` (status 2: it ends there for good); ``n_saddles`` and ``failed`` (status
@@ -66,8 +69,8 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
     >>> import mids
     >>> ds = mids.simulate("h1(z1) + h1(z1)*h3(z2)", dim=1e4, runs=1)
     >>> found = saddles(ds).compute()
-    >>> found["rank"].values.ravel().tolist(), found.censored.values.ravel().tolist()
-    ([0.0, 1.0], [False, False])
+    >>> found.saddle.values.tolist(), found.visited.values.ravel().tolist()
+    ([0, 1], [True, True])
     """
     known = "crossing_time" in ds
     if not ("time" in ds["loss"].dims if "loss" in ds else known):
@@ -86,7 +89,7 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
         found = _from_crossings(ds)
     names = {
         "loss": "loss on the plateau",
-        "rank": "directions learned",
+        "visited": "whether the run stays there",
         "enter_time": "time at which the saddle is reached",
         "escape_time": "time at which it is left",
         "duration": "time spent there",
@@ -140,11 +143,12 @@ def _from_crossings(ds: xr.Dataset) -> xr.Dataset:
         dask_gufunc_kwargs={"output_sizes": {"column": 5, "saddle": size}},
     )
     flat, rank, enter, escape, cut = (columns.isel(column=k, drop=True) for k in range(5))
-    count = rank.notnull().sum("saddle")
+    visited = rank.notnull()
+    count = visited.sum("saddle")
     out = xr.Dataset(
         {
             "loss": flat,
-            "rank": rank,
+            "visited": visited,
             "enter_time": enter,
             "escape_time": escape,
             "duration": escape - enter,
@@ -153,7 +157,13 @@ def _from_crossings(ds: xr.Dataset) -> xr.Dataset:
             "failed": (count < 0) | (status == FAILED),
         }
     )
-    return out.assign_attrs(method="crossing times")
+    return with_saddles(out).assign_attrs(method="crossing times")
+
+
+def with_saddles(ds: xr.Dataset) -> xr.Dataset:
+    """Label saddles by the number of directions learned there."""
+    saddle = xr.Variable("saddle", np.arange(ds.sizes["saddle"]), SADDLE)
+    return ds.assign_coords(saddle=saddle)
 
 
 def _status(ds: xr.Dataset) -> xr.DataArray:
@@ -174,7 +184,6 @@ def _stays(loss: Array, time: Array, crossing: Array, status: Array) -> Array:
     noisy = np.any(np.diff(loss, axis=-1) > 0, axis=-1)  # no flow climbs
     out = np.full((len(crossing), 5, rank), np.nan)
     here = status != FAILED
-    row = np.zeros(len(crossing), dtype=np.int64)
     # From data that begin late nobody knows when what is there at once was reached.
     early = (crossing == time[0]) & (time[0] > 0)
     for k in range(rank):
@@ -193,8 +202,7 @@ def _stays(loss: Array, time: Array, crossing: Array, status: Array) -> Array:
             run = runs[at]
             flat[at] = _averaged(flat[at], time, loss[run], enter[run], stop[run])
         columns = flat, np.full(len(runs), k), since[runs], escape[runs], cut[runs]
-        out[runs, :, row[runs]] = np.stack(columns, axis=1)
-        row[runs] += 1
+        out[runs, :, k] = np.stack(columns, axis=1)
     return out.reshape(*shape, 5, rank)
 
 

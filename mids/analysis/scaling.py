@@ -14,7 +14,7 @@ from ..simulation.joining import by_recipe
 from ..simulation.recipe import Recipe
 from ..targets.ladder import leaps, rate
 from . import known_link
-from .compare import _by_rank, as_dimension
+from .compare import as_dimension
 from .saddles import saddles
 
 __all__ = ["scaling"]
@@ -113,12 +113,7 @@ def _fitted(ds: xr.Dataset, recipe: Recipe | None, **arguments: Any) -> xr.Datas
     """`scaling` for the runs of one recipe, or of none."""
     found = saddles(ds)
     escape = found["escape_time"].where(~found["censored"], np.inf)
-    ends = [found[name].astype(np.float64) for name in ("trapped", "censored")]
-    if "rank" in found:
-        escape, *ends = (
-            _by_rank(part, found["rank"], ds.sizes["direction"]) for part in (escape, *ends)
-        )
-    trapped, censored = (part == 1.0 for part in ends)
+    trapped, censored = found["trapped"], found["censored"]
     failed = found["failed"]
     unvisited = escape.isnull() & ~trapped & ~failed
     over = ["dim", "run"]
@@ -136,7 +131,7 @@ def _fitted(ds: xr.Dataset, recipe: Recipe | None, **arguments: Any) -> xr.Datas
         dask_gufunc_kwargs={"output_sizes": {"column": 7}},
     )
     slope, low, high, *time, n_dims = (columns.isel(column=k, drop=True) for k in range(7))
-    exponents, rates = _expected(recipe if "rank" in found else None, escape.sizes["saddle"])
+    exponents, rates = _expected(recipe if "visited" in found else None, escape.sizes["saddle"])
     out = xr.Dataset(
         {
             "slope": slope,

@@ -19,6 +19,7 @@ from .distribution import escape_time_quantiles
 from .known_link import KnownLink
 from .limit_flow import LimitFlow
 from .prediction import Prediction
+from .saddles import with_saddles
 
 __all__ = ["has_theory", "theory"]
 
@@ -47,8 +48,8 @@ def theory(ds: xr.Dataset, *, quantiles: Sequence[float] = (), samples: int = 50
     Returns
     -------
     xarray.Dataset
-        Dims of the runs and ``saddle``, in the order of the visits, padded with NaN: ``rank``
-        (directions learned), ``exponent`` (information exponent relative to them), ``loss`` (on the
+        Dims of the runs and ``saddle``, the number of directions learned there, NaN where the run
+        does not stay: ``visited``, ``exponent`` (information exponent relative to them), ``loss`` (on the
         plateau: where the predicted curve is flattest at the times of `ds`, as `saddles` reads it
         off the data), ``saddle_loss`` (of the saddle itself; where a run passes several with the
         same number of directions learned, of that at which it stays longest),
@@ -142,24 +143,24 @@ def predictions(
         dask_gufunc_kwargs={"output_sizes": {"column": 5, "saddle": target.rank}},
     )
     names = {
-        "rank": "directions learned at the saddle",
         "exponent": "information exponent relative to them",
         "loss": "predicted loss on the plateau",
         "saddle_loss": "loss of the saddle",
         "escape_time": "predicted escape time",
     }
-    parts = {name: columns.isel(column=k, drop=True) for k, name in enumerate(names)}
+    parts = {name: columns.isel(column=k, drop=True) for k, name in enumerate(names, start=1)}
     for name in ("loss", "saddle_loss"):
         parts[name] = parts[name] + constant
-    out = xr.Dataset(parts | {"n_saddles": parts["rank"].notnull().sum("saddle")})
-    for name, text in (names | {"n_saddles": "number of saddles"}).items():
+    visited = columns.isel(column=0, drop=True).notnull()
+    out = xr.Dataset({"visited": visited} | parts | {"n_saddles": visited.sum("saddle")})
+    names |= {"visited": "whether the run stays there", "n_saddles": "number of saddles"}
+    for name, text in names.items():
         out[name].attrs = {"long_name": text, "units": "1"}
     if len(quantiles):
         lazy = start.chunks is not None
         out["escape_time_quantile"] = _quantiles(ds, recipe, model, quantiles, samples, lazy=lazy)
-    return out.drop_vars(("axis", "axis_t", "student"), errors="ignore").assign_attrs(
-        method=model.method, ladder=ladder
-    )
+    out = out.drop_vars(("axis", "axis_t", "student"), errors="ignore")
+    return with_saddles(out).assign_attrs(method=model.method, ladder=ladder)
 
 
 def has_theory(ds: xr.Dataset) -> bool:
@@ -238,7 +239,7 @@ def _predict(
     model: ClosedForm | LimitFlow | KnownLink,
     time: Array | None,
 ) -> Array:
-    """Columns rank, exponent, losses and escape time of each saddle, for a block of runs."""
+    """Columns rank, exponent, losses and escape time at each number of directions learned."""
     rank, runs = start.shape[-2], start.shape[:-2]
     if crossing is not None:
         runs = np.broadcast_shapes(runs, crossing.shape[:-2])
@@ -259,7 +260,7 @@ def _predict(
         level = found.loss(time, None if crossing is None else crossing[usable])
         columns = found.rank, found.exponent, level, found.saddle_loss, found.escape_time
         visited = found.visited(overlaps[usable])
-        order = np.argsort(~visited, axis=1, kind="stable")[:, None]
-        table = np.where(visited[:, None], np.stack(columns, axis=1), np.nan)
-        out[usable] = np.take_along_axis(table, order, axis=2)
+        rows, order = np.nonzero(visited)
+        learned = found.rank[rows, order].astype(np.int64)
+        out[np.flatnonzero(usable)[rows], :, learned] = np.stack(columns, axis=1)[rows, :, order]
     return out.reshape(*runs, 5, rank)
