@@ -13,6 +13,7 @@ from .analysis import (
     plateaus,
     saddles,
     scaling,
+    subspace,
     theory,
     traps,
 )
@@ -22,7 +23,7 @@ from .schema import validate
 from .simulation import combine_attrs, concat, phase_diagram, replay, simulate
 from .storage import generate, open_dataset, to_netcdf
 from .targets import Target
-from .targets.ladder import leaps
+from .targets.ladder import ladder, leaps
 
 __all__ = [
     "Target",
@@ -35,6 +36,7 @@ __all__ = [
     "flows",
     "from_trajectories",
     "generate",
+    "ladder",
     "leaps",
     "open_catalog",
     "open_dataset",
@@ -45,6 +47,7 @@ __all__ = [
     "saddles",
     "scaling",
     "simulate",
+    "subspace",
     "targets",
     "theory",
     "to_netcdf",

@@ -160,6 +160,10 @@ class MultiIndexAccessor:
         """Find the plateaus that are left again: `mids.saddles`."""
         return analysis.saddles(self._ds)
 
+    def subspace(self, *, time: float | Sequence[float] | None = None) -> xr.DataArray:
+        """Return the learned directions, eigenvectors of G(t): `mids.subspace`."""
+        return analysis.subspace(self._ds, time=time)
+
     def theory(self, *, quantiles: Sequence[float] = (), samples: int = 500) -> xr.Dataset:
         """Predict the saddles from the initial conditions: `mids.theory`."""
         return analysis.theory(self._ds, quantiles=quantiles, samples=samples)

@@ -5,6 +5,7 @@ from .describe import describe
 from .plateaus import plateaus
 from .saddles import saddles
 from .scaling import scaling
+from .subspace import subspace
 from .theory import theory
 from .trajectories import from_trajectories
 from .traps import traps
@@ -16,6 +17,7 @@ __all__ = [
     "plateaus",
     "saddles",
     "scaling",
+    "subspace",
     "theory",
     "traps",
 ]

@@ -130,15 +130,19 @@ def as_dimension(ds: xr.Dataset, name: str) -> xr.Dataset:
 
 
 def summary(comparison: xr.Dataset) -> pd.DataFrame:
-    """One row per dimension and saddle, medians over runs."""
+    """One row per dimension and saddle, and label of other dims; medians over runs."""
     for name in ("dim", "run"):
         comparison = as_dimension(comparison, name)
     further = [str(name) for name in comparison.dims if name not in ("dim", "run", "saddle")]
     if further:
-        raise DatasetError(
-            f"summary has rows for 'dim' and 'saddle', but the dataset has {further} too; "
-            "select one value of each, or rename them"
-        )
+        name = further[0]
+        tables = []
+        for k in range(comparison.sizes[name]):
+            here = comparison.isel({name: k})
+            table = summary(here.drop_vars(name, errors="ignore"))
+            table.insert(0, name, here[name].item() if name in here.coords else k)
+            tables.append(table)
+        return pd.concat(tables, ignore_index=True)
     comparison = comparison.transpose("dim", "run", "saddle")
     alone = "loss_theory" not in comparison
     if alone:

@@ -48,15 +48,16 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
     -------
     xarray.Dataset
         Dims of the runs and ``saddle``, NaN where there is none: with crossing times the number of
-        directions learned, a coordinate; without them in the order of the visits. ``loss`` (where it changes least in
-        logarithmic time during the stay, between the points of the grid on either side; the first
-        value on the first plateau; averaged over what noise blurs; NaN where no time of the grid
-        falls into the stay), ``visited`` (the run stays there; only with crossing times),
-        ``enter_time`` (NaN where the data begin later), ``escape_time`` (NaN where it is not left),
-        ``duration`` (their difference), ``censored`` (the run is cut off there or on its way to the
-        next), ``trapped`` (status 2: it ends there for good); ``n_saddles`` and ``failed`` (status
-        3: the run has none), on curves alone also ``n_missing`` (points left out). The attribute
-        ``method`` says where the times come from. Lazy where `ds` is.
+        directions learned, a coordinate; without them in the order of the visits.
+        ``loss`` (where it changes least in logarithmic time during the stay, between the points of
+        the grid on either side; the first value on the first plateau; averaged over what noise
+        blurs; NaN where no time of the grid falls into the stay), ``visited`` (the run stays there;
+        only with crossing times), ``enter_time`` (NaN where the data begin later), ``escape_time``
+        (NaN where it is not left), ``duration`` (their difference), ``censored`` (the run is cut
+        off there or on its way to the next), ``trapped`` (status 2: it ends there for good);
+        ``n_saddles`` and ``failed`` (status 3: the run has none), on curves alone also
+        ``n_missing`` (points left out). The attribute ``method`` says where the times come from.
+        Lazy where `ds` is.
 
     Raises
     ------

@@ -10,10 +10,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from .. import flows, schema, validation
-from ..errors import DatasetError
+from ..errors import DatasetError, InputError
 from ..simulation.joining import by_recipe, recipes_of
 from ..simulation.recipe import Recipe
+from ..simulation.simulate import simulate
 from ..targets.ladder import leaps
+from ..targets.target import Target
 from .closed_form import ClosedForm
 from .distribution import escape_time_quantiles
 from .known_link import KnownLink
@@ -28,7 +30,15 @@ Array = NDArray[np.float64]
 _ROUNDING = 1e-6
 
 
-def theory(ds: xr.Dataset, *, quantiles: Sequence[float] = (), samples: int = 500) -> xr.Dataset:
+def theory(
+    ds: xr.Dataset | Target | str,
+    *,
+    dim: float | Sequence[float] | None = None,
+    student_rank: int | None = None,
+    flow: str | flows.Flow = "two-timescale",
+    quantiles: Sequence[float] = (),
+    samples: int = 500,
+) -> xr.Dataset:
     """Predict the saddles of each run from its own initial condition.
 
     Where the leading parts of the target decouple the escape times are closed forms; otherwise
@@ -38,10 +48,18 @@ def theory(ds: xr.Dataset, *, quantiles: Sequence[float] = (), samples: int = 50
 
     Parameters
     ----------
-    ds : xarray.Dataset
-        With ``gram0`` and the recipes of its runs, which may differ.
+    ds : xarray.Dataset, Target or str
+        A dataset with ``gram0`` and the recipes of its runs, which may differ; or a target, or its
+        text, whose law of the escape times is worked out without a simulation.
+    dim : number or sequence of numbers, optional
+        Ambient dimensions, for a target.
+    student_rank : int, optional
+        Columns of the student's frame, for a target; its rank if not given.
+    flow : str or Flow
+        The flow, for a target.
     quantiles : sequence of float
-        Probabilities for which the law of the escape times over initial conditions is worked out.
+        Probabilities for which the law of the escape times over initial conditions is worked out;
+        for a target 0.1, 0.5 and 0.9 if not given.
     samples : int
         Initial conditions drawn for that at each dimension, where the theory is a limit flow.
 
@@ -49,7 +67,7 @@ def theory(ds: xr.Dataset, *, quantiles: Sequence[float] = (), samples: int = 50
     -------
     xarray.Dataset
         Dims of the runs and ``saddle``, the number of directions learned there, NaN where the run
-        does not stay: ``visited``, ``exponent`` (information exponent relative to them), ``loss`` (on the
+        does not stay: ``visited``, ``exponent`` (relative to those learned), ``loss`` (on the
         plateau: where the predicted curve is flattest at the times of `ds`, as `saddles` reads it
         off the data), ``saddle_loss`` (of the saddle itself; where a run passes several with the
         same number of directions learned, of that at which it stays longest),
@@ -77,7 +95,20 @@ def theory(ds: xr.Dataset, *, quantiles: Sequence[float] = (), samples: int = 50
     >>> predicted = theory(mids.simulate("h1(z1) + h1(z1)*h3(z2)", dim=1e4, runs=1))
     >>> predicted.attrs["ladder"], predicted.exponent.values.ravel().tolist()
     ('1 -> 3: log d, d^2', [1.0, 3.0])
+    >>> theory("h2(z1)", dim=[100, 1e4]).escape_time_quantile.sel(quantile=0.5).dims
+    ('dim', 'saddle')
     """
+    if not isinstance(ds, xr.Dataset):
+        if dim is None:
+            raise InputError(
+                "theory of a target needs dim=, the ambient dimensions; pass dim=[1e4]"
+            )
+        lazy = simulate(ds, dim=dim, runs=1, student_rank=student_rank, flow=flow)
+        found = theory(lazy, quantiles=quantiles or (0.1, 0.5, 0.9), samples=samples)
+        kept = found[["escape_time_quantile"]].drop_vars("run", errors="ignore")
+        return kept.compute().assign_attrs(found.attrs)
+    if dim is not None or student_rank is not None:
+        raise InputError("dim and student_rank are those of the dataset; leave them out")
     _need_start(ds)
     return by_recipe(
         ds, lambda part, recipe: predictions(part, recipe, quantiles=quantiles, samples=samples)

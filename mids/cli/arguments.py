@@ -14,7 +14,7 @@ import click
 from ..errors import InputError, MidsError, TargetSyntaxError
 from ..storage.interruption import repeating_interruptions
 
-__all__ = ["Main", "UserError", "numbers", "settings"]
+__all__ = ["Main", "UserError", "numbers", "settings", "swept"]
 
 
 class UserError(click.ClickException):
@@ -81,3 +81,18 @@ def settings(texts: Iterable[str], name: str) -> dict[str, Any]:
         raise InputError(
             f"{name} cannot be read ({error}); give each NAME=VALUE once, without spaces in NAME"
         ) from None
+
+
+def swept(texts: Iterable[str]) -> dict[str, list[Any]]:
+    """Read sweeps such as ``ridge=0,0.1,1`` or ``target=h1(z1);h2(z1)``."""
+    found: dict[str, list[Any]] = {}
+    for text in texts:
+        name, separator, values = (part.strip() for part in text.partition("="))
+        if not separator or not name or not values or name in found:
+            raise InputError(
+                f"--sweep must be NAME=V,V,... with each NAME once, got {text!r}; "
+                "pass for example --sweep ridge=0,0.1,1"
+            )
+        parts = values.split(";" if name in ("target", "flow") else ",")
+        found[name] = [settings([f"value={part}"], "--sweep")["value"] for part in parts]
+    return found

@@ -8,12 +8,15 @@ from typing import Any
 
 import click
 
-from .arguments import numbers, settings
+from .arguments import numbers, settings, swept
 from .cluster import cluster_options, computing_on
 from .files import opened
 from .reports import picture, report
 
 __all__ = ["replay", "simulate"]
+
+OF_THE_SWEEP = ("target", "flow", "seed", "student_rank")
+"""What `--sweep` takes besides the parameters of the flow."""
 
 
 @click.command(
@@ -33,7 +36,16 @@ __all__ = ["replay", "simulate"]
     help="Parameter of the flow, such as epsilon=1e-3 or kernel.polynomial=2; may be repeated. "
     "`mids flows` lists them.",
 )
+@click.option(
+    "--sweep",
+    "sweeps",
+    multiple=True,
+    metavar="NAME=V,V,...",
+    help="Values of seed, student_rank or a parameter of the flow, such as ridge=0,0.1,1; or of "
+    "target or flow with ; between them. May be repeated: all combinations are simulated.",
+)
 @click.option("--student-rank", type=int, help="Columns of the student's frame (default: rank).")
+@click.option("--time", type=float, help="Last time of the grid (default: beyond the last escape).")
 @click.option("--rtol", type=float, help="Relative tolerance (default 1e-8).")
 @click.option(
     "--spec",
@@ -50,6 +62,7 @@ def simulate(
     dim: str | None,
     ridge: float | None,
     flow_options: tuple[str, ...],
+    sweeps: tuple[str, ...],
     scheduler: str | None,
     workers: int | None,
     **options: Any,
@@ -70,6 +83,8 @@ def simulate(
     parameters = settings(flow_options, "--flow-option")
     if ridge is not None:
         parameters["ridge"] = ridge
+    for name, values in swept(sweeps).items():
+        (arguments if name in OF_THE_SWEEP else parameters)[name] = values
     if parameters:
         flow = arguments.get("flow", "two-timescale")
         named = flow if isinstance(flow, dict) else {"name": flow}
@@ -77,7 +92,7 @@ def simulate(
     written = [io.check_output(path) for path in (output, plot) if path is not None]
     save = picture(plot, "loss") if plot else None
     ds = from_spec(arguments)
-    runs = ds.sizes["dim"] * ds.sizes["run"]
+    runs = ds["recipe"].size
     kept = "nothing is kept; mids generate writes sweeps block by block and resumes them"
     try:
         with computing_on(scheduler, workers):
@@ -111,7 +126,7 @@ def replay(file: Path, runs: int | None) -> None:
 
     with opened(file) as ds:
         ds = ds.isel(run=slice(runs))
-        count = ds.sizes["dim"] * ds.sizes["run"] * ds.sizes.get("n", 1)
+        count = ds["recipe"].size if "recipe" in ds else ds.sizes["dim"] * ds.sizes["run"]
         with watching(count):
             found = differences(ds, again(ds))
     if found:

@@ -197,6 +197,7 @@ class Flow(ABC):
             "energy",
             "gram0",
             "initial",
+            "correlation",
             "crossing_time",
             "status",
             "n_steps",

@@ -119,9 +119,10 @@ class Joint(RidgeFlow):
         frame = learned_frame(target)
         turned = target.rotate(frame.T)
         small = min(rank, students)
-        start = np.zeros((runs, rank, small))
+        start, student = np.zeros((runs, rank, small)), np.zeros((runs, students, small))
         for run, M in enumerate(problem.initial):  # one by one: bits must not depend on the others
-            start[run] = np.asarray(np.linalg.qr((frame.T @ M).T, mode="r")).T
+            student[run], upper = np.linalg.qr((frame.T @ M).T)
+            start[run] = upper.T
         kept = self.shrinkage(degrees(turned, small))
         link = (
             kept * averages(turned, start) if self.link == "fitted" else np.zeros((runs, len(kept)))
@@ -148,6 +149,7 @@ class Joint(RidgeFlow):
             found.counts,
             self.effective_target(target),
         )
+        out["correlation"] = out["correlation"] @ student.swapaxes(1, 2)[:, None]
         averaged = averages(turned, found.correlation)
         # |f - f*|^2 over coefficients in which both are known, and what no frame explains
         missed = 0.5 * ((found.link - averaged) ** 2).sum(axis=-1)

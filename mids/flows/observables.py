@@ -66,6 +66,7 @@ def observables(
         "energy": energies,
         "gram0": problem.initial @ problem.initial.swapaxes(1, 2),
         "initial": problem.initial,
+        "correlation": correlation,
         "crossing_time": crossing_time,
         "status": np.where(failed, FAILED, status).astype(np.int8),
         "n_steps": counts[:, 0].copy(),

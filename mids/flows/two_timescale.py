@@ -47,9 +47,9 @@ class TwoTimescale(RidgeFlow):
     name: ClassVar[str] = "two-timescale"
 
     def variables(self, target: Target) -> tuple[str, ...]:
-        """Those of every flow, with the stages' durations; G(0) is all it starts from."""
-        usual = (*super().variables(target), "stage_duration")
-        return tuple(name for name in usual if name != "initial")
+        """Those of every flow, with the stages' durations; it knows of G alone, not of M."""
+        usual = (*super().variables(target), "stage_duration", "gram")
+        return tuple(name for name in usual if name not in ("initial", "correlation"))
 
     def run_seconds(self, target: Target, dim: int, student_rank: int, time: FloatArray) -> float:
         """Rough work of one run in seconds: its steps and the points of the time grid."""
@@ -72,6 +72,7 @@ class TwoTimescale(RidgeFlow):
             "overlap": np.full((runs, steps, rank), np.nan),
             "energy": np.full((runs, steps, len(target.modes)), np.nan),
             "loss": np.full((runs, steps), np.nan),
+            "gram": np.full((runs, steps, rank, rank), np.nan),
             "crossing_time": np.full((runs, rank, len(LEVELS)), np.nan),
             "stage_duration": np.full((runs, rank), np.nan),
             "status": np.zeros(runs, dtype=np.int8),
@@ -88,6 +89,7 @@ class TwoTimescale(RidgeFlow):
                 out["overlap"],
                 out["energy"],
                 out["loss"],
+                out["gram"].reshape(runs, steps, rank * rank),
                 out["crossing_time"],
                 out["stage_duration"],
                 out["status"],

@@ -178,7 +178,9 @@ def expanded(target: Any, rank: int | None, degree: int) -> Any:
 
 def _is_one(target: Mapping[Any, Any]) -> bool:
     """Tell a target as `Target.to_dict` returns it from a mapping of several."""
-    return {"modes", "coefficients"} <= target.keys()
+    return not all(
+        callable(each) or isinstance(each, Target | str | Mapping) for each in target.values()
+    )
 
 
 def as_target(target: object) -> Target:

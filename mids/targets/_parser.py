@@ -6,7 +6,8 @@ Grammar (blanks are free; juxtaposition multiplies, so mode labels such as ``h1(
     product = signed (("*" | "/") signed | power)*
     signed  = ("+" | "-")* power
     power   = atom [("**" | "^") integer]
-    atom    = number | "z" I | "h" K "(" "z" I ")" | "sqrt" "(" sum ")" | family | "(" sum ")"
+    atom    = number | "z" I | hermite | "sqrt" "(" sum ")" | family | "(" sum ")"
+    hermite = ("h" | "He") K "(" "z" I ")"
     family  = name "(" integer ("," integer)* ")", brackets around the integers allowed
 
 The value of every rule is an expansion in the orthonormal Hermite basis. Each coefficient travels
@@ -43,7 +44,7 @@ _TOKEN = re.compile(
     r"|(?P<name>[A-Za-z_][A-Za-z_0-9]*)|(?P<sign>\*\*|[-+*/^(),\[\]])"
 )
 _CALL = ("number", "(", "[", ",", "]", ")")
-_INDEXED = re.compile(r"([hz])([0-9]{1,4})")
+_INDEXED = re.compile(r"(He|[hz])([0-9]{1,4})")
 
 
 class _Token(NamedTuple):
@@ -259,7 +260,11 @@ class _Reader:
                     variable,
                 )
             self.expect(")", f"after {token.text}({variable.text}")
-            return self.hermite(degree, variable)
+            mode = self.hermite(degree, variable)
+            if indexed[1] == "h":
+                return mode
+            # probabilists' polynomials: He_k = sqrt(k!) h_k
+            return self.multiply(mode, self.number(math.sqrt(math.factorial(degree)), token), token)
         if token.text == "sqrt":
             self.expect("(", "after sqrt")
             argument = self.constant(self.sum(), "the argument of sqrt", token)

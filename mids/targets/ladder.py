@@ -29,6 +29,7 @@ __all__ = [
     "Ladder",
     "Leap",
     "critical_subspace",
+    "ladder",
     "leading_component",
     "leaps",
     "rate",
@@ -112,7 +113,7 @@ class Leap:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Ladder:
-    """The sequence of leaps of a target; see `leaps`.
+    """The sequence of leaps of a target; see `ladder`.
 
     Attributes
     ----------
@@ -160,7 +161,7 @@ class Ladder:
         return f"{' -> '.join(map(str, self.exponents))}: {', '.join(self.rates)}"
 
 
-def leaps(target: Target) -> Ladder:
+def ladder(target: Target | str) -> Ladder:
     """Work out the ladder of saddles of a target (paper Theorems 1.4 and 3.25).
 
     Starting from nothing learned, each step adds the span of the component of least degree in
@@ -174,8 +175,8 @@ def leaps(target: Target) -> Ladder:
 
     Parameters
     ----------
-    target : Target
-        Any target.
+    target : Target or str
+        Any target, or text for `Target.parse`.
 
     Returns
     -------
@@ -184,12 +185,13 @@ def leaps(target: Target) -> Ladder:
     Examples
     --------
     >>> from mids.targets import Target
-    >>> ladder = leaps(Target.parse("h1(z1) + h1(z1)*h2(z2) + h2(z2)*h3(z3)"))
-    >>> ladder
+    >>> steps = ladder("h1(z1) + h1(z1)*h2(z2) + h2(z2)*h3(z3)")
+    >>> steps
     1 -> 2 -> 3: log d, d, d^2
-    >>> [step.rank_before for step in ladder]
+    >>> [step.rank_before for step in steps]
     [0, 1, 2]
     """
+    target = Target.parse(target) if isinstance(target, str) else target
     tensors = target.tensors
     rank = target.rank
     total = sum(float(np.sum(tensor**2)) for tensor in tensors)
@@ -215,6 +217,10 @@ def leaps(target: Target) -> Ladder:
         spanned = np.column_stack([subspace, learned])
         subspace = critical_subspace(target, spanned)
         drift = _largest_angle(spanned, subspace)
+
+
+leaps = ladder
+"""The name of `ladder` in version 0.1."""
 
 
 def relevant_directions(target: Target) -> int:

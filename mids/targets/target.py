@@ -125,7 +125,8 @@ class Target:
         ----------
         text : str
             Sums, products and powers of numbers, variables ``z1``, ``z2``, ..., orthonormal
-            Hermite polynomials ``h3(z1)``, ``sqrt(2)`` and named families such as
+            Hermite polynomials ``h3(z1)`` or probabilists' ``He3(z1)``, which have the norm
+            ``sqrt(6)`` (``sqrt(k!)``), ``sqrt(2)`` and named families such as
             ``staircase(3)`` or ``leaps(1,2,3)``. All is expanded in the Hermite basis and nothing
             is rescaled (see `normalize`). What cancels down to rounding level is dropped.
 
@@ -147,6 +148,8 @@ class Target:
         <Target of rank 2, degree 4, norm 1.11803: h1(z1) + 0.5 h1(z1)h3(z2)>
         >>> Target.parse("(z1**2 - 1)/sqrt(2)") == Target.parse("h2(z1)")
         True
+        >>> Target.parse("He3(z1)").norm ** 2
+        6.000000000000001
         """
         if not isinstance(text, str):
             raise InputError(
@@ -470,6 +473,31 @@ class Target:
             )
         tensors = [apply_to_indices(tensor, Q) for tensor in self.tensors]
         return _rounded(*tensor_coefficients(tensors), name=None, missed_norm=self.missed_norm)
+
+    def __add__(self, other: object) -> Target:
+        """Add another target, of any rank; what cancels down to rounding level is dropped."""
+        if not isinstance(other, Target):
+            return NotImplemented
+        rank = max(self.rank, other.rank)
+        total: dict[tuple[int, ...], list[float]] = {}
+        for target in (self, other):
+            for beta, value in zip(target.modes.tolist(), target.coefficients, strict=True):
+                total.setdefault((*beta, *(0,) * (rank - len(beta))), []).append(float(value))
+        kept = {
+            beta: sum(values)
+            for beta, values in total.items()
+            if abs(sum(values)) > ROUNDING * max(map(abs, values))
+        }
+        return Target(kept)
+
+    def __mul__(self, factor: object) -> Target:
+        """Multiply by a number."""
+        if isinstance(factor, bool) or not isinstance(factor, int | float | np.number):
+            return NotImplemented
+        scaled = (self.coefficients * validation.number(float(factor), "factor")).tolist()
+        return Target(dict(zip(map(tuple, self.modes.tolist()), scaled, strict=True)))
+
+    __rmul__ = __mul__
 
     # -- comparison and display -----------------------------------------------------------------
 

@@ -109,6 +109,7 @@ class Output(NamedTuple):
     overlap: np.ndarray
     energy: np.ndarray
     loss: np.ndarray
+    gram: np.ndarray
     crossing: np.ndarray
     stage_duration: np.ndarray
     status: np.ndarray
@@ -121,6 +122,7 @@ OUTPUT = typeof(
         _EMPTY,
         _EMPTY,
         _EMPTY[0],
+        _EMPTY,
         _EMPTY,
         _EMPTY[0],
         np.zeros(1, dtype=np.int8),
@@ -147,6 +149,7 @@ def run(
     _, work, step, pieces = machine_at(where)
     out = output_at(output)
     overlap, energy, loss = out.overlap[number], out.energy[number], out.loss[number]
+    gram = out.gram[number]
     crossing, stage_duration = out.crossing[number], out.stage_duration[number]
     counts = out.counts[number]
     frame, next_frame, log_odds = work.frame[0], work.frame[1], work.log_odds[0]
@@ -204,6 +207,7 @@ def run(
                     overlap[row],
                     energy[row],
                     loss[row : row + 1],
+                    gram[row],
                 )
                 row += 1
                 while largest == 0.0 and row < time.shape[0]:  # nothing changes any more
@@ -212,6 +216,8 @@ def run(
                     for mode in range(energy.shape[1]):
                         energy[row, mode] = energy[row - 1, mode]
                     loss[row] = loss[row - 1]
+                    for i in range(rank * rank):
+                        gram[row, i] = gram[row - 1, i]
                     row += 1
             continue
 
@@ -292,6 +298,7 @@ def run(
                 overlap[row],
                 energy[row],
                 loss[row : row + 1],
+                gram[row],
             )
             row += 1
 

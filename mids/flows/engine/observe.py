@@ -45,7 +45,7 @@ FLUSH = 64.0
 
 _BEGIN = types.void(ADDRESS, ACTIVE, types.int64)
 _SETTLE = types.void(ADDRESS, ACTIVE, types.int64, types.int64)
-_RECORD = types.void(ADDRESS, ACTIVE, types.float64, ARRAY, ARRAY, ARRAY)
+_RECORD = types.void(ADDRESS, ACTIVE, types.float64, ARRAY, ARRAY, ARRAY, ARRAY)
 call_begin, call_settle, call_record = caller(_BEGIN), caller(_SETTLE), caller(_RECORD)
 
 
@@ -209,8 +209,9 @@ def record(known: int) -> Any:
         overlap: np.ndarray,
         energy: np.ndarray,
         loss: np.ndarray,
+        flat: np.ndarray,
     ) -> None:
-        """Overlaps, mode energies and loss at a time after the start of the step.
+        """Overlaps, mode energies, loss and G, row by row, at a time after the start of the step.
 
         A time that is not positive means the start itself.
         """
@@ -231,6 +232,8 @@ def record(known: int) -> Any:
                     total += vectors[i, k] * vectors[j, k] * overlap[k]
                 gram[i, j] = total
                 gram[j, i] = total
+                flat[rank * i + j] = total
+                flat[rank * j + i] = total
         explained = _average(table, gram, work.buffer, work.monomial[1], energy)
         loss[0] = max(0.5 * (table.norm * table.norm - explained), 0.0)
 

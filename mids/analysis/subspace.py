@@ -1,0 +1,107 @@
+"""The learned subspace: eigenvectors of G(t), followed along time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from ..errors import DatasetError
+
+__all__ = ["subspace"]
+
+Array = NDArray[np.float64]
+
+
+def subspace(ds: xr.Dataset, *, time: Any = None) -> xr.DataArray:
+    """Return the directions that each run has learned, in the coordinates of the target's link.
+
+    They are the eigenvectors of G(t) = M(t) M(t)^T, in the order of `overlap`. Signs are fixed:
+    the largest component of each is positive at the first time, and from then on the sign changes
+    least.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        With ``gram``, or ``correlation``, over ``time``.
+    time : number or sequence of numbers, optional
+        Only at the times of `ds` that are nearest to these.
+
+    Returns
+    -------
+    xarray.DataArray
+        Dims of the runs, ``time``, ``axis`` and ``direction``; columns have unit length. NaN where
+        G is unknown. Lazy where `ds` is.
+
+    Raises
+    ------
+    DatasetError
+        If the dataset has neither.
+
+    Examples
+    --------
+    >>> import mids
+    >>> ds = mids.simulate("h1(z1) + h1(z1)*h3(z2)", dim=1e4, runs=1).compute()
+    >>> abs(subspace(ds, time=1e3).sel(direction=0)).round(2).values.ravel().tolist()
+    [1.0, 0.0]
+    """
+    if "gram" in ds:
+        gram, axes = ds["gram"], ["axis", "axis_t"]
+    elif "correlation" in ds:
+        gram, axes = ds["correlation"], ["axis", "student"]
+    else:
+        raise DatasetError(
+            "subspace needs the variable 'gram' or 'correlation', which mids.simulate writes since "
+            "version 0.2; simulate the dataset again with mids.replay"
+        )
+    if "time" not in gram.dims:
+        gram = gram.expand_dims("time")
+    if gram.chunks is not None:
+        gram = gram.chunk(dict.fromkeys(["time", *axes], -1))
+    size = gram.sizes["axis"]
+    found: xr.DataArray = xr.apply_ufunc(
+        _eigenvectors if "gram" in ds else _singular_vectors,
+        gram,
+        input_core_dims=[["time", *axes]],
+        output_core_dims=[["time", "axis", "direction"]],
+        dask="parallelized",
+        output_dtypes=[np.float64],
+        dask_gufunc_kwargs={"output_sizes": {"direction": size}},
+    )
+    found = found.assign_coords(direction=np.arange(size)).rename("subspace")
+    found.attrs = {"long_name": "component of the learned direction", "units": "1"}
+    if time is None:
+        return found
+    return found.sel(time=time, method="nearest")
+
+
+def _eigenvectors(gram: Array) -> Array:
+    """Eigenvectors of matrices (..., time, r, r), largest eigenvalue first."""
+    known = np.asarray(np.isfinite(gram).all((-2, -1)))
+    _, vectors = np.linalg.eigh(np.where(known[..., None, None], gram, 0.0))
+    return _signed(np.where(known[..., None, None], vectors[..., ::-1], np.nan))
+
+
+def _singular_vectors(correlation: Array) -> Array:
+    """Left singular vectors of matrices (..., time, r, q)."""
+    known = np.asarray(np.isfinite(correlation).all((-2, -1)))
+    vectors = np.linalg.svd(np.where(known[..., None, None], correlation, 0.0))[0]
+    return _signed(np.where(known[..., None, None], vectors, np.nan))
+
+
+def _signed(vectors: Array) -> Array:
+    """Fix the signs of columns (..., time, r, r): they change least along time."""
+    first = vectors[..., 0, :, :]
+    largest = np.abs(np.nan_to_num(first)).argmax(-2)[..., None, :]
+    sign = np.where(np.take_along_axis(first, largest, -2) < 0, -1.0, 1.0)
+    turned = (vectors[..., 1:, :, :] * vectors[..., :-1, :, :]).sum(-2) < 0
+    signs = np.cumprod(np.where(turned, -1.0, 1.0), axis=-2)[..., None, :]
+    return np.concatenate(
+        [
+            first[..., None, :, :] * sign[..., None, :, :],
+            vectors[..., 1:, :, :] * signs * sign[..., None, :, :],
+        ],
+        axis=-3,
+    )
