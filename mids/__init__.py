@@ -20,7 +20,7 @@ from .analysis import (
 from .catalog import open_catalog
 from .schema import VERSION as __version__  # noqa: F401
 from .schema import validate
-from .simulation import combine_attrs, concat, phase_diagram, replay, simulate
+from .simulation import combine_attrs, concat, phase_diagram, progress, replay, simulate
 from .storage import generate, open_dataset, to_netcdf
 from .targets import Target
 from .targets.ladder import ladder, leaps
@@ -43,6 +43,7 @@ __all__ = [
     "phase_diagram",
     "plateaus",
     "plot",
+    "progress",
     "replay",
     "saddles",
     "scaling",

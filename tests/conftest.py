@@ -2,6 +2,7 @@
 
 import math
 import os
+from importlib import import_module
 
 # Several processes test at once: threads that wait for each other's small matrices cost a fifth.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is imported
@@ -9,8 +10,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is imported
 import pytest
 from hypothesis import settings
 from toy_flow import SIMULATED
-
-from mids.simulation import progress
 
 # Times depend on the machine and on who else uses it; they are tested where they matter.
 settings.register_profile("mids", deadline=None)
@@ -27,6 +26,5 @@ def nothing_simulated():
 def no_progress():
     """Show none, which depends on the time something takes; tests of progress set their own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(progress, "DELAY", math.inf)
-        patch.setattr(progress, "LOG_INTERVAL", math.inf)
+        patch.setattr(import_module("mids.simulation.progress"), "DELAY", math.inf)
         yield

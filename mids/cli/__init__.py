@@ -11,7 +11,7 @@ from .files import flows, info, saddles, targets
 from .pages import report
 from .phase_diagrams import phase_diagram
 from .simulations import replay, simulate
-from .stores import generate
+from .stores import export, generate
 
 __all__ = ["main"]
 
@@ -25,6 +25,7 @@ def main() -> None:
 for command in (
     simulate,
     generate,
+    export,
     phase_diagram,
     saddles,
     info,

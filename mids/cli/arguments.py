@@ -12,7 +12,6 @@ from typing import Any
 import click
 
 from ..errors import InputError, MidsError, TargetSyntaxError
-from ..storage.interruption import repeating_interruptions
 
 __all__ = ["Main", "UserError", "numbers", "settings", "swept"]
 
@@ -29,8 +28,7 @@ class Main(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a user's mistake or interruption ends with one line."""
         try:
-            with repeating_interruptions():
-                return super().invoke(ctx)
+            return super().invoke(ctx)
         except TargetSyntaxError as error:
             raise UserError(
                 f"cannot read the target: {error.reason}, at character {error.position + 1} of "
@@ -42,8 +40,8 @@ class Main(click.Group):
             if error.errno != errno.ENOSPC:
                 raise
             raise UserError(f"cannot write ({error.strerror}); free some space") from None
-        except KeyboardInterrupt as error:  # says what is kept, where anything can be
-            click.echo(": ".join(["interrupted", *map(str, error.args)]), err=True)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
             sys.exit(130)
 
 

@@ -12,7 +12,6 @@ import click
 
 from .. import validation
 from ..errors import ClusterError, InputError, MissingDependencyError
-from ..storage.run_tasks import out_of_reach
 
 __all__ = ["cluster_options", "computing_on"]
 
@@ -50,14 +49,13 @@ def computing_on(scheduler: str | None, workers: int | None) -> Iterator[None]:
             # By default a worker is given up that is away 15 s after it was lost, though it has
             # come back in between; with the last one the command would wait forever.
             stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "1 h"}))
-            with out_of_reach():
-                cluster = distributed.LocalCluster(
-                    n_workers=count,
-                    threads_per_worker=1,
-                    memory_limit=0.9 / count,  # of the machine's memory
-                    dashboard_address=":0",
-                    silence_logs="CRITICAL",  # errors of tasks come with their results
-                )
+            cluster = distributed.LocalCluster(
+                n_workers=count,
+                threads_per_worker=1,
+                memory_limit=0.9 / count,  # of the machine's memory
+                dashboard_address=":0",
+                silence_logs="CRITICAL",  # errors of tasks come with their results
+            )
             stack.push(_ending(cluster))
         try:
             client: Any = distributed.Client(scheduler or cluster, timeout="10s")

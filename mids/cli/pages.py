@@ -28,11 +28,11 @@ def report(file: Path, output: Path) -> None:
     that make them again.
     """
     from .. import report as page
-    from ..simulation.progress import watching
+    from ..simulation.progress import progress
     from ..storage import netcdf as io
 
     io.check_output(output)
-    with opened(file) as ds, watching(doing="drawing"):
+    with opened(file) as ds, progress():
         text = page.page(ds, file.name)
     with io.replacing(output) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -63,7 +63,7 @@ def phase_diagram(
     Prints, for each dimension and number of samples, how many runs have learned all directions.
     """
     from ..simulation.phase_diagram import from_spec
-    from ..simulation.progress import watching
+    from ..simulation.progress import progress
     from ..simulation.simulate import read_spec
     from ..storage import netcdf as io
 
@@ -80,7 +80,7 @@ def phase_diagram(
     written = [io.check_output(path) for path in (output, plot) if path is not None]
     save = picture(plot, "success") if plot else None
     ds = from_spec(arguments)
-    with computing_on(scheduler, workers), watching(ds["success"].size):
+    with computing_on(scheduler, workers), progress():
         if output is None:
             ds = ds.compute()
         else:

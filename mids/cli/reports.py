@@ -28,9 +28,9 @@ def report(ds: xr.Dataset, save: Callable[[xr.Dataset, xr.Dataset | None], None]
     """Print the saddles, against theory if there is one, and how many runs are trapped; draw."""
     from ..analysis import compare, traps
     from ..analysis.compare import comparable, measured, summary
-    from ..simulation.progress import watching
+    from ..simulation.progress import progress
 
-    with watching(doing="measuring saddles"):
+    with progress():
         comparison = compare(ds).compute() if comparable(ds) else None
         table = summary(measured(ds).compute() if comparison is None else comparison)
         decided = "status" in ds and "run" in ds["status"].dims
@@ -47,8 +47,7 @@ def report(ds: xr.Dataset, save: Callable[[xr.Dataset, xr.Dataset | None], None]
     if ends is not None and (comparison is None or int(ends["trapped"].sum())):
         print_table(ends.to_dataframe().reset_index().rename(columns={"dim": "d"}))
     if save is not None:
-        with watching(doing="drawing"):
-            save(ds, comparison)
+        save(ds, comparison)
 
 
 def print_table(frame: pd.DataFrame) -> None:

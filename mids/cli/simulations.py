@@ -72,7 +72,7 @@ def simulate(
     Prints, for each dimension and saddle, the loss of the plateau, the directions learned, the
     median measured and predicted escape times, their ratio, and how many runs are censored.
     """
-    from ..simulation.progress import causes_text, watching
+    from ..simulation.progress import progress
     from ..simulation.simulate import from_spec, read_spec
     from ..storage import netcdf as io
 
@@ -92,22 +92,14 @@ def simulate(
     written = [io.check_output(path) for path in (output, plot) if path is not None]
     save = picture(plot, "loss") if plot else None
     ds = from_spec(arguments)
-    runs = ds["recipe"].size
-    kept = "nothing is kept; mids generate writes sweeps block by block and resumes them"
-    try:
-        with computing_on(scheduler, workers):
-            with watching(runs) as progress:
-                if output is None:
-                    ds = ds.compute()
-                else:
-                    io.to_netcdf(ds, output)
-                    kept = f"{output} is complete; mids saddles {output} prints its table"
-            with ds if output is None else opened(output) as ds:
-                report(ds, save)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(kept) from None
-    if progress.causes:
-        click.echo(causes_text(progress.causes, runs))
+    with computing_on(scheduler, workers):
+        with progress():
+            if output is None:
+                ds = ds.compute()
+            else:
+                io.to_netcdf(ds, output)
+        with ds if output is None else opened(output) as ds:
+            report(ds, save)
     if written:
         click.echo(f"wrote {' and '.join(map(str, written))}")
 
@@ -120,14 +112,14 @@ def replay(file: Path, runs: int | None) -> None:
 
     Exit code 1 if it differs.
     """
-    from ..simulation.progress import watching
+    from ..simulation.progress import progress
     from ..simulation.replay import differences
     from ..simulation.replay import replay as again
 
     with opened(file) as ds:
         ds = ds.isel(run=slice(runs))
         count = ds["recipe"].size if "recipe" in ds else ds.sizes["dim"] * ds.sizes["run"]
-        with watching(count):
+        with progress():
             found = differences(ds, again(ds))
     if found:
         click.echo(f"{file} differs from its replay:\n  " + "\n  ".join(found))

@@ -1,15 +1,14 @@
-"""Commands that write stores: sweeps larger than memory."""
+"""Commands that write stores, for sweeps larger than memory, and files from them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
 from .cluster import cluster_options, computing_on
 
-__all__ = ["generate"]
+__all__ = ["export", "generate"]
 
 
 @click.command(epilog="Example: mids generate --spec sweep.toml sweep --workers 8")
@@ -20,36 +19,39 @@ __all__ = ["generate"]
     required=True,
     help="TOML file with arguments of mids.simulate.",
 )
-@click.option(
-    "--format",
-    type=click.Choice(["netcdf", "zarr"]),
-    help="One NetCDF file for each block, or Zarr (default: Zarr for URLs).",
-)
 @click.option("--compact", is_flag=True, help="Round the curves to float32.")
 @cluster_options
 def generate(
-    store: str, spec: Path, scheduler: str | None, workers: int | None, **options: Any
+    store: str, spec: Path, compact: bool, scheduler: str | None, workers: int | None
 ) -> None:
     """Simulate a sweep into STORE, block by block.
 
-    STORE is a folder or a URL. The same command resumes what was interrupted: blocks whose
-    checksums hold are kept.
+    STORE is a folder or a URL. The same command resumes what was interrupted, and simulates what is
+    missing where there are more runs, dims or values of a sweep than before.
     """
     from ..analysis.describe import in_memory
     from ..simulation.simulate import read_spec
-    from ..storage.generation import generate as write
-    from ..storage.named_files import NamedFiles
-    from ..storage.store import is_store
+    from ..storage import generate as write
 
     arguments = read_spec(spec)
-    try:
-        with computing_on(scheduler, workers):
-            ds = write(arguments, store, **options)
-    except KeyboardInterrupt:
-        if workers is not None and is_store(store):  # they may have ended while they wrote
-            NamedFiles(store).remove_unfinished()
-        raise
-    runs = ds.sizes["dim"] * ds.sizes["run"]
+    with computing_on(scheduler, workers):
+        ds = write(arguments, store, compact=compact)
+    runs = ds["recipe"].size
     click.echo(f"{store} is complete: {runs} runs, {in_memory(ds)} in memory")
     if "failures" in ds.attrs:
         click.echo(ds.attrs["failures"])
+
+
+@click.command(epilog="Example: mids export sweep sweep.nc")
+@click.argument("store")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--compact", is_flag=True, help="Round the curves to float32.")
+def export(store: str, file: Path, compact: bool) -> None:
+    """Write STORE to the NetCDF file FILE, block by block."""
+    from ..simulation.progress import progress
+    from ..storage import to_netcdf
+    from ..storage.store import open_store
+
+    with open_store(store) as ds, progress():
+        to_netcdf(ds, file, compact=compact)
+    click.echo(f"wrote {file}")

@@ -2,6 +2,7 @@
 
 from .joining import combine_attrs, concat
 from .phase_diagram import phase_diagram
+from .progress import progress
 from .replay import differences, flow_of, replay, target_of
 from .simulate import from_spec, read_spec, simulate
 
@@ -12,6 +13,7 @@ __all__ = [
     "flow_of",
     "from_spec",
     "phase_diagram",
+    "progress",
     "read_spec",
     "replay",
     "simulate",

@@ -7,12 +7,11 @@ any set of variables together therefore simulates each run once.
 
 from __future__ import annotations
 
+import logging
 import math
-import sys
 import textwrap
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +28,7 @@ from .recipe import Recipe, versions
 if TYPE_CHECKING:
     import dask.array as da
 
-__all__ = ["CAUSES", "TOPIC", "block_sizes", "dataset"]
-
-CAUSES = "causes"
-"""Entry of a block besides the schema's variables: why runs failed, by their index."""
-TOPIC = "mids-simulated"
-"""Topic under which workers of a cluster tell that a block is done."""
+__all__ = ["block_sizes", "dataset"]
 
 FAILED = schema.STATUS.index("failed")
 BLOCK_BYTES = 64e6
@@ -289,15 +283,18 @@ def _simulate_block(
         for run in runs[np.asarray(block["status"]) == FAILED].tolist():
             gave_up = f"the flow {flow.name} gave up before rtol = {problem.rtol:g} was met"
             causes.setdefault(run, gave_up)
-    _announce(recipe, problem.dim, runs, causes)
+    if causes:
+        listed = "; ".join(f"{n} with {why}" for why, n in Counter(causes.values()).most_common(3))
+        message = "%d of %d runs failed at d = %d, from run %d on: %s"
+        logger = logging.getLogger("mids")
+        logger.warning(message, len(causes), len(runs), problem.dim, min(causes), listed)
     at = [modes.index(label) for label in problem.target.labels]
-    padded = {
+    return {
         name: _padded(block[name], name, (len(runs), *own[name]), (len(runs), *shape), at)
         if name in own
         else _unknown(name, (len(runs), *shape))
         for name, shape in shapes.items()
     }
-    return {**padded, CAUSES: causes}
 
 
 def _own_shapes(
@@ -374,17 +371,6 @@ def _failed(problem: Problem, shapes: Mapping[str, tuple[int, ...]]) -> dict[str
     if "status" in block:
         block["status"][:] = FAILED
     return block
-
-
-def _announce(recipe: Recipe, dim: int, runs: IntArray, causes: Mapping[int, str]) -> None:
-    """Tell the clients of a cluster, if this is one of its workers."""
-    if "distributed" in sys.modules:
-        from distributed import get_worker
-
-        with suppress(ValueError):  # not in a worker
-            block = f"{recipe.fingerprint} {dim} {runs[0]}"
-            event = [block, len(runs), dict(Counter(causes.values()))]
-            get_worker().log_event(TOPIC, event)
 
 
 def _pick(

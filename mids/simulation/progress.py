@@ -1,217 +1,114 @@
-"""Progress of long computations: a line on a terminal, one line a minute in a log."""
+"""Progress of what dask computes, as tqdm shows it: blocks of simulations, or tasks."""
 
 from __future__ import annotations
 
 import sys
 import threading
-import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import IO, Any
+from typing import Any
 
-from .graph import CAUSES, TOPIC
-
-__all__ = ["Progress", "causes_text", "cluster_client", "deserted_cluster", "watching"]
+__all__ = ["cluster_client", "progress"]
 
 DELAY = 2.0
-"""Seconds after which a terminal shows progress, and after which a wait for workers is told."""
+"""Seconds before progress is shown."""
 REFRESH = 0.2
 """Seconds between two states on a terminal."""
 LOG_INTERVAL = 60.0
-"""Seconds between two lines where there is no terminal."""
-
-
-class Progress:
-    """Counts what is done and shows it: rate, time left, failures so far."""
-
-    def __init__(
-        self,
-        total: int = 0,
-        unit: str = "runs",
-        doing: str = "",
-        stream: IO[str] | None = None,
-    ) -> None:
-        self.total = total
-        self.unit = unit
-        self.doing = doing
-        self.kept = 0
-        self.done = 0
-        self.causes: Counter[str] = Counter()
-        self._out = stream or sys.stderr
-        self._terminal = self._out.isatty()
-        self._interval = REFRESH if self._terminal else LOG_INTERVAL
-        self._started = time.monotonic()
-        self._next = self._started + (DELAY if self._terminal else self._interval)
-        self._shown = False
-        self._width = 0
-        self._address = ""
-        self._deserted = 0.0
-        self._told = False
-        self._lock = threading.Lock()
-
-    def add(self, count: int, causes: Mapping[str, int] | None = None) -> None:
-        """Count what has been done and the causes of failures; show it if it is time to."""
-        self.done += count
-        self.causes.update(causes or {})
-        self.tick()
-
-    def keep(self, count: int, causes: Mapping[str, int] | None = None) -> None:
-        """Count what an earlier call had done, which says nothing about the rate."""
-        self.kept += count
-        self.causes.update(causes or {})
-
-    def tick(self) -> None:
-        """Show the state if it is time to."""
-        with self._lock:
-            now = time.monotonic()
-            if now >= self._next:
-                self._next = now + self._interval
-                self._write(self.text())
-
-    def wait_for_workers(self, address: str) -> None:
-        """Note the address of a cluster that has no workers, or "" once there are some.
-
-        A log hears of it once; a terminal shows how long it has been.
-        """
-        if address != self._address:
-            self._address, self._deserted, self._told = address, time.monotonic(), False
-        if self._waits() and not self._told and not self._terminal:
-            self._told = True
-            self.say(self.text())
-
-    def _waits(self) -> bool:
-        return bool(self._address) and time.monotonic() - self._deserted >= DELAY
-
-    def text(self) -> str:
-        """Return the state in words."""
-        if self._waits():
-            waited = _duration(time.monotonic() - self._deserted)
-            return f"waiting for workers of {self._address}, {waited}"
-        elapsed = max(time.monotonic() - self._started, 1e-9)
-        rate = self.done / elapsed
-        done = self.done + self.kept
-        if self.doing and not self.total and not done:
-            return f"{self.doing}, {_duration(elapsed)}"
-        parts = [f"{done} of {self.total} {self.unit}" if self.total else f"{done} {self.unit}"]
-        if self.done:
-            parts.append(f"{rate:.0f}/s" if rate >= 10 else f"{rate:.2g}/s")
-        if self.causes:
-            parts.append(f"{self.causes.total()} failed")
-        if self.done and self.total > done:
-            parts.append(f"about {_duration((self.total - done) / rate)} left")
-        else:
-            parts.append(_duration(elapsed))
-        return ", ".join(parts)
-
-    def finish(self) -> None:
-        """Show the last state, if anything was shown or what is done took long."""
-        long = time.monotonic() - self._started >= DELAY
-        if self._shown or (long and self.done + self.kept):
-            self._write(self.text())
-            if self._terminal:
-                self._out.write("\n")
-                self._out.flush()
-
-    def say(self, text: str) -> None:
-        """Write a line of its own."""
-        if self._terminal and self._shown:
-            self._out.write("\n")
-        self._out.write(text + "\n")
-        self._out.flush()
-
-    def _write(self, text: str) -> None:
-        self._shown = True
-        if self._terminal:
-            if self.total:
-                filled = min(30 * (self.done + self.kept) // self.total, 30)
-                text = f"[{'#' * filled:<30}] {text}"
-            self._out.write("\r" + text.ljust(self._width))
-            self._width = len(text)
-        else:
-            self._out.write(text + "\n")
-        self._out.flush()
+"""Seconds between two states where there is no terminal."""
 
 
 @contextmanager
-def watching(
-    total: int = 0, doing: str = "working", stream: IO[str] | None = None
-) -> Iterator[Progress]:
-    """Show the progress of what dask computes, in this process or on a cluster.
+def progress() -> Iterator[None]:
+    """Show the progress of what dask computes within a ``with`` statement.
 
-    Counts runs while simulations are computed, tasks otherwise, of which a cluster tells the last
-    ones; where there is nothing to count, seconds.
+    Blocks of simulations are counted, and tasks where nothing is simulated, in this process or on
+    the cluster that dask uses. What takes less than two seconds shows nothing; where the standard
+    error stream is no terminal, there is one state a minute. Messages of workers about runs that
+    failed, from the logger ``mids``, are repeated here.
+
+    Examples
+    --------
+    >>> import mids
+    >>> with mids.progress():
+    ...     ds = mids.simulate("h1(z1)", dim=100, runs=4).compute()
     """
+    client = cluster_client()
+    with _local() if client is None else _on_cluster(client):
+        yield
+
+
+def _bar(total: int | None = None, unit: str = " blocks") -> Any:
+    from tqdm.auto import tqdm
+
+    interval = REFRESH if sys.stderr.isatty() else LOG_INTERVAL
+    return tqdm(total=total, unit=unit, delay=DELAY, mininterval=interval, maxinterval=interval)
+
+
+@contextmanager
+def _local() -> Iterator[None]:
+    """Count in dask's own schedulers, one bar for each graph."""
     from dask.callbacks import Callback
 
-    progress = Progress(doing=doing, stream=stream)
-    client = cluster_client()
+    bars: list[Any] = []
 
-    def begin(graph: Mapping[Any, Any], state: Any) -> None:
-        progress.unit = "runs" if any(map(_is_block, graph)) else "tasks"
-        progress.total = total if progress.unit == "runs" and total else 0
-        if progress.unit == "tasks":
-            progress.done, progress.total = 0, len(graph)
+    def begin(graph: Any, state: Mapping[str, Any]) -> None:
+        tasks = [key for kind in ("ready", "waiting", "running") for key in state[kind]]
+        blocks = sum(map(_is_block, tasks))
+        bars.append(_bar(blocks) if blocks else _bar(len(tasks), " tasks"))
 
-    def finished(key: Any, result: Any, *_: Any) -> None:
-        if progress.unit == "tasks":
-            progress.add(1)
-        elif _is_block(key):
-            causes = Counter(result[CAUSES].values())
-            progress.add(len(result["status"]), causes)
-
-    seen: set[str] = set()
-
-    def told(event: tuple[float, list[Any]]) -> None:
-        block, runs, causes = event[1]
-        if block not in seen:  # simulated again where a worker was lost
-            seen.add(block)
-            progress.total = total
-            progress.add(runs, causes)
+    def finished(key: Any, *_: Any) -> None:
+        if bars and (bars[-1].unit == " tasks" or _is_block(key)):
+            bars[-1].update()
 
     def over(*_: Any) -> None:
-        if progress.unit == "tasks":  # what follows is none of them
-            progress.done = progress.total = 0
+        if bars:
+            bars.pop().close()
 
+    with Callback(start_state=begin, posttask=finished, finish=over):
+        yield
+
+
+@contextmanager
+def _on_cluster(client: Any) -> Iterator[None]:
+    """Ask the scheduler of a cluster, again and again."""
     left = threading.Event()
-    served = client is None
-    others = set() if client is None else set(client.futures)
 
-    def count() -> None:
-        """Count the tasks whose results the client of a cluster has asked for."""
-        asked = [state.status for key, state in list(client.futures.items()) if key not in others]
-        progress.unit, progress.total, progress.done = "tasks", len(asked), asked.count("finished")
+    def ask() -> None:
+        with _bar(0) as bar, suppress(OSError, ValueError):  # whoever computes will hear of it
+            before: Mapping[str, int] = client.run_on_scheduler(_finished)
+            while not left.wait(REFRESH):
+                now = client.run_on_scheduler(_finished)
+                kind = "simulate" if now["simulate"] > before["simulate"] else "all"
+                bar.unit = " blocks" if kind == "simulate" else " tasks"
+                done = now[kind] - before[kind]
+                bar.total = done + now[f"{kind} to do"]
+                bar.set_description_str("" if now["workers"] else "waiting for workers", False)
+                bar.update(done - bar.n)
 
-    def tick() -> None:
-        nonlocal served
-        while not left.wait(0.2):
-            if client is not None and not total and not seen:
-                count()
-            if not served:
-                address = deserted_cluster()
-                progress.wait_for_workers(address)
-                served = not address
-            progress.tick()
-
-    ticking = threading.Thread(target=tick, daemon=True)
-    if client is not None:
-        client.subscribe_topic(TOPIC, told)
-    ticking.start()
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    client.forward_logging("mids")
     try:
-        with Callback(start_state=begin, posttask=finished, finish=over):
-            yield progress
+        yield
     finally:
         left.set()
-        ticking.join()
-        if client is not None:
-            client.unsubscribe_topic(TOPIC)
-        progress.finish()
+        asking.join()
+        with suppress(OSError):
+            client.unforward_logging("mids")
 
 
-def causes_text(causes: Mapping[str, int], runs: int) -> str:
-    """Say how many runs failed and why, most frequent cause first."""
-    listed = "; ".join(f"{n} with {cause}" for cause, n in Counter(causes).most_common(3))
-    return f"{sum(causes.values())} of {runs} runs failed (status 3): {listed}"
+def _finished(dask_scheduler: Any) -> dict[str, int]:
+    """Return how many tasks a scheduler has finished since it began, and how many are to do."""
+    found = dict.fromkeys(("simulate", "simulate to do", "all", "all to do"), 0)
+    for name, prefix in dask_scheduler.task_prefixes.items():
+        to_do = sum(
+            prefix.states[state] for state in ("waiting", "queued", "processing", "no-worker")
+        )
+        for kind in {"all", name} & found.keys():
+            found[kind] += prefix.state_counts["memory"]
+            found[f"{kind} to do"] += to_do
+    return {**found, "workers": len(dask_scheduler.workers)}
 
 
 def _is_block(key: Any) -> bool:
@@ -230,23 +127,3 @@ def cluster_client() -> Any:
     except ValueError:
         return None
     return client if get_scheduler() == client.get else None
-
-
-def deserted_cluster() -> str:
-    """Return the address of the cluster that dask computes on if it has no workers, or ""."""
-    client = cluster_client()
-    if client is None:
-        return ""
-    with suppress(OSError):  # whoever computes there will hear of it
-        if not client.nthreads():
-            return str(client.scheduler.address)
-    return ""
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes, hours, days = seconds / 60, seconds / 3600, seconds / 86400
-    if minutes < 100:
-        return f"{minutes:.0f} min"
-    return f"{hours:.1f} h" if hours < 48 else f"{days:.1f} days"

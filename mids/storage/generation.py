@@ -1,81 +1,82 @@
-"""Sweeps written block by block where they are simulated, and resumed where they were cut off."""
+"""Sweeps larger than memory: written block by block where they are simulated, resumed, grown."""
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from typing import Any, Literal
+import threading
+import uuid
+import warnings
+from collections.abc import Mapping
+from contextlib import nullcontext
+from itertools import permutations, product
+from math import ceil
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from .. import validation
-from ..errors import FileError, InputError, MidsError
-from ..simulation.progress import Progress, cluster_client, deserted_cluster
+from .. import schema, validation
+from ..errors import ClusterError, FileError, InputError, MidsError
+from ..simulation.progress import cluster_client
+from ..simulation.progress import progress as showing
+from ..simulation.recipe import GIVEN
 from ..simulation.simulate import from_spec, read_spec
 from . import netcdf as io
-from .interruption import noting_interruptions
-from .named_files import NamedFiles, sha256
-from .run_tasks import run_tasks
-from .store import STORE_VERSION, Block, Layout, begun, recorded
-from .write_block import FORMATS, NOT_IN_BLOCKS, intact, write_block, write_header
+from .files import sync
+from .store import Place, claimed, digest, read_state, write_state
 
 __all__ = ["generate"]
+
+FIRST = ("date_created", "history")
+"""Attributes that stay as the first call wrote them."""
+
+FAILED = schema.STATUS.index("failed")
 
 
 def generate(
     spec: Mapping[str, Any] | str | os.PathLike[str] | xr.Dataset,
     store: str | os.PathLike[str],
     *,
-    format: Literal["netcdf", "zarr"] | None = None,
     compact: bool = False,
     progress: bool = True,
 ) -> xr.Dataset:
     """Simulate a sweep into a store, block by block, and open it.
 
-    Each block of runs is simulated and written by one task, in threads or wherever dask computes:
-    the memory needed is that of the blocks being worked on. Call it again with the same arguments
-    after any interruption: blocks whose checksums hold are kept, the others are simulated, and the
-    finished store has the same bytes, but for the date in ``store.json``, as an uninterrupted one.
-    Files that are damaged count as missing; without ``store.json`` there is no going on.
+    A store is one Zarr group. Each block of runs is simulated and written by the threads, processes
+    or cluster that dask uses, and marked when it is complete: the memory needed is that of the
+    blocks being worked on. Call it again with the same arguments after any interruption: blocks
+    whose checksums hold are kept, the others are simulated. With more runs, dims or values of a
+    sweep than before, only what is missing is simulated.
 
     Parameters
     ----------
     spec : mapping, path or Dataset
         Arguments of `mids.simulate` by name; a TOML file of them; or a lazy dataset, such as
-        ``mids.simulate(...)[["crossing_time", "status"]]``, whose variables all have the dims
-        ``dim`` and ``run`` first.
+        ``mids.simulate(...)[["crossing_time", "status", "recipe"]]``, whose lazy variables all
+        begin with the same dims, up to ``run``; it grows if it has the variable ``recipe``.
     store : str or path
         A new folder or one that an earlier call has begun, or a URL that fsspec knows.
-    format : {"netcdf", "zarr"}, optional
-        One NetCDF file for each block, the default in folders, or a Zarr group, the default of
-        URLs.
     compact : bool
         Round the curves to float32, as in `mids.to_netcdf`.
     progress : bool
-        Show runs done, rate, time left and failures on the standard error stream, after two
-        seconds; where that is no terminal, once a minute.
+        Show progress as `mids.progress` does.
 
     Returns
     -------
     xarray.Dataset
-        What `mids.open_dataset` gives for the store. Where runs failed, its attribute ``failures``
-        says how many and why.
+        What `mids.open_dataset` gives for the store. New dims, runs and values of a sweep come
+        after those that were there. Where runs failed, the attribute ``failures`` says how many.
 
     Raises
     ------
     InputError
         If an argument is wrong, or the store holds another sweep; the message says what differs.
     FileError
-        If a block cannot be written, for example because the disk is full. What is complete is
-        kept.
+        If another process is writing the store, or a block cannot be written, for example because
+        the disk is full. What is complete is kept.
     ClusterError
         If the cluster is lost, or workers die again and again.
-    KeyboardInterrupt
-        After Ctrl-C, once running blocks are complete; it says what is kept.
 
     Examples
     --------
@@ -83,244 +84,410 @@ def generate(
     >>> folder = tempfile.TemporaryDirectory()
     >>> place = os.path.join(folder.name, "sweep")
     >>> ds = generate({"target": "h1(z1)", "dim": [100, 1e4], "runs": 20, "chunks": 10}, place)
-    >>> sorted(os.listdir(place))
-    ['d100', 'd10000', 'header.nc', 'manifest.json', 'store.json']
-    >>> sorted(os.listdir(os.path.join(place, "d100")))
-    ['r000000000.nc', 'r000000010.nc']
-    >>> ds.status.max().compute().item()
-    0
+    >>> ds.loss.dims, ds.chunks["run"]
+    (('dim', 'run', 'time'), (10, 10))
+    >>> generate({"target": "h1(z1)", "dim": [100, 1e4], "runs": 30}, place).sizes["run"]
+    30
     >>> folder.cleanup()
     """
-    ds, chosen = _dataset(spec), _format(format, store)
-    if compact:
-        ds = io.narrowed(ds)
-    layout = _layout(ds)
-    uneven = layout.chunks["run"]
-    if chosen == "zarr" and len({*uneven[:-1], max(uneven)}) > 1:
-        raise InputError(
-            f"Zarr needs blocks of one length, but run is cut into {validation.shown(uneven)}; "
-            f'rechunk first: ds.chunk({{"run": {max(uneven)}}})'
-        )
-    recipe = _recipe(ds, layout)
-    files = NamedFiles(store)
-    _begin(files, ds, recipe, chosen)
-    shown = Progress(ds.sizes["dim"] * ds.sizes["run"]) if progress else None
-    with ExitStack() as stack:
-        if shown is not None:
-            stack.callback(shown.finish)
-        manifest = _manifest(files, shown)
-        records: dict[str, dict[str, Any]] = {}
+    ds = _lazy(spec, compact)
+    place = Place(store)
+    place.zarr()  # or say what is not installed
+    place.create()
+    with claimed(place) as lost:
+        before = read_state(place)
+        if before is None:
+            _check_empty(place)
+        else:
+            ds = _grown(place, before, _lazy(spec, compact, before["chunk"]))
         try:
-            with noting_interruptions() as check:
-                _complete(files, ds, layout, chosen, shown, check, manifest, records)
-        except (KeyboardInterrupt, MidsError) as error:
-            # Running blocks have finished; where none has been checked, those of before are there.
-            found = (records or manifest.get("blocks", {})).keys() | recorded(files)[0].keys()
-            least = "" if cluster_client() is None else "at least "  # workers finish what they do
+            _complete(place, before, ds, progress, lost)
+        except (MidsError, OSError) as error:
             kept = (
-                f"{least}{len(found)} of {len(layout)} blocks are kept in {files.place}; the "
-                "same call simulates the others"
+                f"{len(place.names('blocks'))} blocks are kept in {place.url}; the same call "
+                "simulates the others"
             )
-            if isinstance(error, KeyboardInterrupt):
-                raise KeyboardInterrupt(kept) from None
-            raise type(error)(f"{error}; {kept}") from None
-    return io.open_dataset(files.place)
+            if isinstance(error, MidsError):
+                raise type(error)(f"{error}; {kept}") from None
+            raise FileError(
+                f"cannot write {place.url} ({error}); check permissions and free space; {kept}"
+            ) from None
+    return io.open_dataset(place.url)
 
 
-def _dataset(spec: Mapping[str, Any] | str | os.PathLike[str] | xr.Dataset) -> xr.Dataset:
-    """Return the lazy dataset that is asked for."""
+def _lazy(spec: Any, compact: bool, chunk: int | None = None) -> xr.Dataset:
+    """Return the lazy dataset that is asked for, cut into the blocks of a store."""
     if isinstance(spec, str | os.PathLike):
         spec = read_spec(spec)
     if isinstance(spec, Mapping) and not isinstance(spec, xr.Dataset):
-        return from_spec(spec)
-    if not isinstance(spec, xr.Dataset):
+        ds = from_spec({**spec, "chunks": chunk} if chunk else spec)
+    elif isinstance(spec, xr.Dataset):
+        ds = spec.unify_chunks()
+    else:
         raise InputError(
             f"spec must be a mapping of mids.simulate's arguments, a TOML file or a lazy dataset, "
             f'got {validation.shown(spec)}; pass for example {{"target": "h2(z1)", "dim": [100]}}'
         )
-    for name, variable in spec.data_vars.items():
-        if variable.dims[:2] != ("dim", "run") or variable.dtype.kind not in "iufb":
-            raise InputError(
-                f"a store holds numbers with the dims dim and run first, but {name} has "
-                f"{variable.dtype} of {variable.dims}; drop or transpose it"
-            )
-    if not spec.data_vars or not spec.chunksizes:
+    given = {
+        name: ds[name].compute()
+        for name in ("recipe", "initial")
+        if name in ds and (name == "recipe" or ds[name].dims[: len(_along(ds))] != _along(ds))
+    }
+    ds = ds.assign(given)
+    lazy = _lazy_names(ds)
+    if not lazy or "run" not in ds.chunksizes:
         raise InputError(
             "a store is written from a lazy dataset; write one in memory with mids.to_netcdf, or "
             'chunk it first: ds.chunk({"dim": 1, "run": 1000})'
         )
-    return spec.unify_chunks().chunk({"dim": 1})
+    along = _along(ds)
+    for name, variable in ds.data_vars.items():
+        if variable.dtype.kind not in "iufb" or (
+            name in lazy and variable.dims[: len(along)] != along
+        ):
+            raise InputError(
+                f"a store holds numbers, and its lazy variables begin with the same dims up to "
+                f"run, here {along}, but {name} has {variable.dtype} of {variable.dims}; drop or "
+                "transpose it"
+            )
+    if compact:
+        ds = io.narrowed(ds)
+    blocks = dict.fromkeys(along, 1) | {"run": chunk or max(ds.chunksizes["run"])}
+    return ds.assign(
+        {
+            name: ds[name].chunk({dim: blocks.get(str(dim), -1) for dim in ds[name].dims})
+            for name in lazy
+        }
+    )
 
 
-def _format(format: str | None, store: str | os.PathLike[str]) -> str:
-    remote = "://" in os.fspath(store)
-    if format is None:
-        return "zarr" if remote else "netcdf"
-    if validation.one_of(format, FORMATS, "format") == "netcdf" and remote:
+def _lazy_names(ds: xr.Dataset) -> list[str]:
+    """Return the names of the lazy variables, which are written block by block."""
+    return [str(name) for name, variable in ds.data_vars.items() if variable.chunks is not None]
+
+
+def _along(ds: xr.Dataset) -> tuple[str, ...]:
+    """Return the dims along which blocks are cut: those of any lazy variable up to ``run``."""
+    all_dims = [ds[name].dims for name in _lazy_names(ds) if "run" in ds[name].dims]
+    dims = max(all_dims, key=lambda dims: dims.index("run"), default=())
+    return tuple(map(str, dims[: dims.index("run") + 1])) if dims else ()
+
+
+def _check_empty(place: Place) -> None:
+    ours = {"lock", "writer", "claims"}
+    if any(not name.endswith(".partial") for name in {*place.names()} - ours):
         raise InputError(
-            f'NetCDF files are written into folders, not to {os.fspath(store)}; pass format="zarr"'
+            f"{place.url} is neither empty nor a store; give a new folder, or empty it"
         )
-    return format
 
 
-def _layout(ds: xr.Dataset) -> Layout:
-    labels = ds["dim"].values.tolist() if "dim" in ds.coords else list(range(ds.sizes["dim"]))
-    chunks = {
-        name: list(ds.chunksizes[name]) if name in ds.chunksizes else [ds.sizes[name]]
-        for name in ("dim", "run")
-    }
-    return Layout(labels, chunks)
+# -- what a store holds -------------------------------------------------------------------------
 
 
-def _recipe(ds: xr.Dataset, layout: Layout) -> dict[str, Any]:
-    """Return what makes a store this store and no other."""
-    coordinates = {str(name): _digest(array.values) for name, array in ds.coords.items()}
-    recipe = {
-        "spec": ds.attrs.get("mids_recipes", ""),
+def _state(ds: xr.Dataset) -> dict[str, Any]:
+    """Return what makes a store this store and no other, as JSON has it."""
+    along = _along(ds)
+    sizes = {name: ds.sizes[name] for name in along}
+    recipes = _recipes(ds)
+    # Recipes say nothing about what is derived, which its graph alone tells apart.
+    derived = {n for n in _lazy_names(ds) if not recipes or n not in schema.VARIABLES}
+    state = {
+        "chunk": ds.chunksizes["run"][0],
+        "sizes": sizes,
+        "labels": {name: ds[name].values.tolist() for name in along[:-1]},
+        "growing": _growing(ds, sizes),
+        "recipes": recipes,
         "variables": {
             str(name): {
                 "dims": list(variable.dims),
                 "dtype": variable.dtype.str,
-                "shape": list(variable.shape),
-                "attributes": {key: np.asarray(v).tolist() for key, v in variable.attrs.items()},
+                "shape": [n for dim, n in variable.sizes.items() if dim not in along],
+                "graph": variable.data.name if name in derived else None,
             }
             for name, variable in ds.data_vars.items()
         },
-        "coordinates": coordinates,
-        "labels": layout.labels,
-        "chunks": dict(layout.chunks),
+        "coordinates": {
+            str(name): _digest(array.values)
+            for name, array in ds.coords.items()
+            if not {*array.dims} & {*along}
+        },
+        "attributes": {name: ds.attrs[name] for name in FIRST if name in ds.attrs},
     }
-    if "initial" in ds:  # too large for the spec
-        recipe["initial"] = _digest(ds["initial"].values)
-    plain: dict[str, Any] = json.loads(json.dumps(recipe))
+    plain: dict[str, Any] = json.loads(json.dumps(state))
     return plain
+
+
+def _recipes(ds: xr.Dataset) -> dict[str, dict[str, Any]]:
+    """Return the recipes of a dataset by fingerprint; none if those of some runs are not known."""
+    found = schema.recipes(ds)
+    if "recipe" not in ds or not np.isin(ds["recipe"].values, [*found]).all():
+        return {}
+    return {
+        str(key): {name: value for name, value in entry.items() if name != "versions"}
+        for key, entry in found.items()
+    }
+
+
+def _growing(ds: xr.Dataset, sizes: Mapping[str, int]) -> dict[str, str]:
+    """Return digests of what has the dims of the blocks, of its first entries only."""
+    names = {str(name) for name, array in ds.coords.items() if {*array.dims} & sizes.keys()}
+    names |= {"recipe"} & ds.data_vars.keys()
+    if any(recipe.get("initial") == GIVEN for recipe in _recipes(ds).values()):
+        names |= {"initial"} & ds.data_vars.keys()
+    first = ds.isel({name: slice(size) for name, size in sizes.items()})
+    return {name: _digest(first[name].values) for name in sorted(names)}
 
 
 def _digest(values: np.ndarray) -> str:
     if values.dtype.kind not in "iufb":  # text, as any of NumPy's types
-        return sha256(json.dumps(values.astype(str).tolist()).encode())
-    return sha256(np.ascontiguousarray(values).tobytes())
+        return digest(json.dumps(values.astype(str).tolist()).encode())
+    return digest(np.ascontiguousarray(values).tobytes())
 
 
-def _begin(files: NamedFiles, ds: xr.Dataset, recipe: dict[str, Any], format: str) -> None:
-    """Begin a store, or check that it has been begun with the same arguments."""
-    files.create()
-    store = begun(files)
-    if store is None:
-        if any(not name.endswith(".part") for name in files.names()):
-            raise InputError(
-                f"{files.place} is neither empty nor a store; give a new folder, or empty it"
-            )
-        attributes = {name: ds.attrs[name] for name in NOT_IN_BLOCKS if name in ds.attrs}
-        store = {
-            "mids_store": STORE_VERSION,
-            "format": format,
-            "begun": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "attributes": attributes,
-            "recipe": recipe,
-        }
-        files.write_document("store.json", store)
-    else:
-        here = {"format": format, **recipe}
-        there = {"format": store["format"], **store["recipe"]}
-        found = _differing(there, here)
-        if found:
-            raise InputError(
-                f"{files.place} holds another sweep: "
-                + "; ".join(found[:4])
-                + (f"; and {len(found) - 4} more" if len(found) > 4 else "")
-                + "; give the same arguments to complete it, or a new store"
-            )
-    files.remove_unfinished()
+def _grown(place: Place, before: Mapping[str, Any], ds: xr.Dataset) -> xr.Dataset:
+    """Return the dataset in the order of the store, or say that the store holds another sweep."""
+    here = _state(ds)
+    sizes = before["sizes"]
+    found = _differing([*sizes], [*here["sizes"]], "dims of the blocks")
+    if not found and sizes["run"] > here["sizes"]["run"]:
+        found = _differing(sizes["run"], here["sizes"]["run"], "runs")
+    for name, labels in {} if found else before["labels"].items():
+        lacking = [label for label in labels if label not in here["labels"][name]]
+        if lacking:
+            found.append(f"{name} has {validation.shown(lacking)} there and not here")
+        order = [*labels, *(label for label in here["labels"][name] if label not in labels)]
+        if not lacking and order != here["labels"][name]:
+            ds = ds.isel({name: [here["labels"][name].index(label) for label in order]})
+    if not found:
+        here["growing"] = _growing(ds, sizes)
+        lost, new = (
+            [one[name] for name in one if name not in other]
+            for one, other in permutations((before["recipes"], here["recipes"]))
+        )
+        if lost:
+            found += _differing(lost[0], new[0] if new else {}, "")
+        for name in ("variables", "coordinates", "growing"):
+            found += _differing(before[name], here[name], "")
+    if found:
+        raise InputError(
+            f"{place.url} holds another sweep: {'; '.join(found[:4])}"
+            + (f"; and {len(found) - 4} more" if len(found) > 4 else "")
+            + "; give the same arguments to complete it, more runs, dims or values of a sweep, "
+            "with the same time grid, to let it grow, or a new store"
+        )
+    return ds.assign_attrs(before["attributes"])
 
 
-def _differing(there: Any, here: Any, place: str = "") -> list[str]:
+def _differing(there: Any, here: Any, name: str) -> list[str]:
     """Return what differs between two nested structures, in words."""
     if isinstance(there, dict) and isinstance(here, dict):
         return [
             text
             for key in sorted(there.keys() | here.keys())
-            for text in _differing(
-                there.get(key), here.get(key), f"{place}.{key}" if place else str(key)
-            )
+            for text in _differing(there.get(key), here.get(key), f"{name}.{key}".strip("."))
         ]
     if there == here:
         return []
-    name = place.removeprefix("spec.")
+    if name == "time" or (isinstance(there, str) and len(there) == 64):  # digests
+        return [f"{name} differs"]
     return [f"{name} is {validation.shown(there)} there and {validation.shown(here)} here"]
 
 
-def _complete(
-    files: NamedFiles,
-    ds: xr.Dataset,
-    layout: Layout,
-    format: str,
-    progress: Progress | None,
-    check: Callable[[], None],
-    manifest: Mapping[str, Any],
-    records: dict[str, dict[str, Any]],
-) -> None:
-    """Simulate the blocks that are missing, collecting the records of all; write the manifest."""
+def _template(ds: xr.Dataset, chunk: int) -> dict[str, bytes]:
+    """Return the objects of a Zarr group that has all but the blocks, by name."""
+    from zarr.codecs import BloscCodec, Crc32cCodec
+    from zarr.errors import ZarrUserWarning
+    from zarr.storage import MemoryStore
 
-    def tick() -> None:
-        check()
-        if progress is not None:
-            progress.wait_for_workers(deserted_cluster())
-            progress.tick()
-
-    static = ds.drop_attrs(deep=False).assign_attrs(
-        {name: value for name, value in ds.attrs.items() if name not in NOT_IN_BLOCKS}
-    )
-    known = manifest.get("blocks", {}) | recorded(files)[0]
-    names = {block.name(layout.labels) for block in layout}
-    checks = ((name, (files.place, record)) for name, record in known.items() if name in names)
-    for name, good in run_tasks(intact, checks, tick):
-        if good:
-            records[name] = record = known[name]
-            if progress is not None:
-                progress.keep(record["runs"], record["causes"])
-    missing = {
-        name: block for block in layout if (name := block.name(layout.labels)) not in records
+    # NumPy's text of fixed length has no place in Zarr's specification.
+    coords = ds.coords.to_dataset().compute().coords.items()
+    ds = ds.assign_coords({n: c.astype(object) if c.dtype.kind in "UT" else c for n, c in coords})
+    blocks = dict.fromkeys(_along(ds), 1) | {"run": chunk}
+    encoding = {
+        name: {
+            "_FillValue": None,  # integers stay integers
+            "chunks": tuple(
+                blocks.get(str(dim), size) if variable.chunks else max(size, 1)
+                for dim, size in variable.sizes.items()
+            ),
+            "compressors": (BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec()),
+            "chunk_key_encoding": {"name": "default", "separator": "."},
+        }
+        for name, variable in ds.variables.items()
     }
-    header = manifest.get("header", {})
-    if not intact(files.place, header):
-        header = write_header(static, files, format)
-    tasks = ((name, _payload(static, block)) for name, block in missing.items())
-    for name, record in run_tasks(
-        write_block,
-        ((name, (payload, files.place, format, name)) for name, payload in tasks),
-        tick,
-    ):
-        records[name] = record
-        if progress is not None:
-            progress.add(record["runs"], record["causes"])
-    blocks = dict(sorted(records.items()))
-    files.remove_unfinished()
-    complete = {"mids_store": STORE_VERSION, "header": header, "blocks": blocks}
-    if manifest != complete:
-        files.write_document("manifest.json", complete)
-    for folder in files.names("records"):
-        for name in files.names(f"records/{folder}"):
-            files.remove(f"records/{folder}/{name}")
-        files.remove(f"records/{folder}")
-    files.remove("records")
+    objects: dict[str, Any] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ZarrUserWarning)  # consolidated metadata are an extension
+        ds.drop_encoding().to_zarr(
+            MemoryStore(objects),
+            mode="w",
+            compute=False,
+            zarr_format=3,
+            consolidated=True,
+            encoding=encoding,
+            write_empty_chunks=True,
+        )
+    return {name: content.to_bytes() for name, content in objects.items()}
 
 
-def _manifest(files: NamedFiles, progress: Progress | None) -> dict[str, Any]:
-    """Return the manifest of an earlier call; nothing of one that is damaged."""
+# -- writing ------------------------------------------------------------------------------------
+
+
+def _complete(
+    place: Place,
+    before: dict[str, Any] | None,
+    ds: xr.Dataset,
+    progress: bool,
+    lost: threading.Event,
+) -> None:
+    """Write what is missing of a store; its state says that it is complete once it is."""
+    state = _state(ds)
+    sizes, chunk = state["sizes"], state["chunk"]
+    changed = before is None or any(before[name] != state[name] for name in state)
+    if before is not None and before["sizes"]["run"] < sizes["run"]:
+        _unmark(place, before["sizes"]["run"], chunk)
+    if changed:
+        write_state(place, {**state, "complete": False})
+    template = _template(ds, chunk)
+    for name, content in template.items():
+        if place.read(name) != content:
+            place.write(name, content)
+    if place.folder is not None:  # what killed processes had begun to write
+        for path in place.folder.rglob("*.partial"):
+            path.unlink(missing_ok=True)
+    failed = _intact_blocks(place, {name: ds[name].ndim for name in _lazy_names(ds)}, len(sizes))
+    lengths = {**dict.fromkeys(sizes, 1), "run": chunk}
+    blocks = product(*(range(ceil(size / lengths[name])) for name, size in sizes.items()))
+    missing = [block for block in blocks if block not in failed]
+    if missing:
+        if not changed and before is not None and before["complete"]:
+            write_state(place, {**state, "complete": False})
+        tasks = _tasks(ds, place.url, chunk)
+        with showing() if progress else nullcontext():
+            counts = _computed([tasks[block] for block in missing])
+        failed.update(zip(missing, (int(count.item()) for count in counts), strict=True))
+    if lost.is_set():
+        raise FileError(f"another process writes {place.url} now, for this one was suspended")
+    state |= {
+        "complete": True,
+        "header": digest(template["zarr.json"]),
+        "failed": sum(failed.values()),
+    }
+    if before is None or missing or any(before.get(name) != state[name] for name in state):
+        write_state(place, state)
+
+
+def _unmark(place: Place, runs: int, chunk: int) -> None:
+    """Remove the marks of the last blocks along ``run`` if they are short: they become longer."""
+    for name in place.names("blocks") if runs % chunk else ():
+        if name.rpartition(".")[2] == str(runs // chunk):
+            place.remove(f"blocks/{name}")
+
+
+def _intact_blocks(place: Place, ndim: Mapping[str, int], along: int) -> dict[tuple[int, ...], int]:
+    """Return the marked blocks all of whose chunks are intact, and how many runs failed there."""
+    from dask.base import compute
+    from dask.delayed import delayed
+
+    names = place.names("blocks")
+    found = compute(*(delayed(_intact_block)(place.url, name, ndim, along) for name in names))
+    return {
+        tuple(map(int, name.split("."))): count
+        for name, count in zip(names, found, strict=True)
+        if count is not None
+    }
+
+
+def _intact_block(url: str, block: str, ndim: Mapping[str, int], along: int) -> int | None:
+    from .chunks import intact
+
+    place = Place(url)
+    if not all(intact(place.read(name)) for name in _chunk_names(block, ndim, along)):
+        return None
     try:
-        return files.document("manifest.json") or {}
-    except FileError as error:
-        if progress is not None:
-            progress.say(f"{error}: all blocks are simulated again")
-        return {}
+        return int(place.read(f"blocks/{block}") or b"")
+    except ValueError:  # cut off by a loss of power
+        return None
 
 
-def _payload(ds: xr.Dataset, block: Block) -> bytes:
-    """Return one block of a lazy dataset with its part of the graph, pickled."""
-    import cloudpickle
-    from dask.base import optimize
+def _chunk_names(block: str, ndim: Mapping[str, int], along: int) -> list[str]:
+    return [f"{name}/c.{block}{'.0' * (n - along)}" for name, n in ndim.items()]
 
-    (small,) = optimize(ds.isel(dim=block.dims, run=block.runs))
-    payload: bytes = cloudpickle.dumps((small, block))
-    return payload
+
+def _tasks(ds: xr.Dataset, url: str, chunk: int) -> np.ndarray:
+    """Return one task for each block, which writes it and returns how many of its runs failed."""
+    import dask.array as da
+
+    along = _along(ds)
+    names = _lazy_names(ds)
+    positions = [
+        da.arange(ds.sizes[name], chunks=chunk if name == "run" else 1, dtype=np.int64)
+        for name in along
+    ]
+    arguments = [item for name, at in zip(along, positions, strict=True) for item in (at, (name,))]
+    for name in names:
+        arguments += [ds[name].data, ds[name].dims]
+    written = da.blockwise(
+        _write,
+        along,
+        *arguments,
+        name=f"write-{uuid.uuid4().hex}",
+        dtype=np.int64,
+        meta=np.empty((0,) * len(along), dtype=np.int64),
+        adjust_chunks=dict.fromkeys(along, 1),
+        concatenate=True,
+        align_arrays=False,
+        url=url,
+        chunk=chunk,
+        along=along,
+        dims={name: ds[name].dims for name in names},
+    )
+    tasks: np.ndarray = written.to_delayed()
+    return tasks
+
+
+def _write(
+    *arrays: np.ndarray, url: str, chunk: int, along: tuple[str, ...], dims: Mapping[str, Any]
+) -> np.ndarray:
+    """Write a block of all variables, then its mark; arrays: positions along each dim, values."""
+    place = Place(url)
+    at = arrays[: len(along)]
+    ds = xr.Dataset({n: (dims[n], v) for n, v in zip(dims, arrays[len(along) :], strict=True)})
+    region = {name: slice(int(p[0]), int(p[-1]) + 1) for name, p in zip(along, at, strict=True)}
+    block = ".".join(str(s.start // (chunk if n == "run" else 1)) for n, s in region.items())
+    ds.to_zarr(
+        place.zarr(), region=region, zarr_format=3, consolidated=True, write_empty_chunks=True
+    )
+    if place.folder is not None:
+        ndim = {name: len(dims[name]) for name in dims}
+        for name in _chunk_names(block, ndim, len(along)):
+            sync(place.folder / name)
+            sync((place.folder / name).parent)
+    failed = int((ds["status"] == FAILED).sum()) if "status" in ds else 0
+    place.write(f"blocks/{block}", str(failed).encode())
+    return np.full((1,) * len(along), failed)
+
+
+def _computed(tasks: list[Any]) -> tuple[np.ndarray, ...]:
+    """Compute tasks where dask computes; what happens to a cluster is a ClusterError."""
+    from dask.base import compute
+
+    try:
+        found: tuple[np.ndarray, ...] = compute(*tasks)
+        return found
+    except MidsError:
+        raise
+    except Exception as error:
+        kind = type(error).__name__  # of an optional package
+        if kind == "KilledWorker":
+            raise ClusterError(
+                "a block has lost its worker again and again; give the workers more memory, or "
+                "use fewer runs in a task (chunks=...)"
+            ) from None
+        if cluster_client() and kind in (
+            "CancelledError",
+            "FutureCancelledError",
+            "CommClosedError",
+        ):
+            raise ClusterError(f"the workers are gone ({error})") from None
+        raise

@@ -1,200 +1,303 @@
-"""Sweeps larger than memory: many blocks of runs, one lazy dataset.
+"""Stores: one Zarr group in a folder or object store, with what it holds and who writes it.
 
-A store is a folder (or, with Zarr, a place in an object store) with
-
-* ``store.json``: what is simulated and how it is cut into blocks, written first;
-* ``header.nc``, and ``d<dim>/r<first run>.nc`` for each block, NetCDF files of the schema that can
-  be opened one by one; or ``data.zarr``, a Zarr group with one object for each block and variable;
-* ``records/<block>.json``: checksums of a block and how its runs ended, written after it;
-* ``manifest.json``: all records, written when everything is there; the single ones are then
-  removed.
-
-The JSON files hold their own checksums, and nothing is taken from another file before its checksum
-holds: a byte that changed is an error when it is read.
+Besides the group, which `xarray.open_zarr` opens too, a store has ``mids.json``, which says what is
+simulated and whether it is complete; ``blocks/``, with a mark for each block of runs that has been
+written; and ``lock``, or ``claims/`` in an object store, which keep a second writer out.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
-from ..errors import FileError
-from ..simulation.progress import causes_text
-from .named_files import NamedFiles, sha256
-from .read_block import NETCDF_LOCK, REMEDY, ZARR, NetCDFBlocks, ZarrBlocks, block_name, lazy_array
+from .. import validation
+from ..errors import FileError, InputError, MissingDependencyError
+from .files import sync
 
-__all__ = ["Block", "Layout", "begun", "is_store", "open_store", "recorded"]
+__all__ = ["Place", "claimed", "digest", "is_store", "open_store", "read_state", "write_state"]
 
-STORE_VERSION = 1
-"""Newest layout that this version reads, and the one it writes."""
+STORE_VERSION = 2
+"""Layout that this version writes and reads; version 1, of mids 0.1, had single NetCDF files."""
 
+STATE = "mids.json"
 
-@dataclass(frozen=True)
-class Block:
-    """A block of runs of some dimensions, by position."""
+BEAT = 10.0
+"""Seconds after which the writer of a store in an object store renews its claim."""
 
-    index: tuple[int, int]
-    dims: slice
-    runs: slice
-
-    def name(self, labels: list[int]) -> str:
-        """Name of the block in the store, from the values of its dimensions."""
-        return block_name(labels[self.dims.start], self.runs.start)
+CODECS = {"bytes", "vlen-utf8", "blosc", "crc32c"}
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How a dataset is cut into blocks."""
+class Place:
+    """A folder, or a place that fsspec knows by its URL: objects by name, each written whole."""
 
-    labels: list[int]
-    chunks: Mapping[str, list[int]]
+    def __init__(self, store: str | os.PathLike[str]) -> None:
+        import fsspec
+        from fsspec.implementations.local import LocalFileSystem
 
-    def __iter__(self) -> Iterator[Block]:
-        """Go through the blocks, dimension by dimension."""
-        dims, runs = (_slices(self.chunks[name]) for name in ("dim", "run"))
-        for i, dim in enumerate(dims):
-            for j, run in enumerate(runs):
-                yield Block((i, j), dim, run)
+        self.folder: Path | None = None
+        if not isinstance(store, str) or "://" not in store:
+            self.folder = validation.path(store, "store").absolute()  # workers run elsewhere
+            self.url = self.root = str(self.folder)
+            self.files = LocalFileSystem()
+            return
+        self.url = store.rstrip("/")
+        try:
+            self.files, self.root = fsspec.url_to_fs(self.url)
+        except ImportError as error:
+            raise MissingDependencyError(f"{self.url} needs a package: {error}") from None
+        except ValueError as error:
+            raise InputError(
+                f"cannot use {self.url} ({error}); pass a folder or a URL such as s3://bucket/sweep"
+            ) from None
 
-    def __len__(self) -> int:
-        return len(self.chunks["dim"]) * len(self.chunks["run"])
+    def zarr(self, read_only: bool = False) -> Any:
+        """Return Zarr's view of the place."""
+        try:
+            from zarr.storage import FsspecStore, LocalStore
+        except ImportError:
+            raise MissingDependencyError(
+                'stores need zarr; install it with: python -m pip install "mids[store]"'
+            ) from None
+        if self.folder is None:
+            return FsspecStore.from_url(self.url, read_only=read_only)
+        return LocalStore(self.folder, read_only=read_only)
+
+    def create(self) -> None:
+        """Make the folder; object stores have none."""
+        if self.folder is None:
+            return
+        try:
+            self.folder.mkdir(exist_ok=True)
+        except FileNotFoundError:
+            raise InputError(
+                f"cannot write {self.url}: the folder {self.folder.parent} does not exist; "
+                "create it or give another"
+            ) from None
+        except FileExistsError:
+            raise InputError(f"cannot write {self.url}: it is a file; give a new folder") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"cannot write {self.url} ({reason}); give another folder") from None
+
+    def read(self, name: str) -> bytes | None:
+        """Return the content of an object; None if there is none."""
+        try:
+            content: bytes = self.files.cat_file(f"{self.root}/{name}")
+            return content
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError) as error:
+            raise FileError(f"cannot read {self.url}/{name} ({error})") from None
+
+    def write(self, name: str, content: bytes, mode: str = "overwrite") -> None:
+        """Write an object, which appears when it is complete."""
+        if self.folder is None:
+            self.files.pipe_file(f"{self.root}/{name}", content, mode=mode)
+            return
+        path = self.folder / name
+        temporary = path.with_name(f".{uuid.uuid4().hex}.partial")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
+
+    def names(self, folder: str = "") -> list[str]:
+        """Return the sorted names of what lies in a folder, which need not exist."""
+        try:
+            self.files.invalidate_cache()
+            found = self.files.ls(f"{self.root}/{folder}".rstrip("/"), detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted({str(path).rstrip("/").rpartition("/")[2] for path in found} - {""})
+
+    def remove(self, name: str) -> None:
+        """Remove an object that may be gone."""
+        if self.files.exists(f"{self.root}/{name}"):
+            self.files.rm_file(f"{self.root}/{name}")
+
+
+# -- who writes ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def claimed(place: Place) -> Iterator[threading.Event]:
+    """Be the only writer of a store, or say who is; give an event that tells if the claim is lost.
+
+    The claim ends with the process: the system frees the lock of a folder; in an object store a
+    claim that is not renewed any more is passed over.
+    """
+    owner = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T %Z')}"
+    with ExitStack() as stack:
+        if place.folder is None:
+            yield stack.enter_context(_claim_object(place, owner))
+            return
+        try:
+            from filelock import FileLock, Timeout
+        except ImportError:
+            raise MissingDependencyError(
+                'stores need filelock; install it with: python -m pip install "mids[store]"'
+            ) from None
+        try:
+            stack.enter_context(FileLock(place.folder / "lock", timeout=0))
+        except Timeout:
+            raise _busy(place, place.read("writer")) from None
+        place.write("writer", owner.encode())
+        yield threading.Event()
+
+
+@contextmanager
+def _claim_object(place: Place, owner: str) -> Iterator[threading.Event]:
+    """Claim by the object with the highest number in ``claims/``, which only one can create."""
+    last = (place.names("claims") or ["0"])[-1]
+    before = place.read(f"claims/{last}")
+    if before is not None:
+        for _ in range(30):  # a writer that lives renews its claim meanwhile
+            time.sleep(BEAT / 10)
+            if place.read(f"claims/{last}") != before:
+                raise _busy(place, before)
+    name = f"claims/{int(last) + 1:08d}"
+    try:
+        place.write(name, owner.encode(), mode="create")
+    except FileExistsError:
+        raise _busy(place, place.read(name)) from None
+    place.remove(f"claims/{last}")
+    ended, lost = threading.Event(), threading.Event()
+
+    def renew() -> None:
+        beats = 0
+        while not ended.wait(BEAT) and not lost.is_set():
+            beats += 1
+            if place.read(name) is None:
+                lost.set()
+            else:
+                place.write(name, f"{owner}\n{beats}".encode())
+
+    renewing = threading.Thread(target=renew, daemon=True)
+    renewing.start()
+    try:
+        yield lost
+    finally:
+        ended.set()
+        renewing.join()
+        place.remove(name)
+
+
+def _busy(place: Place, owner: bytes | None) -> FileError:
+    who = (owner or b"another process").decode(errors="replace").partition("\n")[0]
+    return FileError(
+        f"{place.url} is being written by {who}; wait until it has ended and repeat the call, "
+        "or give another store"
+    )
+
+
+# -- what it holds ------------------------------------------------------------------------------
+
+
+def digest(content: bytes) -> str:
+    """Return the SHA-256 of some bytes in hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_state(place: Place) -> dict[str, Any] | None:
+    """Return what ``mids.json`` says of a store; None if there is none."""
+    content = place.read(STATE)
+    if content is None:
+        if place.read("store.json") is not None:
+            raise FileError(
+                f"{place.url} is a store of mids 0.1, which this version does not read; simulate "
+                "into a new store with mids.generate, or open the files of its blocks, such as "
+                "d100/r000000000.nc, with mids.open_dataset"
+            )
+        return None
+    try:
+        state: dict[str, Any] = json.loads(content)
+        sound = state.pop("sha256") == digest(json.dumps(state).encode())
+        version = int(state["mids_store"])
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        sound = False
+    if not sound:
+        raise FileError(
+            f"{place.url}/{STATE} is damaged; it says what the store holds: restore it from a "
+            "copy, or simulate into a new store (xarray.open_zarr opens this one all the same)"
+        )
+    if version != STORE_VERSION:
+        raise FileError(
+            f"{place.url} has store version {version}, and this version of mids reads "
+            f"{STORE_VERSION}; upgrade with: python -m pip install --upgrade mids"
+        )
+    return state
+
+
+def write_state(place: Place, state: Mapping[str, Any]) -> None:
+    """Write ``mids.json`` with its own checksum."""
+    content = {"mids_store": STORE_VERSION, **state}
+    signed = {**content, "sha256": digest(json.dumps(content).encode())}
+    place.write(STATE, json.dumps(signed, indent=1).encode())
 
 
 def is_store(place: str | os.PathLike[str]) -> bool:
     """Tell whether a folder or URL holds a store, finished or not."""
-    text = os.fspath(place)
-    if "://" not in text and not Path(text).is_dir():
-        return False
-    return NamedFiles(text).read("store.json") is not None
-
-
-def begun(files: NamedFiles) -> dict[str, Any] | None:
-    """Return ``store.json``, which says what a store holds; None if there is none."""
-    try:
-        store = files.document("store.json")
-    except FileError as error:
-        raise FileError(
-            f"{error}; it says what the store holds: restore it from a copy, or simulate into a "
-            "new store (files of single blocks can be opened all the same)"
-        ) from None
-    if store is not None and store["mids_store"] > STORE_VERSION:
-        raise FileError(
-            f"{files.place} has store version {store['mids_store']}, newer than "
-            f"{STORE_VERSION}, the newest this version of mids reads; upgrade with: "
-            "python -m pip install --upgrade mids"
-        )
-    return store
-
-
-def recorded(files: NamedFiles) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Return the records of blocks that no manifest holds yet."""
-    found: dict[str, dict[str, Any]] = {}
-    damaged: list[str] = []
-    for folder in files.names("records"):
-        for name in files.names(f"records/{folder}"):
-            if not name.endswith(".json"):
-                continue
-            try:
-                record = files.document(f"records/{folder}/{name}")
-            except FileError as error:
-                damaged.append(str(error))
-                continue
-            if record is not None:
-                found[f"{folder}/{name.removesuffix('.json')}"] = record
-    return found, damaged
-
-
-def open_store(place: str | os.PathLike[str]) -> xr.Dataset:
-    """Open a finished store as one lazy dataset."""
-    files = NamedFiles(place)
-    store = begun(files)
-    if store is None:
-        raise FileError(f"{files.place} is no store: it has no store.json; check the path")
-    recipe = store["recipe"]
-    layout = Layout(recipe["labels"], recipe["chunks"])
-    manifest = _manifest(files, layout)
-    records = manifest["blocks"]
-    _check_header(files, manifest["header"])
-    ds, reader = (_zarr_header if store["format"] == "zarr" else _netcdf_header)(files)
-    dims = [layout.labels[part.start] for part in _slices(layout.chunks["dim"])]
-    variables = {
-        name: xr.Variable(
-            entry["dims"],
-            lazy_array(reader(name), entry, dims, layout.chunks, records),
-            entry["attributes"],
-        )
-        for name, entry in recipe["variables"].items()
-    }
-    causes: Counter[str] = Counter()
-    for record in records.values():
-        causes.update(record["causes"])
-    attrs = ds.attrs | store["attributes"]
-    if causes:
-        attrs["failures"] = causes_text(causes, ds.sizes["dim"] * ds.sizes["run"])
-    ds = ds.assign(variables).assign_attrs(attrs)
-    ds.encoding["source"] = files.place
-    return ds
-
-
-def _manifest(files: NamedFiles, layout: Layout) -> dict[str, Any]:
-    """Return the manifest of a finished store, which has a record of every block."""
-    try:
-        manifest = files.document("manifest.json")
-    except FileError as error:
-        raise FileError(f"{error}; {REMEDY}") from None
-    if manifest is None:
-        records, damaged = recorded(files)
-        raise FileError(
-            f"{files.place} is not finished: {len(records)} of {len(layout)} blocks are there; "
-            + "".join(f"{text}; " for text in damaged[:1])
-            + "call mids.generate with the same arguments to complete it"
-        )
-    for block in layout:
-        if block.name(layout.labels) not in manifest["blocks"]:
-            raise FileError(
-                f"{files.location('manifest.json')} lacks {block.name(layout.labels)}; {REMEDY}"
-            )
-    return manifest
-
-
-def _check_header(files: NamedFiles, record: Mapping[str, Any]) -> None:
-    for name, expected in record["files"].items():
-        if name.rpartition("/")[2] in (".zarray", ".zattrs", ".zgroup"):  # again in .zmetadata
-            continue
-        content = files.read(name)
-        if content is None or sha256(content) != expected["sha256"]:
-            raise FileError(f"{files.location(name)} is missing or damaged; {REMEDY}")
-
-
-def _netcdf_header(files: NamedFiles) -> tuple[xr.Dataset, Callable[[str], NetCDFBlocks]]:
-    from xarray.backends import NetCDF4DataStore
-
-    if files.folder is None:
-        raise FileError(f"{files.place} has NetCDF files, which are read from folders only")
-    with NETCDF_LOCK:
-        file = NetCDF4DataStore.open(str(files.folder / "header.nc"), lock=NETCDF_LOCK)
-        with xr.open_dataset(file) as ds:
-            ds.load()
-    return ds, partial(NetCDFBlocks, files.place)
-
-
-def _zarr_header(files: NamedFiles) -> tuple[xr.Dataset, Callable[[str], ZarrBlocks]]:
-    metadata = json.loads(files.read(f"{ZARR}/.zmetadata") or "")["metadata"]
-    ds = xr.open_zarr(files.location(ZARR), chunks=None, consolidated=True)
-    return ds.drop_vars(list(ds.data_vars)).load(), lambda name: ZarrBlocks(
-        files.place, name, metadata[f"{name}/.zarray"]
+    at = Place(place)
+    return (at.folder is None or at.folder.is_dir()) and any(
+        at.read(name) is not None for name in (STATE, "store.json")
     )
 
 
-def _slices(lengths: list[int]) -> list[slice]:
-    ends = np.cumsum(lengths).tolist()
-    return [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+def open_store(store: str | os.PathLike[str]) -> xr.Dataset:
+    """Open a finished store as one lazy dataset, whose chunks are checked when they are read."""
+    place = Place(store)
+    state = read_state(place)
+    if state is None:
+        raise FileError(f"{place.url} is no store: it has no {STATE}; check the path")
+    view = place.zarr(read_only=True)
+    from .chunks import REMEDY, CheckedChunks
+
+    try:
+        if not state["complete"]:
+            count = prod(
+                ceil(size / (state["chunk"] if name == "run" else 1))
+                for name, size in state["sizes"].items()
+            )
+            raise FileError(
+                f"{place.url} is not finished: {len(place.names('blocks'))} of {count} blocks are "
+                "there; call mids.generate with the same arguments to complete it"
+            )
+        header = place.read("zarr.json") or b""
+        if digest(header) != state["header"]:
+            raise FileError(f"{place.url}/zarr.json is missing or damaged; {REMEDY}")
+        arrays = json.loads(header)["consolidated_metadata"]["metadata"].values()
+        found = {codec["name"] for array in arrays for codec in array["codecs"]}
+        if not found <= CODECS:
+            raise FileError(f"{place.url} has codecs that mids does not write: {found - CODECS}")
+        ds: xr.Dataset = xr.open_zarr(
+            CheckedChunks(view, place.url), consolidated=True, zarr_format=3, chunks={}
+        )
+        coords = ds.coords.to_dataset().compute(scheduler="synchronous").coords.items()
+        ds = ds.assign_coords(
+            {n: c.astype(object).astype(str) if c.dtype.kind in "OT" else c for n, c in coords}
+        )
+        ds = ds[[*state["variables"]]]
+        if "recipe" in ds:  # analyses look at it before they compute anything
+            ds["recipe"] = ds["recipe"].compute(scheduler="synchronous")
+        failed, runs = int(state["failed"]), prod(map(int, state["sizes"].values()))
+    except FileError:
+        raise
+    except Exception as error:  # of Zarr, its codecs and JSON, at whatever lies there
+        raise FileError(f"{place.url} is damaged ({error!r:.200}); {REMEDY}") from None
+    if failed:
+        ds.attrs["failures"] = f"{failed} of {runs} runs failed (status 3)"
+    ds.encoding["source"] = place.url
+    return ds

@@ -334,7 +334,7 @@ def test_an_interruption_leaves_nothing(run, tmp_path, monkeypatch):
     monkeypatch.setattr("mids.storage.netcdf._store", interrupted)
     done = run("simulate", "--target", "h1(z1)", "--dim", "100", "-o", "o.nc")
     assert done.exit_code == 130
-    assert done.stderr.startswith("interrupted: nothing is kept; mids generate writes sweeps block")
+    assert done.stderr == "interrupted\n"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,0 +1,45 @@
+"""The chunks of a store, checked whenever one is read: a lost or changed one is an error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import google_crc32c
+from zarr.storage import WrapperStore
+
+from ..errors import FileError
+
+__all__ = ["CheckedChunks", "intact"]
+
+REMEDY = "call mids.generate with the same arguments to check the store and simulate what is lost"
+
+
+class CheckedChunks(WrapperStore[Any]):
+    """A Zarr store that names a chunk which is missing or whose checksum differs.
+
+    Zarr itself reads what is missing as NaN or 0, and does not say which chunk is damaged.
+    """
+
+    def __init__(self, store: Any, url: str = "") -> None:
+        super().__init__(store)
+        self.url = url
+
+    def _with_store(self, store: Any) -> CheckedChunks:
+        return CheckedChunks(store, self.url)
+
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        """Read an object; all chunks end with their checksum."""
+        content = await self._store.get(key, prototype, byte_range)
+        if not key.endswith("zarr.json"):
+            if content is None:
+                raise FileError(f"{self.url}/{key} is missing; {REMEDY}")
+            if byte_range is None and not intact(content.to_bytes()):
+                raise FileError(f"{self.url}/{key} is damaged (its checksum differs); {REMEDY}")
+        return content
+
+
+def intact(content: bytes | None) -> bool:
+    """Tell whether a chunk is there and ends with the checksum of what is before."""
+    if content is None:
+        return False
+    return int(google_crc32c.value(content[:-4])).to_bytes(4, "little") == content[-4:]
