@@ -135,7 +135,7 @@ def open_dataset(
     """
     if is_store(path):
         ds = open_store(path)
-        return ds if chunks is None else ds.chunk(chunks)
+        return ds if chunks is None else ds.chunk(chunks).unify_chunks()
     path = validation.path(path)
     _check_magic(path)
     manager = CachingFileManager(_opened, os.fspath(path.absolute()), _stamp(path), mode="r")

@@ -74,7 +74,7 @@ def test_a_store_is_the_lazy_dataset(place):
         .identical(lazy.drop_attrs(deep=False).compute())
     )
     assert ds.attrs.keys() == lazy.attrs.keys()
-    assert all(variable.chunks is not None for variable in ds.data_vars.values())
+    assert [name for name, array in ds.data_vars.items() if array.chunks is None] == ["recipe"]
     assert ds.chunks["run"] == (4, 4, 2)
     ds.mi.validate()
 
@@ -104,11 +104,7 @@ SPECS = {
     "something derived": lambda: (mids.simulate(**TOY)[["loss"]] ** 2).assign(
         size=lambda d: d.loss.max("time"), learned=lambda d: d.loss.min("time") < 0.1
     ),
-    "more dims": lambda: (
-        mids.simulate(**TOY)[["loss", "status"]]
-        .expand_dims(ridge=[0.0, 0.5], axis=0)
-        .chunk(ridge=1)
-    ),
+    "a sweep": lambda: TOY | {"seed": [0, 1], "target": {"a": TARGET, "b": "h2(z1)"}, "runs": 3},
 }
 
 
@@ -191,17 +187,16 @@ def test_what_is_missing_is_simulated_where_a_sweep_grows(whole, case):
 
 
 def test_sweeps_grow_by_the_values_of_any_dim(tmp_path):
-    def sweep(*slows, runs=6):
-        parts = [mids.simulate(**TOY | {"flow": ToyFlow(slow), "runs": runs}) for slow in slows]
-        ds = xr.concat([part[["loss", "status"]] for part in parts], "slow")
-        return ds.assign_coords(slow=list(slows)).assign_attrs(mids_spec=json.dumps({"seed": 0}))
-
-    mids.generate(sweep(1.0, 2.0), tmp_path / "sweep")
+    sweep = TOY | {"target": {"a": TARGET, "b": "h2(z1)"}, "dim": 100}
+    mids.generate(sweep | {"seed": [0, 2]}, tmp_path / "sweep")
     SIMULATED.clear()
-    ds = mids.generate(sweep(1.0, 3.0, 2.0), tmp_path / "sweep")
-    assert ds.slow.values.tolist() == [1.0, 2.0, 3.0]
-    assert len(SIMULATED) == 12
-    assert ds.drop_attrs().compute().equals(sweep(1.0, 2.0, 3.0).drop_attrs().compute())
+    ds = mids.generate(sweep | {"seed": [1, 0, 2]}, tmp_path / "sweep")
+    assert SIMULATED.total() == 2 * 10
+    assert ds.seed.values.tolist() == [0, 2, 1]
+    assert not differences(mids.simulate(**sweep | {"seed": [0, 2, 1]}), ds)
+    swapped = sweep | {"target": {"b": TARGET, "a": "h2(z1)"}, "seed": [0, 2, 1]}
+    with pytest.raises(InputError, match="recipe differs"):
+        mids.generate(swapped, tmp_path / "sweep")
 
 
 def test_growth_that_is_cut_off_goes_on(whole, monkeypatch):
@@ -402,7 +397,7 @@ def test_failed_runs_are_counted_and_their_causes_logged(place, caplog):
         ({"runs": range(1, 12)}, "run differs"),
         ({"dim": [100, 2e4]}, r"dim has \[10000\] there and not here"),
         ({"flow": ToyFlow(2.0)}, "flow.slow is 1.0 there and 2.0 here"),
-        ({"time": TIME * 2}, "time is"),
+        ({"time": TIME * 2}, "time differs"),
     ],
 )
 def test_another_sweep_is_refused_with_what_differs(whole, change, message):
@@ -415,9 +410,9 @@ def test_another_sweep_is_refused_with_what_differs(whole, change, message):
 
 def test_what_is_derived_in_another_way_is_refused(tmp_path):
     ds = mids.simulate(**TOY)
-    mids.generate(ds[["status"]].assign(size=ds.loss.max("time")), tmp_path / "sweep")
+    mids.generate(ds[["status", "recipe"]].assign(size=ds.loss.max("time")), tmp_path / "sweep")
     with pytest.raises(InputError, match=r"size\.graph is"):
-        mids.generate(ds[["status"]].assign(size=ds.loss.min("time")), tmp_path / "sweep")
+        mids.generate(ds[["status", "recipe"]].assign(size=ds.loss.min("time")), tmp_path / "sweep")
 
 
 @pytest.mark.parametrize(
