@@ -26,9 +26,9 @@ __all__ = ["MultiIndexAccessor", "PlotAccessor"]
 
 
 class PlotAccessor:
-    """The pictures of a dataset, ``ds.mi.plot``; keywords lay the panels out, see `mids.plot`.
+    """The pictures of a dataset; keywords lay the panels out, see `mids.plot`.
 
-    Analyses that a picture needs are computed together with what it draws, once.
+    It is ``ds.mi.plot``. Analyses that a picture needs are computed together with what it draws, once.
 
     Examples
     --------
@@ -105,7 +105,9 @@ class PlotAccessor:
 
 @xr.register_dataset_accessor("mi")
 class MultiIndexAccessor:
-    """The functions of `mids` as methods: ``ds.mi.saddles()`` is ``mids.saddles(ds)``.
+    """The functions of `mids` as methods of a dataset.
+
+    ``ds.mi.saddles()`` is ``mids.saddles(ds)``.
 
     Examples
     --------
