@@ -28,7 +28,7 @@ __all__ = ["MultiIndexAccessor", "PlotAccessor"]
 class PlotAccessor:
     """The pictures of a dataset; keywords lay the panels out, see `mids.plot`.
 
-    It is ``ds.mi.plot``. Analyses that a picture needs are computed together with what it draws, once.
+    It is ``ds.mi.plot``. Analyses are computed together with what is drawn, once.
 
     Examples
     --------

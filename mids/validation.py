@@ -67,14 +67,18 @@ def shown(value: object) -> str:
 
 
 def dataset(value: object, name: str = "ds") -> None:
-    """Refuse what is no dataset."""
+    """Refuse what is no dataset, naming what gives one."""
     import xarray as xr
 
-    if not isinstance(value, xr.Dataset):
-        raise InputError(
-            f"{name} must be an xarray.Dataset, got {shown(value)}; open a file with "
-            "mids.open_dataset, and take a whole dataset instead of one of its variables"
-        )
+    if isinstance(value, xr.Dataset):
+        return
+    cure = (
+        "take a whole dataset instead of one of its variables"
+        if isinstance(value, xr.DataArray)
+        else "open a file with mids.open_dataset, or make one: "
+        "mids.simulate(target, dim=[1e2, 1e4])"
+    )
+    raise InputError(f"{name} must be an xarray.Dataset, got {shown(value)}; {cure}")
 
 
 def is_finite(value: object, depth: int = 0) -> bool:

@@ -86,5 +86,3 @@ def setup(app: object) -> None:
         (lambda writer, node: _math(writer, node, "inline"), None),
         (lambda writer, node: _math(writer, node, "block"), None),
     )
-
-

@@ -40,7 +40,9 @@ METHODS = {
     f"{name}.{inner}": inspect.unwrap(getattr(member, "__func__", member))
     for name, found in CLASSES.items()
     for inner, member in vars(found).items()
-    if not inner.startswith("_") and callable(getattr(member, "__func__", member))
+    if not inner.startswith("_")
+    and callable(getattr(member, "__func__", member))
+    and not any(inner in vars(base) for base in found.__mro__[1:])  # explained there
 }
 
 
@@ -138,3 +140,28 @@ def test_type_checkers_see_functions_and_accessor(tmp_path):
     ], checked.stdout + checked.stderr
     errors = re.findall(r"error: .*\[([\w-]+)\]$", checked.stdout, re.MULTILINE)
     assert errors == ["arg-type", "call-arg"], checked.stdout
+
+
+@pytest.mark.parametrize(
+    ("call", "cure"),
+    [
+        (lambda ds: mids.simulate(abs, dim=100), "rank="),
+        (lambda ds: mids.theory(mids.Target.parse("h1(z1)")), r"mids\.simulate\(target, dim="),
+        (lambda ds: mids.compare("ladder.nc"), r"mids\.open_dataset"),
+        (lambda ds: mids.saddles("h2(z1)"), r"mids\.simulate\(target"),
+        (lambda ds: mids.plateaus(ds.loss), "a whole dataset"),
+        (lambda ds: mids.scaling(None), r"mids\.simulate"),
+        (lambda ds: mids.traps(3), r"mids\.simulate"),
+        (lambda ds: mids.describe(3), r"mids\.simulate"),
+        (lambda ds: mids.plot.timescales(ds), r"ds\.mi\.plot\.timescales\(\)"),
+        (lambda ds: mids.plot.loss("ladder.nc"), "xarray.Dataset"),
+    ],
+)
+def test_near_misses_name_the_cure(call, cure):
+    ds = mids.simulate("h2(z1)", dim=[100, 1000], runs=2)
+    with pytest.raises(mids.errors.MidsError, match=cure):
+        call(ds)
+
+
+def test_the_ladder_of_a_text():
+    assert repr(mids.leaps("h3(z1)")) == "3: d^2"

@@ -7,6 +7,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from .. import validation
 from ..errors import DatasetError
 from ..schema import LEVELS
 from ..simulation.joining import by_recipe
@@ -56,6 +57,7 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
     >>> compare(ds).ratio.median("run").round(2).values.tolist()
     [[1.0, 1.0]]
     """
+    validation.dataset(ds)
     return by_recipe(ds, _compared)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import xarray as xr
 
-from .. import schema
+from .. import schema, validation
 from ..errors import DatasetError, MidsError
 from ..simulation.joining import recipes_of
 from ..targets.ladder import leaps
@@ -43,6 +43,7 @@ def describe(ds: xr.Dataset) -> str:
       variables  10, lazy, 0.3 MB: loss, overlap, energy, gram0, crossing_time, ...
       next       .saddles() .compare() .scaling() .plot.loss() .to_netcdf()
     """
+    validation.dataset(ds)
     title, rows = description(ds)
     return "\n".join([title, *(f"  {name:<9}  {text}" for name, text in rows)])
 

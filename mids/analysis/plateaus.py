@@ -94,6 +94,7 @@ def plateaus(
     >>> int(found.n_plateaus), bool(found.left[0]), round(float(found.stop[0]))
     (1, True, 16)
     """
+    validation.dataset(ds)
     tolerance = validation.number(tolerance, "tolerance", above=0.0, at_most=0.5)
     contrast = validation.number(contrast, "contrast", above=1.0)
     max_plateaus = validation.integer(max_plateaus, "max_plateaus", at_least=1)

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from .. import validation
 from ..errors import DatasetError
 from ..schema import LEVELS
 from ..simulation.joining import by_recipe, has_recipes
@@ -73,6 +74,7 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
     >>> found.saddle.values.tolist(), found.visited.values.ravel().tolist()
     ([0, 1], [True, True])
     """
+    validation.dataset(ds)
     known = "crossing_time" in ds
     if not ("time" in ds["loss"].dims if "loss" in ds else known):
         raise DatasetError(

@@ -50,6 +50,7 @@ def traps(ds: xr.Dataset, *, confidence: float = 0.95) -> xr.Dataset:
     >>> bool(found.low < 0.5 < found.high), found.censored.values.item()
     (True, 0)
     """
+    validation.dataset(ds)
     confidence = validation.number(confidence, "confidence", above=0.0, at_most=1.0)
     if "status" not in ds or "run" not in ds["status"].dims:
         raise DatasetError(

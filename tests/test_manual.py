@@ -1,0 +1,49 @@
+"""The manual: its examples print what it shows, and every page is in it."""
+
+from __future__ import annotations
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+PAGES = sorted(FOLDER.glob("**/*.md"))
+PAGES = [page for page in PAGES if "generated" not in page.parts]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_examples_print_what_they_show(page, tmp_path, monkeypatch):
+    (tmp_path / "catalog").symlink_to(FOLDER.parent / "catalog")
+    monkeypatch.chdir(tmp_path)
+    failed, _ = doctest.testfile(str(page), module_relative=False)
+    assert failed == 0
+
+
+def test_every_page_and_flow_is_listed():
+    import mids
+
+    listed = set(re.findall(r"^([\w/]+)$", (FOLDER / "index.md").read_text("utf-8"), re.MULTILINE))
+    pages = {str(page.relative_to(FOLDER).with_suffix("")) for page in PAGES}
+    notebooks = {path.stem for path in FOLDER.glob("*.ipynb")}
+    inner = {page for page in pages if page.startswith("flows/") and page != "flows/index"}
+    assert pages | notebooks <= listed | inner | {"index"}
+    table = (FOLDER / "flows" / "index.md").read_text("utf-8")
+    rows = re.findall(r"^\| \[`([\w-]+)`\]\((\w+)\.md\) \| `(\w+)\(", table, re.MULTILINE)
+    assert [(name, kind) for name, _, kind in rows] == [
+        (flow.name, flow.__name__) for flow in mids.flows.classes()
+    ]
+    assert {f"flows/{page}" for _, page, _ in rows} == inner
+
+
+def test_every_command_and_picture_is_named():
+    import mids
+    from mids.cli import main
+
+    commands = (FOLDER / "command_line.md").read_text("utf-8")
+    for name in main.commands:
+        assert re.search(rf"`mids {name}\b", commands), f"mids {name}"
+    pictures = (FOLDER / "pictures.md").read_text("utf-8")
+    for name in set(mids.plot.__all__) - {"check_format"}:
+        assert f"`.{name}()`" in pictures, name
