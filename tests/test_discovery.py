@@ -111,7 +111,7 @@ reveal_type(ds)
 reveal_type(mi.saddles())
 reveal_type(mi.target)
 reveal_type(mi.plot.loss(row="dim"))
-reveal_type(mids.leaps(mi.target))
+reveal_type(mids.ladder(mi.target))
 reveal_type(mids.open_catalog("folder").search(rank=2))
 mi.plateaus(tolerance="small")
 mids.simulate("h2(z1)", dimension=100)
@@ -164,4 +164,4 @@ def test_near_misses_name_the_cure(call, cure):
 
 
 def test_the_ladder_of_a_text():
-    assert repr(mids.leaps("h3(z1)")) == "3: d^2"
+    assert repr(mids.ladder("h3(z1)")) == "3: d^2"

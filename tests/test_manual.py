@@ -47,3 +47,16 @@ def test_every_command_and_picture_is_named():
     pictures = (FOLDER / "pictures.md").read_text("utf-8")
     for name in set(mids.plot.__all__) - {"check_format"}:
         assert f"`.{name}()`" in pictures, name
+
+
+def test_the_table_of_the_catalog_is_its_index():
+    import mids
+
+    catalog = mids.open_catalog(FOLDER.parent / "catalog")
+    entries = catalog.entries.values()
+    table = "".join(
+        f"| `{e.key}` | {e.title} | `{e.target}` | {e.rank} | {e.student_rank} |\n" for e in entries
+    )
+    assert f"|---|---|---|---|---|\n{table}\n" in (FOLDER / "catalogs.md").read_text("utf-8")
+    assert sum(entry.bytes for entry in entries) < 15e6
+    assert catalog.verify(replay=0).ok

@@ -34,7 +34,7 @@ def hermite(degree: int) -> Target:
 
 
 def staircase(rank: int) -> Target:
-    """Return the staircase ``z1 + z1 z2 + ... + z1 z2 ... zr``, learned one direction at a time.
+    """Return the sum of ``z1``, ``z1 z2``, ``z1 z2 z3`` and so on: one direction at a time.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def staircase(rank: int) -> Target:
 
 
 def parity(rank: int) -> Target:
-    """Return the product ``z1 z2 ... zr``, of information exponent `rank`.
+    """Return the product of all coordinates, of information exponent `rank`.
 
     Parameters
     ----------

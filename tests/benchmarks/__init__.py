@@ -1,1 +1,1 @@
-"""Side-by-side benchmarks: ``python -m tests.benchmarks`` prints the tables of the README."""
+"""Side-by-side benchmarks: ``python -m tests.benchmarks`` prints the tables of the manual."""

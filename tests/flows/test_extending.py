@@ -1,4 +1,4 @@
-"""Adding a flow and a family of targets by the steps of the README, in a copy of the package."""
+"""Adding a flow and a family of targets by the steps of the manual, in a copy of the package."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _square_ladder(rank: int) -> Coefficients:
 
 def edit(path, old, new):
     text = path.read_text("utf-8")
-    assert text.count(old) == 1, f"{path.name} is no longer what the steps of the README expect"
+    assert text.count(old) == 1, f"{path.name} is no longer what the steps of the manual expect"
     path.write_text(text.replace(old, new), "utf-8")
 
 

@@ -1,4 +1,4 @@
-"""The README's batch cluster, with a queue that starts the jobs on this machine."""
+"""The manual's batch cluster, with a queue that starts the jobs on this machine."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def queue(tmp_path, monkeypatch):
 
 
 def example():
-    """Return the README's script for a batch cluster."""
-    text = (ROOT / "README.md").read_text("utf-8")
+    """Return the manual's script for a batch cluster."""
+    text = (ROOT / "notebooks" / "scale.md").read_text("utf-8")
     (found,) = re.findall(r"```python\n(# sweep\.py.*?)```", text, re.DOTALL)
     return found
 
