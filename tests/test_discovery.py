@@ -146,7 +146,7 @@ def test_type_checkers_see_functions_and_accessor(tmp_path):
     ("call", "cure"),
     [
         (lambda ds: mids.simulate(abs, dim=100), "rank="),
-        (lambda ds: mids.theory(mids.Target.parse("h1(z1)")), r"mids\.simulate\(target, dim="),
+        (lambda ds: mids.theory(mids.Target.parse("h1(z1)")), r"pass dim="),
         (lambda ds: mids.compare("ladder.nc"), r"mids\.open_dataset"),
         (lambda ds: mids.saddles("h2(z1)"), r"mids\.simulate\(target"),
         (lambda ds: mids.plateaus(ds.loss), "a whole dataset"),
