@@ -27,6 +27,11 @@ def progress() -> Iterator[None]:
     error stream is no terminal, there is one state a minute. Messages of workers about runs that
     failed, from the logger ``mids``, are repeated here.
 
+    Yields
+    ------
+    None
+        A context manager; nothing is bound by ``as``.
+
     Examples
     --------
     >>> import mids
