@@ -130,9 +130,7 @@ def outcomes(ds: xr.Dataset, plan: Plan, level: float, exponent: int | None) -> 
     needed = xr.DataArray(np.arange(last.sizes["direction"]), dims="direction") < learnable
     learned = ((last["overlap"] >= level) | ~needed).all("direction").astype(np.int8)
     names = {"success": learned, "final_overlap": last["overlap"], "final_risk": last["risk"]}
-    out = xr.Dataset(
-        {name: array.drop_vars("ratio", errors="ignore") for name, array in names.items()}
-    )
+    out = xr.Dataset(names)
     out["recipe"] = last["recipe"]
     for name in names:
         out[name].attrs = schema.VARIABLES[name].attributes

@@ -11,7 +11,7 @@ from ..flows.base import Flow
 from ..targets import Target
 from . import graph as _graph
 from . import joining
-from . import phase_diagram as _phase_diagram
+from .phase_diagram import outcomes
 from .plan import Plan, given_start
 from .recipe import GIVEN, Recipe, grid
 
@@ -49,6 +49,8 @@ def replay(ds: xr.Dataset) -> xr.Dataset:
     1
     """
     again = joining.by_recipe(ds, _again, of=joining.ALL)
+    lacking = {name: array for name, array in ds.coords.items() if name not in again.coords}
+    again = again.assign_coords(lacking)
     labels = ds.drop_vars(ds.data_vars).coords.to_dataset()
     own = [name for name in labels.dims if name not in ("dim", "run", "time")]
     return joining.padded([labels.drop_dims(set(labels.dims) - set(own)), again], "")[1]
@@ -82,9 +84,7 @@ def _again(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset:
     plan = Plan(cell, {}, dims, runs, grid(ds, recipe), initial)
     again = _graph.dataset(plan, _graph.block_sizes(plan, "auto"))
     if "success" in ds:
-        again = _phase_diagram.outcomes(
-            again, plan, float(ds["success"].attrs.get("level", 0.5)), None
-        )
+        again = outcomes(again, plan, float(ds["success"].attrs.get("level", 0.5)), None)
     chosen = {
         name: ds[name]
         for name in SELECTED

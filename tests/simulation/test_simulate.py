@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import io
-import json
 import logging
 import math
 
@@ -18,12 +16,11 @@ from scipy.special import logit
 from toy_flow import SIMULATED, ToyFlow
 
 import mids
-from mids import schema
+from mids import schema, simulation
 from mids.errors import DatasetError, InputError
 from mids.flows import TwoTimescale
 from mids.flows.initial import draw_runs
 
-simulate_module = importlib.import_module("mids.simulation.simulate")
 TARGET = mids.Target.parse("h1(z1) + h1(z1)*h3(z2)")
 TIME = np.concatenate([[0.0], np.geomspace(0.1, 1e4, 20)])
 
@@ -31,7 +28,7 @@ TIME = np.concatenate([[0.0], np.geomspace(0.1, 1e4, 20)])
 @pytest.fixture
 def toy_known(monkeypatch):
     """Let datasets of the toy flow find their flow again, as a registered one would."""
-    monkeypatch.setattr(simulate_module, "from_dict", lambda data: ToyFlow(data["slow"]))
+    monkeypatch.setattr(mids.flows, "from_dict", lambda data: ToyFlow(data["slow"]))
 
 
 def toy(**arguments):
@@ -39,12 +36,17 @@ def toy(**arguments):
     return mids.simulate(**{"target": TARGET, **given, **arguments})
 
 
+def only_recipe(ds):
+    (recipe,) = schema.recipes(ds).values()
+    return recipe
+
+
 def refuse(*args, **kwargs):
     raise AssertionError("something was computed")
 
 
 def identical(one, two):
-    return not simulate_module.differences(one, two) and list(one) == list(two)
+    return not simulation.differences(one, two) and list(one) == list(two)
 
 
 # -- graphs -------------------------------------------------------------------------------------
@@ -55,7 +57,7 @@ def test_nothing_is_simulated_before_it_is_computed():
         ds = toy()
         repr(ds)
         ds.mi.validate()
-    assert all(variable.chunks is not None for variable in ds.data_vars.values())
+    assert [name for name in ds.data_vars if ds[name].chunks is None] == ["recipe"]
     assert not SIMULATED
 
 
@@ -63,7 +65,7 @@ SELECTIONS = {
     "one variable": lambda ds: [ds.loss],
     "the status": lambda ds: [ds.status],
     "all variables": lambda ds: [ds],
-    "each variable": lambda ds: list(ds.data_vars.values()),
+    "each variable": lambda ds: list(ds.drop_vars("recipe").data_vars.values()),
     "two reductions": lambda ds: [ds.loss.mean("run"), ds.overlap.max("time"), ds.n_steps],
     "an expression": lambda ds: [ds.loss + ds.overlap.sum("direction") + ds.energy.sum("mode")],
 }
@@ -154,10 +156,10 @@ def test_variables_are_those_of_the_flow_on_the_runs_own_start():
 
 def test_coordinates_describe_the_modes():
     ds = toy()
-    assert ds.label.values.tolist() == ["h1(z1)", "h1(z1)h3(z2)"]
+    assert ds.mode.values.tolist() == ["h1(z1)", "h1(z1)h3(z2)"]
     assert ds.degree.values.tolist() == [1, 4]
     assert ds.exponents.values.tolist() == [[1, 0], [1, 3]]
-    assert ds.coefficient.values.tolist() == [1.0, 1.0]
+    assert ds.energy.sel(mode="h1(z1)").dims == ("dim", "run", "time")
     assert ds.level.values.tolist() == [0.1, 0.5, 0.9]
     assert ds.exponents.dims == ("mode", "axis")
 
@@ -241,15 +243,15 @@ def test_initial_conditions_broadcast(initial, expected):
 
 def test_the_student_rank_is_that_of_the_initial_conditions():
     ds = toy(initial=M0[..., :1])
-    assert schema.spec(ds)["student_rank"] == 1
+    assert only_recipe(ds)["student_rank"] == 1
     assert ds.sizes["direction"] == 2
 
 
-def test_large_initial_conditions_are_a_variable():
+def test_initial_conditions_of_each_run_are_a_variable():
     initial = np.random.default_rng(1).uniform(-0.5, 0.5, (1, 3000, 2, 2))
     ds = toy(initial=initial, runs=3000, chunks=500)
-    assert schema.spec(ds)["initial"] == {"variable": "initial"}
-    assert len(ds.attrs["mids_spec"]) < 10_000
+    assert only_recipe(ds)["initial"] == "variable"
+    assert len(ds.attrs["mids_recipes"]) < 10_000
     ds.mi.validate()
     np.testing.assert_array_equal(ds.initial[1], initial[0])
 
@@ -301,39 +303,38 @@ def test_grids_may_be_read_only_and_change_later():
 
 
 def test_the_recipe_has_everything():
-    spec = schema.spec(toy())
-    assert spec["target"] == TARGET.to_dict()
-    assert spec["dim"] == [100, 1000]
-    assert spec["runs"] == 6
-    assert spec["flow"] == {"name": "toy", "slow": 1.0}
-    assert spec["time"] == TIME.tolist()
-    assert spec["versions"].keys() == {"mids", "numpy", "scipy", "numba"}
+    ds = toy()
+    recipe = only_recipe(ds)
+    assert recipe["target"] == TARGET.to_dict()
+    assert recipe["flow"] == {"name": "toy", "slow": 1.0}
+    assert (recipe["student_rank"], recipe["seed"], recipe["rtol"]) == (2, 0, 1e-8)
+    assert schema.grids(ds) == {recipe["time"]: TIME.tolist()}
+    assert recipe["versions"].keys() == {"mids", "numpy", "scipy", "numba"}
+    assert (ds.recipe == schema.fingerprint(recipe)).all()
 
 
 REPLAYED = {
     "counted": {},
     "listed": {"runs": [9, 2, 4]},
     "parameters": {"flow": ToyFlow(3.0), "seed": 5},
-    "small start": {"initial": M0},
+    "own starts": {"initial": M0},
     "one start": {"initial": M0[0, 0]},
 }
 
 
-@pytest.mark.parametrize("inline", [4096, 5], ids=["in the recipe", "as variables"])
+@pytest.mark.parametrize("inline", [4096, 5], ids=["grid recorded", "grid as coordinate"])
 @pytest.mark.parametrize("case", REPLAYED)
 def test_replay_gives_the_same_bits(monkeypatch, toy_known, case, inline):
-    monkeypatch.setattr("mids.simulation.sweep.INLINE", inline)
+    monkeypatch.setattr("mids.simulation.graph.INLINE", inline)
     ds = toy(**REPLAYED[case])
-    assert ("initial" in ds) == (
-        inline == 5 and "initial" in REPLAYED[case] and case != "one start"
-    )
-    assert ("variable" in schema.spec(ds)["time"]) == (inline == 5)
+    assert ("initial" in ds) == (case == "own starts")
+    assert (schema.grids(ds) == {}) == (inline == 5)
     again = mids.replay(ds)
     assert identical(ds, again)
     part = ds.isel(run=[2, 1])
     selected = mids.replay(part)
     assert selected.run.values.tolist() == part.run.values.tolist()
-    assert not simulate_module.differences(part, selected)
+    assert not simulation.differences(part, selected)
 
 
 @pytest.mark.parametrize(
@@ -363,13 +364,24 @@ def test_resampled_runs_are_replayed_once(toy_known):
 
 def test_replay_needs_a_recipe():
     ds = toy()
-    with pytest.raises(DatasetError, match="no attribute mids_spec"):
+    with pytest.raises(DatasetError, match=r"not in the attribute mids_recipes.*mids\.concat"):
         mids.replay(ds.drop_attrs())
+    with pytest.raises(DatasetError, match="no variable 'recipe'"):
+        mids.replay(ds.drop_vars("recipe"))
+    outside = mids.from_trajectories(loss=[1.0, 0.5], time=[0, 1], dim=10, target=TARGET)
     with pytest.raises(DatasetError, match="nothing to replay"):
-        mids.replay(ds.assign_attrs(mids_spec='{"target": null}'))
-    lost = json.dumps({**schema.spec(ds), "initial": {"variable": "initial"}})
-    with pytest.raises(DatasetError, match="lost its variable initial"):
-        mids.replay(ds.assign_attrs(mids_spec=lost))
+        mids.replay(outside)
+
+
+def test_replay_needs_the_starts_that_were_given(toy_known):
+    with pytest.raises(DatasetError, match="lost its variable 'initial'"):
+        mids.replay(toy(initial=M0).drop_vars("initial"))
+
+
+def test_replay_needs_the_grid(toy_known, monkeypatch):
+    monkeypatch.setattr("mids.simulation.graph.INLINE", 5)
+    with pytest.raises(DatasetError, match="lost the time grid"):
+        mids.replay(toy().isel(time=slice(4)))
 
 
 def test_differences_are_found_and_placed():
@@ -378,30 +390,29 @@ def test_differences_are_found_and_placed():
     other.loss[1, 3, 2] += 1e-15
     other["n_steps"] = other.n_steps.astype(float)
     other = other.drop_vars("status")
-    found = simulate_module.differences(ds, other)
+    found = simulation.differences(ds, other)
     assert found[0].startswith("status is missing")
     assert "n_steps has int64" in found[1]
     assert found[2] == "loss differs in 1 of 12 runs, first at dim 1000, run 3"
-    assert simulate_module.differences(ds, toy()) == []
+    assert simulation.differences(ds, toy()) == []
 
 
 def test_differences_tell_nan_from_numbers():
     ds = toy().compute()
     other = ds.copy(deep=True)
     other.crossing_time[0, 0, 0, 0] = np.nan
-    assert len(simulate_module.differences(ds, other)) == 1
-    assert simulate_module.differences(other, other.copy(deep=True)) == []
+    assert len(simulation.differences(ds, other)) == 1
+    assert simulation.differences(other, other.copy(deep=True)) == []
 
 
 def test_target_and_flow_are_recovered(toy_known):
     ds = toy(flow=ToyFlow(7.0))
     assert ds.mi.target == TARGET
     assert ds.mi.flow == ToyFlow(7.0)
-    outside = ds.assign_attrs(mids_spec="{}")
-    with pytest.raises(DatasetError, match="names no target"):
-        simulate_module.target_of(outside)
+    outside = mids.from_trajectories(loss=[1.0, 0.5], time=[0, 1], dim=10, target=TARGET)
+    assert outside.mi.target == TARGET
     with pytest.raises(DatasetError, match="names no flow"):
-        simulate_module.flow_of(outside)
+        _ = outside.mi.flow
 
 
 def test_titles_round_coefficients():
@@ -412,15 +423,14 @@ def test_titles_round_coefficients():
 
 def test_sweeps_may_be_mappings():
     spec = {"target": "staircase(2)", "dim": [100, 1e4], "runs": 3, "flow": "two-timescale"}
-    ds = simulate_module.from_spec(spec)
-    assert json.loads(ds.attrs["mids_spec"])["runs"] == 3
+    ds = simulation.from_spec(spec)
     recorded = {
-        "target": schema.spec(ds)["target"],
-        "flow": schema.spec(ds)["flow"],
+        "target": only_recipe(ds)["target"],
+        "flow": only_recipe(ds)["flow"],
         "dim": [100, 10000],
         "runs": [0, 1, 2],
     }
-    assert identical(simulate_module.from_spec(recorded), ds)
+    assert identical(simulation.from_spec(recorded), ds)
 
 
 # -- bad input ----------------------------------------------------------------------------------
@@ -497,7 +507,7 @@ def test_wrong_arguments_are_named_before_any_work(arguments, message):
 )
 def test_wrong_specs_are_named(spec, message):
     with pytest.raises(InputError, match=message):
-        simulate_module.from_spec(spec)
+        simulation.from_spec(spec)
 
 
 class Raising(ToyFlow):
@@ -525,7 +535,7 @@ def test_runs_that_raise_fail_alone(chunks):
         assert ds[name].isel(run=failed).isnull().all()
     np.testing.assert_array_equal(ds.gram0, good.gram0)
     rest = [run for run in range(6) if run not in failed]
-    assert not simulate_module.differences(ds.isel(run=rest), good.isel(run=rest))
+    assert not simulation.differences(ds.isel(run=rest), good.isel(run=rest))
     ds.mi.validate()
     assert "4 failed" in ds.mi.describe()
 
