@@ -2,6 +2,7 @@
 
 import math
 import os
+import tempfile
 from importlib import import_module
 
 # Several processes test at once: threads that wait for each other's small matrices cost a fifth.
@@ -10,6 +11,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is imported
 import pytest
 from hypothesis import settings
 from toy_flow import SIMULATED
+
+# What was found out about files, and what was fetched.
+_CACHE = tempfile.TemporaryDirectory(prefix="mids-cache-")
+os.environ["MIDS_CACHE"] = _CACHE.name
 
 # Times depend on the machine and on who else uses it; they are tested where they matter.
 settings.register_profile("mids", deadline=None)

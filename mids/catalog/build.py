@@ -14,7 +14,7 @@ from .. import validation
 from ..errors import InputError
 from ..simulation.simulate import from_spec
 from .catalog import open_catalog
-from .entry import check_key
+from .index import check_key
 
 __all__ = ["build"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -9,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from .. import schema
+from .. import schema, validation
 from ..errors import FileError, InputError
+from ..storage import foreign
 from ..storage import netcdf as io
-from . import display, files, merge, probe, verify
-from .describe import describe_all
-from .entry import Entry, check_key, suggest_key
-from .folder import Folder
-from .query import query
+from . import table
+from .folder import Folder, describe
+from .index import Entry, check_key, suggest_key
 from .remote import Remote, is_url
+from .verify import Verification, verify
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,7 +76,7 @@ def open_catalog(
         if create:
             raise InputError(f"cannot create a catalog at {path}; make it in a folder and copy it")
         return Catalog(Remote(os.fspath(path), cache))
-    folder = Folder(Path(path))
+    folder = Folder(path)
     if create:
         folder.create()
     folder.entries()
@@ -113,8 +114,25 @@ def reindex(path: str | os.PathLike[str]) -> Catalog:
     ['s2']
     >>> folder.cleanup()
     """
-    folder = Folder(Path(path))
-    describe_all(folder)
+    folder = Folder(path)
+
+    def rebuild(entries: dict[str, Entry]) -> Mapping[Path, Entry]:
+        problems = []
+        for file in folder.files():
+            try:
+                entry = describe(file) if file.suffix == ".nc" else None
+                if entry is not None and entry.key in entries:
+                    raise FileError(f"{file} has the key of {entries[entry.key].path}; delete one")
+                if entry is not None:
+                    entries[entry.key] = entry
+            except (FileError, ValueError) as error:
+                problems.append(str(error) if file.name in str(error) else f"{file}: {error}")
+        if problems:
+            raise FileError("cannot index:\n  " + "\n  ".join(problems))
+        return {}
+
+    folder.files()
+    folder.change(rebuild, afresh=True)
     return Catalog(folder)
 
 
@@ -167,7 +185,7 @@ class Catalog(Mapping[str, xr.Dataset]):
         pandas.DataFrame
             With the keys as index.
         """
-        return display.frame(self.entries.values())
+        return table.frame(self.entries.values())
 
     def search(self, **conditions: object) -> Catalog:
         """Select the datasets that meet all conditions.
@@ -190,7 +208,7 @@ class Catalog(Mapping[str, xr.Dataset]):
         InputError
             If a column is unknown or a condition makes no sense for it.
         """
-        meets = query(conditions)
+        meets = table.query(conditions)
         found = frozenset(key for key, entry in self.entries.items() if meets(entry))
         return Catalog(self._source, found)
 
@@ -240,7 +258,7 @@ class Catalog(Mapping[str, xr.Dataset]):
             if self._entry(key) == entry:
                 raise
             return self.path(key)  # replaced in the meantime
-        probe.check(path, entry.sha256)
+        foreign.check(path, entry.sha256)
         return path
 
     def _entry(self, key: str) -> Entry:
@@ -271,10 +289,10 @@ class Catalog(Mapping[str, xr.Dataset]):
         return key in self.entries
 
     def __repr__(self) -> str:
-        return display.text(self.location, self.entries.values())
+        return table.text(self.location, self.entries.values())
 
     def _repr_html_(self) -> str:
-        return display.html(self.location, self.entries.values())
+        return table.html(self.location, self.entries.values())
 
     # -- writing --------------------------------------------------------------------------------
 
@@ -305,16 +323,17 @@ class Catalog(Mapping[str, xr.Dataset]):
             If the folder cannot be written.
         """
         folder = self._folder("add to")
+        validation.dataset(ds)
         schema.validate(ds)
         name = check_key(key) if key is not None else suggest_key(ds)
-        Entry.of(name, ds, sha256="", size=0)
+        Entry.of(name, ds)
         if not overwrite:
             folder.check_free(folder.entries(), name)
         with folder.workshop() as workshop:
             file = workshop / "new.nc"
             io.to_netcdf(ds, file, compact=True)
-            sha256 = files.checksum(file)
-            probe.vouch(sha256)
+            sha256 = foreign.checksum(file)
+            foreign.vouch(sha256)
             with io.open_dataset(file) as written:
                 entry = Entry.of(name, written, sha256=sha256, size=file.stat().st_size)
 
@@ -373,22 +392,51 @@ class Catalog(Mapping[str, xr.Dataset]):
         """
         folder = self._folder("merge into")
         other = other if isinstance(other, Catalog) else open_catalog(other)
-        fetched = {key: other.path(key) for key in other.entries}
-        return merge.merge(folder, other.entries, fetched, str(other.location))
+        paths = {key: other.path(key) for key in other.entries}
+        new = {key: describe(path, key) for key, path in paths.items()}
+        added: list[str] = []
+        with folder.workshop() as workshop:
+            copies = {
+                key: foreign.copy(path, workshop / f"{key}.nc") for key, path in paths.items()
+            }
+
+            def join(entries: dict[str, Entry]) -> Mapping[Path, Entry]:
+                conflicts = [
+                    key
+                    for key in new.keys() & entries.keys()
+                    if entries[key].sha256 != new[key].sha256
+                    and not _equal(folder.file(entries[key]), copies[key])
+                ]
+                if conflicts:
+                    raise InputError(
+                        f"{folder.root} and {other.location} have different datasets of the same "
+                        f"key: {', '.join(sorted(conflicts))}; nothing was merged; remove them "
+                        "from one, or add them under another key"
+                    )
+                added.extend(key for key in new if key not in entries)
+                for key in added:
+                    folder.check_free(entries, key)
+                    path = Entry.path_of(key, new[key].sha256)
+                    entries[key] = dataclasses.replace(new[key], path=path)
+                return {copies[key]: entries[key] for key in added}
+
+            folder.change(join)
+        return added
 
     def reindex(self) -> None:
         """Make the index again from the files: `mids.catalog.reindex`."""
-        describe_all(self._folder("reindex"))
+        reindex(self._folder("reindex").root)
 
     def verify(
         self, *, replay: int = 1, progress: Callable[[str], None] | None = None
-    ) -> verify.Verification:
+    ) -> Verification:
         """Check files, schema and index, and simulate a sample of runs again.
 
         Parameters
         ----------
         replay : int
             Runs of each dataset that are simulated again, spread over its dimensions; 0 for none.
+            A run that would take more than `mids.catalog.verify.LONGEST_RUN` seconds is not.
         progress : callable, optional
             Called with each key before its turn.
 
@@ -397,7 +445,8 @@ class Catalog(Mapping[str, xr.Dataset]):
         Verification
             With everything that is wrong, in sentences.
         """
-        return verify.verify(self, replay=replay, progress=progress)
+        replay = validation.integer(replay, "replay", at_least=0)
+        return verify(self.entries, self.path, self.strays(), replay=replay, progress=progress)
 
     def fetch(self, keys: Iterable[str] | None = None) -> list[Path]:
         """Bring datasets to this machine.
@@ -447,3 +496,12 @@ def _unknown(location: str, key: str, entries: Mapping[str, Entry]) -> UnknownKe
     close = difflib.get_close_matches(str(key), entries, n=1)
     remedy = f"did you mean {close[0]!r}?" if close else "list(catalog) has all keys"
     return UnknownKeyError(f"{location} has no dataset {key!r}; {remedy}")
+
+
+def _equal(one: Path, two: Path) -> bool:
+    """Tell whether two files hold the same data, made in the same way at whatever time."""
+    with io.open_dataset(one) as first, io.open_dataset(two) as second:
+        for ds in (first, second):
+            for name in ("date_created", "history"):
+                ds.attrs.pop(name, None)
+        return bool(first.identical(second))

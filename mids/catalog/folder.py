@@ -1,43 +1,67 @@
 """The folder of a catalog: its files, and changes that happen as a whole or not at all.
 
-A new dataset is first *parked* under a hidden name that holds its key and checksum, then the index
-is replaced, which is the moment of the change, then the file gets its name. A dataset that goes is
-parked the other way round. Whatever stops this in between, a parked file that the index names is
-the dataset, and any other is waste: readers look there first, and the next one that may write
-tidies up.
+A new file gets a name that no other had, then the index is replaced, which is the change, then the
+files that it no longer names go. The names of both are written to a journal before, so that the
+next one that may write removes what was left by a process that was killed in between.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-import re
 import shutil
-import uuid
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from ..errors import FileError, InputError, MidsError
+from .. import validation
+from ..errors import FileError, InputError, MidsError, MissingDependencyError
+from ..storage import foreign
+from ..storage import netcdf as io
 from ..storage.files import replacing, sync
-from . import files
-from .entry import KEY, Entry
-from .index import DERIVED, INDEX, LARGEST_INDEX, documents, parse
-from .lock import FileLock
+from .index import DERIVED, INDEX, LARGEST_INDEX, Entry, check_key, documents, key_of_name, parse
 
-__all__ = ["Folder"]
+__all__ = ["Folder", "describe", "file_lock"]
 
-PARKED = re.compile(rf"\.(?P<key>{KEY.pattern})\.nc\.(?P<checksum>[0-9a-f]{{32}})\.parked")
 WORKSHOP = ".writing-"
+JOURNAL = ".changing"
 
 Change = Callable[[dict[str, Entry]], Mapping[Path, Entry]]
+
+
+def file_lock(path: Path) -> Any:
+    """Return a lock between processes that its owner's death releases."""
+    try:
+        from filelock import FileLock
+    except ImportError:
+        raise MissingDependencyError(
+            "changing a catalog needs filelock; install it with: python -m pip install "
+            "'mids[catalog]'"
+        ) from None
+    return FileLock(path, is_singleton=False)
+
+
+def describe(file: Path, key: str | None = None) -> Entry:
+    """Return the entry of a file that anyone may have written, once it is seen to be harmless."""
+    sha256 = foreign.checksum(file)
+    key = key or check_key(key_of_name(file.name, sha256))
+    foreign.check(file, sha256)
+    with io.open_dataset(file) as ds:
+        size = file.stat().st_size
+        return Entry.of(key, ds, sha256=sha256, size=size, path=f"data/{file.name}")
 
 
 class Folder:
     """The files of a catalog on this machine."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root.resolve()
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        try:
+            self.root = validation.path(root).resolve()
+        except (OSError, RuntimeError) as error:
+            raise FileError(f"{root} cannot be followed ({error}); give another path") from None
         self._seen: tuple[object, dict[str, Entry]] | None = None
 
     @property
@@ -48,20 +72,24 @@ class Folder:
     def entries(self) -> dict[str, Entry]:
         """Return what the index says now, by key."""
         index = self.root / INDEX
-        for path in (index, self.data):
-            if path.is_symlink():
-                raise FileError(f"{path} is a link, which a catalog must not hold; copy the files")
         try:
+            for path in (index, self.data):
+                if path.is_symlink():
+                    raise FileError(
+                        f"{path} is a link, which a catalog must not hold; copy the files"
+                    )
             state = os.stat(index)
         except (FileNotFoundError, NotADirectoryError):
             raise FileError(
                 f"{self.root} is no catalog: it has no {INDEX}; mids.open_catalog(path, "
                 "create=True) starts one, and `mids catalog reindex` makes the index of data/*.nc"
             ) from None
+        except PermissionError as error:
+            raise FileError(f"cannot read {index} ({error.strerror})") from None
         stamp = (state.st_ino, state.st_size, state.st_mtime_ns)
         if self._seen is None or self._seen[0] != stamp:
             try:
-                self._seen = stamp, parse(files.read(index, LARGEST_INDEX))
+                self._seen = stamp, parse(foreign.read(index, LARGEST_INDEX))
             except FileError as error:
                 raise FileError(
                     f"{index} is damaged: {error}; `mids catalog reindex` makes it again from "
@@ -69,26 +97,58 @@ class Folder:
                 ) from None
         return self._seen[1]
 
+    def files(self) -> list[Path]:
+        """Return the datasets that lie in the data folder, whether the index names them or not."""
+        try:
+            paths = sorted(self.data.iterdir())
+        except OSError as error:
+            raise FileError(
+                f"cannot list {self.data} ({error.strerror}); put NetCDF files there, and allow "
+                "reading it"
+            ) from None
+        return [path for path in paths if not path.name.startswith(".")]
+
+    def strays(self) -> list[str]:
+        """Name files in the data folder that are not in the index."""
+        known = {Path(entry.path).name for entry in self.entries().values()}
+        return [
+            f"{path} is not in the index; reindex to take it in, or delete it"
+            for path in self.files()
+            if path.name not in known
+        ]
+
+    def file(self, entry: Entry) -> Path:
+        """Return the file of an entry once its size and checksum are those of the index."""
+        path = self.root / entry.path
+        if path.is_file() and not path.is_symlink() and path.stat().st_size != entry.bytes:
+            found = path.stat().st_size
+            kind = "truncated" if found < entry.bytes else "another file"
+            raise FileError(
+                f"{path} has {found} bytes, but the index says {entry.bytes}: it is {kind}; get it "
+                "again or reindex"
+            )
+        if foreign.checksum(path) != entry.sha256:
+            raise FileError(
+                f"{path} is not the file of the index (sha256 differs): it is damaged or was "
+                "replaced; get it again or reindex"
+            )
+        return path
+
+    # -- writing --------------------------------------------------------------------------------
+
     def create(self) -> None:
         """Start an empty catalog, unless there is one."""
-        try:
-            self.data.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.root / ".lock"):
-                if not (self.root / INDEX).exists():
-                    if any(self.data.glob("[!.]*.nc")):
-                        raise FileError(
-                            f"{self.root} has datasets but no {INDEX}; `mids catalog reindex` "
-                            "makes it again from data/*.nc"
-                        )
-                    self._tidy({})
-                    self._write_index({})
-        except OSError as error:
-            if isinstance(error, MidsError):
-                raise
-            raise _not_writable(self.root, error) from error
+        with self._locked(create=True):
+            if not (self.root / INDEX).exists():
+                if any(path.suffix == ".nc" for path in self.files()):
+                    raise FileError(
+                        f"{self.root} has datasets but no {INDEX}; `mids catalog reindex` makes it "
+                        "again from data/*.nc"
+                    )
+                self._write({})
 
     def check_free(self, entries: Mapping[str, Entry], key: str) -> None:
-        """Raise InputError if a new dataset of this key would replace another file."""
+        """Raise InputError if the key is taken."""
         if key in entries:
             raise InputError(
                 f"the catalog has a dataset {key!r} already; pass another key, or overwrite=True "
@@ -100,41 +160,13 @@ class Folder:
                 "key, or overwrite=True to replace it"
             )
 
-    def file(self, entry: Entry) -> Path:
-        """Return the file of an entry once its size and checksum are those of the index."""
-        path = self.root / entry.path
-        for attempt in range(5):  # others may be moving it into place
-            parked = self._parked(entry)
-            current = parked if os.path.lexists(parked) else path
-            try:
-                files.check(current, size=entry.bytes, sha256=entry.sha256)
-            except FileError:
-                if attempt == 4 or (current == path and not os.path.lexists(parked)):
-                    raise
-            else:
-                return current
-        raise AssertionError
-
-    def strays(self) -> list[str]:
-        """Name files in the data folder that are not in the index."""
-        known = {Path(entry.path).name for entry in self.entries().values()}
-        return [
-            f"{path} is not in the index; reindex to take it in, or delete it"
-            for path in sorted(self.data.iterdir())
-            if path.name not in known and not path.name.startswith(".")
-        ]
-
     @contextmanager
     def workshop(self) -> Iterator[Path]:
         """Give a hidden folder for files that are being written, which goes with its owner."""
-        try:
-            with FileLock(self.root / ".lock"):
-                folder = self.root / f"{WORKSHOP}{uuid.uuid4().hex[:12]}"
-                folder.mkdir()
-                owner = FileLock(folder / "lock")
-                owner.acquire()
-        except OSError as error:
-            raise _not_writable(self.root, error) from error
+        with self._locked():
+            folder = Path(tempfile.mkdtemp(prefix=WORKSHOP, dir=self.root))
+            owner = file_lock(folder / "lock")
+            owner.acquire()
         try:
             yield folder
         finally:
@@ -142,104 +174,82 @@ class Folder:
             shutil.rmtree(folder, ignore_errors=True)
 
     def change(self, decide: Change, *, afresh: bool = False) -> None:
-        """Change the catalog, alone and as a whole."""
-        try:
-            with FileLock(self.root / ".lock"):
-                try:
-                    self._change(decide, afresh)
-                except BaseException:
-                    with contextlib.suppress(OSError):
-                        self._tidy(self.entries())
-                    raise
-        except OSError as error:
-            if isinstance(error, MidsError):
-                raise
-            raise _not_writable(self.root, error) from error
-
-    def _change(self, decide: Change, afresh: bool) -> None:
-        before: dict[str, Entry] = {}
-        if not afresh:
-            before = self.entries()
-            self._tidy(before)
-        else:
-            with contextlib.suppress(FileError):
-                self._tidy(self.entries())
-        after = dict(before)
-        for source, entry in decide(after).items():
-            os.replace(source, self._parked(entry))
-        for key in before.keys() - after.keys():
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(self.root / before[key].path, self._parked(before[key]))
-        sync(self.data)
-        self._write_index(after)
-        self._tidy(after)
+        """Change the catalog, alone and as a whole; `decide` gives the files that are new."""
+        with self._locked():
+            before: dict[str, Entry] = {}
+            with contextlib.suppress(FileError) if afresh else contextlib.nullcontext():
+                before = self.entries()
+                self._tidy(before)
+            after = {} if afresh else dict(before)
+            new = decide(after)
+            gone = {entry.path for entry in before.values()} if not afresh else set()
+            gone -= {entry.path for entry in after.values()}
+            names = [Path(path).name for path in (*gone, *(entry.path for entry in new.values()))]
+            with replacing(self.root / JOURNAL) as temporary:
+                temporary.write_text(json.dumps(names))
+            try:
+                for source, entry in new.items():
+                    os.replace(source, self.root / entry.path)
+                sync(self.data)
+                self._write(after)
+            finally:
+                self._tidy(self.entries() if (self.root / INDEX).exists() else {})
 
     def recover(self) -> None:
         """Finish or undo what an interrupted change left, where that is possible and needed."""
-        if not self._untidy():
-            return
-        with contextlib.suppress(OSError):  # a catalog that cannot be written is read as it is
-            lock = FileLock(self.root / ".lock")
-            if lock.acquire(blocking=False):
-                try:
-                    self._tidy(self.entries())
-                finally:
-                    lock.release()
+        waste = (f"{WORKSHOP}*", JOURNAL, ".*.mids-part")
+        if any(any(self.root.glob(pattern)) for pattern in waste) or self._stale():
+            with contextlib.suppress(MidsError, OSError), self._locked(timeout=0):
+                self._tidy(self.entries())
 
-    def _untidy(self) -> bool:
-        waste = ((self.root, f"{WORKSHOP}*"), (self.root, ".*.part"), (self.data, ".*.parked"))
-        if any(any(folder.glob(pattern)) for folder, pattern in waste):
-            return True
-        return any(
-            self._content(name) != content
-            for name, content in documents(self.entries().values()).items()
-            if name in DERIVED
-        )
-
-    def _content(self, name: str) -> bytes | None:
+    @contextmanager
+    def _locked(self, *, create: bool = False, timeout: float = -1) -> Iterator[None]:
+        """Keep other writers out; what the system refuses is an error that says so."""
         try:
-            return files.read(self.root / name, LARGEST_INDEX)
-        except FileError:
-            return None
+            if create:
+                self.data.mkdir(parents=True, exist_ok=True)
+            with file_lock(self.root / ".lock").acquire(timeout=timeout):
+                yield
+        except OSError as error:
+            if isinstance(error, MidsError):
+                raise
+            raise FileError(
+                f"cannot write the catalog {self.root} ({error.strerror or error}); check "
+                "permissions and free space"
+            ) from error
 
-    def _parked(self, entry: Entry) -> Path:
-        return self.data / f".{entry.key}.nc.{entry.sha256[:32]}.parked"
+    def _stale(self) -> list[tuple[str, bytes]]:
+        """Return the derived files that are not those of the index."""
+        stale = []
+        for name, content in documents(self.entries().values()).items():
+            found = None
+            with contextlib.suppress(FileError):
+                found = foreign.read(self.root / name, LARGEST_INDEX)
+            if name in DERIVED and found != content:
+                stale.append((name, content))
+        return stale
 
-    def _write_index(self, entries: Mapping[str, Entry]) -> None:
-        content = documents(entries.values())[INDEX]
-        with replacing(self.root / INDEX) as temporary:
-            temporary.write_bytes(content)
+    def _write(self, entries: Mapping[str, Entry]) -> None:
+        """Replace the index, and then what is derived from it."""
+        for name, content in reversed(documents(entries.values()).items()):
+            with replacing(self.root / name) as temporary:
+                temporary.write_bytes(content)
 
     def _tidy(self, entries: Mapping[str, Entry]) -> None:
-        """Bring everything in line with the index; the lock is held."""
-        self.data.mkdir(exist_ok=True)
-        for path in list(self.data.glob(".*.parked")):
-            match = PARKED.fullmatch(path.name)
-            entry = entries.get(match["key"]) if match else None
-            if entry is not None and self._parked(entry) == path:
-                os.replace(path, self.root / entry.path)
-            elif match:
-                path.unlink()
-        for name, content in documents(entries.values()).items():
-            if name in DERIVED and self._content(name) != content:
-                with replacing(self.root / name) as temporary:
-                    temporary.write_bytes(content)
+        """Remove what a change has left, and derive again; the lock is held."""
+        known = {Path(entry.path).name for entry in entries.values()}
+        journal = self.root / JOURNAL
+        if journal.exists():
+            with contextlib.suppress(ValueError, TypeError):
+                for name in json.loads(foreign.read(journal, LARGEST_INDEX)):
+                    if Path(name).name == name and name.endswith(".nc") and name not in known:
+                        (self.data / name).unlink(missing_ok=True)
+            journal.unlink()
+        for name, content in self._stale():
+            with replacing(self.root / name) as temporary:
+                temporary.write_bytes(content)
         for path in self.root.glob(f"{WORKSHOP}*"):
-            _remove_if_abandoned(path)
-        for path in self.root.glob(".*.part"):  # of index files: this process has the lock
+            with contextlib.suppress(OSError), file_lock(path / "lock").acquire(timeout=0):
+                shutil.rmtree(path, ignore_errors=True)
+        for path in self.root.glob(".*.mids-part"):  # of index files: this process has the lock
             path.unlink(missing_ok=True)
-
-
-def _remove_if_abandoned(workshop: Path) -> None:
-    owner = FileLock(workshop / "lock")
-    with contextlib.suppress(OSError):
-        if owner.acquire(blocking=False):
-            owner.release()
-            shutil.rmtree(workshop, ignore_errors=True)
-
-
-def _not_writable(root: Path, error: OSError) -> FileError:
-    return FileError(
-        f"cannot write the catalog {root} ({error.strerror or error}); check permissions and free "
-        "space"
-    )

@@ -1,4 +1,4 @@
-"""The index of a catalog: three files that follow from its entries.
+"""The index of a catalog: a row for each dataset, and the three files that follow from the rows.
 
 ``datapackage.json`` (a Frictionless Data Package) decides what the catalog holds; its replacement
 is the moment at which a change takes place. ``catalog.csv`` and ``catalog.json`` (an ESM
@@ -11,13 +11,33 @@ import csv
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from ..errors import FileError
-from .entry import COLUMNS, Entry
+import numpy as np
+import xarray as xr
 
-__all__ = ["DERIVED", "INDEX", "LARGEST_INDEX", "documents", "parse"]
+from .. import schema
+from ..errors import DatasetError, FileError, InputError, printable
+from ..simulation.joining import recipes_of
+from ..targets.ladder import leaps
+from ..targets.target import Target
+from ..validation import shown
+
+__all__ = [
+    "COLUMNS",
+    "DERIVED",
+    "INDEX",
+    "LARGEST_INDEX",
+    "Entry",
+    "check_key",
+    "documents",
+    "key_of_name",
+    "parse",
+    "suggest_key",
+]
 
 INDEX = "datapackage.json"
 DERIVED = ("catalog.csv", "catalog.json")
@@ -30,6 +50,200 @@ DESCRIPTION = (
     "themselves (CF-1.11, ACDD-1.3), one for each target and flow, and an index made from them."
 )
 LICENSES = {"https://creativecommons.org/licenses/by/4.0/": "CC-BY-4.0"}
+
+
+COLUMNS: Mapping[str, tuple[str, str]] = {
+    "key": ("string", "name of the dataset in the catalog"),
+    "title": ("string", "one line that says what it is"),
+    "target": ("string", "name or formula of the target (link function)"),
+    "flow": ("string", "gradient flow; empty for trajectories from outside"),
+    "rank": ("integer", "rank r of the target"),
+    "student_rank": ("integer", "columns q of the student's frame"),
+    "information_exponent": ("integer", "information exponent s of the target"),
+    "leaps": ("string", "information exponents of the successive leaps"),
+    "dims": ("string", "ambient dimensions d"),
+    "runs": ("integer", "independent runs at each dimension"),
+    "path": ("string", "NetCDF file, relative to the catalog"),
+    "sha256": ("string", "checksum of the file"),
+    "bytes": ("integer", "size of the file"),
+    "schema": ("integer", "version of the dataset schema"),
+    "mids_version": ("string", "version of mids that made it"),
+    "license": ("string", "license of the data"),
+    "created": ("string", "when it was made"),
+}
+"""Columns of the index: type and meaning."""
+
+LONGEST_TEXT = 2000
+LARGEST = 2**53
+LARGEST_FILE = 2**36
+KEY = re.compile(
+    r"(?!(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|$))"  # names that Windows keeps for devices
+    r"[a-z0-9](?:[a-z0-9._-]{0,98}[a-z0-9_-])?"
+)
+SHA256 = re.compile(r"[0-9a-f]{64}")
+NAME = re.compile(rf"(?P<key>{KEY.pattern})-(?P<start>[0-9a-f]{{16}})\.nc")
+"""Name of a file: its key and the start of its checksum. Catalogs of version 0.1 have the key."""
+OPTIONAL = ("rank", "student_rank", "information_exponent")
+LISTS = {"leaps": "-", "dims": " "}
+"""Columns that hold several numbers, and what stands between them."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the index; fields are the columns of `COLUMNS`, in their order.
+
+    ``leaps`` and ``dims`` are tuples of integers, and what a dataset does not say is None or empty.
+    A new file has a new name, so that replacing the index is the whole of a change.
+    """
+
+    key: str
+    title: str
+    target: str
+    flow: str
+    rank: int | None
+    student_rank: int | None
+    information_exponent: int | None
+    leaps: tuple[int, ...]
+    dims: tuple[int, ...]
+    runs: int
+    path: str
+    sha256: str
+    bytes: int
+    schema: int
+    mids_version: str
+    license: str
+    created: str
+
+    def row(self) -> dict[str, str | int | None]:
+        """Return the columns as text and numbers."""
+        values = asdict(self)
+        for name, separator in LISTS.items():
+            values[name] = separator.join(map(str, values[name]))
+        return {name: values[name] for name in COLUMNS}
+
+    @classmethod
+    def from_row(cls, row: object) -> Entry:
+        """Read a decoded row of an index that anyone may have written."""
+        if not isinstance(row, Mapping):
+            raise FileError(f"an entry is {shown(row)} instead of an object")
+        key = row.get("key")
+        if not isinstance(key, str) or not KEY.fullmatch(key):
+            raise FileError(f"an entry has the key {shown(key)}, which is no name of a dataset")
+        values: dict[str, Any] = {}
+        for name in COLUMNS:
+            values[name] = _cell(key, name, row.get(name))
+        allowed = (f"data/{key}.nc", cls.path_of(key, values["sha256"]))
+        if values["path"] not in allowed:
+            raise FileError(
+                f"the entry {key} has the path {shown(values['path'])}, but its file can only be "
+                f"{' or '.join(allowed)} in the catalog"
+            )
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
+
+    @staticmethod
+    def path_of(key: str, sha256: str) -> str:
+        """Return the file of a new dataset, relative to the catalog."""
+        return f"data/{key}-{sha256[:16]}.nc"
+
+    @classmethod
+    def of(
+        cls, key: str, ds: xr.Dataset, *, sha256: str = "", size: int = 0, path: str | None = None
+    ) -> Entry:
+        """Return the row of a dataset by what it says about itself, or raise DatasetError."""
+        schema.validate(ds)
+        path = path or cls.path_of(key, sha256)
+        try:
+            return cls(key=key, path=path, sha256=sha256, bytes=size, **_described(ds))
+        except DatasetError:
+            raise
+        except Exception as error:  # whatever a recipe without sense leads to
+            raise DatasetError(
+                f"its recipe does not describe the dataset ({type(error).__name__}: {error})"
+            ) from None
+
+
+def key_of_name(name: str, sha256: str) -> str:
+    """Return the key of a file in the data folder."""
+    match = NAME.fullmatch(name)
+    return match["key"] if match and sha256.startswith(match["start"]) else name[: -len(".nc")]
+
+
+def check_key(key: str) -> str:
+    """Return a key that is a plain file name on every system, or say what is allowed."""
+    if not isinstance(key, str) or not KEY.fullmatch(key):
+        raise InputError(
+            "key must be up to 100 lower-case letters, digits, '.', '_' and '-', starting with a "
+            f"letter or digit and not ending with '.', got {shown(key)}; pass for example "
+            "key='single-index-s3'"
+        )
+    return key
+
+
+def suggest_key(ds: xr.Dataset) -> str:
+    """Return a readable key made of the target and the flow of a dataset, or of its title."""
+    described = _described(ds)
+    name = " ".join([described["target"], described["flow"]]).strip() or described["title"]
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:100].strip("-")
+    return slug or "dataset"
+
+
+def _described(ds: xr.Dataset) -> dict[str, Any]:
+    """Return what a dataset says about itself."""
+    recipes = recipes_of(ds)[1] if "recipe" in ds else []
+    targets = list(dict.fromkeys(recipe.target for recipe in recipes))
+    names = dict.fromkeys(target.name or _formula(target) for target in targets)
+    kinds = dict.fromkeys(recipe.flow.name for recipe in recipes if recipe.flow is not None)
+    ranks = {recipe.student_rank for recipe in recipes}
+    target = targets[0] if len(targets) == 1 else None
+    made = {
+        str(recipe.get("versions", {}).get("mids", "")) for recipe in schema.recipes(ds).values()
+    }
+    return {
+        "title": _text(ds.attrs.get("title", "")),
+        "target": _text("; ".join(names)),
+        "flow": _text("; ".join(kinds)),
+        "rank": None if target is None else target.rank,
+        "student_rank": ranks.pop() if len(ranks) == 1 else None,
+        "information_exponent": None if target is None else target.information_exponent(),
+        "leaps": () if target is None else tuple(step.exponent for step in leaps(target).steps),
+        "dims": tuple(np.atleast_1d(ds["dim"].values).tolist()) if "dim" in ds.coords else (),
+        "runs": int(ds.sizes.get("run", 1)),
+        "schema": int(ds.attrs["mids_schema"]),
+        "mids_version": _text("; ".join(sorted(made))),
+        "license": _text(ds.attrs.get("license", "")),
+        "created": _text(ds.attrs.get("date_created", "")),
+    }
+
+
+def _formula(target: Target) -> str:
+    """Return text that `Target.parse` reads, with coefficients cut to four digits."""
+    return f"{target:.4g}".replace(")h", ")*h")
+
+
+def _text(value: object) -> str:
+    """Return text that fits a cell: printable, on one line, not too long."""
+    return " ".join(printable(value).split())[:LONGEST_TEXT]
+
+
+def _cell(key: str, name: str, value: object) -> Any:
+    """Check one cell of a foreign row."""
+    kind = COLUMNS[name][0]
+    if kind == "integer":
+        if value is None and name in OPTIONAL:
+            return None
+        if type(value) is int and 0 <= value <= (LARGEST if name != "bytes" else LARGEST_FILE):
+            return value
+    elif isinstance(value, str) and value == _text(value):
+        if name in LISTS:
+            parts = value.split(LISTS[name]) if value else []
+            if all(re.fullmatch("[0-9]{1,16}", part) for part in parts):
+                return tuple(map(int, parts))
+        elif name != "sha256" or SHA256.fullmatch(value):
+            return value
+    raise FileError(f"the entry {key} has {name} {shown(value)}, which is no {COLUMNS[name][1]}")
+
+
+# -- files -------------------------------------------------------------------------------------
 
 
 def documents(entries: Iterable[Entry]) -> dict[str, bytes]:

@@ -53,7 +53,7 @@ def ls(place: str, conditions: tuple[str, ...], as_csv: bool) -> None:
 def add(folder: Path, files: tuple[Path, ...], key: str | None, overwrite: bool) -> None:
     """Add FILEs to CATALOG, which is made if there is none."""
     from ..catalog import open_catalog
-    from ..catalog.entry import check_key
+    from ..catalog.index import check_key
     from ..errors import InputError
     from ..schema import validate
     from ..storage import netcdf as io
@@ -149,24 +149,6 @@ def fetch(url: str, keys: tuple[str, ...]) -> None:
     source = _open(url)
     for key in keys or source:
         click.echo(source.path(key))
-
-
-@catalog.command(epilog="Example: mids catalog serve catalog --port 8000")
-@FOLDER
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
-@click.option("--port", type=int, default=8000, show_default=True, help="0 picks a free one.")
-def serve(folder: Path, host: str, port: int) -> None:
-    """Serve CATALOG over http until interrupted."""
-    from ..catalog.folder import Folder
-    from ..catalog.serve import server
-
-    with server(Folder(folder), host, port) as running:
-        click.echo(f"serving {folder} at http://{host}:{running.server_port}/ (Ctrl-C ends)")
-        sys.stdout.flush()
-        try:
-            running.serve_forever()
-        except KeyboardInterrupt:
-            click.echo("ended")
 
 
 @catalog.command(epilog="Example: mids catalog build catalog/build.toml")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -18,12 +21,13 @@ from click.testing import CliRunner
 
 import mids
 from mids.catalog import remote
-from mids.catalog.folder import Folder
-from mids.catalog.serve import server
 from mids.cli import main
 from mids.errors import FileError, InputError, MissingDependencyError
 
 pytest.importorskip("pooch")
+
+# A server that was left in the middle of its answer may keep its socket for a moment.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +50,7 @@ def alone(monkeypatch, tmp_path):
     monkeypatch.setenv("MIDS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr(remote, "WAIT_SECONDS", 0.001)
-    monkeypatch.setattr(remote, "TIMEOUT_SECONDS", (60.0, 60.0))  # slow is not silent
+    monkeypatch.setattr(remote, "TIMEOUT_SECONDS", 60.0)  # slow is not silent
 
 
 @contextmanager
@@ -108,7 +112,20 @@ def faulty(folder, fault):
 
 
 def requests_for(log, key):
-    return [asked for path, asked in log if path.endswith(f"{key}.nc")]
+    return [asked for path, asked in log if path.startswith(f"/data/{key}-")]
+
+
+@contextmanager
+def static(folder):
+    """Serve a folder as ``python -m http.server --bind 127.0.0.1 -d folder`` does."""
+    http = ThreadingHTTPServer(("127.0.0.1", 0), partial(Static, directory=str(folder)))
+    with running(http) as url:
+        yield url
+
+
+def stored(folder, key):
+    (path,) = (folder / "data").glob(f"{key}-*.nc")
+    return path
 
 
 def cached(tmp_path, pattern="*.nc"):
@@ -128,30 +145,29 @@ def test_any_static_server_will_do(folder, tmp_path):
             ds.mi.validate()
             assert ds.loss.chunks is not None
             np.testing.assert_array_equal(ds.loss, same.loss)
-        assert [path.name for path in cached(tmp_path)] == ["d1000.nc"]
+        assert [path.name for path in cached(tmp_path)] == [stored(folder, "d1000").name]
         assert catalog.verify().identical == 2
         assert mids.open_catalog(f"{url}datapackage.json").location == url
     with catalog["d100"] as ds:  # from the cache: the server is gone
         assert ds.loss.size
 
 
-def test_our_server_gives_out_the_catalog_and_nothing_else(folder):
-    (folder / "data/secret.nc").write_bytes(b"secret")
-    (folder / "notes.txt").write_text("secret")
-    import requests
-
-    with running(server(Folder(folder), "127.0.0.1", 0)) as url, requests.Session() as session:
-        for name in ("notes.txt", "data/secret.nc", "data/", "", ".lock", "data/..%2Fnotes.txt"):
-            assert session.get(url + name).status_code == 404
-        whole = (folder / "data/d100.nc").read_bytes()
-        assert session.get(f"{url}data/d100.nc").content == whole
-        assert session.head(f"{url}data/d100.nc").headers["Content-Length"] == str(len(whole))
-        part = session.get(f"{url}data/d100.nc", headers={"Range": "bytes=100-"})
-        assert (part.status_code, part.content) == (206, whole[100:])
+def test_the_server_of_python_will_do(folder):
+    """As the manual says: python -m http.server --bind 127.0.0.1 -d catalog."""
+    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "-d", folder]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as p:
+        try:
+            url = re.search(r"http://[0-9.:]+/", p.stdout.readline())[0]
+            with mids.open_catalog(url)["d100"] as ds:
+                assert ds.loss.size
+        finally:
+            p.kill()
 
 
 def test_a_served_catalog_is_replayed_copied_and_added_to(folder, tmp_path):
-    with running(server(Folder(folder), "127.0.0.1", 0)) as url:
+    with static(folder) as url:
         run = CliRunner().invoke
         listed = run(main, ["catalog", "ls", url])
         assert "d100" in listed.output and "2 datasets" in listed.output
@@ -177,73 +193,18 @@ def test_a_served_catalog_is_replayed_copied_and_added_to(folder, tmp_path):
 # -- servers that do not ------------------------------------------------------------------------
 
 
-def test_a_download_that_is_cut_off_goes_on_where_it_stopped(folder):
+def test_a_download_that_is_cut_off_is_tried_again(folder):
+    first = []
+
     def cut(request, content):
-        start = int((request.headers.get("Range") or "bytes=0-")[6:-1])
-        third = len(content) // 3 + 1
-        status = {"status": 206, "Content_Range": f"bytes {start}-/{len(content)}"} if start else {}
-        request.send(content[start : start + third], length=len(content) - start, **status)
-        return True
+        first.append(request.path)
+        if len(first) == 1:
+            request.send(content[:8192], length=len(content))
+        return len(first) == 1
 
     with faulty(folder, cut) as (url, log), mids.open_catalog(url)["d100"] as ds:
         assert ds.loss.size
-    third = (folder / "data/d100.nc").stat().st_size // 3 + 1
-    starts = [int(asked[6:-1]) for asked in requests_for(log, "d100")[1:]]
-    assert len(starts) in (2, 3)
-    for start, before in zip(starts, [0, *starts], strict=False):
-        assert before + third - remote.BLOCK < start <= before + third
-
-
-@pytest.mark.parametrize("wrong_range", [False, True])
-def test_a_server_without_ranges_starts_over(folder, wrong_range):
-    first = []
-
-    def cut_once(request, content):
-        if not first:
-            first.append(True)
-            request.send(content[:8192], length=len(content))
-            return True
-        if wrong_range and request.headers.get("Range"):
-            request.send(content[:10], status=206, Content_Range="bytes 0-9/10")
-            return True
-        return False
-
-    with faulty(folder, cut_once) as (url, log), mids.open_catalog(url)["d100"] as ds:
-        assert ds.loss.size
-    assert requests_for(log, "d100")[:2] == [None, "bytes=8192-"]
-
-
-def test_what_has_arrived_is_used_by_the_next_process(folder, tmp_path):
-    def always_cut(request, content):
-        if not request.headers.get("Range"):
-            request.send(content[:8192], length=len(content))
-        return True
-
-    http = server(Folder(folder), "127.0.0.1", 0)
-    http.handle_error = lambda *given: None
-    ours = http.RequestHandlerClass
-    http.RequestHandlerClass = partial(Faulty, folder=folder, fault=always_cut, log=[])
-    with running(http) as url:
-        with pytest.raises(FileError, match=r"d100\.nc .*4 attempts.*what has arrived is kept"):
-            mids.open_catalog(url).path("d100")
-        assert not cached(tmp_path)
-        http.RequestHandlerClass = ours
-        (partial_file,) = (tmp_path / "cache").rglob(".d100.nc.part")
-        assert partial_file.stat().st_size == 8192
-        whole = mids.open_catalog(url).path("d100").read_bytes()
-    assert whole == (folder / "data/d100.nc").read_bytes()
-    assert not partial_file.exists()
-
-
-def test_a_wrong_beginning_is_not_continued_for_ever(folder, tmp_path):
-    with running(server(Folder(folder), "127.0.0.1", 0)) as url:
-        catalog = mids.open_catalog(url)
-        catalog.path("d1000")
-        home = cached(tmp_path)[0].parent
-        (home / ".d100.nc.part").write_bytes(b"x" * 3000)
-        with pytest.raises(FileError, match=r"d100\.nc is not the file of the index"):
-            catalog.path("d100")
-        assert catalog.path("d100").read_bytes() == (folder / "data/d100.nc").read_bytes()
+    assert len(requests_for(log, "d100")) == 2
 
 
 def other_content(request, content):
@@ -290,10 +251,10 @@ def in_circles(request, content):
         (other_content, "is not the file of the index", 1),
         (longer_content, "has more than the .* bytes it may have", 1),
         (endless_content, "has more than the .* bytes it may have", 1),
-        (internal_error, r"500.*4 attempts", 4),
+        (internal_error, r"500.*3 attempts", 3),
         (not_there, r"status 404.*check the address", 1),
-        (silence, r"4 attempts", 4),
-        (in_circles, r"redirects more than 5 times", 5),
+        (silence, r"3 attempts", 3),
+        (in_circles, r"5 redirects", 18),
     ],
 )
 def test_nothing_is_used_that_is_not_the_file_of_the_index(
@@ -302,8 +263,8 @@ def test_nothing_is_used_that_is_not_the_file_of_the_index(
     with faulty(folder, fault) as (url, log):
         catalog = mids.open_catalog(url)
         if fault is silence:
-            monkeypatch.setattr(remote, "TIMEOUT_SECONDS", (60.0, 0.2))
-        with pytest.raises(FileError, match=rf"(?s)(d100\.nc|{url}).*{message}"):
+            monkeypatch.setattr(remote, "TIMEOUT_SECONDS", 0.2)
+        with pytest.raises(FileError, match=rf"(?s)(d100-|{url}).*{message}"):
             catalog["d100"]
         deadline = time.monotonic() + 60  # a server may hear a request when nobody waits any more
         while len(requests_for(log, "d100")) < requested and time.monotonic() < deadline:
@@ -342,12 +303,12 @@ def test_redirects_stay_on_the_host_that_was_asked(folder, same_host):
 
         def move(request, content):
             if request.path.startswith("/data/"):
-                where = "/moved.nc" if same_host else f"{elsewhere}data/d100.nc"
+                where = "/moved.nc" if same_host else f"{elsewhere}x.nc"
                 request.send(b"", status=301, Location=where)
                 return True
             return False
 
-        (folder / "moved.nc").write_bytes((folder / "data/d100.nc").read_bytes())
+        (folder / "moved.nc").write_bytes(stored(folder, "d100").read_bytes())
         with faulty(folder, move) as (url, _):
             catalog = mids.open_catalog(url)
             if same_host:
@@ -379,13 +340,13 @@ def test_what_is_no_index_is_an_error(tmp_path, content):
 
 
 def test_a_damaged_cache_is_fetched_again(folder, tmp_path):
-    with running(server(Folder(folder), "127.0.0.1", 0)) as url:
+    with static(folder) as url:
         catalog = mids.open_catalog(url)
         path = catalog.path("d100")
         damaged = bytearray(path.read_bytes())
         damaged[-100] ^= 1
         path.write_bytes(damaged)
-        assert catalog.path("d100").read_bytes() == (folder / "data/d100.nc").read_bytes()
+        assert catalog.path("d100").read_bytes() == stored(folder, "d100").read_bytes()
 
 
 def test_mistakes_with_urls(monkeypatch):
@@ -401,7 +362,7 @@ def test_mistakes_with_urls(monkeypatch):
 
 
 def test_the_cache_is_where_the_user_wants_it(folder, tmp_path):
-    with running(server(Folder(folder), "127.0.0.1", 0)) as url:
+    with static(folder) as url:
         chosen = mids.open_catalog(url, cache=tmp_path / "chosen").path("d100")
     assert chosen.is_relative_to(tmp_path / "chosen")
     assert os.listdir(tmp_path / "chosen")

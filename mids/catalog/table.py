@@ -1,18 +1,22 @@
-"""A catalog as a table: for the terminal, for notebooks, for pandas."""
+"""A catalog as a table: conditions on its columns; for the terminal, notebooks and pandas."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import fnmatch
+import numbers
+from collections.abc import Callable, Iterable, Mapping
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from .. import validation
+from ..errors import InputError, printable
 from ..schema import dim_text
-from .entry import COLUMNS, Entry
+from .index import COLUMNS, LISTS, Entry
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["frame", "html", "text"]
+__all__ = ["frame", "html", "query", "text"]
 
 HEADINGS = ("key", "target", "flow", "r", "q", "s", "leaps", "d", "runs", "MB")
 NUMERIC = (3, 4, 5, 8, 9)
@@ -68,7 +72,7 @@ def _table(location: str, entries: Iterable[Entry]) -> tuple[str, list[tuple[str
     entries = list(entries)
     size = sum(entry.bytes for entry in entries) / 1e6
     count = "1 dataset" if len(entries) == 1 else f"{len(entries)} datasets"
-    title = f"catalog of {count}, {size:.1f} MB: {location}"
+    title = f"catalog of {count}, {size:.1f} MB: {printable(location)}"
     hidden = len(entries) - ROWS
     rest = [f"... and {hidden} more: .to_dataframe() has all"] if hidden > 0 else []
     return title, [_cells(entry) for entry in entries[:ROWS]], rest
@@ -97,3 +101,66 @@ def _range(dims: tuple[int, ...]) -> str:
 
 def _short(cell: str) -> str:
     return cell if len(cell) <= WIDEST else f"{cell[: WIDEST - 3]}..."
+
+
+# -- search --------------------------------------------------------------------------------
+
+
+Test = Callable[[Any], bool]
+
+
+def query(conditions: Mapping[str, object]) -> Callable[[Entry], bool]:
+    """Return a function that tells whether an entry meets all conditions of `Catalog.search`."""
+    tests = {}
+    for name, condition in conditions.items():
+        validation.one_of(name, COLUMNS, "column of the index")
+        tests[name] = _test(name, condition)
+
+    def meets(entry: Entry) -> bool:
+        row = entry.row()
+        return all(
+            any(map(test, [row[name], *(getattr(entry, name) if name in LISTS else ())]))
+            for name, test in tests.items()
+        )
+
+    return meets
+
+
+def _test(name: str, condition: object) -> Test:
+    """Return the test of one cell: text, a number or None."""
+    if isinstance(condition, list | set | frozenset):
+        alternatives = [_test(name, alternative) for alternative in condition]
+        return lambda value: any(test(value) for test in alternatives)
+    if isinstance(condition, tuple) and len(condition) == 2:
+        return _between(name, *condition)
+    if condition is None:
+        return lambda value: value in (None, "")
+    if isinstance(condition, str):
+        return lambda value: isinstance(value, str) and fnmatch.fnmatchcase(value, condition)
+    if isinstance(condition, numbers.Real) and not isinstance(condition, bool):
+        return lambda value: bool(value == condition)
+    raise _senseless(name, condition)
+
+
+def _between(name: str, low: Any, high: Any) -> Test:
+    numeric = COLUMNS[name][0] == "integer" or name in LISTS
+    kind: Any = numbers.Real if numeric else str
+    for bound in (low, high):
+        if bound is not None and not isinstance(bound, kind):
+            raise _senseless(name, (low, high))
+
+    def test(value: Any) -> bool:
+        return (
+            isinstance(value, kind)
+            and (low is None or value >= low)
+            and (high is None or value <= high)
+        )
+
+    return test
+
+
+def _senseless(name: str, condition: object) -> InputError:
+    return InputError(
+        f"cannot search {name} for {validation.shown(condition)}; pass a value, a text with *, a "
+        "pair (lowest, highest) of the column's type, or a list of alternatives"
+    )

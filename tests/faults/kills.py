@@ -1,4 +1,4 @@
-"""Kill processes that change a catalog: ``python tests/catalog_crashes.py FOLDER``.
+"""Processes that are killed while they change a catalog.
 
 Processes are forked, so that each costs milliseconds. One kind is killed before each single call
 that changes a file, one after the other; the other kind at random times. After each, the catalog
@@ -7,12 +7,10 @@ must open, verify, hold the old or the new state, and have no waste in it.
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import shutil
 import signal
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -68,7 +66,7 @@ class Scene:
         shutil.rmtree(self.path, ignore_errors=True)
         shutil.copytree(self.template, self.path)
         if name == "reindex":
-            shutil.copy(self.more.path("k5"), self.path / "data/k5.nc")
+            shutil.copy(self.more.path("k5"), self.path / "data")
 
     def add(self):
         """Add a dataset."""
@@ -97,7 +95,7 @@ class Scene:
         assert found in (self.old, new), f"{name}: neither old nor new: {sorted(found)}"
         problems = catalog.verify(replay=0).problems
         if name == "reindex" and found == self.old:
-            problems = [text for text in problems if "k5.nc is not in the index" not in text]
+            problems = [text for text in problems if "k5-" not in text]
         assert not problems, f"{name}: {problems}"
         waste = {p.name for p in self.path.rglob("*") if p.name.startswith(".")} - {".lock"}
         assert not waste, f"{name}: {waste}"
@@ -198,22 +196,14 @@ def together(scene, writers=3, each=6):
     return len(expected)
 
 
-def main():
-    """Run all kinds and print what happened."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--random", type=int, default=400, help="processes killed at random times")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    scene = Scene(options.folder)
+def kill_writers(folder, kills=100, seed=0):
+    """Kill at each step and at random times; return what came of it."""
+    scene = Scene(Path(folder))
     steps = at_each_step(scene)
-    for name, (kills, new) in steps.items():
-        print(f"{name}: killed at each of {kills} steps; old state {kills - new}, new {new}")
-    killed, new = at_random(scene, options.random, options.seed)
-    print(f"killed at {killed} random times; new state {new}")
-    print(f"added at once: {together(scene)} of 18")
-    print(f"{sum(kills for kills, _ in steps.values()) + killed} kills")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    killed, new = at_random(scene, kills, seed)
+    added = together(scene)
+    return (
+        f"{sum(count for count, _ in steps.values())} killed at each step of {len(steps)} changes, "
+        f"{killed} at random times ({new} after the change); {added} of 18 added at once; "
+        "no loss, no mix, nothing left over"
+    )
