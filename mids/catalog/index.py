@@ -21,7 +21,6 @@ import xarray as xr
 
 from .. import schema
 from ..errors import DatasetError, FileError, InputError, printable
-from ..simulation.joining import recipes_of
 from ..targets.ladder import leaps
 from ..targets.target import Target
 from ..validation import shown
@@ -189,21 +188,20 @@ def suggest_key(ds: xr.Dataset) -> str:
 
 def _described(ds: xr.Dataset) -> dict[str, Any]:
     """Return what a dataset says about itself."""
-    recipes = recipes_of(ds)[1] if "recipe" in ds else []
-    targets = list(dict.fromkeys(recipe.target for recipe in recipes))
+    recipes = schema.recipes(ds).values()  # of flows that are not known here, too
+    targets = list(dict.fromkeys(Target.from_dict(recipe["target"]) for recipe in recipes))
     names = dict.fromkeys(target.name or _formula(target) for target in targets)
-    kinds = dict.fromkeys(recipe.flow.name for recipe in recipes if recipe.flow is not None)
-    ranks = {recipe.student_rank for recipe in recipes}
+    kinds = dict.fromkeys(str(recipe["flow"]["name"]) for recipe in recipes if "flow" in recipe)
+    ranks = {recipe.get("student_rank") for recipe in recipes}
+    student_rank = ranks.pop() if len(ranks) == 1 else None
     target = targets[0] if len(targets) == 1 else None
-    made = {
-        str(recipe.get("versions", {}).get("mids", "")) for recipe in schema.recipes(ds).values()
-    }
+    made = {str(recipe.get("versions", {}).get("mids", "")) for recipe in recipes}
     return {
         "title": _text(ds.attrs.get("title", "")),
         "target": _text("; ".join(names)),
         "flow": _text("; ".join(kinds)),
         "rank": None if target is None else target.rank,
-        "student_rank": ranks.pop() if len(ranks) == 1 else None,
+        "student_rank": None if student_rank is None else int(student_rank),
         "information_exponent": None if target is None else target.information_exponent(),
         "leaps": () if target is None else tuple(step.exponent for step in leaps(target).steps),
         "dims": tuple(np.atleast_1d(ds["dim"].values).tolist()) if "dim" in ds.coords else (),

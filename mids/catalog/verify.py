@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from .. import schema, validation
+from .. import schema
 from ..errors import MidsError, printable
-from ..simulation.replay import differences, flow_of, target_of
+from ..simulation.joining import recipes_of
+from ..simulation.recipe import grid
+from ..simulation.replay import differences
 from ..simulation.replay import replay as simulate_again
 from ..storage import netcdf as io
 from .index import COLUMNS, Entry
@@ -127,11 +129,13 @@ def _replayed(ds: xr.Dataset, replay: int, problems: list[str], path: str) -> Ma
 
 
 def _seconds(sample: xr.Dataset) -> float:
-    """Estimate how long the flow of a recipe takes for one run."""
-    time = np.asarray(sample["time"].values, dtype=np.float64)
-    student_rank = validation.integer(schema.spec(sample)["student_rank"], "q", at_least=1)
+    """Estimate how long the flows of the recipes take for one run."""
     dim = int(sample["dim"].values[0])
-    return flow_of(sample).run_seconds(target_of(sample), dim, student_rank, time)
+    return sum(
+        recipe.flow.run_seconds(recipe.target, dim, recipe.student_rank, grid(sample, recipe))
+        for recipe in recipes_of(sample)[1]
+        if recipe.flow is not None and recipe.student_rank is not None
+    )
 
 
 def _close(one: xr.Dataset, two: xr.Dataset) -> bool:

@@ -56,6 +56,7 @@ def add(folder: Path, files: tuple[Path, ...], key: str | None, overwrite: bool)
     from ..catalog.index import check_key
     from ..errors import InputError
     from ..schema import validate
+    from ..storage import foreign
     from ..storage import netcdf as io
 
     if key is not None and len(files) > 1:
@@ -63,6 +64,9 @@ def add(folder: Path, files: tuple[Path, ...], key: str | None, overwrite: bool)
     names = [check_key(key or file.stem.lower()) for file in files]
     if len(set(names)) < len(names):
         raise InputError("several files would have the same key; add them one by one with --key")
+    for file in files:
+        if file.is_file():  # whoever made it: it is seen in another process first
+            foreign.check(file, foreign.checksum(file.resolve()))
     with ExitStack() as stack:
         opened = [stack.enter_context(io.open_dataset(file, chunks={})) for file in files]
         for ds in opened:

@@ -88,7 +88,7 @@ def test_the_table_says_what_the_files_are(folder):
     ladder = rows["ladder"]
     assert ladder["path"] == f"data/ladder-{ladder['sha256'][:16]}.nc"
     assert (ladder["leaps"], ladder["dims"], ladder["runs"]) == ("1-3", "100 1000", "3")
-    assert (ladder["rank"], ladder["information_exponent"], ladder["schema"]) == ("2", "1", "1")
+    assert (ladder["rank"], ladder["information_exponent"], ladder["schema"]) == ("2", "1", "2")
     assert ladder["mids_version"] == mids.__version__
     assert rows["s3"]["information_exponent"] == "3"
 
@@ -220,10 +220,8 @@ def test_the_table_in_text_html_and_pandas(catalog):
 
 
 def test_the_table_shows_foreign_text_as_text(folder, catalog):
-    ds = toy().assign_attrs(title="<script>alert(1)</script>\n\x1b[31m")
-    recipe = mids.schema.spec(ds)
-    recipe["target"]["name"] = "<img src=x>"
-    ds.attrs["mids_spec"] = json.dumps(recipe)
+    named = mids.Target.from_dict({**mids.Target.parse("h2(z1)").to_dict(), "name": "<img src=x>"})
+    ds = toy(named).assign_attrs(title="<script>alert(1)</script>\n\x1b[31m")
     catalog.add(ds, key="sly")
     assert "<img" not in catalog._repr_html_() and "&lt;img" in catalog._repr_html_()
     assert "\x1b" not in (folder / "catalog.csv").read_text()
@@ -260,11 +258,11 @@ def test_a_key_is_replaced_only_when_asked(catalog):
     with pytest.raises(InputError, match=r"has a dataset 's2' already.*overwrite=True"):
         catalog.add(ds, key="s2")
     with catalog["s2"] as old:
-        assert old.mi.target.degree == 2
+        assert catalog.entries["s2"].target == "h2(z1)"
         catalog.add(ds, key="s2", overwrite=True)
         assert old.loss.compute().size  # an open file stays what it was
     with catalog["s2"] as new:
-        assert new.mi.target.degree == 4
+        assert new.loss.compute().size and catalog.entries["s2"].target == "h4(z1)"
 
 
 def test_catalogs_of_version_0_1_open_and_are_changed(folder):
@@ -325,7 +323,7 @@ def test_what_is_no_dataset_is_refused_before_any_work(catalog, folder):
     with pytest.raises(DatasetError, match="breaks the schema"):
         catalog.add(xr.Dataset({"loss": ("time", [1.0])}), key="new")
     bad = toy()
-    bad.attrs["mids_spec"] = '{"target": {"modes": "all"}}'
+    bad.attrs["mids_recipes"] = '{"recipes": {"1": {"target": {"modes": "all"}}}, "grids": {}}'
     with pytest.raises(DatasetError):
         catalog.add(bad, key="new")
     assert content(folder) == before
