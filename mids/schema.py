@@ -87,6 +87,8 @@ DIMENSIONS: Mapping[str, str] = {
     "level": "overlaps at which crossing times are recorded",
     "neuron": "neurons of a student with finitely many",
     "n": "numbers of samples of an empirical loss",
+    "neuron": "neurons of a two-layer network",
+    "neuron_t": "neurons, as columns",
 }
 OF_ONE_RUN = tuple(name for name in DIMENSIONS if name not in ("dim", "run", "n"))
 """Dimensions that no sweep adds."""
@@ -248,6 +250,48 @@ VARIABLES: Mapping[str, Variable] = {
         "names the recipe of the run in the attribute mids_recipes: first 8 bytes of the SHA-256 "
         "of its canonical JSON",
     ),
+    "neuron_overlap": Variable(
+        ("dim", "run", "time", "neuron", "axis"),
+        "float64",
+        "correlation of the neuron with the axis",
+        "m_j = W*^T w_j of neuron j: its cosines where weights have unit norm",
+        compact="float32",
+    ),
+    "neuron_gram": Variable(
+        ("dim", "run", "time", "neuron", "neuron_t"),
+        "float64",
+        "products of the weights of two neurons",
+        "Q = W^T W",
+        compact="float32",
+    ),
+    "second_layer": Variable(
+        ("dim", "run", "time", "neuron"),
+        "float64",
+        "second layer",
+        "a_j, the weight of neuron j in the network",
+        compact="float32",
+    ),
+    "neuron_crossing_time": Variable(
+        ("dim", "run", "neuron", "level"),
+        "float64",
+        "time at which the neuron's overlap first reaches the level",
+        "first time at which the neuron's squared cosine with the nearest direction (axis of the "
+        "link, or index vector of an additive target) reaches the level; NaN if it never does",
+    ),
+    "nearest": Variable(
+        ("dim", "run", "neuron"),
+        "int64",
+        "direction nearest to the neuron at the end",
+        "its number, from 0; -1 where the squared cosine is below 1/2. A permutation where every "
+        "direction has one neuron",
+    ),
+    "coverage": Variable(
+        ("dim", "run"),
+        "int64",
+        "directions that neurons have reached",
+        "number of directions that are the nearest of some neuron at the end, squared cosine 1/2 "
+        "at least",
+    ),
     "success": Variable(
         ("dim", "run"),
         "int8",
@@ -286,6 +330,7 @@ COORDINATES: Mapping[str, Variable] = {
     "direction": Variable(
         ("direction",), "int64", "direction", "rank of the direction, 0 for the most learned"
     ),
+    "neuron": Variable(("neuron",), "int64", "neuron", "number of the neuron"),
     "level": Variable(("level",), "float64", "overlap level", "overlap that is reached"),
     "degree": Variable(("mode",), "int64", "degree of the mode", "total degree |beta|"),
     "exponents": Variable(

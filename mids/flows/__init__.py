@@ -14,6 +14,7 @@ from .joint import Joint
 from .online_sgd import OnlineSGD
 from .planted import Planted
 from .ridge import HermiteKernel
+from .two_layer import TwoLayer
 from .two_timescale import TwoTimescale
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "OnlineSGD",
     "Planted",
     "Problem",
+    "TwoLayer",
     "TwoTimescale",
     "classes",
     "from_dict",
@@ -34,7 +36,8 @@ __all__ = [
 ]
 
 _FLOWS: dict[str, type[Flow]] = {
-    flow.name: flow for flow in (TwoTimescale, Planted, Joint, Ambient, OnlineSGD, Empirical)
+    flow.name: flow
+    for flow in (TwoTimescale, Planted, Joint, Ambient, OnlineSGD, Empirical, TwoLayer)
 }
 
 
@@ -48,7 +51,7 @@ def names() -> tuple[str, ...]:
     Examples
     --------
     >>> names()
-    ('two-timescale', 'planted', 'joint', 'ambient', 'online-sgd', 'empirical')
+    ('two-timescale', 'planted', 'joint', 'ambient', 'online-sgd', 'empirical', 'two-layer')
     """
     return tuple(_FLOWS)
 

@@ -15,6 +15,7 @@ from .. import validation
 from ..errors import InputError
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
+from .initial import draw_runs
 
 __all__ = ["Flow", "FlowSweep", "Problem"]
 
@@ -80,6 +81,9 @@ class Flow(ABC):
     fast_link : bool
         Whether the link is at its optimum, exactly or in a limit, so that the saddles of
         `mids.theory` are those of the flow.
+    orthonormal : bool
+        Whether the student is a frame of orthonormal columns, so that M(0) has singular values of
+        at most 1; else its columns are unit vectors, independent of each other.
 
     Examples
     --------
@@ -91,6 +95,39 @@ class Flow(ABC):
 
     name: ClassVar[str]
     fast_link: ClassVar[bool] = True
+    orthonormal: ClassVar[bool] = True
+
+    def student_rank(self, target: Target) -> int:
+        """Columns of the student where a sweep does not say: the rank of the target.
+
+        Parameters
+        ----------
+        target : Target
+
+        Returns
+        -------
+        int
+        """
+        return target.rank
+
+    def draw_initial(
+        self, target: Target, student_rank: int, dim: int, runs: IntArray, seed: int
+    ) -> FloatArray:
+        """Draw the initial correlation matrices M(0) of runs, each from its own stream.
+
+        Parameters
+        ----------
+        target : Target
+        student_rank : int
+        dim : int
+        runs : (n,) int array
+        seed : int
+
+        Returns
+        -------
+        (n, rank, student_rank) float array
+        """
+        return draw_runs(target.rank, student_rank, dim, runs, seed)
 
     def __new__(cls, *values: Any, **parameters: Any) -> Any:
         """Make a flow, or flows where a parameter is a list."""

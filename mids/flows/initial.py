@@ -63,12 +63,22 @@ def draw_runs(rank: int, student_rank: int, dim: int, runs: ArrayLike, seed: int
     return _correlations(rank, student_rank, dim, [stream(seed, dim, run) for run in indices])
 
 
-def check_initial(initial: ArrayLike, rank: int, student_rank: int) -> FloatArray:
-    """Check given initial correlation matrices.
+def check_initial(
+    initial: ArrayLike, rank: int, student_rank: int, *, orthonormal: bool = True
+) -> FloatArray:
+    """Check given initial correlation matrices, of frames or of independent unit vectors.
 
     Shapes: initial (..., rank, student_rank); returns (..., rank, student_rank).
     """
     matrices = validation.matrices(initial, "initial", rank, student_rank)
+    if not orthonormal:
+        longest = float(np.linalg.norm(matrices, axis=-2).max(initial=0.0))
+        if longest > 1 + 1e-12:
+            raise InputError(
+                f"initial must have columns of norm at most 1, got {longest:.6g}; they are the "
+                "correlations of unit vectors with the target's frame"
+            )
+        return matrices.copy()
     largest = float(np.linalg.norm(matrices, ord=2, axis=(-2, -1)).max(initial=0.0))
     if largest > 1 + 1e-12:
         raise InputError(

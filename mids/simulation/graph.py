@@ -189,12 +189,13 @@ def _initial(plan: Plan, blocks: tuple[int, ...], token: str) -> da.Array | None
 
 
 def _coordinates(plan: Plan) -> dict[str, xr.Variable]:
-    exponents = np.array(list(plan.modes.values()), dtype=np.int64)
+    exponents = np.array(list(plan.modes.values()), dtype=np.int64).reshape(len(plan.modes), -1)
     values: dict[str, Any] = {
         "dim": plan.dims,
         "run": plan.runs,
         "time": plan.time,
         "direction": np.arange(plan.shape("gram0")[0]),
+        "neuron": np.arange(plan.shape("neuron_crossing_time")[0]),
         "level": np.array(schema.LEVELS),
         "mode": np.array(list(plan.modes)),
         "degree": exponents.sum(axis=1),
@@ -303,7 +304,8 @@ def _own_shapes(
     """Return the shapes of the variables of one recipe, without the padding of a sweep."""
     rank, student_rank = problem.initial.shape[1:]
     sizes = dict.fromkeys(("direction", "axis", "axis_t"), rank)
-    sizes |= {"student": student_rank, "mode": len(problem.target.modes)}
+    sizes |= dict.fromkeys(("student", "neuron", "neuron_t"), student_rank)
+    sizes |= {"mode": len(problem.target.modes)}
     yielded = flow.variables(problem.target)
     return {
         name: tuple(

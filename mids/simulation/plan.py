@@ -75,13 +75,14 @@ class Plan:
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a variable for one run."""
         rank = max(recipe.target.rank for recipe in self.recipes.flat)
+        students = max(recipe.student_rank for recipe in self.recipes.flat)
         sizes = {
             "time": len(self.time),
             "mode": len(self.modes),
             "direction": rank,
             "axis": rank,
             "axis_t": rank,
-            "student": max(recipe.student_rank for recipe in self.recipes.flat),
+            **dict.fromkeys(("student", "neuron", "neuron_t"), students),
             "level": len(schema.LEVELS),
         }
         return tuple(sizes[dim] for dim in schema.VARIABLES[name].dims[2:])
@@ -121,7 +122,7 @@ def check(
     )
     horizon = None if time is None or np.ndim(time) else validation.number(time, "time", above=0.0)
     parts: list[tuple[Target, int, int, Flow]] = [
-        (one, _student_rank(rank, one, initial), of, by)
+        (one, _student_rank(rank, one, initial, by), of, by)
         for one in targets
         for rank in ranks
         for of in seeds
@@ -138,7 +139,9 @@ def check(
         ndims = validation.dims(dim.values if isinstance(dim, xr.DataArray) else dim, one.rank, q)
         by.check(one, ndims, q)
         if initial is not None and (one.rank, q) not in matrices:
-            matrices[one.rank, q] = given_start(initial, ndims, indices, one.rank, q)
+            matrices[one.rank, q] = given_start(
+                initial, ndims, indices, one.rank, q, orthonormal=by.orthonormal
+            )
         if grid is None:
             start = matrices.get((one.rank, q))
             defaults.append(by.default_time(one, int(ndims.max()), q, start))
@@ -284,9 +287,9 @@ def _text(value: object) -> str:
     return json.dumps(value.to_dict()) if hasattr(value, "to_dict") else str(value)
 
 
-def _student_rank(rank: Any, target: Target, initial: Any) -> int:
+def _student_rank(rank: Any, target: Target, initial: Any, flow: Flow) -> int:
     if rank is None:
-        rank = target.rank if initial is None else _columns(initial, target.rank)
+        rank = flow.student_rank(target) if initial is None else _columns(initial, target.rank)
     return validation.integer(rank, "student_rank", at_least=1)
 
 
@@ -338,11 +341,13 @@ def given_start(
     runs: IntArray,
     rank: int,
     student_rank: int,
+    *,
+    orthonormal: bool = True,
 ) -> FloatArray:
     """Check given initial conditions and return them as (1 or n_dims, 1 or n_runs, r, q)."""
     if isinstance(initial, xr.DataArray):
         initial = _aligned(initial, {"dim": dims, "run": runs})
-    matrices = check_initial(initial, rank, student_rank)
+    matrices = check_initial(initial, rank, student_rank, orthonormal=orthonormal)
     leading = (1,) * (4 - matrices.ndim) + matrices.shape[:-2]
     wanted = (len(dims), len(runs))
     if len(leading) > 2 or any(n not in (1, m) for n, m in zip(leading, wanted, strict=True)):

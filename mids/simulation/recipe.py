@@ -12,7 +12,7 @@ import numpy as np
 from .. import flows, schema, validation
 from ..errors import DatasetError, InputError
 from ..flows.base import Flow, Problem
-from ..flows.initial import check_initial, draw_runs
+from ..flows.initial import check_initial
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 
@@ -83,7 +83,7 @@ class Recipe:
         if initial is None and self.initial is not None:
             initial = np.asarray(self.initial, dtype=np.float64)
         if initial is None:
-            initial = draw_runs(self.target.rank, q, dim, runs, seed)
+            initial = self.flow.draw_initial(self.target, q, dim, runs, seed)
         initial = np.broadcast_to(initial, (len(runs), self.target.rank, q)).copy()
         return self.flow, Problem(self.target, dim, runs, seed, initial, time, rtol)
 
@@ -121,11 +121,15 @@ class Recipe:
             raise InputError(
                 f"the flow of a recipe must be an object, got {validation.shown(entry['flow'])}"
             )
+        flow = flows.from_dict(entry["flow"])
         student_rank = validation.integer(entry["student_rank"], "student_rank", at_least=1)
         initial = entry["initial"]
         if isinstance(initial, list):
             matrix = validation.matrix(initial, "initial", target.rank, student_rank)
-            initial = tuple(map(tuple, check_initial(matrix, target.rank, student_rank).tolist()))
+            checked = check_initial(
+                matrix, target.rank, student_rank, orthonormal=flow.orthonormal
+            )
+            initial = tuple(map(tuple, checked.tolist()))
         elif initial not in (None, GIVEN):
             raise InputError(
                 f"initial of a recipe must be a matrix, null or {GIVEN!r}, got "
@@ -136,7 +140,7 @@ class Recipe:
             raise InputError(f"time of a recipe must be a digest, got {validation.shown(time)}")
         return cls(
             target,
-            flows.from_dict(entry["flow"]),
+            flow,
             student_rank,
             validation.integer(entry["seed"], "seed", at_least=0),
             initial,

@@ -4,7 +4,17 @@ Takes Hermite coefficients, text or functions; gives `Target` with its averaging
 gradient, and its ladder of leaps with their exponents.
 """
 
+from .additive import AdditiveTarget, additive
 from .families import hermite, leaps, names, parity, staircase
 from .target import Target
 
-__all__ = ["Target", "hermite", "leaps", "names", "parity", "staircase"]
+__all__ = [
+    "AdditiveTarget",
+    "Target",
+    "additive",
+    "hermite",
+    "leaps",
+    "names",
+    "parity",
+    "staircase",
+]

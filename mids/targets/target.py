@@ -12,7 +12,7 @@ import functools
 import json
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -81,6 +81,10 @@ class Target:
     >>> target.information_exponent(), target.information_exponent([[1.0], [0.0]])
     (1, 3)
     """
+
+    kinds: ClassVar[dict[str, tuple[Callable[..., Target], Callable[[str], Target]]]] = {}
+    """Other classes of targets by the key of their `to_dict` and the name their text begins with:
+    how they are made from the dictionary, and from the text."""
 
     name: str | None
     missed_norm: float
@@ -156,6 +160,9 @@ class Target:
                 f"a target's text must be a string, got {validation.shown(text)}; "
                 'pass for example "h1(z1) + h1(z1)*h3(z2)"'
             )
+        for kind, (_, read) in cls.kinds.items():
+            if text.lstrip().startswith(f"{kind}("):
+                return read(text)
         coefficients, name = _parser.expand(text, FAMILIES, MAX_RANK, MAX_DEGREE)
         if not any(map(any, coefficients)):
             raise constant(text)
@@ -237,6 +244,9 @@ class Target:
         >>> Target.from_dict({"modes": [[2]], "coefficients": [1.0], "name": "square"})
         <Target 'square' of rank 1, degree 2, norm 1: h2(z1)>
         """
+        for kind, (restore, _) in cls.kinds.items():
+            if isinstance(data, Mapping) and kind in data:
+                return restore(data)
         required, optional = {"modes", "coefficients"}, {"name", "missed_norm"}
         if not isinstance(data, Mapping) or not required <= set(data) <= required | optional:
             raise InputError(

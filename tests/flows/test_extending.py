@@ -67,7 +67,7 @@ def extended(tmp_path_factory):
     shutil.copy(FLOW, package / "flows" / "toy.py")
     listed = package / "flows" / "__init__.py"
     edit(listed, "from .two_timescale", "from .toy import ToyFlow\nfrom .two_timescale")
-    edit(listed, "OnlineSGD, Empirical)", "OnlineSGD, Empirical, ToyFlow)")
+    edit(listed, "Empirical, TwoLayer)", "Empirical, TwoLayer, ToyFlow)")
 
     tables = package / "targets" / "_coefficients.py"
     edit(tables, "FAMILIES: Mapping", f"{COEFFICIENTS.lstrip()}FAMILIES: Mapping")

@@ -1,0 +1,479 @@
+r"""Targets that are sums of one link along many directions, without tensors.
+
+Takes coefficients, a link of one variable and directions; gives `AdditiveTarget`,
+
+.. math:: f^*(z) = \sum_i a_i \, g(v_i \cdot z), \qquad g = \sum_k c_k h_k,
+
+whose correlation and gradient are sums over pairs of directions (Ren, Nichani, Wu, Lee 2025),
+
+.. math:: h(G) = \sum_{ij} a_i a_j \sum_k c_k^2 (v_i^T G v_j)^k .
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .. import validation
+from ..errors import InputError, TargetSyntaxError
+from ..validation import FloatArray
+from ._coefficients import MAX_DEGREE, MAX_RANK, MAX_TENSOR_SIZE
+from .basis import gauss_hermite, hermite_values, symmetric_tensors, tensor_coefficients
+from .target import Target
+
+__all__ = ["ACTIVATIONS", "AdditiveTarget", "additive", "hermite_series"]
+
+LARGEST_RANK = 4096
+LARGEST_DEGREE = 60
+"""Beyond it the coefficients that a quadrature gives are rounding."""
+UNIT = 1e-10
+"""Accuracy of unit and orthogonal directions."""
+PRESENT = 1e-14
+ACTIVATIONS = ("erf", "quadratic", "relu", "sigmoid", "tanh")
+"""Links known by name, besides h1, h2, ...; erf is erf(z / sqrt 2), quadratic (z^2 - 1) / 2."""
+
+
+def hermite_series(link: object, degree: int | None = None) -> tuple[FloatArray, float]:
+    """Return the Hermite coefficients of a function of one variable, and the norm left out.
+
+    Parameters
+    ----------
+    link : str, mapping or sequence
+        A name of `ACTIVATIONS`, ``"h3"``, coefficients by degree such as ``{1: 0.5, 3: 0.2}``, or
+        the list of coefficients from degree 0 on.
+    degree : int, optional
+        Highest degree kept of a function that is no polynomial; 24 if not given, at most 60.
+
+    Returns
+    -------
+    (degree + 1,) float array
+        Orthonormal coefficients.
+    float
+        L2 norm of what the truncation leaves out; 0 for polynomials.
+
+    Raises
+    ------
+    InputError
+        If the link is none of these, not finite or constant.
+
+    Examples
+    --------
+    >>> hermite_series("h2")
+    (array([0., 0., 1.]), 0.0)
+    >>> series, left_out = hermite_series("relu")
+    >>> series[:3].round(4).tolist(), round(left_out, 3)
+    ([0.3989, 0.5, 0.2821], 0.019)
+    """
+    kept = 24 if degree is None else validation.integer(degree, "degree", at_least=1)
+    if kept > LARGEST_DEGREE:
+        raise InputError(
+            f"degree must be at most {LARGEST_DEGREE}, got {kept}; higher Hermite coefficients "
+            "cannot be told from rounding"
+        )
+    if isinstance(link, str):
+        named = re.fullmatch(r"h([0-9]{1,4})", link.strip())
+        if named:
+            order = int(named[1])
+            if not 1 <= order <= LARGEST_DEGREE:
+                raise InputError(f"h{order} is not between h1 and h{LARGEST_DEGREE}")
+            return np.eye(order + 1)[order], 0.0
+        return _named(validation.one_of(link.strip(), ACTIVATIONS, "link or activation"), kept)
+    if isinstance(link, Mapping):
+        orders = {
+            validation.integer(_whole(k), "a degree of the link", at_least=0): k for k in link
+        }
+        if orders and max(orders) > LARGEST_DEGREE:
+            raise InputError(f"degrees of a link are at most {LARGEST_DEGREE}, got {max(orders)}")
+        series = np.zeros(max(orders, default=0) + 1)
+        for order, key in orders.items():
+            series[order] = validation.number(link[key], f"the coefficient of h{order}")
+    else:
+        series = np.atleast_1d(validation.finite_array(link, "link"))
+    if series.ndim != 1 or len(series) > LARGEST_DEGREE + 1 or not series[1:].any():
+        raise InputError(
+            "a link is a name, a mapping of degrees to coefficients or a list of at most "
+            f"{LARGEST_DEGREE + 1} Hermite coefficients that is not constant, got "
+            f'{validation.shown(link)}; pass for example "erf", "h3" or {{1: 0.5, 3: 0.2}}'
+        )
+    return np.trim_zeros(series, "b"), 0.0
+
+
+def _whole(key: object) -> object:
+    return int(key) if isinstance(key, str) and key.isdigit() else key
+
+
+def _named(name: str, degree: int) -> tuple[FloatArray, float]:
+    """Coefficients of a named function, by formulas or a quadrature of 256 nodes, and its tail."""
+    if name == "quadratic":
+        return np.array([0.0, 0.0, math.sqrt(0.5)]), 0.0
+    series = np.zeros(degree + 1)
+    if name in ("erf", "relu"):
+        # erf: sqrt(2/pi) (-1)^m (2m - 1)!! 2^(-k/2) / sqrt(k!), k = 2m + 1; relu: its integral.
+        squares = 1.0 / 3.0 if name == "erf" else 0.5
+        for k in range(degree + 1):
+            if name == "erf" and k % 2:
+                size = math.lgamma(k) - math.lgamma((k + 1) / 2) - (k - 1) / 2 * math.log(2)
+                size -= 0.5 * (math.lgamma(k + 1) + k * math.log(2))
+                series[k] = math.sqrt(2 / math.pi) * (-1) ** ((k - 1) // 2) * math.exp(size)
+            elif name == "relu" and k >= 2 and k % 2 == 0:
+                size = math.lgamma(k - 1) - math.lgamma(k / 2) - (k - 2) / 2 * math.log(2)
+                size -= 0.5 * math.lgamma(k + 1)
+                series[k] = (-1) ** (k // 2 - 1) * math.exp(size) / math.sqrt(2 * math.pi)
+        if name == "relu":
+            series[:2] = 1 / math.sqrt(2 * math.pi), 0.5
+    else:
+        nodes, weights = gauss_hermite(256)
+        values = np.tanh(nodes) if name == "tanh" else 0.5 * (1.0 + np.tanh(0.5 * nodes))
+        series = hermite_values(nodes, degree).T @ (weights * values)
+        series[np.abs(series) < PRESENT] = 0.0
+        squares = float(weights @ values**2)
+    missed = math.sqrt(max(squares - float(series @ series), 0.0))
+    return np.trim_zeros(series, "b"), missed
+
+
+def additive(
+    coefficients: ArrayLike,
+    link: str | Mapping[int, float] | Sequence[float],
+    directions: ArrayLike | None = None,
+    *,
+    name: str | None = None,
+) -> AdditiveTarget:
+    r"""Return ``sum_i a_i g(v_i . z)``, a sum of one link along up to thousands of directions.
+
+    Parameters
+    ----------
+    coefficients : (n,) array_like
+        The ``a_i``, none of them 0.
+    link : str, mapping or sequence
+        The link g: ``"h3"``, a name such as ``"erf"``, ``{degree: coefficient}`` or a list of
+        Hermite coefficients (`hermite_series`).
+    directions : (rank, n) array_like, optional
+        Unit vectors ``v_i`` as columns, linearly independent; the axes ``z1, z2, ...`` if not
+        given.
+    name : str, optional
+        A label.
+
+    Returns
+    -------
+    AdditiveTarget
+        For ``TwoTimescale``, ``TwoLayer`` and ``TwoLayerSGD``; up to rank 8 it is a target like any
+        other.
+
+    Raises
+    ------
+    InputError
+        If a direction is not a unit vector, directions depend on each other, or a coefficient is 0.
+
+    Examples
+    --------
+    >>> target = additive([i**-0.75 for i in range(1, 257)], "h3")
+    >>> target
+    <AdditiveTarget of rank 256, degree 3, norm 1.57718: 256 directions, link h3>
+    """
+    weights = np.atleast_1d(validation.finite_array(coefficients, "coefficients"))
+    if weights.ndim != 1 or not weights.size or not weights.all():
+        raise InputError(
+            "coefficients must be a list of numbers other than 0, one for each direction, got "
+            f"{validation.shown(coefficients)}"
+        )
+    series, missed = hermite_series(link, MAX_DEGREE if isinstance(link, str) else None)
+    if directions is None:
+        frame = np.eye(len(weights))
+    else:
+        frame = validation.matrix(directions, "directions", None, len(weights)).copy()
+        norms = np.linalg.norm(frame, axis=0)
+        if np.abs(norms - 1.0).max() > UNIT:
+            raise InputError(
+                f"directions must be unit vectors as columns, but column "
+                f"{int(np.abs(norms - 1.0).argmax())} has norm "
+                f"{norms[np.abs(norms - 1.0).argmax()]:.6g}; divide them by their norms"
+            )
+        sizes = np.linalg.svd(frame, compute_uv=False)
+        if len(weights) > len(frame) or sizes[-1] < 1e-8:
+            raise InputError(
+                f"directions must be linearly independent, but {len(weights)} of them span "
+                f"{int((sizes > 1e-8).sum())} dimensions; leave out what depends on the others"
+            )
+    if len(frame) > LARGEST_RANK:
+        raise InputError(
+            f"an additive target has at most {LARGEST_RANK} directions, got {len(frame)}; use fewer"
+        )
+    return AdditiveTarget(weights, series, frame, name=name, link_norm_missed=missed)
+
+
+class AdditiveTarget(Target):
+    """A sum of one link along many directions; made by `additive`.
+
+    Attributes
+    ----------
+    weights : (n,) float array
+        The coefficients ``a_i``.
+    series : (degree + 1,) float array
+        Hermite coefficients of the link.
+    directions : (rank, n) float array
+        The unit vectors ``v_i``.
+    aligned : bool
+        Whether they are the axes.
+
+    Examples
+    --------
+    >>> target = additive([1.0, 0.5], "h2")
+    >>> target.correlation([[1.0, 0.0], [0.0, 0.5]])
+    (1.0625, array([[2.  , 0.  ],
+           [0.  , 0.25]]))
+    """
+
+    weights: FloatArray
+    series: FloatArray
+    directions: FloatArray
+    aligned: bool
+
+    def __init__(
+        self,
+        weights: FloatArray,
+        series: FloatArray,
+        directions: FloatArray,
+        *,
+        name: str | None = None,
+        link_norm_missed: float = 0.0,
+    ) -> None:
+        for array in (weights, series, directions):
+            array.setflags(write=False)
+        self.__dict__.update(
+            weights=weights,
+            series=series,
+            directions=directions,
+            rank=len(directions),
+            degree=len(series) - 1,
+            name=name,
+            missed_norm=link_norm_missed * float(np.linalg.norm(weights)),
+        )
+        aligned = np.array_equal(directions, np.eye(len(directions)))
+        if aligned:
+            modes, values = _aligned_modes(weights, series)
+        elif self.dense:
+            exponents, found = tensor_coefficients(_tensors(weights, series, directions))
+            kept = np.abs(found) > PRESENT * np.abs(found).max()
+            modes, values = exponents[kept], found[kept]
+        else:
+            modes, values = np.zeros((0, self.rank), dtype=np.int64), np.zeros(0)
+        self.__dict__.update(aligned=aligned, modes=modes, coefficients=values)
+
+    @property
+    def dense(self) -> bool:
+        """Whether the target is small enough for tensors, and so for every flow."""
+        return self.rank <= MAX_RANK and self.rank**self.degree <= MAX_TENSOR_SIZE
+
+    @property
+    def orthonormal(self) -> bool:
+        """Whether the directions are orthonormal, so that they are learned independently."""
+        gram = self.directions.T @ self.directions
+        return bool(np.abs(gram - np.eye(len(gram))).max() <= UNIT)
+
+    @property
+    def norm(self) -> float:
+        r"""The norm :math:`\|f^*\|`, constant included."""
+        return math.sqrt(self.correlation(np.eye(self.rank))[0])
+
+    @property
+    def tensors(self) -> tuple[FloatArray, ...]:
+        """Symmetric tensors, up to rank 8; an error beyond."""
+        if not self.dense:
+            raise InputError(
+                f"an additive target of rank {self.rank} and degree {self.degree} has no tensors, "
+                "which this needs; take the flows two-timescale or two-layer, or a rank of at most "
+                f"{MAX_RANK}"
+            )
+        return symmetric_tensors(self.modes, self.coefficients)
+
+    def correlation(self, G: ArrayLike) -> tuple[float, FloatArray]:
+        """``h(G)`` and its gradient H, shape (rank, rank), without tensors.
+
+        Parameters
+        ----------
+        G : (rank, rank) array_like
+
+        Returns
+        -------
+        float
+            ``sum_ij a_i a_j sum_k c_k^2 (v_i^T G v_j)^k``.
+        (rank, rank) float array
+            Its gradient.
+        """
+        frame, squares = self.directions, self.series**2
+        inner = frame.T @ np.asarray(G, dtype=np.float64) @ frame
+        value, slope = np.zeros_like(inner), np.zeros_like(inner)
+        for square in squares[::-1]:
+            slope = slope * inner + value
+            value = value * inner + square
+        pairs = np.outer(self.weights, self.weights)
+        return float((pairs * value).sum()), frame @ (pairs * slope) @ frame.T
+
+    def __call__(self, z: ArrayLike) -> FloatArray:
+        """Evaluate the link function.
+
+        Shapes: z (..., rank); returns (...).
+        """
+        points = validation.finite_array(z, "z")
+        if points.ndim == 0 or points.shape[-1] != self.rank:
+            raise InputError(
+                f"z must have shape (..., rank) = (..., {self.rank}), got {points.shape}; "
+                "put the variables on the last axis"
+            )
+        values = hermite_values(points @ self.directions, self.degree) @ self.series
+        return np.asarray(values @ self.weights)
+
+    def information_exponent(self, subspace: ArrayLike | None = None) -> int | None:
+        """Return the information exponent; relative to a subspace up to rank 8 only."""
+        if subspace is not None and self.dense:
+            return super().information_exponent(subspace)
+        if subspace is not None:
+            return len(self.tensors)  # raises
+        for k in range(1, len(self.series)):
+            gram = (self.directions.T @ self.directions) ** k
+            if self.series[k] and self.weights @ gram @ self.weights > PRESENT:
+                return k
+        return None
+
+    def normalize(self) -> AdditiveTarget:
+        """Return the target scaled to unit norm."""
+        return AdditiveTarget(
+            self.weights / self.norm, self.series.copy(), self.directions.copy(), name=self.name
+        )
+
+    def rotate(self, rotation: ArrayLike) -> AdditiveTarget:
+        """Return the target ``z -> f*(Q^T z)``: its directions rotated."""
+        Q = validation.matrix(rotation, "rotation", self.rank, self.rank)
+        if np.abs(Q.T @ Q - np.eye(self.rank)).max() > UNIT:
+            raise InputError("rotation must be orthogonal; make it so, by np.linalg.qr(Q)[0]")
+        return AdditiveTarget(self.weights.copy(), self.series.copy(), Q @ self.directions)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the target as a dictionary of lists, floats and strings."""
+        data: dict[str, Any] = {
+            "additive": self.weights.tolist(),
+            "link": self.series.tolist(),
+        }
+        if not self.aligned:
+            data["directions"] = self.directions.tolist()
+        if self.name is not None:
+            data["name"] = self.name
+        if self.missed_norm:
+            data["missed_norm"] = self.missed_norm
+        return data
+
+    def __eq__(self, other: object) -> bool:
+        """Compare weights, link and directions exactly; a target of modes is another one."""
+        if not isinstance(other, AdditiveTarget):
+            return NotImplemented if not isinstance(other, Target) else False
+        return all(
+            np.array_equal(getattr(self, name), getattr(other, name))
+            for name in ("weights", "series", "directions")
+        )
+
+    def __hash__(self) -> int:
+        """Return a hash of weights, link and directions."""
+        return hash((self.weights.tobytes(), self.series.tobytes(), self.directions.tobytes()))
+
+    def __str__(self) -> str:
+        """Return the expansion, which `Target.parse` reads up to rank 8, or a short description."""
+        if self.dense:
+            return super().__str__()
+        return f"additive target, {self._described}"
+
+    def __format__(self, spec: str) -> str:
+        """Return the expansion with the coefficients in a format such as ``.6g``."""
+        return super().__format__(spec) if self.dense else str(self)
+
+    def __repr__(self) -> str:
+        """Return name, sizes and the link."""
+        name = "" if self.name is None else f" {self.name!r}"
+        missed = f", missed norm {self.missed_norm:.6g}" if self.missed_norm else ""
+        return (
+            f"<AdditiveTarget{name} of rank {self.rank}, degree {self.degree}, "
+            f"norm {self.norm:.6g}{missed}: {self._described}>"
+        )
+
+    @property
+    def _described(self) -> str:
+        terms = [f"{c:.4g} h{k}" if c != 1 else f"h{k}" for k, c in enumerate(self.series) if c]
+        link = " + ".join(terms[:4]) + (" + ..." if len(terms) > 4 else "")
+        return f"{len(self.weights)} directions, link {link}"
+
+
+def _aligned_modes(
+    weights: FloatArray, series: FloatArray
+) -> tuple[np.ndarray[Any, np.dtype[np.int64]], FloatArray]:
+    """Modes and coefficients of a sum along the axes, in the order of `multi_indices`."""
+    rank = len(weights)
+    rows, values = [], []
+    if series[0] and (constant := series[0] * float(weights.sum())):
+        rows.append(np.zeros((1, rank), dtype=np.int64))
+        values.append(np.array([constant]))
+    for k in np.flatnonzero(series[1:]) + 1:
+        rows.append(k * np.eye(rank, dtype=np.int64))
+        values.append(series[k] * weights)
+    return np.concatenate(rows), np.concatenate(values)
+
+
+def _tensors(weights: FloatArray, series: FloatArray, directions: FloatArray) -> list[FloatArray]:
+    """Symmetric tensors ``c_k sum_i a_i v_i x ... x v_i`` of degrees 0, 1, ..."""
+    powers = weights.copy()[np.newaxis]  # (rank^k, n)
+    tensors = []
+    for k, c in enumerate(series):
+        tensors.append((c * powers.sum(axis=1)).reshape((len(directions),) * k))
+        powers = (powers[:, np.newaxis] * directions).reshape(-1, len(weights))
+    return tensors
+
+
+def _from_dict(data: Mapping[str, Any]) -> AdditiveTarget:
+    """Inverse of `AdditiveTarget.to_dict`."""
+    allowed = {"additive", "link", "directions", "name", "missed_norm"}
+    if not {"additive", "link"} <= set(data) <= allowed or isinstance(data["link"], str):
+        raise InputError(
+            "a stored additive target is a mapping with additive, link and optionally directions, "
+            f"name and missed_norm, got {validation.shown(data)}; write it with Target.to_dict"
+        )
+    target = additive(data["additive"], data["link"], data.get("directions"), name=data.get("name"))
+    missed = validation.number(data.get("missed_norm", 0.0), "missed_norm", at_least=0)
+    target.__dict__["missed_norm"] = missed
+    return target
+
+
+_CALL = re.compile(
+    r"\s*additive\(\s*(?P<rank>[0-9]{1,5})\s*,\s*(?P<decay>[0-9.eE+-]+)\s*,\s*"
+    r"(?P<link>[A-Za-z0-9]+)\s*\)\s*"
+)
+
+
+def _parse(text: str) -> AdditiveTarget:
+    """Read ``additive(256, 0.75, h3)``: rank, decay beta of a_i = i^-beta, and link."""
+    call = _CALL.fullmatch(text)
+    decay = math.nan
+    if call is not None:
+        try:
+            decay = float(call["decay"])
+        except ValueError:
+            call = None
+    if call is None or not math.isfinite(decay):
+        raise TargetSyntaxError(
+            "an additive target is written additive(rank, decay, link), such as "
+            "additive(256, 0.75, h3) for the sum of i**-0.75 h3(zi); others are made by "
+            "mids.targets.additive",
+            text,
+            0,
+        )
+    rank = validation.integer(int(call["rank"]), "the rank of an additive target", at_least=1)
+    if rank > LARGEST_RANK:
+        raise InputError(f"an additive target has at most {LARGEST_RANK} directions, got {rank}")
+    weights = np.arange(1, rank + 1, dtype=np.float64) ** -decay
+    name = f"additive({rank},{decay:g},{call['link']})"
+    return additive(weights, call["link"], name=name)
+
+
+Target.kinds["additive"] = (_from_dict, _parse)

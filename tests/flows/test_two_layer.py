@@ -1,0 +1,249 @@
+"""Networks with neurons: the closed flow against R^d, exact cases and published claims."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import mids
+from mids.errors import InputError
+from mids.flows import TwoLayer
+from mids.flows.initial import stream
+from mids.flows.two_layer import gram
+from mids.targets import Target, additive
+from mids.targets.basis import hermite_values
+
+TARGET = Target.parse("0.5 + h1(z1) + 0.7*h2(z2) + 0.5*h1(z1)*h2(z2)")
+ACTIVATION = {0: 0.3, 1: 1.0, 2: 0.6, 3: 0.4}
+LAYER = [0.8, 0.5, -0.3]
+KINDS = [
+    {},
+    {"readout": "trained", "epsilon": 0.5},
+    {"readout": "trained", "epsilon": 0.5, "norm": "free"},
+    {"activation": "erf", "norm": "free"},
+    {"activation": "relu", "norm": "free"},
+    {"activation": "tanh", "degree": 30},
+    {"loss": "correlation"},
+]
+
+
+def network(**parameters):
+    return TwoLayer(**{"neurons": 3, "activation": ACTIVATION, "second_layer": LAYER, **parameters})
+
+
+def slope(flow, target, W, a):
+    """M', Q', a', loss and risk of the compiled right-hand side."""
+    from mids.flows.neurons import _slope
+
+    rank, p = target.rank, W.shape[1]
+    state = np.concatenate([W[:rank].ravel(), (W.T @ W).ravel(), a])
+    out = np.empty_like(state)
+    losses = _slope(flow.network(target), rank, p, state, out)
+    M, Q = out[: rank * p].reshape(rank, p), out[rank * p : rank * p + p * p].reshape(p, p)
+    return M, Q, out[rank * p + p * p :], losses
+
+
+def sample_gradient(flow, target, W, a, x):
+    """Gradient of the loss in R^d by weights and second layer, and the loss, from samples."""
+    series = flow._series
+    pre = x @ W
+    values = hermite_values(pre, len(series) - 1)
+    orders = np.sqrt(np.arange(1, len(series)))
+    if flow.activation == "relu":
+        act, der = np.maximum(pre, 0), (pre > 0).astype(float)
+    elif flow.activation == "erf":
+        from scipy.special import erf
+
+        act, der = erf(pre / np.sqrt(2)), np.sqrt(2 / np.pi) * np.exp(-(pre**2) / 2)
+    else:
+        act, der = values @ series, values[..., :-1] @ (series[1:] * orders)
+    label = target(x[:, : target.rank])
+    error = act @ a - label
+    weights = error if flow.loss == "squared" else -label
+    per_sample = weights[:, None] * der * a
+    return x.T @ per_sample / len(x), act.T @ error / len(x), 0.5 * np.mean(error**2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_closed_flow_is_the_gradient_in_the_ambient_space(kind):
+    """M', Q', a' and the loss against a quasi-Monte Carlo average over x in R^d."""
+    from scipy.stats import norm, qmc
+
+    flow = network(**kind)
+    rng = np.random.default_rng(5)
+    W = rng.standard_normal((4, 3))
+    W /= np.linalg.norm(W, axis=0)
+    if flow.norm == "free":
+        W *= [0.7, 1.2, 1.0]
+    a = np.array(LAYER)
+    x = norm.ppf(qmc.Sobol(4, seed=1).random_base2(17))
+    gradient, readout, risk = sample_gradient(flow, TARGET, W, a, x)
+    field = -gradient
+    if flow.norm == "spherical":
+        field -= W * (W * field).sum(axis=0)
+    M, Q, da, (_, closed) = slope(flow, TARGET, W, a)
+    tolerance = 0.04 if flow.activation in ("relu", "tanh") else 0.02
+    np.testing.assert_allclose(M, field[:2], atol=tolerance)
+    change = W.T @ field
+    np.testing.assert_allclose(Q, change + change.T, atol=tolerance)
+    if flow.epsilon is not None:
+        np.testing.assert_allclose(da, -readout / flow.epsilon, atol=tolerance)
+    assert closed == pytest.approx(risk, rel=0.02)
+
+
+@pytest.mark.parametrize("kind", KINDS[:3])
+def test_the_slope_is_exactly_that_of_the_energy(kind):
+    """dL/dt = -|gradient|^2, from the loss's finite difference along the flow."""
+    flow = network(**kind)
+    rng = np.random.default_rng(6)
+    W = rng.standard_normal((6, 3))
+    W /= np.linalg.norm(W, axis=0)
+    a = np.array(LAYER)
+
+    def loss(W, a):
+        return slope(flow, TARGET, W, a)[3][0]
+
+    gradient = np.zeros_like(W)
+    for index in np.ndindex(W.shape):
+        move = np.zeros_like(W)
+        move[index] = 1e-6
+        gradient[index] = (loss(W + move, a) - loss(W - move, a)) / 2e-6
+    if flow.norm == "spherical":  # moves off the sphere do not count
+        gradient -= W * (W * gradient).sum(axis=0)
+    M, Q, _, _ = slope(flow, TARGET, W, a)
+    if flow.norm == "free":
+        np.testing.assert_allclose(M, -gradient[:2], atol=1e-8)
+        change = -W.T @ gradient
+        np.testing.assert_allclose(Q, change + change.T, atol=1e-8)
+    else:
+        move = -1e-6 * gradient
+        rate = (loss(*normalised(W + move, a)) - loss(*normalised(W - move, a))) / 2e-6
+        assert rate < 0
+
+
+def normalised(W, a):
+    return W / np.linalg.norm(W, axis=0), a
+
+
+def simulate(flow, target, **arguments):
+    return mids.simulate(target, flow=flow, **{"dim": 1e4, "runs": 3, **arguments}).compute()
+
+
+@pytest.mark.parametrize(("s", "size"), [(1, 1.0), (2, 0.7), (3, 1.0)])
+def test_one_neuron_with_the_link_itself_is_the_planted_flow(s, size):
+    text = f"{size}*h{s}(z1)"
+    kind = {s: size}
+    for loss in ("correlation", "squared"):
+        ds = simulate(TwoLayer(activation=kind, loss=loss), text)
+        planted = simulate("planted", text, initial=ds.initial, time=ds.time.values)
+        np.testing.assert_allclose(ds.loss, planted.loss, atol=1e-6)
+        np.testing.assert_allclose(ds.crossing_time, planted.crossing_time, rtol=1e-7)
+        np.testing.assert_allclose(
+            ds.neuron_crossing_time.values[..., 0, :], ds.crossing_time.values[..., 0, :], rtol=1e-9
+        )
+
+
+def test_the_loss_decreases_and_runs_do_not_depend_on_their_neighbours():
+    flow = network(readout="trained", epsilon=0.1)
+    ds = mids.simulate(TARGET, dim=1e3, runs=4, flow=flow, chunks=1)
+    together = mids.simulate(TARGET, dim=1e3, runs=4, flow=flow, chunks=4)
+    loss = ds.loss.compute()
+    assert (np.diff(loss, axis=-1) < 1e-7).all()
+    assert (loss == together.loss).all()
+    assert mids.replay(ds).equals(ds)
+    mids.validate(ds)
+
+
+def test_the_start_has_the_law_of_uniform_neurons():
+    """Moments of M and Q against frames drawn in R^d."""
+    flow, dim, runs = TwoLayer(neurons=3), 12, 4000
+    target = Target.parse("h1(z1) + h1(z2)")
+    M = flow.draw_initial(target, 3, dim, np.arange(runs), 0)
+    Q = np.array([gram(m, dim, stream(0, dim, run, 4)) for run, m in enumerate(M)])
+    W = np.random.default_rng(0).standard_normal((runs, dim, 3))
+    W /= np.linalg.norm(W, axis=1, keepdims=True)
+    direct = W.swapaxes(1, 2) @ W
+    np.testing.assert_allclose((M**2).mean(axis=(0, 1)), 1 / dim, rtol=0.06)
+    np.testing.assert_allclose((M**4).mean(), 3 / (dim * (dim + 2)), rtol=0.1)
+    for power in (2, 4):
+        expected = (direct[:, 0, 1] ** power).mean()
+        assert (Q[:, 0, 1] ** power).mean() == pytest.approx(expected, rel=0.15)
+    # Overlap of neurons given M: the third moment that links all three Gram entries.
+    mixed = (direct[:, 0, 1] * direct[:, 1, 2] * direct[:, 0, 2]).mean()
+    assert (Q[:, 0, 1] * Q[:, 1, 2] * Q[:, 0, 2]).mean() == pytest.approx(mixed, rel=0.3)
+    assert np.isfinite(flow.draw_initial(target, 3, 10**12, np.arange(2), 0)).all()
+
+
+def test_neurons_go_to_the_nearest_of_orthogonal_index_vectors():
+    """Simsek, Bendjeddou, Hsu 2024: the greatest m_i(0) wins, for s >= 3."""
+    flow = TwoLayer(neurons=6, activation="h3", loss="correlation")
+    ds = simulate(flow, additive(np.ones(3), "h3"), runs=6, dim=1e3)
+    first = ds.neuron_overlap.isel(time=0).values[0]
+    reached = ds.nearest.values[0]
+    went = reached >= 0
+    assert went.mean() > 0.8
+    assert (first.argmax(axis=-1)[went] == reached[went]).all()
+    covered = [len(set(row[row >= 0])) for row in reached]
+    assert ds.coverage.values[0].tolist() == covered
+
+
+@pytest.mark.parametrize(("offset", "to_average"), [(-0.1, False), (0.1, True)])
+def test_the_average_of_equiangular_index_vectors_turns_at_beta_c(offset, to_average):
+    """Average of k vectors at beta: a minimum above (s - 2) / (k + s - 2), a saddle below."""
+    s, k = 4, 3
+    beta = (s - 2) / (k + s - 2) + offset
+    vectors = np.linalg.cholesky(np.full((k, k), beta) + (1 - beta) * np.eye(k)).T
+    average = vectors.sum(axis=1) / np.linalg.norm(vectors.sum(axis=1))
+    start = average + 0.01 * np.array([1.0, -0.5, 0.2])
+    start /= np.linalg.norm(start)
+    flow = TwoLayer(activation=f"h{s}", loss="correlation")
+    target = additive(np.ones(k), f"h{s}", vectors)
+    ds = simulate(flow, target, initial=start[:, None], runs=1, time=[0.0, 100.0])
+    cosine = float(ds.neuron_overlap.values[0, 0, -1, 0] @ average)
+    assert (cosine > 0.999) == to_average
+    if not to_average:
+        assert float((vectors.T @ ds.neuron_overlap.values[0, 0, -1, 0]).max()) > 0.95
+
+
+def test_small_epsilon_gives_the_sequence_of_a_single_index():
+    """Berthier, Montanari, Zhou 2023: the Hermite components are learned one after the other."""
+    flow = TwoLayer(
+        neurons=12, activation=[0, 0.6, 0.5, 0.6], readout="trained", epsilon=1e-3, second_layer=0.0
+    )
+    target = "h1(z1) + 0.5*h2(z1) + 0.7*h3(z1)"
+    ds = simulate(flow, target, dim=1e4, runs=1, time=np.append(0, np.geomspace(1e-6, 1e3, 120)))
+    loss = ds.loss.values[0, 0]
+    squares = np.array([1.0, 0.25, 0.49])
+    levels = 0.5 * (squares.sum() - np.cumsum(squares)[:1])
+    assert loss[0] == pytest.approx(0.5 * squares.sum())
+    flat = np.abs(np.gradient(np.log(loss + 1e-12), np.log(ds.time.values + 1e-9)))
+    assert loss[-1] < levels[0]
+    assert (np.diff(loss) < 1e-7).all() and flat.max() > 0.2
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"neurons": 0}, "neurons must be an integer of at least 1"),
+        ({"neurons": 10**5}, "at most 4096"),
+        ({"activation": "exp"}, "unknown link or activation"),
+        ({"activation": [0.0, np.inf]}, "finite"),
+        ({"activation": "tanh", "norm": "free"}, "polynomial activation, erf or relu"),
+        ({"degree": 99, "activation": "relu"}, "at most 60"),
+        ({"loss": "correlation", "readout": "trained"}, "grows without bound"),
+        ({"loss": "correlation", "norm": "free"}, "grow without bound"),
+        ({"epsilon": 0.1}, "time scale of a trained readout"),
+        ({"second_layer": [1.0]}, "one for each neuron"),
+    ],
+)
+def test_bad_parameters_are_named(parameters, message):
+    with pytest.raises(InputError, match=message):
+        network(**parameters)
+
+
+def test_targets_and_ranks_that_do_not_fit_are_named():
+    with pytest.raises(InputError, match="no Hermite degree in common"):
+        mids.simulate("h4(z1)", dim=100, flow=TwoLayer(activation="h3"))
+    with pytest.raises(InputError, match="neurons=1, got student_rank=2"):
+        mids.simulate("h3(z1)", dim=100, student_rank=2, flow=TwoLayer(activation="h3"))
+    assert TwoLayer(activation="relu").truncation_error == pytest.approx(0.0188, abs=1e-4)
