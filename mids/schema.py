@@ -85,7 +85,6 @@ DIMENSIONS: Mapping[str, str] = {
     "axis_t": "coordinates of the link function, as columns",
     "student": "columns of the student's frame",
     "level": "overlaps at which crossing times are recorded",
-    "neuron": "neurons of a student with finitely many",
     "n": "numbers of samples of an empirical loss",
     "neuron": "neurons of a two-layer network",
     "neuron_t": "neurons, as columns",

@@ -183,6 +183,8 @@ def _expected(recipe: Recipe | None, size: int) -> tuple[Array, list[str]]:
             "along 'direction'; take them from the original dataset"
         )
     flow = recipe.flow or flows.TwoTimescale()
+    if not flow.fast_link and flow.planted_target(target) is None:
+        return powers, names
     largest = 0
     for step in leaps(flow.effective_target(target)).steps:
         largest = max(largest, step.exponent)

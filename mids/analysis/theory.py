@@ -142,7 +142,14 @@ def predictions(
         model = ClosedForm(weighted) if ClosedForm.applies(weighted) else LimitFlow(weighted)
         start, ladder = ds["gram0"], repr(leaps(weighted))
     else:
-        model = KnownLink(weighted)
+        planted = flow.planted_target(weighted)
+        if planted is None:
+            raise DatasetError(
+                f"there is no theory of the flow {flow.name!r} with these parameters on this "
+                "target; look at mids.saddles and mids.plateaus, or at single neurons whose "
+                "activation is the link"
+            )
+        model = KnownLink(planted)
         if "initial" not in ds:
             raise DatasetError(
                 "theory of the planted flow needs the variable 'initial', M(0) with its sign, as "
@@ -206,7 +213,9 @@ def has_theory(ds: xr.Dataset) -> bool:
 
 def _is_known(recipe: Recipe) -> bool:
     """Tell whether there is a theory for a target and flow."""
-    return recipe.flow is None or recipe.flow.fast_link or recipe.target.rank == 1
+    if recipe.flow is None or recipe.flow.fast_link:
+        return True
+    return recipe.target.rank == 1 and recipe.flow.planted_target(recipe.target) is not None
 
 
 def _quantiles(

@@ -110,6 +110,19 @@ class Flow(ABC):
         """
         return target.rank
 
+    def planted_target(self, target: Target) -> Target | None:
+        """Target whose planted flow this is, by which its theory goes; None if it is none.
+
+        Parameters
+        ----------
+        target : Target
+
+        Returns
+        -------
+        Target or None
+        """
+        return None
+
     def draw_initial(
         self, target: Target, student_rank: int, dim: int, runs: IntArray, seed: int
     ) -> FloatArray:

@@ -55,6 +55,10 @@ class Planted(Flow):
                 f"{student_rank}; leave student_rank out, or learn the link with two-timescale"
             )
 
+    def planted_target(self, target: Target) -> Target:
+        """Return the target."""
+        return target
+
     def default_time(
         self, target: Target, dim: int, student_rank: int, initial: FloatArray | None = None
     ) -> FloatArray:

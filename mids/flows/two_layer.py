@@ -68,16 +68,17 @@ class TwoLayer(Flow):
     ----------
     neurons : int
         Number of neurons p; the student's rank.
-    activation : str, mapping or sequence
+    activation : str, mapping or tuple
         ``"erf"`` (of z / sqrt 2), ``"relu"``, ``"tanh"``, ``"sigmoid"``, ``"quadratic"``
-        ((z^2 - 1) / 2), ``"h3"``, Hermite coefficients by degree, or their list from degree 0 on.
+        ((z^2 - 1) / 2), ``"h3"``, Hermite coefficients by degree, or their tuple from degree 0
+        on. (A list is a sweep.)
     loss : str
         ``"squared"`` or ``"correlation"``.
     readout : str
         ``"fixed"`` or ``"trained"`` (squared loss only).
     epsilon : float, optional
         Time scale of a trained second layer; 1 if not given.
-    second_layer : float or sequence of float
+    second_layer : float, tuple or mapping of float
         The second layer, of all neurons or of each; that at the start if it is trained.
     norm : str
         ``"spherical"``: unit weights; ``"free"``: weights of any length, for polynomials, erf and
@@ -143,7 +144,10 @@ class TwoLayer(Flow):
         epsilon = 1.0 if self.readout == "trained" and self.epsilon is None else self.epsilon
         if epsilon is not None:
             epsilon = validation.number(epsilon, "epsilon", above=0.0)
-        layer = validation.finite_array(self.second_layer, "second_layer")
+        given = self.second_layer
+        if isinstance(given, Mapping):  # as `to_dict` writes it
+            given = [given.get(str(j), given.get(j)) for j in range(len(given))]
+        layer = validation.finite_array(given, "second_layer")
         if layer.ndim > 1 or (layer.ndim == 1 and len(layer) != p):
             raise InputError(
                 f"second_layer must be one number or {p}, one for each neuron, got shape "
@@ -199,6 +203,16 @@ class TwoLayer(Flow):
                 f"{np.flatnonzero(self._series).tolist()}, the target {np.unique(degrees).tolist()}"
                 "), so that neurons never see the target; choose another activation"
             )
+
+    def planted_target(self, target: Target) -> Target | None:
+        """Return the target of a single neuron whose activation is the link; else there is none."""
+        if target.rank != 1 or self.neurons != 1 or self.epsilon is not None:
+            return None
+        link = np.zeros(target.degree + 1)
+        link[target.modes[:, 0]] = target.coefficients
+        layer = float(np.ravel(self.second_layer)[0])
+        same = len(link) == len(self._series) and np.allclose(link, self._series, rtol=1e-12)
+        return target if same and layer == 1.0 and self.norm == "spherical" else None
 
     def draw_initial(
         self, target: Target, student_rank: int, dim: int, runs: IntArray, seed: int
@@ -262,9 +276,9 @@ class TwoLayer(Flow):
     def to_dict(self) -> dict[str, Any]:
         """Name and parameters in types that JSON knows."""
         data = super().to_dict()
-        for name in ("activation", "second_layer"):
+        for name in ("activation", "second_layer"):  # a list would be a sweep
             if isinstance(data[name], tuple):
-                data[name] = list(data[name])
+                data[name] = {str(k): value for k, value in enumerate(data[name])}
         return data
 
     def start(self, problem: Problem, run: int, row: int) -> FloatArray:
@@ -458,7 +472,7 @@ def _monomials(
     """
     directions = np.eye(target.rank)
     if isinstance(target, AdditiveTarget) and not target.aligned:
-        directions = target.directions
+        directions = target.directions.copy()  # writable, as numba compiles for one kind
         modes = [
             (k, i, c * a)
             for k, c in enumerate(target.series)

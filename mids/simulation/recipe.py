@@ -126,9 +126,7 @@ class Recipe:
         initial = entry["initial"]
         if isinstance(initial, list):
             matrix = validation.matrix(initial, "initial", target.rank, student_rank)
-            checked = check_initial(
-                matrix, target.rank, student_rank, orthonormal=flow.orthonormal
-            )
+            checked = check_initial(matrix, target.rank, student_rank, orthonormal=flow.orthonormal)
             initial = tuple(map(tuple, checked.tolist()))
         elif initial not in (None, GIVEN):
             raise InputError(

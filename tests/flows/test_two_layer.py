@@ -15,7 +15,7 @@ from mids.targets.basis import hermite_values
 
 TARGET = Target.parse("0.5 + h1(z1) + 0.7*h2(z2) + 0.5*h1(z1)*h2(z2)")
 ACTIVATION = {0: 0.3, 1: 1.0, 2: 0.6, 3: 0.4}
-LAYER = [0.8, 0.5, -0.3]
+LAYER = (0.8, 0.5, -0.3)
 KINDS = [
     {},
     {"readout": "trained", "epsilon": 0.5},
@@ -208,10 +208,12 @@ def test_the_average_of_equiangular_index_vectors_turns_at_beta_c(offset, to_ave
 def test_small_epsilon_gives_the_sequence_of_a_single_index():
     """Berthier, Montanari, Zhou 2023: the Hermite components are learned one after the other."""
     flow = TwoLayer(
-        neurons=12, activation=[0, 0.6, 0.5, 0.6], readout="trained", epsilon=1e-3, second_layer=0.0
+        neurons=12, activation=(0, 0.6, 0.5, 0.6), readout="trained", epsilon=0.02, second_layer=0.0
     )
     target = "h1(z1) + 0.5*h2(z1) + 0.7*h3(z1)"
-    ds = simulate(flow, target, dim=1e4, runs=1, time=np.append(0, np.geomspace(1e-6, 1e3, 120)))
+    ds = simulate(
+        flow, target, dim=1e4, runs=1, rtol=1e-6, time=np.append(0, np.geomspace(1e-4, 40, 80))
+    )
     loss = ds.loss.values[0, 0]
     squares = np.array([1.0, 0.25, 0.49])
     levels = 0.5 * (squares.sum() - np.cumsum(squares)[:1])
@@ -227,13 +229,13 @@ def test_small_epsilon_gives_the_sequence_of_a_single_index():
         ({"neurons": 0}, "neurons must be an integer of at least 1"),
         ({"neurons": 10**5}, "at most 4096"),
         ({"activation": "exp"}, "unknown link or activation"),
-        ({"activation": [0.0, np.inf]}, "finite"),
+        ({"activation": (0.0, np.inf)}, "finite"),
         ({"activation": "tanh", "norm": "free"}, "polynomial activation, erf or relu"),
         ({"degree": 99, "activation": "relu"}, "at most 60"),
         ({"loss": "correlation", "readout": "trained"}, "grows without bound"),
         ({"loss": "correlation", "norm": "free"}, "grow without bound"),
         ({"epsilon": 0.1}, "time scale of a trained readout"),
-        ({"second_layer": [1.0]}, "one for each neuron"),
+        ({"second_layer": (1.0,)}, "one for each neuron"),
     ],
 )
 def test_bad_parameters_are_named(parameters, message):
@@ -247,3 +249,13 @@ def test_targets_and_ranks_that_do_not_fit_are_named():
     with pytest.raises(InputError, match="neurons=1, got student_rank=2"):
         mids.simulate("h3(z1)", dim=100, student_rank=2, flow=TwoLayer(activation="h3"))
     assert TwoLayer(activation="relu").truncation_error == pytest.approx(0.0188, abs=1e-4)
+
+
+def test_theory_is_that_of_the_planted_flow_or_refused():
+    ds = simulate(TwoLayer(activation="h3", loss="correlation"), "h3(z1)", runs=4)
+    planted = simulate("planted", "h3(z1)", runs=4, initial=ds.initial, time=ds.time.values)
+    times, expected = (mids.theory(each).escape_time.values for each in (ds, planted))
+    np.testing.assert_array_equal(times, expected)
+    other = simulate(TwoLayer(neurons=2, activation="h3"), "h3(z1)", runs=2, time=[0.0, 1.0])
+    with pytest.raises(mids.errors.DatasetError, match="no theory of the flow 'two-layer'"):
+        mids.theory(other)
