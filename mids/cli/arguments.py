@@ -6,14 +6,15 @@ import errno
 import json
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
 
 from ..errors import InputError, MidsError, TargetSyntaxError
 
-__all__ = ["Main", "UserError", "numbers", "settings", "swept"]
+__all__ = ["Main", "UserError", "numbers", "settings", "sweep_arguments", "sweep_options", "swept"]
 
 
 class UserError(click.ClickException):
@@ -43,6 +44,54 @@ class Main(click.Group):
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             sys.exit(130)
+
+
+def sweep_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of all commands that simulate."""
+    path = click.Path(path_type=Path)
+    for option in (
+        click.option("--plot", type=path, help="Picture to write."),
+        click.option("-o", "--output", type=path, help="NetCDF file to write."),
+        click.option(
+            "--spec",
+            type=path,
+            help="TOML file with these arguments, under their names in Python; options given here "
+            "go before it.",
+        ),
+        click.option(
+            "--student-rank", type=int, help="Columns of the student's frame (default: rank)."
+        ),
+        click.option(
+            "--flow-option",
+            "flow_options",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="Parameter of the flow, such as epsilon=1e-3, noise=0.5 or kernel.polynomial=2; "
+            "may be repeated. `mids flows` lists them.",
+        ),
+        click.option("--seed", type=int, help="Seed of the random streams (default 0)."),
+        click.option(
+            "--runs", type=int, help="Runs at each dimension (default 64; 32 of diagrams)."
+        ),
+        click.option("--dim", metavar="D,D,...", help="Ambient dimensions, such as 1e2,1e4,1e6."),
+        click.option("--target", metavar="TEXT", help='Target, such as "h1(z1)+h1(z1)*h3(z2)".'),
+    ):
+        command = option(command)
+    return command
+
+
+def sweep_arguments(
+    spec: Path | None, options: Mapping[str, Any], flow_options: Iterable[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arguments of a sweep, options before a file, and the parameters of its flow."""
+    from ..simulation.simulate import read_spec
+
+    arguments = read_spec(spec) if spec else {}
+    arguments |= {name: value for name, value in options.items() if value is not None}
+    for name in ("dim", "n"):
+        if options.get(name) is not None:
+            arguments[name] = numbers(options[name], f"--{name}")
+    return arguments, settings(flow_options, "--flow-option")
 
 
 def numbers(text: str, name: str) -> list[float]:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .reports import report
+from .reports import print_saddles
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["flows", "info", "opened", "saddles", "targets"]
+__all__ = ["flows", "info", "opened", "report", "saddles", "targets"]
 
 ORIGIN = ("title", "summary", "failures", "source", "date_created", "license", "references")
 """Attributes that tell where a dataset comes from."""
@@ -41,7 +41,7 @@ def saddles(file: Path) -> None:
     each run. Runs are unmatched where only theory or measurement has the saddle.
     """
     with opened(file) as ds:
-        report(ds, None)
+        print_saddles(ds)
 
 
 @click.command(epilog="Example: mids info ladder.nc")
@@ -92,3 +92,31 @@ def targets(target: str | None) -> None:
     for text in listed:
         parsed = families.Target.parse(text)
         click.echo(f"{text}\n  {parsed!r}\n  leaps {leaps(parsed)!r}")
+
+
+@click.command(epilog="Example: mids report ladder.nc -o report.html")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("report.html"),
+    show_default=True,
+    help="Page to write.",
+)
+def report(file: Path, output: Path) -> None:
+    """Write a page about FILE that needs no other file.
+
+    It has pictures, the saddles measured against theory, where the data come from, and the commands
+    that make them again.
+    """
+    from .. import report as page
+    from ..simulation.progress import progress
+    from ..storage import netcdf as io
+
+    io.check_output(output)
+    with opened(file) as ds, progress():
+        text = page.page(ds, file.name)
+    with io.replacing(output) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    click.echo(f"wrote {output}")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-__all__ = ["picture", "print_table", "report"]
+__all__ = ["picture", "print_saddles", "print_table"]
 
 COLUMNS = {
     "dim": "d",
@@ -24,9 +24,9 @@ COLUMNS = {
 }
 
 
-def report(ds: xr.Dataset, save: Callable[[xr.Dataset, xr.Dataset | None], None] | None) -> None:
+def print_saddles(ds: xr.Dataset, save: Callable[..., None] | None = None) -> None:
     """Print the saddles, against theory if there is one, and how many runs are trapped; draw."""
-    from ..analysis import compare, traps
+    from ..analysis import compare, plateaus, traps
     from ..analysis.compare import comparable, measured, summary
     from ..simulation.progress import progress
 
@@ -47,7 +47,8 @@ def report(ds: xr.Dataset, save: Callable[[xr.Dataset, xr.Dataset | None], None]
     if ends is not None and (comparison is None or int(ends["trapped"].sum())):
         print_table(ends.to_dataframe().reset_index().rename(columns={"dim": "d"}))
     if save is not None:
-        save(ds, comparison)
+        with progress():
+            save(ds, comparison, plateaus(ds))
 
 
 def print_table(frame: pd.DataFrame) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .arguments import numbers, settings, swept
+from .arguments import sweep_arguments, sweep_options, swept
 from .cluster import cluster_options, computing_on
 from .files import opened
-from .reports import picture, report
+from .reports import picture, print_saddles, print_table
 
-__all__ = ["replay", "simulate"]
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["phase_diagram", "replay", "simulate"]
 
 OF_THE_SWEEP = ("target", "flow", "seed", "student_rank")
 """What `--sweep` takes besides the parameters of the flow."""
@@ -22,20 +25,9 @@ OF_THE_SWEEP = ("target", "flow", "seed", "student_rank")
 @click.command(
     epilog='Example: mids simulate --target "h1(z1)+h1(z1)*h3(z2)" --dim 1e2,1e4 -o ladder.nc'
 )
-@click.option("--target", metavar="TEXT", help='Target, such as "h1(z1)+h1(z1)*h3(z2)".')
-@click.option("--dim", metavar="D,D,...", help="Ambient dimensions, such as 1e2,1e4,1e6.")
-@click.option("--runs", type=int, help="Number of runs at each dimension (default 64).")
-@click.option("--seed", type=int, help="Seed of the random streams (default 0).")
+@sweep_options
 @click.option("--flow", metavar="NAME", help="Name of the flow (default two-timescale).")
 @click.option("--ridge", type=float, help="Ridge of a flow that learns the link (default 0).")
-@click.option(
-    "--flow-option",
-    "flow_options",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Parameter of the flow, such as epsilon=1e-3 or kernel.polynomial=2; may be repeated. "
-    "`mids flows` lists them.",
-)
 @click.option(
     "--sweep",
     "sweeps",
@@ -44,22 +36,13 @@ OF_THE_SWEEP = ("target", "flow", "seed", "student_rank")
     help="Values of seed, student_rank or a parameter of the flow, such as ridge=0,0.1,1; or of "
     "target or flow with ; between them. May be repeated: all combinations are simulated.",
 )
-@click.option("--student-rank", type=int, help="Columns of the student's frame (default: rank).")
 @click.option("--time", type=float, help="Last time of the grid (default: beyond the last escape).")
 @click.option("--rtol", type=float, help="Relative tolerance (default 1e-8).")
-@click.option(
-    "--spec",
-    type=click.Path(path_type=Path),
-    help="TOML file with arguments of mids.simulate; options given here go before it.",
-)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="NetCDF file to write.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Picture of the loss to write.")
 @cluster_options
 def simulate(
     spec: Path | None,
     output: Path | None,
     plot: Path | None,
-    dim: str | None,
     ridge: float | None,
     flow_options: tuple[str, ...],
     sweeps: tuple[str, ...],
@@ -67,20 +50,16 @@ def simulate(
     workers: int | None,
     **options: Any,
 ) -> None:
-    """Simulate a sweep and hold its saddles against the theory.
+    """Simulate a sweep and compare its saddles with the theory.
 
     Prints, for each dimension and saddle, the loss of the plateau, the directions learned, the
     median measured and predicted escape times, their ratio, and how many runs are censored.
     """
     from ..simulation.progress import progress
-    from ..simulation.simulate import from_spec, read_spec
+    from ..simulation.simulate import from_spec
     from ..storage import netcdf as io
 
-    arguments = read_spec(spec) if spec else {}
-    arguments |= {name: value for name, value in options.items() if value is not None}
-    if dim is not None:
-        arguments["dim"] = numbers(dim, "--dim")
-    parameters = settings(flow_options, "--flow-option")
+    arguments, parameters = sweep_arguments(spec, options, flow_options)
     if ridge is not None:
         parameters["ridge"] = ridge
     for name, values in swept(sweeps).items():
@@ -99,7 +78,7 @@ def simulate(
             else:
                 io.to_netcdf(ds, output)
         with ds if output is None else opened(output) as ds:
-            report(ds, save)
+            print_saddles(ds, save)
     if written:
         click.echo(f"wrote {' and '.join(map(str, written))}")
 
@@ -125,3 +104,62 @@ def replay(file: Path, runs: int | None) -> None:
         click.echo(f"{file} differs from its replay:\n  " + "\n  ".join(found))
         sys.exit(1)
     click.echo(f"{file}: {count} runs simulated again, identical bit by bit")
+
+
+@click.command(
+    "phase-diagram",
+    epilog='Example: mids phase-diagram --target "h2(z1)" --dim 8,16,32 --n 100,300,1000,3000 '
+    "--flow-option noise=0.5 --plot success.png",
+)
+@sweep_options
+@click.option("--n", metavar="N,N,...", help="Numbers of samples, such as 100,300,1000.")
+@click.option("--duration", type=float, help="Time at which runs are judged (default: long).")
+@click.option("--level", type=float, help="Overlap that counts as learned (default 0.5).")
+@click.option("--exponent", type=int, help="s of n/d^s (default: the largest leap).")
+@cluster_options
+def phase_diagram(
+    spec: Path | None,
+    output: Path | None,
+    plot: Path | None,
+    flow_options: tuple[str, ...],
+    scheduler: str | None,
+    workers: int | None,
+    **options: Any,
+) -> None:
+    """Count how often descent on n samples learns the target.
+
+    Prints, for each dimension and number of samples, how many runs have learned all directions.
+    """
+    from ..simulation.phase_diagram import from_spec
+    from ..simulation.progress import progress
+    from ..storage import netcdf as io
+
+    arguments, parameters = sweep_arguments(spec, options, flow_options)
+    if parameters:
+        flow = arguments.get("flow", {})
+        arguments["flow"] = {**(flow if isinstance(flow, dict) else {"name": flow}), **parameters}
+    written = [io.check_output(path) for path in (output, plot) if path is not None]
+    save = picture(plot, "success") if plot else None
+    ds = from_spec(arguments)
+    with computing_on(scheduler, workers), progress():
+        if output is None:
+            ds = ds.compute()
+        else:
+            io.to_netcdf(ds, output)
+    with ds if output is None else io.open_dataset(output) as ds:
+        print_table(_successes(ds))
+        if save is not None:
+            save(ds)
+    if written:
+        click.echo(f"wrote {' and '.join(map(str, written))}")
+
+
+def _successes(ds: xr.Dataset) -> Any:
+    """How many runs succeed, one row for each dimension and number of samples."""
+    exponent = ds["ratio"].attrs.get("exponent", "s")
+    counts = ds["success"].sum("run").rename("succeed").to_dataframe().reset_index()
+    counts["runs"] = ds.sizes["run"]
+    counts["fraction"] = counts["succeed"] / counts["runs"]
+    ratio = "n/d" if exponent == 1 else f"n/d^{exponent}"
+    counts = counts.rename(columns={"dim": "d", "ratio": ratio})
+    return counts[["d", "n", ratio, "succeed", "runs", "fraction"]]
