@@ -34,6 +34,11 @@ def file(run):
     return "ladder.nc"
 
 
+def recipe_of(ds):
+    """One recipe of a dataset."""
+    return next(iter(mids.schema.recipes(ds).values()))
+
+
 def rows(output):
     """Return the lines of a table that begin with a dimension."""
     return [line.split() for line in output.splitlines() if re.match(r"\s*\d+(e\d+)? ", line)]
@@ -73,7 +78,7 @@ def test_options_reach_the_simulation(run, tmp_path):
     done = run("simulate", "--target", TARGET, "--dim", 500, "--runs", 2, *arguments, "-o", "o.nc")
     assert done.exit_code == 0, done.output
     with mids.open_dataset(tmp_path / "o.nc") as ds:
-        spec = mids.schema.spec(ds)
+        spec = recipe_of(ds)
     assert (spec["student_rank"], spec["rtol"], spec["flow"]["ridge"]) == (3, 1e-5, 0.1)
 
 
@@ -85,8 +90,8 @@ def test_a_spec_holds_a_sweep_and_options_go_before_it(run, tmp_path):
     done = run("simulate", "--spec", "sweep.toml", "--runs", 2, "--ridge", 0.3, "-o", "o.nc")
     assert done.exit_code == 0, done.output
     with mids.open_dataset(tmp_path / "o.nc") as ds:
-        spec = mids.schema.spec(ds)
-    assert (spec["dim"], spec["runs"], spec["seed"]) == ([100, 1000], 2, 9)
+        spec = recipe_of(ds)
+    assert (ds.dim.values.tolist(), ds.sizes["run"], spec["seed"]) == ([100, 1000], 2, 9)
     assert spec["flow"]["ridge"] == 0.3
 
 
@@ -127,7 +132,7 @@ def test_flows_and_their_parameters_reach_the_simulation_and_replay(run, tmp_pat
     )
     assert done.exit_code == 0, done.output
     with mids.open_dataset(tmp_path / "o.nc") as ds:
-        assert mids.schema.spec(ds)["flow"] == recorded
+        assert recipe_of(ds)["flow"] == recorded
         mids.validate(ds)
     assert "identical bit by bit" in run("replay", "o.nc").stdout
 
@@ -140,7 +145,7 @@ def test_a_spec_may_hold_a_flow_with_a_kernel(run, tmp_path):
     done = run("simulate", "--spec", "sweep.toml", "--flow-option", "epsilon=0.2", "-o", "o.nc")
     assert done.exit_code == 0, done.output
     with mids.open_dataset(tmp_path / "o.nc") as ds:
-        flow = mids.schema.spec(ds)["flow"]
+        flow = recipe_of(ds)["flow"]
     assert (flow["epsilon"], flow["kernel"]) == (0.2, {"exponential": 0.5})
 
 
@@ -195,7 +200,7 @@ def test_phase_diagrams(run, tmp_path):
     with mids.open_dataset(tmp_path / "o.nc") as ds:
         mids.validate(ds)
         counts = ds.success.sum("run").values.ravel().tolist()
-        assert mids.schema.spec(ds)["phase_diagram"]["flow"]["noise"] == 0.5
+        assert recipe_of(ds)["flow"]["noise"] == 0.5
     assert [(row[:3], int(row[3])) for row in rows(done.stdout)] == list(
         zip(
             [["8", "10", "1.25"], ["8", "400", "50"], ["16", "10", "0.625"], ["16", "400", "25"]],
@@ -212,8 +217,8 @@ def test_phase_diagrams(run, tmp_path):
     done = run("phase-diagram", "--spec", "diagram.toml", *options[4:], "-o", "again.nc")
     assert done.exit_code == 0, done.output
     with mids.open_dataset(tmp_path / "again.nc") as ds:
-        spec = mids.schema.spec(ds)["phase_diagram"]
-    assert (spec["runs"], spec["duration"], spec["flow"]["noise"]) == (4, 5, 0.5)
+        spec = recipe_of(ds)
+    assert (ds.sizes["run"], spec["flow"]["noise"]) == (4, 0.5)
     (tmp_path / "named.toml").write_text('target = "h1(z1)"\ndim = 8\nn = 9\nflow = "empirical"\n')
     for wrong, message in (
         (["--spec", "named.toml", "--flow-option", "noisy=1"], "did you mean 'noise'"),
@@ -331,7 +336,7 @@ def test_an_interruption_leaves_nothing(run, tmp_path, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mids.storage.netcdf._store", interrupted)
+    monkeypatch.setattr("mids.storage.netcdf._write", interrupted)
     done = run("simulate", "--target", "h1(z1)", "--dim", "100", "-o", "o.nc")
     assert done.exit_code == 130
     assert done.stderr == "interrupted\n"
