@@ -5,20 +5,25 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import pickle
+import re
+import signal
+import subprocess
+import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import dask
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from test_generate import tree
 from toy_flow import ToyFlow
 
 import mids
 from mids.cli import main
-from mids.simulation import progress
+from mids.errors import ClusterError
 from mids.simulation.replay import differences
 
 distributed = pytest.importorskip("distributed")
@@ -71,16 +76,6 @@ def test_files_written_on_a_cluster(client, local, tmp_path):
         assert not differences(local, ds.compute())
 
 
-def test_the_processes_scheduler_gives_the_numbers_of_threads(local):
-    lazy = mids.simulate(**SWEEP)[["loss", "crossing_time"]]
-    with dask.config.set(scheduler="processes", num_workers=2):
-        out = io.StringIO()
-        with progress.watching(24, out) as seen:
-            computed = lazy.compute()
-    assert not differences(local[list(lazy)], computed)
-    assert seen.done == 24
-
-
 def test_variables_that_are_kept_and_computed_again(client, local):
     lazy = mids.simulate(**SWEEP)
     kept = lazy.loss.persist()
@@ -108,41 +103,63 @@ def test_graphs_of_millions_of_runs_are_small(arguments, blocks):
     assert len(pickle.dumps(graph)) < (200_000 if counted else 20_000_000)
 
 
-def test_progress_counts_tasks_of_analyses_on_a_cluster(client):
-    mine = client.submit(int, 1)
-    parts = [client.submit(pow, 2, k, pure=False) for k in range(3)]
-    distributed.wait([mine, *parts])
-    del parts
-    out = io.StringIO()
-    with progress.watching(doing="measuring", stream=out) as shown:
-        asked = [client.submit(pow, 3, k, pure=False) for k in range(4)]
-        deadline = time.monotonic() + 120
-        while shown.text().split(",")[0] != "4 of 4 tasks" and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert shown.text().startswith("4 of 4 tasks, ")
-        del asked
-        while shown.total and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert shown.text().startswith("measuring, ")
-    assert mine.result() == 1
+def test_progress_counts_blocks_here_and_on_a_cluster(client, monkeypatch, capsys):
+    module = import_module("mids.simulation.progress")
+    monkeypatch.setattr(module, "DELAY", 0.0)
+    monkeypatch.setattr(module, "LOG_INTERVAL", 0.05)
+    with mids.progress():
+        mids.simulate(**SWEEP).compute()
+    assert re.search(r"[1-8]/8 .*blocks", capsys.readouterr().err)
+    with dask.config.set(scheduler="threads"), mids.progress():
+        mids.simulate(**SWEEP).compute()
+    assert re.search(r"8/8 .*blocks", capsys.readouterr().err)
 
 
-@pytest.mark.parametrize(
-    ("lazy", "count"),
-    [
-        (lambda: mids.simulate(**SWEEP), 24),
-        (lambda: mids.phase_diagram("h1(z1)", dim=[8, 16], n=[5, 20, 80], runs=4), 24),
-    ],
-    ids=["simulate", "phase_diagram"],
-)
-def test_progress_counts_runs_on_a_cluster(client, lazy, count):
-    out = io.StringIO()
-    with progress.watching(count, out) as seen:
-        lazy().compute()
-        deadline = time.monotonic() + 120  # the events come a moment after the result
-        while seen.done < count and time.monotonic() < deadline:
+class Unlucky(ToyFlow):
+    """Raises on one run."""
+
+    def integrate(self, problem):
+        if 3 in problem.runs:
+            raise FloatingPointError("overlap left [0, 1]")
+        return super().integrate(problem)
+
+
+def test_workers_say_here_why_runs_failed(client, caplog):
+    with mids.progress():
+        mids.simulate(**SWEEP | {"flow": Unlucky()}).compute()
+        deadline = time.monotonic() + 60  # the messages come a moment after the result
+        while not caplog.messages and time.monotonic() < deadline:
             time.sleep(0.01)
-    assert seen.text().startswith(f"{count} of {count} runs, ")
+    assert "1 of 3 runs failed at d = 100, from run 3 on: 1 with FloatingPoint" in caplog.text
+
+
+class Lethal(ToyFlow):
+    """Kills the worker that simulates it, at its first attempt."""
+
+    def integrate(self, problem):
+        if 5 in problem.runs and problem.dim == 100:
+            mark = Path(os.environ["MIDS_TEST_MARK"])
+            if not mark.exists():
+                mark.touch()
+                os._exit(1)
+        return super().integrate(problem)
+
+
+def test_lost_workers(tmp_path, monkeypatch):
+    """Their blocks move to others; where none may be lost it is an error, and the call resumes."""
+    monkeypatch.setenv("MIDS_TEST_MARK", str(tmp_path / "mark"))
+    spec = SWEEP | {"flow": Lethal()}
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs="CRITICAL"
+        ) as cluster,
+        distributed.Client(cluster),
+    ):
+        with pytest.raises(ClusterError, match=r"lost its worker.*[0-7] blocks are kept"):
+            mids.generate(spec, tmp_path / "sweep")
+        ds = mids.generate(spec, tmp_path / "sweep").compute()
+    assert not differences(mids.simulate(**spec), ds)
 
 
 # -- the command line ---------------------------------------------------------------------------
@@ -170,47 +187,41 @@ def test_commands_start_workers(local, tmp_path):
 
 
 @pytest.mark.parametrize("option", ["--scheduler", "--workers"])
-def test_stores_written_by_commands_have_the_bytes_of_threads(
-    cluster, tmp_path, monkeypatch, option
-):
+def test_stores_written_by_commands(cluster, local, tmp_path, monkeypatch, option):
     """The store is given relative to a folder that is not that of the workers."""
     monkeypatch.chdir(tmp_path)
     lines = (f"{name} = {json.dumps(value)}\n" for name, value in SWEEP.items())
     Path("sweep.toml").write_text("".join(lines))
     value = cluster.scheduler_address if option == "--scheduler" else "2"
-    arguments = ["generate", "--spec", "sweep.toml", "sweep"]
-    done = CliRunner().invoke(main, [*arguments, option, value])
+    done = CliRunner().invoke(main, ["generate", "--spec", "sweep.toml", "sweep", option, value])
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith("sweep is complete: 24 runs, ")
-    mids.generate("sweep.toml", "threads")
-    assert tree("sweep") == tree("threads")
     with distributed.Client(cluster.scheduler_address):
-        assert not differences(mids.open_dataset("threads"), mids.open_dataset("sweep").compute())
+        assert not differences(local, mids.open_dataset("sweep").compute())
 
 
-def test_commands_say_that_a_cluster_has_no_workers(tmp_path, monkeypatch):
-    """They are waited for, with a line that says so, and the work begins when they come."""
-    monkeypatch.setattr(progress, "DELAY", 0.1)
-    (tmp_path / "sweep.toml").write_text(f"target = {TARGET!r}\ndim = [1e2]\nruns = 4\n")
-    generate = ["generate", "--spec", str(tmp_path / "sweep.toml"), str(tmp_path / "sweep")]
-    with distributed.LocalCluster(
-        n_workers=0, threads_per_worker=1, dashboard_address=":0"
-    ) as cluster:
-        address, say = cluster.scheduler_address, progress.Progress.say
-
-        def said(shown, text):
-            say(shown, text)
-            cluster.scale(1)
-
-        monkeypatch.setattr(progress.Progress, "say", said)
-        for command in (generate, ["simulate", *OPTIONS]):
-            cluster.scale(0)
-            with distributed.Client(address) as client:
-                while client.nthreads():
-                    time.sleep(0.05)
-            done = CliRunner().invoke(main, [*command, "--scheduler", address])
-            assert done.exit_code == 0, done.output
-            assert done.stderr.startswith(f"waiting for workers of {address}, "), done.stderr
+def test_an_interruption_of_workers_is_one_line(tmp_path):
+    """Ctrl-C in a terminal reaches all processes."""
+    spec = SWEEP | {"runs": 100_000, "chunks": 20_000, "rtol": 1e-12}
+    lines = (f"{name} = {json.dumps(value)}\n" for name, value in spec.items())
+    (tmp_path / "sweep.toml").write_text("".join(lines))
+    command = [sys.executable, "-m", "mids", "generate", "--spec", "sweep.toml", "sweep"]
+    process = subprocess.Popen(
+        [*command, "--workers", "2"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(mids.__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "sweep" / "zarr.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(2)
+    os.killpg(process.pid, signal.SIGINT)
+    out, error = process.communicate(timeout=120)
+    assert (process.returncode, out, error) == (130, "", "interrupted\n")
 
 
 @pytest.mark.parametrize(

@@ -5,21 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from test_generate import TOY, simulated
+from test_generate import PATHS, TESTS, TOY, simulated
 from toy_flow import SIMULATED
 
 import mids
 from mids.errors import FileError
 from mids.simulation.replay import differences
+from mids.storage import store as stores
 
 s3fs = pytest.importorskip("s3fs")
 server = pytest.importorskip("moto.server")
-pytest.importorskip("zarr")
-
-TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -32,18 +29,9 @@ def address():
     running.stop()
 
 
-@pytest.fixture(scope="module")
-def whole(address):
-    """Write a store without interruption; its objects."""
-    with pytest.MonkeyPatch.context() as patch:
-        files = connected(address, patch)
-        files.mkdirs("kept")
-        mids.generate(sweep(), "s3://kept/whole")
-        return objects(files, "kept/whole")
-
-
-def connected(address, monkeypatch):
-    """Make the server the one that is spoken to; return its file system."""
+@pytest.fixture
+def bucket(address, monkeypatch):
+    """Make a bucket that is empty afterwards; return its file system."""
     for name, value in {
         "AWS_ENDPOINT_URL": address,
         "AWS_ACCESS_KEY_ID": "tests",
@@ -51,13 +39,8 @@ def connected(address, monkeypatch):
         "AWS_DEFAULT_REGION": "us-east-1",
     }.items():
         monkeypatch.setenv(name, value)
-    return s3fs.S3FileSystem()
-
-
-@pytest.fixture
-def bucket(address, monkeypatch):
-    """Make a bucket that is empty afterwards; return its file system."""
-    files = connected(address, monkeypatch)
+    monkeypatch.setattr(stores, "BEAT", 1.0)
+    files = s3fs.S3FileSystem()
     files.mkdirs("bucket", exist_ok=True)
     yield files
     files.invalidate_cache()
@@ -66,71 +49,62 @@ def bucket(address, monkeypatch):
 
 def sweep():
     """Two variables of a sweep: the server is slow."""
-    return mids.simulate(**TOY)[["loss", "status"]]
-
-
-def objects(files, store):
-    """Return the content of every object of a store but the one with its date."""
-    files.invalidate_cache()
-    found = {name.removeprefix(f"{store}/"): name for name in files.find(store)}
-    return {name: files.cat(path) for name, path in found.items() if name != "store.json"}
-
-
-def test_a_store_in_a_bucket_is_the_lazy_dataset(bucket):
-    ds = mids.generate(sweep(), "s3://bucket/sweep")
-    assert not differences(sweep(), ds)
-    SIMULATED.clear()
-    with mids.open_dataset("s3://bucket/sweep") as again:
-        assert not differences(ds, again)
-    mids.generate(sweep(), "s3://bucket/sweep")
-    assert not SIMULATED
+    return mids.simulate(**TOY)[["loss", "status", "recipe"]]
 
 
 KILLED = """
 import os, sys
-sys.path.insert(0, {tests!r})
-import mids, mids.storage.write_block as w
+sys.path[:0] = {paths!r}
+import dask, mids
+from mids.storage.store import Place
 from test_object_store import sweep
-write, count = w._write_zarr, 0
-def deadly(ds, block, files, name):
+write, count = Place.write, 0
+def deadly(place, name, *rest, **options):
     global count
-    count += 1
-    if count == 3 and not {written}:
-        os.kill(os.getpid(), 9)
-    names = write(ds, block, files, name)
+    count += name.startswith("blocks/")
     if count == 3:
-        os.kill(os.getpid(), 9)  # the objects are there, their record is not
-    return names
-w._write_zarr = deadly
-import dask
+        os.kill(os.getpid(), 9)  # the chunks are there, the mark is not
+    write(place, name, *rest, **options)
+Place.write = deadly
 with dask.config.set(scheduler="synchronous"):
-    mids.generate(sweep(), "s3://bucket/killed")
+    mids.generate(sweep(), "s3://bucket/sweep")
 """
 
 
-@pytest.mark.parametrize("written", [False, True])
-def test_a_killed_process_loses_only_the_block_it_was_at(whole, bucket, written):
-    code = KILLED.format(tests=str(TESTS), written=written)
+def test_a_store_in_a_bucket(bucket):
+    """Killed, resumed, damaged, opened and grown."""
+    code = KILLED.format(paths=PATHS)
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=TESTS.parent, env=os.environ, capture_output=True
     )
     assert done.returncode == -9, done.stderr
     with pytest.raises(FileError, match="not finished: 2 of 6 blocks are there"):
-        mids.open_dataset("s3://bucket/killed")
-    mids.generate(sweep(), "s3://bucket/killed")
+        mids.open_dataset("s3://bucket/sweep")
+    ds = mids.generate(sweep(), "s3://bucket/sweep")
     assert len(simulated()) == 12
-    assert objects(bucket, "bucket/killed") == whole
+    assert not differences(sweep(), ds)
 
-
-def test_a_damaged_object_is_written_again(whole, bucket):
-    bucket.copy("kept/whole", "bucket/sweep", recursive=True)
-    before = objects(bucket, "bucket/sweep")
-    assert before == whole
-    name = "data.zarr/loss/0.1.0"
-    content = bytearray(before[name])
+    content = bytearray(bucket.cat("bucket/sweep/loss/c.0.1.0"))
     content[len(content) // 2] ^= 1
-    bucket.pipe_file(f"bucket/sweep/{name}", bytes(content))
+    bucket.pipe_file("bucket/sweep/loss/c.0.1.0", bytes(content))
+    bucket.rm_file("bucket/sweep/status/c.1.1")
+    for name, at in (("loss/c.0.1.0 is damaged", 0), ("status/c.1.1 is missing", 1)):
+        with pytest.raises(FileError, match=f"s3://bucket/sweep/{name}"):
+            mids.open_dataset("s3://bucket/sweep").isel(dim=at).compute()
     SIMULATED.clear()
-    mids.generate(sweep(), "s3://bucket/sweep")
-    assert simulated() == {(100, r) for r in (4, 5, 6, 7)}
-    assert objects(bucket, "bucket/sweep") == before
+    ds = mids.generate(mids.simulate(**TOY | {"runs": 11})[list(ds)], "s3://bucket/sweep")
+    assert simulated() == {(d, r) for d in (100, 10000) for r in range(4, 11)}
+    assert not differences(mids.simulate(**TOY | {"runs": 11})[list(ds)], ds)
+    assert not bucket.exists("bucket/sweep/claims")
+
+
+def test_one_of_two_claims_is_granted(bucket):
+    """The server creates an object only if there is none."""
+    place = stores.Place("s3://bucket/claimed")
+    place.write("claims/00000001", b"one", mode="create")
+    with pytest.raises(FileExistsError):
+        place.write("claims/00000001", b"two", mode="create")
+    place.remove("claims/00000001")
+    told = pytest.raises(FileError, match="is being written by process")
+    with stores.claimed(place), told, stores.claimed(place):
+        pass
