@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -49,13 +51,14 @@ def computing_on(scheduler: str | None, workers: int | None) -> Iterator[None]:
             # By default a worker is given up that is away 15 s after it was lost, though it has
             # come back in between; with the last one the command would wait forever.
             stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "1 h"}))
-            cluster = distributed.LocalCluster(
-                n_workers=count,
-                threads_per_worker=1,
-                memory_limit=0.9 / count,  # of the machine's memory
-                dashboard_address=":0",
-                silence_logs="CRITICAL",  # errors of tasks come with their results
-            )
+            with _deaf_processes():
+                cluster = distributed.LocalCluster(
+                    n_workers=count,
+                    threads_per_worker=1,
+                    memory_limit=0.9 / count,  # of the machine's memory
+                    dashboard_address=":0",
+                    silence_logs="CRITICAL",  # errors of tasks come with their results
+                )
             stack.push(_ending(cluster))
         try:
             client: Any = distributed.Client(scheduler or cluster, timeout="10s")
@@ -69,6 +72,19 @@ def computing_on(scheduler: str | None, workers: int | None) -> Iterator[None]:
         client.loop.asyncio_loop.set_exception_handler(_handle_exception)
         stack.callback(silence)
         yield
+
+
+@contextmanager
+def _deaf_processes() -> Iterator[None]:
+    """Start processes that Ctrl-C in the terminal does not reach: this one ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _ending(used: Any) -> Callable[..., None]:
