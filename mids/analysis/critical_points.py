@@ -1,288 +1,238 @@
-r"""Saddles of the flow at leading order: where they are and how they are left.
+r"""Critical subspaces, and the flow reduced to what is not learned there.
 
-Near a critical subspace U, with a basis V of its complement, write ``P = [p (U + V theta), V L]``
-with p large. The tilt theta and the unlearned odds ``delta = L L^T`` obey, to leading order,
+At a critical subspace U of rank k, with a basis V of its complement, a run whose learned odds are
+infinite has :math:`G = P_U + V D V^T`, and what is left of the flow is of the same kind with fewer
+directions,
 
-.. math:: \theta' = K \theta, \qquad L' = H_s(\delta) L, \qquad
-          H_s = \nabla_\delta \langle A, \delta^{\otimes s} A \rangle,
+.. math:: L' = H_U(D) L, \qquad D = Y (I + Y)^{-1}, \qquad Y = L L^T, \qquad
+          H_U = \nabla_D \sum_s \langle A_s, D^{\otimes s} A_s \rangle,
 
-A being the leading component at U and s its exponent. H_s is homogeneous of degree s - 1: the
-equation for L knows no d, and its solution from ``d delta(0)`` takes a time of order one, which
-is the time at the saddle over d^(s - 1). For s = 1 it is linear. Tilts die out, unless U is a
-saddle already among the subspaces of its rank; then they grow as the directions of exponent 1 do.
+where A_s collects the entries of the target's tensors with s indices along V and the others along
+U, those of degree n with the weight ``sqrt(comb(n, s))``. The components below the exponent of U
+vanish, and are left out, so that small D keep their relative accuracy. Y at the beginning is the
+Schur complement of X with respect to U. U is taken to stand still: what turns it is of the order
+of ``D^s``, the square of which counts (`CriticalPoint.straight` where it vanishes).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..targets.averaging import gradient, loss
-from ..targets.ladder import TOLERANCE, complete, leading_component, rotate, tilt_growth
+from ..targets.averaging import correlation, gradient, loss
+from ..targets.ladder import TOLERANCE, complete, rotate, tilt_growth
 from ..targets.target import Target
-from .congruence import LARGEST, Stepper, graded
 
-__all__ = ["SMALL", "CriticalPoint"]
+__all__ = ["LARGEST", "CriticalPoint", "Stepper", "Turning"]
 
 Array = NDArray[np.float64]
+Flow = Callable[[Array], tuple[Array, Array]]
 
-SMALL = 1e-3
-"""Squared size to which what grows linearly is followed; what is this close to 1 is learned."""
-NEAR = 1e-3
-"""Tangent of the angle within which a subspace counts as the critical one."""
-MAX_STEPS = 2000
-_NODES = 48
+LARGEST = 1e4
+"""Root of the odds to which a learned direction is followed (1 - overlap = 1e-8)."""
+OVERSHOT = 100 * LARGEST
+RTOL = 1e-6
+"""Local error per step, relative, of every direction that is not learned, and of the time."""
+NEAR = 1e-6
+"""Tangent of the angle within which two subspaces are the same critical one."""
 
 
 @dataclass(eq=False)
 class CriticalPoint:
-    """A critical subspace and the leading parts of the flow around it.
+    """A critical subspace and the flow around it.
 
-    Shapes: learned (rank, k); normal (rank, m); component (features, m, ..., m); turning (m k,
-    m k).
+    Shapes: learned (rank, k); normal (rank, m); components[s - 1] (features, m, ..., m).
     """
 
     learned: Array
     normal: Array
     loss: float
     exponent: int | None
-    component: Array
-    isolated: bool
-    limit: float
-    turning: Array
-    # Growth rates and orthonormal modes (columns) of what grows linearly: of L, and of tilts.
-    _growth: tuple[Array, Array]
-    _tilting: tuple[Array, Array]
-    # The same of the learned part, which grows without end.
-    _learning: tuple[Array, Array]
+    components: list[Array]
+    rates: Array  # of tilts, ascending
+    neutral: float  # below which a rate counts as zero
+    target: Target
 
     @classmethod
-    def near(cls, target: Target, subspace: Array) -> CriticalPoint:
+    def near(cls, target: Target, subspace: Array, *, leading: bool = False) -> CriticalPoint:
         """Analyse the critical subspace next to one that is nearly critical."""
         learned = _critical(target, subspace)
         k = learned.shape[1]
         frame = complete(learned)
-        turning = tilt_growth(target, learned)
-        rates, modes = np.linalg.eigh(turning)
+        rates = np.linalg.eigvalsh(tilt_growth(target, learned))
+        tensors = rotate(target.tensors, frame)
+        floor = TOLERANCE * float(np.sqrt(sum(np.sum(t**2) for t in tensors[1:])))
+        components: list[Array] = []
+        exponent = None
+        for s in range(1, len(tensors) if k < target.rank else 1):
+            component = _component(tensors, k, s)
+            if exponent is None and np.linalg.norm(component) > floor:
+                exponent = s
+            if exponent is None or (leading and s > exponent):
+                component = np.zeros((0, *component.shape[1:]))
+            components.append(component)
         scale = float(np.sum(target.coefficients**2 * target.modes.sum(axis=1)))
-        neutral = 1e-7 * scale
-        grows = rates > neutral
-        growth = np.zeros(0), np.zeros((target.rank - k, 0))
-        exponent, component = leading_component(rotate(target.tensors, frame), k) or (None, None)
-        if component is None:
-            component = np.zeros((0, target.rank - k))
-        else:
-            flat = component.reshape(len(component), -1)
-            if len(flat) > flat.shape[1]:  # fewer features with the same Gram matrix
-                flat = np.linalg.qr(flat)[1]
-            component = flat.reshape(-1, *component.shape[1:])
-        if exponent == 1:
-            values, vectors = np.linalg.eigh(component.T @ component)
-            kept = values > TOLERANCE * values[-1]
-            growth = values[kept], vectors[:, kept]
-        # Where the growth is slow against the target's other parts, these take over earlier.
-        fastest = max(growth[0].max(initial=0.0), rates.max(initial=0.0))
-        push = learned.T @ gradient(target, learned @ learned.T) @ learned
-        learning_rates, learning_modes = np.linalg.eigh(push)
-        return cls(
-            learned,
-            frame[:, k:],
-            float(loss(target, learned @ learned.T)),
-            exponent,
-            component,
-            bool((np.abs(rates) > neutral).all()),
-            SMALL * min(1.0, 4 * fastest / scale) if fastest > 0 else SMALL,
-            turning,
-            growth,
-            (rates[grows], modes[:, grows]),
-            (learning_rates, learning_modes),
-        )
+        level = float(loss(target, learned @ learned.T))
+        return cls(learned, frame[:, k:], level, exponent, components, rates, 1e-7 * scale, target)
 
-    def tilt(self, subspace: Array) -> Array:
-        """Theta of a subspace ``U + V theta``, flattened; inf for one of another rank."""
-        far: Array = np.full(1, np.inf)
-        if subspace.shape[1] != self.learned.shape[1]:
-            return far
-        onto, off = self.learned.T @ subspace, self.normal.T @ subspace
-        # Directions orthogonal to U make the first matrix singular: their tilt is infinite.
-        if abs(np.linalg.det(onto)) < 0.1:
-            return far
-        return np.asarray(np.linalg.solve(onto.T, off.T), dtype=np.float64).T.ravel()
+    @property
+    def stable(self) -> bool:
+        """Whether no tilt grows."""
+        return bool(self.rates.max(initial=-1.0) <= self.neutral)
 
-    def contains(self, tilt: Array) -> bool:
-        """Tell whether a tilt is that of U, but for a small one of the kind that grows."""
-        if np.isinf(tilt).any():
-            return False
-        growing = self._tilting[1].T @ tilt
-        rest = np.abs(tilt - self._tilting[1] @ growing).max(initial=0.0)
-        return bool(rest < NEAR and np.sum(growing**2) < 4 * self.limit)
+    @property
+    def isolated(self) -> bool:
+        """Whether no tilt leads to another critical subspace."""
+        return bool((np.abs(self.rates) > self.neutral).all())
 
-    def turns(self, target: Target, tilt: Array) -> bool:
-        """Tell whether a subspace of tilt theta, flattened, turns about as ``theta' = K theta``."""
-        theta = tilt.reshape(self.normal.shape[1], -1)
-        columns = self.learned + self.normal @ theta
-        frame = np.linalg.qr(columns)[0]
-        pushed = gradient(target, frame @ frame.T) @ columns
-        turned = self.normal.T @ pushed - theta @ (self.learned.T @ pushed)
-        linear = self.turning @ tilt
-        return bool(np.linalg.norm(turned.ravel() - linear) < 0.5 * np.linalg.norm(linear))
-
-    def split(self, factor: Array) -> tuple[Array, Array, Array]:
-        """Read S, (k, k), theta, (m, k), and L, (m, c - k), off a factor P of shape (rank, c).
-
-        ``P P^T = Q Q^T`` with ``Q = [(U + V theta) S, V L]``; ``L L^T`` is the Schur complement of
-        ``P P^T`` with respect to U.
-        """
-        k = self.learned.shape[1]
-        turn, size = np.linalg.qr((self.learned.T @ factor).T, mode="complete")
-        rest = self.normal.T @ factor @ turn
-        return size[:k].T, np.linalg.solve(size[:k], rest[:, :k].T).T, rest[:, k:]
-
-    def joined(self, size: Array, tilt: Array, unlearned: Array) -> Array:
-        """Put Q together again, shape (n, rank, c), from parts of shape (n, ...)."""
-        return np.concatenate(
-            [(self.learned + self.normal @ tilt) @ size, self.normal @ unlearned], axis=2
-        )
-
-    def learn(self, size: Array, time: Array) -> Array:
-        """Grow S, shape (n, k, k), for the times, shape (n,), up to the largest odds."""
-        rate, modes = self._learning
-        # Beyond, products of large and small numbers would lose the small ones.
-        growth = np.exp(np.minimum(np.multiply.outer(time, rate), 2 * np.log(LARGEST)))
-        grown = np.einsum("ip,np,jp,njk->nik", modes, growth, modes, size)
-        return _scaled(grown, lambda lengths: np.minimum(lengths, LARGEST)) if len(rate) else grown
-
-    def holds(self, tilt: Array, unlearned: Array) -> bool:
-        """Tell whether theta, (m, k), and L, (m, c - k), follow the leading parts for a while."""
-        if self.exponent is None or not unlearned.shape[1]:
+    @cached_property
+    def straight(self) -> bool:
+        """Whether U stands still, however far the directions beside it are learned."""
+        k, m = self.learned.shape[1], self.normal.shape[1]
+        if not k or not m:
             return True
-        size = self._linear_amplitudes(tilt[None], unlearned[None])[1]
-        if np.exp(size).sum() > self.limit / 3:
-            return False
-        return self.exponent == 1 or bool(np.sum(unlearned**2) <= self._reach() / 3)
+        draws = np.random.default_rng(0).standard_normal((3, m, m))
+        D = draws @ draws.swapaxes(1, 2)
+        D /= np.linalg.norm(D, axis=(1, 2))[:, None, None]
+        G = self.learned @ self.learned.T + self.normal @ D @ self.normal.T
+        push = self.normal.T @ gradient(self.target, G) @ self.learned
+        return bool(np.abs(push).max() < self.neutral)
 
-    def escape(self, tilt: Array, unlearned: Array) -> tuple[Array, Array]:
-        """Follow the leading parts until the overlaps stop being small.
+    def tilt(self, subspace: Array) -> float:
+        """Largest entry of theta for a subspace ``U + V theta``; inf for one far away."""
+        onto, off = self.learned.T @ subspace, self.normal.T @ subspace
+        if subspace.shape[1] != self.learned.shape[1] or abs(np.linalg.det(onto)) < 0.1:
+            return np.inf
+        return float(np.abs(np.linalg.solve(onto.T, off.T)).max(initial=0.0))
 
-        Shapes: tilt (n, m, k); unlearned (n, m, c - k); returns (n,).
-        """
-        time, grown = self._escape_linear(tilt, unlearned)
-        slow = np.flatnonzero(~np.isfinite(time))
-        if len(slow) and self.exponent is not None and self.exponent > 1 and grown.shape[2]:
-            time[slow], grown[slow] = self._escape_homogeneous(unlearned[slow])
-        return time, grown
+    def flow(self, L: Array) -> tuple[Array, Array, Array]:
+        """H over its norm, the inverse of that norm, and h, for L of shape (n, m, c)."""
+        D = _overlaps(L)
+        H, value = np.zeros(D.shape), np.zeros(len(D))
+        for s, component in enumerate(self.components, start=1):
+            if not len(component):
+                continue
+            flat = np.moveaxis(component, 0, -1).reshape(1, D.shape[1], -1)
+            part = flat
+            for _ in range(s - 1):
+                part = (D @ part).swapaxes(1, 2).reshape(len(D), D.shape[1], -1)
+            # D symmetric: after s - 1 passes the features have come round to the last place.
+            own = s * part @ _turned(flat, s - 1, D.shape[1]).swapaxes(1, 2)
+            own = (own + own.swapaxes(1, 2)) / 2
+            H += own
+            value += np.einsum("nij,nij->n", own, D) / s
+        norm = np.sqrt(np.einsum("nij,nij->n", H, H)) + 1e-300
+        return H / norm[:, None, None], 1 / norm, value
 
-    def stay(
-        self, size: Array, tilt: Array, unlearned: Array, time: float, end: Array
-    ) -> tuple[Array, Array]:
-        """Return times of a run's stay, shape (n,), and its Q then, dense where it changes.
+    def split(self, P: Array) -> Array:
+        """Schur factor L, (n, m, c - k), of P, (n, rank, c): what lies beside U."""
+        k = self.learned.shape[1]
+        turn = np.linalg.qr((self.learned.T @ P).swapaxes(1, 2), mode="complete")[0]
+        return (self.normal.T @ P @ turn)[:, :, k:]
 
-        `size`, `tilt` and `unlearned` are the parts at the start, `end` is L at the end. Where the
-        leading component is followed L is taken to grow as one direction would.
-        """
-        fastest = max(np.abs(self._learning[0]).max(initial=0.0), self._growth[0].max(initial=0.0))
-        spread = np.log1p(10.0 * time * fastest)
-        at = np.linspace(0.0, 1.0, _NODES)
-        at = np.expm1(spread * at) / np.expm1(spread) if spread > 1e-6 else at
-        times = time * at
-        parts = [np.repeat(part[None], _NODES, axis=0) for part in (size, tilt, unlearned)]
-        tilts, grown = self._grow(parts[1], parts[2], times)
-        if self.exponent is not None and self.exponent > 1 and unlearned.size:
-            s = self.exponent
-            ratio = float(np.linalg.norm(unlearned)) / max(float(np.linalg.norm(end)), 1e-300)
-            left = 1.0 - at[:-1] * (1.0 - min(ratio, 1.0) ** (2 * s - 2))
-            grown[:-1] = parts[2][:-1] * (left ** (-0.5 / (s - 1)))[:, None, None]
-        grown[-1] = end
-        return times, self.joined(self.learn(parts[0], times), tilts, grown)
 
-    def _linear_amplitudes(self, tilt: Array, unlearned: Array) -> tuple[Array, Array]:
-        """Rates, shape (p,), and logarithms of the squared amplitudes, (n, p), of what grows."""
-        modes = np.einsum("mp,nmc->npc", self._growth[1], unlearned)
-        tilts = tilt.reshape(len(tilt), -1) @ self._tilting[1]
-        squares = np.column_stack([np.sum(modes**2, axis=2), tilts**2])
-        with np.errstate(divide="ignore"):
-            return 2 * np.concatenate([self._growth[0], self._tilting[0]]), np.log(squares)
+class Turning:
+    """The reduced flow where what is learned next turns the learned subspace, which follows at once.
 
-    def _escape_linear(self, tilt: Array, unlearned: Array) -> tuple[Array, Array]:
-        """Grow what grows linearly until its squares sum to the limit, at once if they do so."""
-        rates, start = self._linear_amplitudes(tilt, unlearned)
-        moves = np.isfinite(start).any(axis=1)
-        time = np.full(len(tilt), np.inf)
-        # Newton's method for a convex increasing function, started where it is positive.
-        t = np.min((np.log(self.limit) - start[moves]) / rates, axis=1, initial=np.inf)
-        for _ in range(60):
-            terms = start[moves] + rates * t[:, None]
-            total = np.logaddexp.reduce(terms, axis=1)
-            slope = np.exp(terms - total[:, None]) @ rates
-            t = t - (total - np.log(self.limit)) / slope
-        time[moves] = np.maximum(t, 0.0)
-        return time, self._grow(tilt, unlearned, np.where(moves, time, 0.0))[1]
+    For directions that grow much more slowly than the learned ones: U is kept where
+    ``V^T H(G) U = 0`` for the present D, by one step of Newton's method at each evaluation, and
+    moved there after each step.
 
-    def _grow(self, tilt: Array, unlearned: Array, time: Array) -> tuple[Array, Array]:
-        """Theta and L after the times, shape (n,), by what grows linearly alone."""
-        growth = time[:, None]
-        rate, modes = self._growth
-        unlearned = unlearned + np.einsum(
-            "mp,np,qp,nqc->nmc", modes, np.expm1(growth * rate), modes, unlearned
+    Shapes: frames (n, rank, rank), the first k columns are U.
+    """
+
+    straight = True
+
+    def __init__(self, target: Target, frames: Array, k: int) -> None:
+        self.target, self.frames, self.k = target, frames, k
+        self.loss = 0.5 * target.norm**2
+        self._inverse: Array | None = None
+
+    def _push(self, D: Array, theta: Array) -> tuple[Array, Array, Array, Array]:
+        """``V^T H U``, ``V^T H V``, G and the frames, with U tilted by theta, (n, m, k)."""
+        k = self.k
+        U, V = self.frames[:, :, :k], self.frames[:, :, k:]
+        swapped = theta.swapaxes(1, 2)
+        tilted = np.concatenate(
+            [
+                (U + V @ theta) @ _root(swapped @ theta),
+                (V - U @ swapped) @ _root(theta @ swapped),
+            ],
+            axis=2,
         )
-        rate, modes = self._tilting
-        tilts = (tilt.reshape(len(tilt), -1) @ modes) * np.exp(growth * rate)
-        return (tilts @ modes.T).reshape(tilt.shape), unlearned
+        U, V = tilted[:, :, :k], tilted[:, :, k:]
+        G = U @ U.swapaxes(1, 2) + V @ D @ V.swapaxes(1, 2)
+        H = gradient(self.target, G)
+        return V.swapaxes(1, 2) @ H @ U, V.swapaxes(1, 2) @ H @ V, G, tilted
 
-    def _reach(self) -> float:
-        """Overlap up to which the leading component is followed for s >= 2.
+    def _theta(self, D: Array) -> Array:
+        n, m, k = len(D), D.shape[1], self.k
+        push = self._push(D, np.zeros((n, m, k)))[0].reshape(n, m * k, 1)
+        if self._inverse is None:
+            columns = []
+            for entry in range(m * k):
+                theta = np.zeros((n, m * k))
+                theta[:, entry] = 1e-6
+                moved = self._push(D, theta.reshape(n, m, k))[0].reshape(n, m * k)
+                columns.append((moved - push[:, :, 0]) / 1e-6)
+            self._inverse = np.linalg.pinv(np.stack(columns, axis=2), rcond=1e-6)
+        return -np.asarray(self._inverse @ push).reshape(n, m, k)
 
-        What is left of the escape then takes some ten units of the orbit's own time.
-        """
-        s = self.component.ndim - 1
-        return float((15 * s * (s - 1)) ** (-1 / (s - 1)))
+    def follow(self, L: Array) -> None:
+        """Move the frames to where U stands still for L, shape (n, m, c)."""
+        D = _overlaps(L)
+        self._inverse = None
+        self.frames = self._push(D, self._theta(D))[3]
 
-    def _escape_homogeneous(self, unlearned: Array) -> tuple[Array, Array]:
-        """Follow the limit flow until the overlaps sum to the reach, at once if they do so.
+    def keep(self, going: NDArray[np.bool_]) -> None:
+        """Go on with some of the runs only."""
+        self.frames = self.frames[going]
+        self._inverse = None if self._inverse is None else self._inverse[going]
 
-        Half the logarithm of that sum is the clock: the blow-up becomes a smooth problem, and the
-        time is an integral along it.
-        """
-        s = self.component.ndim - 1
-        flat = np.moveaxis(self.component, 0, -1).reshape(1, self.component.shape[1], -1)
-
-        def flow(L: Array) -> tuple[Array, Array]:
-            part = np.broadcast_to(flat, (len(L), *flat.shape[1:]))
-            for _ in range(s - 1):  # contract the first index and put its image last
-                part = (L.swapaxes(1, 2) @ part).swapaxes(1, 2).reshape(len(L), L.shape[1], -1)
-            H = s * part @ part.swapaxes(1, 2)
-            rate = np.sum(L**2, axis=(1, 2)) / np.sum(L * (H @ L), axis=(1, 2))
-            return H * rate[:, None, None], rate
-
-        # At finite d the overlaps are closer to the limit flow than their odds are.
-        grown = _scaled(unlearned, lambda size: size / np.sqrt(1 + size**2))
-        size = np.sum(grown**2, axis=(1, 2))
-        remaining = np.log(np.maximum(self._reach(), size) / size) / 2
-        time = np.zeros(len(unlearned))
-        index = np.arange(len(unlearned))
-        stepper = Stepper(flow, grown)
-        for _ in range(MAX_STEPS):
-            taken, elapsed = stepper.advance(remaining)
-            remaining = remaining - taken
-            time[index] += elapsed
-            grown[index] = stepper.factor
-            going = remaining > 1e-12
-            if not going.all():
-                stepper.keep(going)
-                index, remaining = index[going], remaining[going]
-            if not len(index):
-                break
-        time[index] = np.nan
-        return time, _scaled(grown, lambda size: size / np.sqrt(1 - size**2))
+    def flow(self, L: Array) -> tuple[Array, Array, Array]:
+        """As `CriticalPoint.flow`."""
+        D = _overlaps(L)
+        _, H, G, _ = self._push(D, self._theta(D))
+        norm = np.sqrt(np.einsum("nij,nij->n", H, H)) + 1e-300
+        return H / norm[:, None, None], 1 / norm, correlation(self.target, G)
 
 
-def _scaled(factor: Array, function: Callable[[Array], Array]) -> Array:
-    """Apply a function to the singular values of each factor, shape (n, m, c)."""
-    turned, sizes, _ = graded(factor)
-    return turned * (function(sizes) / sizes)[:, None, :]
+def _root(gram: Array) -> Array:
+    """``(I + gram)^(-1/2)``, shape (n, k, k)."""
+    values, vectors = np.linalg.eigh(gram)
+    return np.asarray((vectors / np.sqrt(1 + values)[:, None, :]) @ vectors.swapaxes(1, 2))
+
+
+def _overlaps(L: Array) -> Array:
+    gram = np.eye(L.shape[2]) + L.swapaxes(1, 2) @ L
+    return np.asarray(L @ np.linalg.solve(gram, L.swapaxes(1, 2)))
+
+
+def _turned(flat: Array, passes: int, m: int) -> Array:
+    """The component with its axes in the order that they have after some passes."""
+    for _ in range(passes):
+        flat = flat.swapaxes(1, 2).reshape(1, m, -1)
+    return flat
+
+
+def _component(tensors: Sequence[Array], k: int, s: int) -> Array:
+    """A_s, shape (features, m, ..., m), with no more features than its Gram matrix needs."""
+    m = len(tensors[1]) - k
+    parts = [
+        np.sqrt(comb(n, s))
+        * tensors[n][(slice(None, k),) * (n - s) + (slice(k, None),) * s].reshape(-1, m**s)
+        for n in range(s, len(tensors))
+    ]
+    flat = np.concatenate(parts)
+    flat = flat[np.abs(flat).max(axis=1) > 0] if flat.size else flat[:0]
+    if len(flat) > flat.shape[1]:
+        flat = np.linalg.qr(flat)[1]
+    return flat.reshape(-1, *(m,) * s)
 
 
 def _critical(target: Target, subspace: Array) -> Array:
@@ -301,3 +251,88 @@ def _critical(target: Target, subspace: Array) -> Array:
         tilt *= min(1.0, 0.1 / size) if size > 0 else 1.0
         subspace = np.linalg.qr(subspace + normal @ tilt.reshape(-1, k))[0]
     return subspace
+
+
+class Stepper:
+    """Dormand-Prince steps of congruence flows ``L' = H(L) L``, each run with its own step length.
+
+    A congruence flow is ``X' = H X + X H`` with ``X = L L^T``. X spans many orders of magnitude, so
+    L is kept with orthogonal columns, longest first. Errors count relative to the longer of the
+    two columns they mix, so that small directions keep their own relative accuracy; those within
+    what is learned already do not count. Steps are taken in units of the inverse norm of H.
+
+    Shapes: factor (n, m, c); clock (n,); H (n, m, m).
+    """
+
+    def __init__(self, point: CriticalPoint | Turning, factor: Array, clock: Array) -> None:
+        from scipy.integrate import RK45
+
+        self._rows, self._weights, self._error = RK45.A[1:], RK45.B, RK45.E
+        self._flow = point.flow
+        self.factor, self.lengths, _ = graded(factor)
+        self.clock = clock
+        self.H, self.pace, self.h = self._flow(self.factor)
+        self._step = np.full(len(factor), 0.1)
+
+    def loss(self) -> tuple[Array, Array]:
+        """Loss but for that of the point, and its slope in time, shape (n,)."""
+        D = _overlaps(self.factor)
+        H = self.H / self.pace[:, None, None]
+        return -0.5 * self.h, -np.einsum("nij,nji->n", H - H @ D, H @ D)
+
+    def log_odds(self) -> tuple[Array, Array]:
+        """Log-odds of the overlaps, longest first, and their rates, each of shape (n, c)."""
+        frame = self.factor / self.lengths[:, None, :]
+        rates = 2 * np.einsum("nic,nij,njc->nc", frame, self.H, frame)
+        return 2 * np.log(self.lengths), rates
+
+    def keep(self, going: NDArray[np.bool_]) -> None:
+        """Go on with some of the runs only."""
+        for name in ("factor", "lengths", "H", "pace", "h", "_step", "clock"):
+            setattr(self, name, getattr(self, name)[going])
+
+    def advance(self) -> tuple[Array, Array]:
+        """Try one step of each run; return its length, 0 where it is to be repeated, and time."""
+        step = self._step
+        h = step[:, None, None]
+        slopes, paces = [self.H @ self.factor], [self.pace]
+        for row in self._rows:
+            # A stage of a step much too long must stay finite, for the step to be rejected.
+            stage = np.clip(self.factor + h * _combine(row, slopes), -OVERSHOT, OVERSHOT)
+            H, pace, _ = self._flow(stage)
+            slopes.append(H @ stage)
+            paces.append(pace)
+        trial = self.factor + h * _combine(self._weights, slopes)
+        trial = np.clip(trial, -OVERSHOT, OVERSHOT)
+        H, pace, value = self._flow(trial)
+        error = h * _combine(self._error, [*slopes, H @ trial])
+        factor, lengths, turn = graded(trial)
+        lengths = np.maximum(lengths, 1e-150)
+        directions = factor / lengths[:, None, :]
+        mixed = np.abs(directions.swapaxes(1, 2) @ error @ turn)
+        longer = np.maximum(lengths[:, :, None], lengths[:, None, :])
+        shorter = np.minimum(lengths[:, :, None], lengths[:, None, :])
+        size = (mixed / (longer * (1 + np.minimum(shorter, LARGEST) ** 2))).max(axis=(1, 2))
+        elapsed = step * _combine(self._weights, paces)
+        late = step * np.abs(_combine(self._error, [*paces, pace]))
+        late = np.minimum(late, 1e200) / np.maximum(self.clock + elapsed, 1e-100)
+        size = np.maximum(size, late) / RTOL
+        good = size <= 1
+        self._step = step * np.clip(0.9 * np.maximum(size, 1e-10) ** -0.2, 0.2, 4.0)
+        capped = np.minimum(lengths, LARGEST)
+        self.factor[good] = (directions * capped[:, None, :])[good]
+        self.lengths[good] = capped[good]
+        self.H[good], self.pace[good], self.h[good] = H[good], pace[good], value[good]
+        elapsed = np.where(good, elapsed, 0.0)
+        self.clock = self.clock + elapsed
+        return np.where(good, step, 0.0), elapsed
+
+
+def graded(factor: Array) -> tuple[Array, Array, Array]:
+    """Turn the columns of P orthogonal, longest first: return ``P W``, the lengths and W."""
+    left, lengths, turn = np.linalg.svd(factor, full_matrices=False)
+    return left * lengths[..., None, :], lengths, turn.swapaxes(-1, -2)
+
+
+def _combine(weights: Array, parts: Sequence[Array]) -> Array:
+    return np.sum([w * part for w, part in zip(weights, parts, strict=False) if w], axis=0)  # type: ignore[no-any-return]

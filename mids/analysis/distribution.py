@@ -6,9 +6,8 @@ are independent,
 
 .. math:: x_j \sim \chi^2_{q - j} / \chi^2_{d - r - q + j + 1}, \qquad j = 0, 1, \dots
 
-directions after j learned ones, about :math:`\chi^2_{q - j} / d`. Where escape times are closed
-forms of them, quantiles follow from a low-discrepancy sequence in their distribution functions;
-elsewhere from initial conditions drawn at random.
+directions after j learned ones, about :math:`\chi^2_{q - j} / d`. Quantiles are those of the race
+from initial conditions drawn at random.
 """
 
 from __future__ import annotations
@@ -19,50 +18,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..flows.initial import draw_runs
-from .closed_form import ClosedForm
-from .limit_flow import LimitFlow
+from .race import Race
 
 __all__ = ["escape_time_quantiles"]
 
 Array = NDArray[np.float64]
 
-POINTS = 2**14
 SEED = 2**31 - 1  # apart from the seeds that people give to simulations
 
 
 def escape_time_quantiles(
-    model: ClosedForm | LimitFlow,
-    student_rank: int,
-    dims: Sequence[int],
-    quantiles: Sequence[float],
-    samples: int,
+    model: Race, student_rank: int, dims: Sequence[int], quantiles: Sequence[float], samples: int
 ) -> Array:
-    """Quantiles of the escape times over initial conditions, saddle by saddle.
-
-    Shapes: returns (dims, saddle, quantiles).
-    """
+    """Quantiles of the escape times over initial conditions, shape (dims, saddle, quantiles)."""
     result = np.full((len(dims), model.rank, len(quantiles)), np.nan)
     for row, dim in zip(result, dims, strict=True):
-        if isinstance(model, ClosedForm):
-            odds = _schur_complements(model.rank, student_rank, dim)
-            times = model.from_schur_complements(odds).escape_time
-        else:
-            M = draw_runs(model.rank, student_rank, dim, range(samples), SEED)
-            times = model.predict(M @ M.swapaxes(1, 2)).escape_time
-        for saddle, column in enumerate(times[:, : model.rank].T):
+        M = draw_runs(model.rank, student_rank, dim, range(samples), SEED)
+        times = model.predict(M @ M.swapaxes(1, 2)).escape_time
+        for saddle, column in enumerate(times.T):
             visited = column[~np.isnan(column)]
             if len(visited):
                 row[saddle] = np.quantile(visited, quantiles, method="inverted_cdf")
     return result
-
-
-def _schur_complements(rank: int, student_rank: int, dim: int) -> Array:
-    """Evenly spread draws of the Schur complements, shape (points, rank)."""
-    from scipy.stats import f, qmc
-
-    uniform = qmc.Sobol(rank, rng=SEED).random(POINTS)
-    odds = np.zeros_like(uniform)
-    for j in range(min(rank, student_rank)):
-        above, below = student_rank - j, dim - rank - student_rank + j + 1
-        odds[:, j] = f.ppf(uniform[:, j], above, below) * above / below
-    return odds

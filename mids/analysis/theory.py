@@ -16,10 +16,9 @@ from ..simulation.recipe import Recipe
 from ..simulation.simulate import simulate
 from ..targets.ladder import leaps
 from ..targets.target import Target
-from .closed_form import ClosedForm
 from .distribution import escape_time_quantiles
 from .known_link import KnownLink
-from .limit_flow import LimitFlow
+from .race import Race
 from .prediction import Prediction
 from .saddles import with_saddles
 
@@ -137,9 +136,9 @@ def predictions(
     flow = recipe.flow or flows.TwoTimescale()
     weighted = flow.effective_target(target)
     constant = 0.5 * (target.norm**2 - weighted.norm**2)
-    model: ClosedForm | LimitFlow | KnownLink
+    model: Race | KnownLink
     if flow.fast_link:
-        model = ClosedForm(weighted) if ClosedForm.applies(weighted) else LimitFlow(weighted)
+        model = Race(weighted)
         start, ladder = ds["gram0"], repr(leaps(weighted))
     else:
         planted = flow.planted_target(weighted)
@@ -221,7 +220,7 @@ def _is_known(recipe: Recipe) -> bool:
 def _quantiles(
     ds: xr.Dataset,
     recipe: Recipe,
-    model: ClosedForm | LimitFlow | KnownLink,
+    model: Race | KnownLink,
     quantiles: Sequence[float],
     samples: int,
     *,
@@ -276,7 +275,7 @@ def _predict(
     start: Array,
     crossing: Array | None = None,
     *,
-    model: ClosedForm | LimitFlow | KnownLink,
+    model: Race | KnownLink,
     time: Array | None,
 ) -> Array:
     """Columns rank, exponent, losses and escape time at each number of directions learned."""
