@@ -3,6 +3,7 @@
 from .compare import compare
 from .describe import describe
 from .plateaus import plateaus
+from .race import race
 from .saddles import saddles
 from .scaling import scaling
 from .subspace import subspace
@@ -15,6 +16,7 @@ __all__ = [
     "describe",
     "from_trajectories",
     "plateaus",
+    "race",
     "saddles",
     "scaling",
     "subspace",

@@ -177,7 +177,7 @@ class _Race:
         moves: dict[tuple[int, int], _Waiting] = {}
         limited = k > 0 and not point.straight
         self._note(point.loss, index, stepper)
-        for count in range(MAX_STEPS):
+        for _ in range(MAX_STEPS):
             old = stepper.clock, stepper.pace.copy()
             step, _ = stepper.advance()
             if isinstance(point, Turning):
@@ -196,8 +196,7 @@ class _Race:
                     going[i] = False
                     self._leave(moves, int(index[i]), frames[i], k, stepper.factor[i])
             self._settle(frames, k, index, stepper, after[0], going, tried, moves)
-            if count % 4 == 0 or not going.all():
-                self._note(point.loss, index, stepper, taken)
+            self._note(point.loss, index, stepper, taken)
             before = after
             if not going.all():
                 self.clock[index] = stepper.clock

@@ -28,7 +28,7 @@ from ..targets.averaging import correlation, gradient, loss
 from ..targets.ladder import TOLERANCE, complete, rotate, tilt_growth
 from ..targets.target import Target
 
-__all__ = ["LARGEST", "CriticalPoint", "Stepper", "Turning"]
+__all__ = ["LARGEST", "CriticalPoint", "Stepper", "Turning", "relative"]
 
 Array = NDArray[np.float64]
 Flow = Callable[[Array], tuple[Array, Array]]
@@ -36,7 +36,7 @@ Flow = Callable[[Array], tuple[Array, Array]]
 LARGEST = 1e4
 """Root of the odds to which a learned direction is followed (1 - overlap = 1e-8)."""
 OVERSHOT = 100 * LARGEST
-RTOL = 1e-6
+RTOL = 3e-7
 """Local error per step, relative, of every direction that is not learned, and of the time."""
 NEAR = 1e-6
 """Tangent of the angle within which two subspaces are the same critical one."""
@@ -64,7 +64,7 @@ class CriticalPoint:
         learned = _critical(target, subspace)
         k = learned.shape[1]
         frame = complete(learned)
-        rates = np.linalg.eigvalsh(tilt_growth(target, learned))
+        rates: Array = np.linalg.eigvalsh(tilt_growth(target, learned)).astype(np.float64)
         tensors = rotate(target.tensors, frame)
         floor = TOLERANCE * float(np.sqrt(sum(np.sum(t**2) for t in tensors[1:])))
         components: list[Array] = []
@@ -133,11 +133,11 @@ class CriticalPoint:
         """Schur factor L, (n, m, c - k), of P, (n, rank, c): what lies beside U."""
         k = self.learned.shape[1]
         turn = np.linalg.qr((self.learned.T @ P).swapaxes(1, 2), mode="complete")[0]
-        return (self.normal.T @ P @ turn)[:, :, k:]
+        return np.asarray((self.normal.T @ P @ turn)[:, :, k:])
 
 
 class Turning:
-    """The reduced flow where what is learned next turns the learned subspace, which follows at once.
+    """The reduced flow where what is learned next turns the learned subspace, at once.
 
     For directions that grow much more slowly than the learned ones: U is kept where
     ``V^T H(G) U = 0`` for the present D, by one step of Newton's method at each evaluation, and
@@ -214,7 +214,7 @@ def _overlaps(L: Array) -> Array:
 
 
 def _turned(flat: Array, passes: int, m: int) -> Array:
-    """The component with its axes in the order that they have after some passes."""
+    """Put the axes of a component into the order that they have after some passes."""
     for _ in range(passes):
         flat = flat.swapaxes(1, 2).reshape(1, m, -1)
     return flat
@@ -315,7 +315,7 @@ class Stepper:
         size = (mixed / (longer * (1 + np.minimum(shorter, LARGEST) ** 2))).max(axis=(1, 2))
         elapsed = step * _combine(self._weights, paces)
         late = step * np.abs(_combine(self._error, [*paces, pace]))
-        late = np.minimum(late, 1e200) / np.maximum(self.clock + elapsed, 1e-100)
+        late = relative(late, self.clock + elapsed)
         size = np.maximum(size, late) / RTOL
         good = size <= 1
         self._step = step * np.clip(0.9 * np.maximum(size, 1e-10) ** -0.2, 0.2, 4.0)
@@ -332,6 +332,13 @@ def graded(factor: Array) -> tuple[Array, Array, Array]:
     """Turn the columns of P orthogonal, longest first: return ``P W``, the lengths and W."""
     left, lengths, turn = np.linalg.svd(factor, full_matrices=False)
     return left * lengths[..., None, :], lengths, turn.swapaxes(-1, -2)
+
+
+def relative(error: Array, value: Array) -> Array:
+    """Error over value, of times that may be near the largest of all numbers."""
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        ratio = np.where(value > 0, error / value, np.inf)  # rejected where time runs back
+    return np.nan_to_num(ratio, nan=np.inf, posinf=np.inf)
 
 
 def _combine(weights: Array, parts: Sequence[Array]) -> Array:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from ..targets.basis import apply_to_indices, tensor_coefficients
 from ..targets.ladder import TOLERANCE, Ladder, complete, leaps
 from ..targets.target import Target
+from .critical_points import relative
 from .prediction import LEVELS, NEVER, SLOW, Prediction, Record, factors
 
 __all__ = ["Decoupled"]
@@ -85,7 +86,7 @@ class Decoupled:
     def _race(
         self, factor: Array, runs: NDArray[np.int64], record: Record
     ) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
-        """Crossings (n, rank, level), who never goes on and who is too slow, from C (n, rank, c)."""
+        """Crossings, (n, rank, level), who never goes on and who is too slow."""
         from scipy.integrate import RK45
 
         n, rank, c = factor.shape
@@ -132,7 +133,7 @@ class Decoupled:
             late = step * np.abs(_sum(RK45.E, [*paces, 1 / own]))
             after = _log_odds(overlap)
             error = np.abs(error) * (1.0 - overlap)  # the overlap counts, not its odds
-            late = np.minimum(late, 1e200) / np.maximum(later, 1e-100)
+            late = relative(late, later)
             size = np.maximum(error.max(axis=1), late) / TOL
             good = size <= 1
             span = (clock, step, pace, own, later)
@@ -234,7 +235,7 @@ class Decoupled:
     @property
     def _axes(self) -> NDArray[np.int64]:
         """Axis along which each direction mainly points."""
-        return np.abs(self._frame).argmax(axis=0)
+        return np.asarray(np.abs(self._frame).argmax(axis=0))
 
     @property
     def _order(self) -> NDArray[np.int64]:
@@ -293,7 +294,7 @@ def _decouple(target: Target, ladder: Ladder) -> tuple[Array, NDArray[np.int64],
         if np.abs(first - second).sum() == 2:
             return None
         # In h3(z1) + h3(z2) the correlation of the two starts drives as much as their sizes do.
-        both = np.count_nonzero(first), np.count_nonzero(second)
-        if both == (1, 1) and first.argmax() != second.argmax():
+        pure = np.count_nonzero(first) == 1 and np.count_nonzero(second) == 1
+        if pure and first.argmax() != second.argmax():
             return None
     return frame, modes, weights

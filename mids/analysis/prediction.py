@@ -11,7 +11,18 @@ from numpy.typing import NDArray
 from .. import schema
 from .stay import Curve, predicted_level, stays
 
-__all__ = ["LEVELS", "NEVER", "REASONS", "SLOW", "START", "Prediction", "Record", "factors", "odds"]
+__all__ = [
+    "KNOWN",
+    "LEVELS",
+    "NEVER",
+    "REASONS",
+    "SLOW",
+    "START",
+    "Prediction",
+    "Record",
+    "factors",
+    "odds",
+]
 
 Array = NDArray[np.float64]
 
@@ -48,8 +59,11 @@ class Prediction:
     @classmethod
     def empty(cls, n: int, saddles: int) -> Prediction:
         """Start from NaN everywhere, for no reason."""
-        columns = [np.full((n, saddles), np.nan) for _ in range(8)]
-        return cls(*columns, np.zeros((n, saddles)))
+        rank, exponent, loss, enter, leave, escape, learned, order = (
+            np.full((n, saddles), np.nan) for _ in range(8)
+        )
+        reason = np.zeros((n, saddles))
+        return cls(rank, exponent, loss, enter, leave, escape, learned, order, reason)
 
     @classmethod
     def joined(cls, parts: Sequence[tuple[NDArray[np.int64], Prediction]]) -> Prediction:

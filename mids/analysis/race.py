@@ -1,22 +1,35 @@
-"""The race: which direction a run learns next, and when, by the theory that the target allows."""
+r"""The race: which direction a run learns next, and when, by the theory that the target allows.
+
+The ladder of a target is the order for :math:`d \to \infty`. At finite d a direction of a higher
+exponent s' that starts large may overtake one of exponent s: with a probability that falls only as
+:math:`d^{-(q/2) [(s'-1)/(s-1) - 1]}`.
+"""
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Sequence
 
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+from .. import validation
+from ..flows.initial import draw_runs
 from ..targets.ladder import leaps
 from ..targets.target import Target
 from .coupled import Coupled
 from .decoupled import Decoupled
 from .prediction import Prediction, odds
 
-__all__ = ["Race"]
+__all__ = ["Race", "race"]
 
 Array = NDArray[np.float64]
 
 ALIGNED = 0.02
 """Overlap at the start beyond which the off-diagonal part of H may count."""
+
+DENSE = 20_000
+"""Entries of a tensor up to which it is used for that; the tensors of larger targets take long."""
 
 
 class Race:
@@ -25,6 +38,7 @@ class Race:
     def __init__(self, target: Target) -> None:
         self.rank = target.rank
         self.ladder = leaps(target)
+        self._degree = target.degree
         self._coupled = Coupled(target)
         self._decoupled = Decoupled(target) if Decoupled.applies(target) else None
 
@@ -38,9 +52,94 @@ class Race:
         if self._decoupled is None:
             return self._coupled.predict(gram0)
         near = np.trace(odds(gram0), axis1=1, axis2=2) > ALIGNED
-        if not near.any():
+        if not near.any() or self.ladder.rank**self._degree > DENSE:
             return self._decoupled.predict(gram0)
-        parts = [(np.flatnonzero(near), self._coupled), (np.flatnonzero(~near), self._decoupled)]
-        return Prediction.joined(
-            [(rows, model.predict(gram0[rows])) for rows, model in parts if len(rows)]
-        )
+        close, far = np.flatnonzero(near), np.flatnonzero(~near)
+        parts = [(close, self._coupled.predict(gram0[close]))]
+        if len(far):
+            parts.append((far, self._decoupled.predict(gram0[far])))
+        return Prediction.joined(parts)
+
+
+def race(
+    target: Target | str,
+    *,
+    dim: float | Sequence[float] | ArrayLike,
+    student_rank: int | None = None,
+    runs: int = 2000,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Return the probability that runs break the order of a target's ladder.
+
+    Runs are drawn and predicted one by one, see `theory`; nothing is simulated.
+
+    Parameters
+    ----------
+    target : Target or str
+    dim : float or sequence of float
+        Ambient dimensions.
+    student_rank : int, optional
+        That of the target if not given.
+    runs : int
+        Runs drawn at each dimension.
+    seed : int
+        Seed of the draws; the runs are those that `mids.simulate` draws with it.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over ``dim``: ``broken`` (probability that some direction is learned before one that comes
+        earlier in the ladder), ``error`` (its standard error; at least 1 / runs), ``runs`` (of
+        which the order is known); and over ``dim`` and ``saddle`` ``other``, the probability that
+        what is learned at the saddle belongs to another step of the ladder than in its order.
+
+    Raises
+    ------
+    InputError
+        If the target cannot be read or a number is out of range.
+
+    Examples
+    --------
+    >>> found = race("h3(z1) + h4(z2)", dim=[1e2, 1e4], runs=200)
+    >>> bool(found.broken[0] > found.broken[1])
+    True
+    """
+    given = Target.parse(target) if isinstance(target, str) else target
+    q = given.rank if student_rank is None else student_rank
+    q = validation.integer(q, "student_rank", at_least=1)
+    runs = validation.integer(runs, "runs", at_least=1)
+    dims = validation.dims(dim, given.rank, q)
+    model = Race(given)
+    order = np.concatenate(
+        [np.full(step.learned.shape[1], i) for i, step in enumerate(model.ladder)]
+    )[: given.rank]
+    broken, known, other = [], [], []
+    for d in dims.tolist():
+        M = draw_runs(given.rank, q, int(d), range(runs), seed)
+        found = model.predict(M @ M.swapaxes(1, 2)).order
+        expected = np.full(given.rank, np.nan)
+        expected[: len(order)] = order
+        differs = (found != expected) & ~np.isnan(found)
+        counted = ~np.isnan(found[:, 0])
+        known.append(int(counted.sum()))
+        broken.append(float(differs[counted].any(axis=1).mean()) if counted.any() else np.nan)
+        other.append(differs[counted].mean(axis=0) if counted.any() else expected * np.nan)
+    p, n = np.array(broken), np.array(known)
+    error = np.maximum(np.sqrt(p * (1 - p) / np.maximum(n, 1)), 1 / np.maximum(n, 1))
+    out = xr.Dataset(
+        {
+            "broken": ("dim", p, {"long_name": "probability that the order is broken"}),
+            "error": ("dim", error, {"long_name": "standard error of that probability"}),
+            "runs": ("dim", n, {"long_name": "runs whose order is known"}),
+            "other": (
+                ("dim", "saddle"),
+                np.array(other),
+                {"long_name": "probability that another step's direction is learned there"},
+            ),
+        },
+        {"dim": dims, "saddle": np.arange(given.rank)},
+        {"ladder": repr(model.ladder), "method": model.method},
+    )
+    for name in ("broken", "error", "runs", "other"):
+        out[name].attrs["units"] = "1"
+    return out

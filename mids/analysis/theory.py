@@ -1,4 +1,4 @@
-"""Predicted saddles of every run, from its initial condition and the target's leading parts."""
+"""Predicted saddles of every run, from its initial condition and the target."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ..targets.ladder import leaps
 from ..targets.target import Target
 from .distribution import escape_time_quantiles
 from .known_link import KnownLink
+from .prediction import KNOWN, REASONS, START, Prediction
 from .race import Race
-from .prediction import Prediction
 from .saddles import with_saddles
 
 __all__ = ["has_theory", "theory"]
@@ -40,10 +40,12 @@ def theory(
 ) -> xr.Dataset:
     """Predict the saddles of each run from its own initial condition.
 
-    Where the leading parts of the target decouple the escape times are closed forms; otherwise
-    they come from the limit flow, which knows the leading parts and the start d G(0) alone. The
-    simulated flow takes no part in either. For the planted flow, whose link is known, they are
-    quadratures, for targets of rank 1 only.
+    At every saddle all directions that are not learned race, with all orders of their overlaps:
+    whichever comes first is learned next. Where the directions decouple each has its own clock;
+    otherwise the flow is reduced to what is not learned, saddle by saddle. The simulator takes no
+    part in either: both are explicit steps on arrays over runs, which share with it the target's
+    tensors alone. For the planted flow, whose link is known, escape times are quadratures, for
+    targets of rank 1 only.
 
     Parameters
     ----------
@@ -60,7 +62,7 @@ def theory(
         Probabilities for which the law of the escape times over initial conditions is worked out;
         for a target 0.1, 0.5 and 0.9 if not given.
     samples : int
-        Initial conditions drawn for that at each dimension, where the theory is a limit flow.
+        Initial conditions drawn for that at each dimension, where directions are coupled.
 
     Returns
     -------
@@ -71,11 +73,13 @@ def theory(
         off the data), ``saddle_loss`` (of the saddle itself; where a run passes several with the
         same number of directions learned, of that at which it stays longest),
         ``escape_time`` (overlap of the next direction 1/2; inf where it never gets there, NaN where
-        the limit flow is too slow to be followed); and
+        it is too slow to be followed), ``reason`` (a flag that tells these apart), ``learned`` (the
+        axis along which the direction learned next mainly points), ``order`` (the step of
+        `mids.leaps` to which it belongs, which tells whether the ladder's order is broken); and
         ``n_saddles`` (0 where the initial condition is not known, or not one). As in `saddles`, a
         run that starts beyond a saddle, the next overlap being 0.1 or more, does not visit it, nor
         does one that begins to learn the next direction before the last one is learned. The
-        attributes ``method`` ("closed-form", "limit-flow" or "quadrature") and ``ladder`` say how
+        attributes ``method`` ("decoupled", "coupled" or "quadrature") and ``ladder`` say how
         and for which leaps. Lazy where `ds` is. With `quantiles`, ``escape_time_quantile`` with the
         dims ``dim``, ``saddle`` and ``quantile``: the law for students whose frame is uniform,
         also of runs that do not stay there.
@@ -177,13 +181,16 @@ def predictions(
         dask="parallelized",
         kwargs={"model": model, "time": _times(ds)},
         output_dtypes=[np.float64],
-        dask_gufunc_kwargs={"output_sizes": {"column": 5, "saddle": target.rank}},
+        dask_gufunc_kwargs={"output_sizes": {"column": 8, "saddle": target.rank}},
     )
     names = {
         "exponent": "information exponent relative to them",
         "loss": "predicted loss on the plateau",
         "saddle_loss": "loss of the saddle",
         "escape_time": "predicted escape time",
+        "learned": "axis along which the direction learned next mainly points",
+        "order": "step of the ladder to which that direction belongs",
+        "reason": "why an escape time is not finite",
     }
     parts = {name: columns.isel(column=k, drop=True) for k, name in enumerate(names, start=1)}
     for name in ("loss", "saddle_loss"):
@@ -193,6 +200,12 @@ def predictions(
     names |= {"visited": "whether the run stays there", "n_saddles": "number of saddles"}
     for name, text in names.items():
         out[name].attrs = {"long_name": text, "units": "1"}
+    out["reason"] = out["reason"].astype(np.int8)
+    out["reason"].attrs = {
+        "long_name": names["reason"],
+        "flag_values": np.arange(len(REASONS), dtype=np.int8),
+        "flag_meanings": " ".join(REASONS),
+    }
     if len(quantiles):
         lazy = start.chunks is not None
         out["escape_time_quantile"] = _quantiles(ds, recipe, model, quantiles, samples, lazy=lazy)
@@ -293,13 +306,17 @@ def _predict(
     else:
         overlaps = np.linalg.eigvalsh(known)[:, ::-1]
     usable &= (overlaps[:, 0] <= 1 + _ROUNDING) & (overlaps[:, -1] >= -_ROUNDING)
-    out = np.full((len(flat), 5, rank), np.nan)
+    out = np.full((len(flat), 8, rank), np.nan)
+    out[:, 7] = np.where(usable, KNOWN, START)[:, None]
     if usable.any():
         found: Prediction = model.predict(flat[usable])
         level = found.loss(time, None if crossing is None else crossing[usable])
-        columns = found.rank, found.exponent, level, found.saddle_loss, found.escape_time
+        columns = (
+            *(found.rank, found.exponent, level, found.saddle_loss, found.escape_time),
+            *(found.learned, found.order, found.reason),
+        )
         visited = found.visited(overlaps[usable])
         rows, order = np.nonzero(visited)
         learned = found.rank[rows, order].astype(np.int64)
         out[np.flatnonzero(usable)[rows], :, learned] = np.stack(columns, axis=1)[rows, :, order]
-    return out.reshape(*runs, 5, rank)
+    return out.reshape(*runs, 8, rank)

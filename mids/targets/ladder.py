@@ -75,8 +75,12 @@ class Leap:
         Largest angle (radians) by which U has turned away from the span that the recursion gives;
         0 where that span is critical by itself. See `critical_subspace`.
     stable : bool
-        Whether small rotations of U die out. Where they do not, U is left in a time of order
-        log d by rotation, whatever the exponent. See `tilt_growth`.
+        Whether small rotations of U die out, see `tilt_growth`. The recursion goes on from a
+        subspace where they do if the exponent is 2 or more; with exponent 1 it is left within
+        log d all the same.
+    inside : tuple of int
+        Exponents of the saddles inside the step, where it learns several directions one after the
+        other, the strongest first: ``(2, 2)`` for ``h1(z1)h1(z2)h1(z3)``, whose own exponent is 3.
     """
 
     exponent: int
@@ -87,6 +91,7 @@ class Leap:
     loss: float
     drift: float
     stable: bool
+    inside: tuple[int, ...] = ()
 
     @property
     def rank_before(self) -> int:
@@ -155,10 +160,14 @@ class Ladder:
         return self.steps[index]
 
     def __repr__(self) -> str:
-        """Exponents and rates, for example ``1 -> 2 -> 3: log d, d, d^2``."""
+        """Exponents and rates, ``1 -> 2: log d, d``; ``3(-> 2 -> 2)`` with those inside."""
         if not self.steps:
             return "no leaps: the target is constant"
-        return f"{' -> '.join(map(str, self.exponents))}: {', '.join(self.rates)}"
+        names = []
+        for step in self.steps:
+            inside = " ".join(f"-> {s}" for s in step.inside)
+            names.append(f"{step.exponent}({inside})" if inside else str(step.exponent))
+        return f"{' -> '.join(names)}: {', '.join(self.rates)}"
 
 
 def ladder(target: Target | str) -> Ladder:
@@ -166,8 +175,10 @@ def ladder(target: Target | str) -> Ladder:
 
     Starting from nothing learned, each step adds the span of the component of least degree in
     what is not learned yet. Where the span so reached is not critical for ``U -> h(P_U)``, the flow
-    first turns it, at fixed rank and in a time of order one, into one that is; the recursion goes
-    on from there.
+    first turns it, at fixed rank and in a time of order one, into one that is. Where it is critical
+    but small rotations of it grow, the flow leaves it by rotation within log d, for a maximum of
+    ``h(P_U)``, though the exponent there may be 2 or more. In both cases the recursion goes on from
+    where the subspace comes to rest; `Leap.drift` tells by how much it has turned.
 
     Several directions learned in one step may be learned one after the other, with plateaus
     between them whose times have ratios of order one: the number of plateaus can exceed the number
@@ -213,14 +224,57 @@ def ladder(target: Target | str) -> Ladder:
         rates = np.linalg.eigvalsh(tilt_growth(target, subspace))
         stable = bool(rates.max(initial=0.0) <= 1e-6 * _scale(tensors) ** 2)
         weakest = float(sizes[-1] ** 2)
-        steps.append(Leap(exponent, subspace, learned, strength, weakest, loss, drift, stable))
+        inside = _inside(target, subspace, learned) if learned.shape[1] > 1 else ()
+        steps.append(
+            Leap(exponent, subspace, learned, strength, weakest, loss, drift, stable, inside)
+        )
         spanned = np.column_stack([subspace, learned])
-        subspace = critical_subspace(target, spanned)
+        subspace = _at_rest(target, spanned)
         drift = _largest_angle(spanned, subspace)
 
 
 leaps = ladder
 """The name of `ladder` in version 0.1."""
+
+
+def _at_rest(target: Target, subspace: Array) -> Array:
+    """Turn a subspace until it is critical and no rotation takes it away before the exponent."""
+    scale = _scale(target.tensors)
+    subspace = critical_subspace(target, subspace)
+    for _ in range(subspace.size):
+        found = leading_component(rotate(target.tensors, complete(subspace)), subspace.shape[1])
+        if found is None or found[0] == 1:  # it is left within log d all the same
+            break
+        rates, modes = np.linalg.eigh(tilt_growth(target, subspace))
+        if not len(rates) or rates[-1] <= 1e-6 * scale**2:
+            break
+        k = subspace.shape[1]
+        theta = 0.05 * modes[:, -1].reshape(-1, k)
+        tilted = np.linalg.qr(subspace + complete(subspace)[:, k:] @ theta)[0]
+        subspace = critical_subspace(target, tilted)
+    return subspace
+
+
+def _inside(target: Target, subspace: Array, learned: Array) -> tuple[int, ...]:
+    """Exponents after each direction of a step but the last, the strongest first."""
+    found: list[int] = []
+    whole = np.column_stack([subspace, learned])
+    U = subspace
+    for _ in range(learned.shape[1] - 1):
+        k = U.shape[1]
+        frame = complete(U)
+        rotated = rotate(target.tensors, frame)
+        leading = leading_component(rotated, k)
+        if leading is None:
+            break
+        v = frame[:, k:] @ _strongest(leading[1])
+        U = _at_rest(target, np.linalg.qr(np.column_stack([U, v]))[0])
+        after = leading_component(rotate(target.tensors, complete(U)), U.shape[1])
+        beside = np.linalg.norm(U - whole @ (whole.T @ U))
+        if after is None or beside > 1e-6:  # what is learned meanwhile belongs to a later step
+            break
+        found.append(after[0])
+    return tuple(found)
 
 
 def relevant_directions(target: Target) -> int:
@@ -377,10 +431,18 @@ def _restrict(component: Array, span: Array) -> Array:
 
 
 def _largest_strength(component: Array) -> float:
-    """``max_v sum_f A_f(v, ..., v)^2`` over unit vectors, by power iterations from many starts."""
-    size = component.shape[-1]
+    """``max_v sum_f A_f(v, ..., v)^2`` over unit vectors."""
     if component.ndim == 2:
         return float(np.linalg.norm(component, 2) ** 2)
+    scale = float(np.abs(component).max())
+    return float(_strength(component / scale, _strongest(component)[None])[0][0]) * scale**2
+
+
+def _strongest(component: Array) -> Array:
+    """Find the unit vector of the largest strength, by power iterations from many starts."""
+    size = component.shape[-1]
+    if component.ndim == 2:
+        return np.asarray(np.linalg.svd(component)[2][0])
     scale = float(np.abs(component).max())  # products of slopes overflow where strengths do not
     component = component / scale
     starts = np.random.default_rng(0).standard_normal((32, size))
@@ -400,7 +462,7 @@ def _largest_strength(component: Array) -> float:
         # The error of the value is quadratic in what remains of the slope along the sphere.
         if np.abs(slope - value[:, None] * v).max() <= 1e-8 * value.max():
             break
-    return float(value.max()) * scale**2
+    return np.asarray(v[value.argmax()])
 
 
 def _strength(component: Array, v: Array) -> tuple[Array, Array]:

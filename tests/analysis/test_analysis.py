@@ -12,10 +12,10 @@ import pytest
 import xarray as xr
 
 import mids
-from mids.analysis import limit_flow
-from mids.analysis.closed_form import ClosedForm
+from mids.analysis import coupled
 from mids.analysis.compare import summary
-from mids.analysis.limit_flow import LimitFlow
+from mids.analysis.coupled import Coupled
+from mids.analysis.decoupled import Decoupled
 from mids.errors import DatasetError, InputError
 from mids.flows.initial import draw_runs
 
@@ -256,7 +256,7 @@ def test_theory_never_runs_the_flow(text, monkeypatch):
     assert np.isfinite(mids.theory(start, quantiles=[0.5], samples=20).escape_time_quantile).all()
 
 
-@pytest.mark.parametrize("model", [ClosedForm, LimitFlow])
+@pytest.mark.parametrize("model", [Decoupled, Coupled])
 def test_a_prediction_leaves_nothing_behind(model):
     """Threads of dask predict blocks of a lazy dataset with one model at the same time."""
     target = mids.Target.parse(COUPLED[0])
@@ -276,9 +276,9 @@ def test_a_prediction_does_not_depend_on_the_other_runs(text, dim):
     target = mids.Target.parse(text).normalize()
     M = draw_runs(2, 2, dim, range(12), 3)
     gram0 = M @ M.swapaxes(1, 2)
-    together = LimitFlow(target).predict(gram0)
+    together = Coupled(target).predict(gram0)
     for i in range(len(M)):
-        alone = LimitFlow(target).predict(gram0[i : i + 1])
+        alone = Coupled(target).predict(gram0[i : i + 1])
         for name in ("rank", "exponent", "saddle_loss", "enter_time", "escape_time"):
             there, here = getattr(together, name)[i], getattr(alone, name)[0]
             np.testing.assert_allclose(there, here, rtol=1e-6, err_msg=name)
@@ -289,7 +289,7 @@ def test_saddles_that_are_left_by_turning_are_those_of_the_ladder(dim):
     """The flow leaves span e1 by turning towards another critical subspace, too."""
     target = mids.Target.parse("h2(z1) + h2(z1)*h1(z2)").normalize()
     M = draw_runs(2, 2, dim, range(40), 0)
-    found = LimitFlow(target).predict(M @ M.swapaxes(1, 2))
+    found = Coupled(target).predict(M @ M.swapaxes(1, 2))
     losses = found.saddle_loss[found.rank == 1]
     expected = mids.leaps(target)[1].loss
     assert len(losses) >= 39
@@ -297,7 +297,7 @@ def test_saddles_that_are_left_by_turning_are_those_of_the_ladder(dim):
 
 
 def test_a_limit_flow_that_is_not_followed_to_its_end_has_an_unknown_time(monkeypatch):
-    monkeypatch.setattr(limit_flow, "MAX_STEPS", 5)
+    monkeypatch.setattr(coupled, "MAX_STEPS", 5)
     found = mids.theory(mids.simulate("parity(2)", dim=1e4, runs=3)).compute()
     assert (found.n_saddles == 1).all() and (found["rank"].isel(saddle=0) == 0).all()
     assert found.escape_time.isnull().all()

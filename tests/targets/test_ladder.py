@@ -140,7 +140,6 @@ def test_tilt_growth_is_the_derivative_of_the_push(k):
         ("h1(z1) + h1(z1)*h3(z2)", [True, True]),
         ("h1(z1) + 1/2*h1(z1)*h1(z2)", [True, True]),
         ("h1(z1) + h1(z1)*h1(z2)", [True, False]),  # h(P_u) = cos^2 + 2 cos^2 sin^2
-        ("h1(z1) + h3(z1) + 2*h1(z1)*h2(z2)", [True, False]),
     ],
 )
 def test_stability_along_the_stratum(text, stable):
@@ -168,3 +167,37 @@ def test_strengths_scale_with_the_square_of_the_target(factor):
         assert other.exponent == one.exponent
         assert other.learned.shape == one.learned.shape
         assert other.strength == pytest.approx(factor**2 * one.strength, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("text", "exponents"),
+    [
+        ("h1(z1) + h3(z1) + 2*h1(z1)*h2(z2)", (1, 1)),
+        ("h1(z1) + h2(z1) + 1.6*h2(z2)", (1, 1)),  # turns to e2, and z1 is left: d -> log d
+    ],
+)
+def test_growing_tilts_are_followed(text, exponents):
+    """Whose exponent is 2 or more before the turn; h(P_U) is larger where the subspace rests."""
+    target = Target.parse(text)
+    step = leaps(target)[1]
+    assert leaps(target).exponents == exponents
+    first = np.eye(2)[:, :1]
+    assert target.information_exponent(first) > 1
+    assert np.linalg.eigvalsh(tilt_growth(target, first)).max() > 0.1
+    assert step.stable and step.drift > 0.1
+    assert step.loss < float(loss(target, first @ first.T)) - 1e-3
+
+
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [
+        ("parity(3)", "3(-> 2 -> 2): d^2"),
+        ("0.6*h2(z1) - 0.8*h2(z2)", "2(-> 2): d"),
+        ("staircase(3)", "1 -> 1 -> 1: log d, log d, log d"),
+    ],
+)
+def test_saddles_inside_a_step_have_exponents_of_their_own(text, printed):
+    target = Target.parse(text)
+    assert repr(leaps(target)) == printed
+    turned = target.rotate(ortho_group.rvs(target.rank, random_state=3))
+    assert repr(leaps(turned)) == printed

@@ -1,0 +1,134 @@
+"""The race against solvers of the whole equation that know nothing of mids."""
+
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+
+import mids
+from mids.analysis.coupled import Coupled
+from mids.analysis.decoupled import Decoupled
+from mids.analysis.race import Race
+from mids.flows.initial import draw_runs
+from mids.targets.basis import multi_indices
+
+
+def brute_force(target, gram0, end):
+    """Times at which the overlaps pass 1/2, by DOP853 on G, with H from the target's tensors."""
+    tensors, rank = target.tensors, target.rank
+
+    def flow(_, flat):
+        G = flat.reshape(rank, rank)
+        H = np.zeros((rank, rank))
+        for k, tensor in enumerate(tensors[1:], start=1):
+            part = tensor
+            for _ in range(k - 1):
+                part = np.tensordot(part, G, axes=(1, 0))  # the second index goes last each time
+            H += k * part.reshape(rank, -1) @ tensor.reshape(rank, -1).T
+        push = (np.eye(rank) - G) @ H @ G
+        return (push + push.T).ravel()
+
+    def event(k):
+        return lambda _, flat: np.linalg.eigvalsh(flat.reshape(rank, rank))[-1 - k] - 0.5
+
+    events = [event(k) for k in range(rank)]
+    found = solve_ivp(
+        flow, (0, end), gram0.ravel(), method="DOP853", rtol=1e-9, atol=1e-13, events=events
+    )
+    return np.array([times[0] if len(times) else np.nan for times in found.t_events])
+
+
+def by_rank(found):
+    """Escape times at the place of the directions learned, (n, rank)."""
+    times = np.full(found.rank.shape, np.nan)
+    rows, places = np.nonzero(~np.isnan(found.rank))
+    times[rows, found.rank[rows, places].astype(int)] = found.escape_time[rows, places]
+    return times
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_coupled_targets_against_brute_force(seed):
+    rng = np.random.default_rng(seed)
+    rank, degree = 2 + seed % 2, 2 + seed % 3
+    modes = [beta for beta in map(tuple, multi_indices(rank, degree).tolist()) if any(beta)]
+    target = mids.Target({beta: float(rng.standard_normal()) for beta in modes}).normalize()
+    M = draw_runs(rank, rank, 1000, range(2), seed)
+    gram0 = M @ M.swapaxes(1, 2)
+    predicted = by_rank(Coupled(target).predict(gram0))
+    for row, G in zip(predicted, gram0, strict=True):
+        known = np.isfinite(row)
+        assert known[0]
+        exact = brute_force(target, G, 2 * row[known].max() + 10)
+        np.testing.assert_allclose(row[known], exact[known], rtol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("text", "model"),
+    [
+        ("h2(z1) + h3(z2)", Decoupled),
+        ("0.3*h2(z1) + h3(z2)", Decoupled),
+        ("(z1+z2)^2 + 0.3*z1*z2^2", Coupled),
+        ("0.1*h1(z1)*h1(z2) + h2(z1)*h2(z2)", Coupled),
+    ],
+)
+def test_who_wins_the_race_at_d_100(text, model):
+    target = mids.Target.parse(text)
+    M = draw_runs(2, 2, 100, range(8), 0)
+    gram0 = M @ M.swapaxes(1, 2)
+    predicted = by_rank(model(target).predict(gram0))[:, 0]
+    exact = [brute_force(target, G, 3 * t + 10)[0] for G, t in zip(gram0, predicted, strict=True)]
+    np.testing.assert_allclose(predicted, exact, rtol=0.03)
+
+
+@pytest.mark.parametrize("text", ["h2(z1) + 0.035*h2(z2)", "parity(2)"])
+def test_the_race_does_not_depend_on_coordinates(text):
+    target = mids.Target.parse(text)
+    c, s = np.cos(0.3), np.sin(0.3)
+    turn = np.array([[c, -s], [s, c]])
+    M = draw_runs(2, 2, 10_000, range(6), 0)
+    gram0 = M @ M.swapaxes(1, 2)
+    plain = by_rank(Coupled(target).predict(gram0))
+    # z -> R z takes the frame along: the start turns with the link
+    for candidate in (turn @ gram0 @ turn.T, turn.T @ gram0 @ turn):
+        turned = by_rank(Coupled(target.rotate(turn)).predict(candidate))
+        if np.allclose(turned, plain, rtol=1e-4, equal_nan=True):
+            break
+    else:
+        pytest.fail("the times change with the coordinates")
+    assert np.isfinite(plain[:, 0]).all()
+
+
+def test_both_ways_agree_where_both_apply():
+    target = mids.Target.parse("h3(z1) + h4(z2)")
+    M = draw_runs(2, 3, 1000, range(30), 0)
+    gram0 = M @ M.swapaxes(1, 2)
+    one, other = (model(target).predict(gram0) for model in (Decoupled, Coupled))
+    np.testing.assert_allclose(one.escape_time, other.escape_time, rtol=5e-3)
+    np.testing.assert_array_equal(one.order, other.order)
+    assert 0 < (one.order[:, 0] == 1).mean() < 0.5  # some runs break the order
+
+
+def test_weak_directions_are_followed_to_their_end():
+    """Too slow for explicit steps with what is learned, and they turn what is learned."""
+    target = mids.Target.parse("0.03*h2(z1) + h3(z1) + 0.2*h2(z1)*h1(z2)")
+    ds = mids.simulate(target, dim=1e4, runs=6).compute()
+    found = by_rank(Race(target).predict(ds.gram0.values[0]))
+    np.testing.assert_allclose(found, ds.crossing_time.sel(level=0.5).values[0], rtol=1e-3)
+
+
+def test_the_order_is_broken_less_often_at_large_d():
+    found = mids.race("h4(z1) + h5(z2)", dim=[1e2, 1e4, 1e8], runs=400)
+    assert 0.2 < found.broken[0] < 0.4 and found.broken[2] < 0.02
+    assert (found.broken.diff("dim") < 0).all() and (found.error > 0).all()
+    assert mids.race("h2(z1)", dim=100, runs=10).broken.item() == 0
+    with pytest.raises(mids.errors.InputError, match="runs"):
+        mids.race("h2(z1)", dim=100, runs=0)
+
+
+def test_reasons_of_times_that_are_not_finite():
+    ds = mids.simulate("h1(z1) + h1(z1)*h3(z2)", dim=1e4, runs=3)[["gram0"]].compute()
+    ds.gram0.values[0, 1] = np.nan
+    ds.gram0.values[0, 2] = 0.0
+    reason = mids.theory(ds).reason
+    meanings = reason.attrs["flag_meanings"].split()
+    names = [meanings[k] for k in reason.isel(dim=0, saddle=0).values]
+    assert names[:2] == ["known", "start_is_no_correlation_matrix"]
