@@ -428,7 +428,8 @@ def _decoded(text: str) -> tuple[dict[int, dict[str, Any]], dict[str, list[float
             "from the original file"
         )
     found, times = decoded["recipes"], decoded["grids"]
-    if not all(isinstance(part, dict) for part in (found, times, *found.values())):
+    parts = [found, times, *(found.values() if isinstance(found, dict) else ())]
+    if not all(isinstance(part, dict) for part in parts):
         raise DatasetError(
             "the recipes and grids of mids_recipes must be JSON objects; restore the attribute "
             "from the original file"

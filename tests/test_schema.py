@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import dask
@@ -62,7 +63,10 @@ BREAKAGES = {
     "no version": (lambda ds: ds.drop_attrs(deep=False), "mids_schema is missing"),
     "newer version": (lambda ds: ds.assign_attrs(mids_schema=99), "mids_schema is 99"),
     "version as text": (lambda ds: ds.assign_attrs(mids_schema="1"), "mids_schema is '1'"),
-    "spec no JSON": (lambda ds: ds.assign_attrs(mids_spec="{"), "mids_spec is not JSON"),
+    "recipes no JSON": (
+        lambda ds: ds.assign_attrs(mids_recipes="{"),
+        "mids_recipes is not JSON",
+    ),
     "dims": (
         lambda ds: ds.assign(loss=ds.loss.transpose("run", "dim", "time")),
         r"loss has dims \(run, dim, time\), but must have \(dim, run, time\)",
@@ -71,9 +75,9 @@ BREAKAGES = {
         lambda ds: ds.assign(status=ds.status.astype(float)),
         "status has dtype float64, but must have int8",
     ),
-    "label dtype": (
-        lambda ds: ds.assign_coords(label=("mode", [1, 2])),
-        "label has dtype int64, but must have str",
+    "mode dtype": (
+        lambda ds: ds.assign_coords(mode=[1, 2]),
+        "mode has dtype int64, but must have str",
     ),
     "units": (lambda ds: changed(ds, "loss", units="seconds"), "loss has units 'seconds'"),
     "no units": (lambda ds: ds.assign(loss=ds.loss.drop_attrs()), "lacks the attributes long_name"),
@@ -112,16 +116,41 @@ def test_all_problems_are_named_at_once(ds):
     assert "in 3 places" in str(caught.value)
 
 
-def test_spec_is_one_json_string(ds):
-    assert isinstance(ds.attrs["mids_spec"], str)
-    assert schema.spec(ds) == json.loads(ds.attrs["mids_spec"])
+def test_recipes_are_one_json_string(ds):
+    decoded = json.loads(ds.attrs["mids_recipes"])
+    ((key, recipe),) = schema.recipes(ds).items()
+    assert decoded["recipes"] == {str(key): recipe} and key == schema.fingerprint(recipe)
+    assert decoded["grids"] == schema.grids(ds) == {recipe["time"]: [0.0, 1.0, 10.0]}
 
 
-@pytest.mark.parametrize("text", [None, "{", "[1]", 7])
-def test_unusable_specs_are_errors(ds, text):
-    ds.attrs["mids_spec"] = text
-    with pytest.raises(DatasetError, match="mids_spec"):
-        schema.spec(ds)
+def test_fingerprints_follow_their_definition(ds):
+    ((key, recipe),) = schema.recipes(ds).items()
+    kept = {name: value for name, value in recipe.items() if name != "versions"}
+    text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(text.encode()).digest()
+    assert key == int.from_bytes(digest[:8], "big", signed=True)
+    named = {**recipe, "target": {**recipe["target"], "name": "mine"}, "versions": {}}
+    assert schema.fingerprint(named) == key
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "{",
+        "[1]",
+        7,
+        "{}",
+        '{"recipes": [], "grids": {}}',
+        '{"recipes": {"1": {}}, "grids": {}}',
+        '{"recipes": {"x": {"target": {}}}, "grids": {}}',
+        "[" * 10**5,
+    ],
+)
+def test_unusable_recipes_are_errors(ds, text):
+    ds.attrs["mids_recipes"] = text
+    with pytest.raises(DatasetError, match="mids_recipes"):
+        schema.recipes(ds)
 
 
 def test_global_attributes(ds):
@@ -137,7 +166,7 @@ def test_global_attributes(ds):
         "keywords",
         "date_created",
         "mids_schema",
-        "mids_spec",
+        "mids_recipes",
     ]
     assert ds.attrs["Conventions"] == "CF-1.11, ACDD-1.3"
     assert ds.attrs["source"] == f"mids {mids.__version__}"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .. import validation
 from ..errors import DatasetError
 from ..schema import LEVELS
-from ..simulation.joining import by_recipe
+from ..simulation.joining import by_recipe, only
 from ..simulation.recipe import Recipe
 from .saddles import saddles
 from .theory import has_theory, predictions
@@ -20,6 +20,7 @@ __all__ = ["as_dimension", "comparable", "compare", "measured", "summary"]
 Array = NDArray[np.float64]
 
 _PLACES = ("level", "direction")
+NEEDED = ("loss", "crossing_time", "status", "gram0", "initial")
 MEASURED = ("loss", "escape_time", "censored", "trapped")
 
 
@@ -58,7 +59,7 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
     [[1.0, 1.0]]
     """
     validation.dataset(ds)
-    return by_recipe(ds, _compared)
+    return by_recipe(only(ds, *NEEDED), _compared)
 
 
 def _compared(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset:

@@ -9,12 +9,14 @@ import xarray as xr
 
 from .. import schema, validation
 from ..errors import DatasetError, MidsError
-from ..simulation.joining import recipes_of
-from ..targets.ladder import leaps
+from ..simulation.joining import described
+from ..targets.ladder import ladder
 from .compare import comparable
 
 __all__ = ["describe", "description", "in_memory"]
 
+QUICK = 4
+"""Largest rank of a target whose ladder takes no longer than the eye to find."""
 TRAPPED = schema.STATUS.index("trapped")
 
 
@@ -80,7 +82,7 @@ def in_memory(ds: xr.Dataset) -> str:
 def _origin(ds: xr.Dataset) -> Iterator[tuple[str, str]]:
     """Describe targets and flows, as far as the dataset says what they are."""
     try:
-        recipes = recipes_of(ds)[1]
+        recipes = described(ds)
     except DatasetError as error:
         if "recipe" in ds:
             yield "recipe", f"unknown: {error}"
@@ -88,8 +90,9 @@ def _origin(ds: xr.Dataset) -> Iterator[tuple[str, str]]:
     targets = list(dict.fromkeys(recipe.target for recipe in recipes))
     if len(targets) == 1:
         yield "target", repr(targets[0])
-        yield "leaps", repr(leaps(targets[0]))
-    else:
+        if targets[0].rank <= QUICK:
+            yield "leaps", repr(ladder(targets[0]))
+    elif targets:
         yield "targets", f"{len(targets)}: {_listed(t.name or f'{t:.4g}' for t in targets)}"
     simulated = [recipe for recipe in recipes if recipe.flow is not None]
     if simulated:

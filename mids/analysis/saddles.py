@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from .. import validation
 from ..errors import DatasetError
 from ..schema import LEVELS
-from ..simulation.joining import by_recipe, has_recipes
+from ..simulation.joining import by_recipe, has_recipes, only
 from .noise import Noise
 from .plateaus import increasing_time, plateaus
 from .staircase import averaged
@@ -87,7 +87,8 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
     if not known:
         found = _from_curve(ds)
     elif has_recipes(ds):  # directions that a target lacks are no saddles
-        found = by_recipe(ds, lambda part, _: _from_crossings(part), of=())
+        needed = only(ds, "loss", "crossing_time", "status")
+        found = by_recipe(needed, lambda part, _: _from_crossings(part), of=())
     else:
         found = _from_crossings(ds)
     names = {

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .. import flows, schema, validation
 from ..errors import DatasetError, InputError
-from ..simulation.joining import by_recipe, recipes_of
+from ..simulation.joining import by_recipe, described, only
 from ..simulation.recipe import Recipe
 from ..simulation.simulate import simulate
 from ..targets.ladder import leaps
@@ -114,7 +114,8 @@ def theory(
         raise InputError("dim and student_rank are those of the dataset; leave them out")
     _need_start(ds)
     return by_recipe(
-        ds, lambda part, recipe: predictions(part, recipe, quantiles=quantiles, samples=samples)
+        only(ds, "loss", "gram0", "initial"),
+        lambda part, recipe: predictions(part, recipe, quantiles=quantiles, samples=samples),
     )
 
 
@@ -217,7 +218,7 @@ def has_theory(ds: xr.Dataset) -> bool:
     """Tell whether `theory` knows the saddles of all runs of a dataset."""
     if "gram0" not in ds or "recipe" not in ds:
         return False
-    _, recipes = recipes_of(ds, ("flow",))
+    recipes = described(ds, ("flow",))
     return all(map(_is_known, recipes)) and (
         "initial" in ds or all(r.flow is None or r.flow.fast_link for r in recipes)
     )

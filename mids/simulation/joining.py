@@ -12,7 +12,16 @@ from .. import schema
 from ..errors import DatasetError, InputError, MidsError
 from .recipe import Recipe
 
-__all__ = ["by_recipe", "combine_attrs", "concat", "has_recipes", "one_recipe", "recipes_of"]
+__all__ = [
+    "by_recipe",
+    "combine_attrs",
+    "concat",
+    "described",
+    "has_recipes",
+    "one_recipe",
+    "only",
+    "recipes_of",
+]
 
 REMEDY = (
     "join datasets with mids.concat([...], dim=...), or pass combine_attrs=mids.combine_attrs to "
@@ -274,6 +283,19 @@ def recipes_of(ds: xr.Dataset, of: tuple[str, ...] = ALL) -> tuple[xr.Variable, 
         raise DatasetError("no run of the dataset has a recipe: all of them were masked")
     cells = xr.Variable(values.dims, codes[where.reshape(values.shape)])
     return _uniform_axes_cut(cells), recipes
+
+
+def described(ds: xr.Dataset, of: tuple[str, ...] = ALL) -> list[Recipe]:
+    """Return the recipes of a dataset without computing which run has which, if that is lazy."""
+    if "recipe" in ds.variables and ds["recipe"].chunks is None:
+        return recipes_of(ds, of)[1]
+    found = (_read(entry, key).only(of) for key, entry in schema.recipes(ds).items())
+    return list(dict.fromkeys(found)) if "recipe" in ds.variables else []
+
+
+def only(ds: xr.Dataset, *names: str) -> xr.Dataset:
+    """Return a dataset with those of the named variables that it has, and the recipes."""
+    return ds.drop_vars([name for name in ds.data_vars if name not in (*names, "recipe")])
 
 
 def has_recipes(ds: xr.Dataset) -> bool:
