@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults import cluster, fuzz
+import mids
+from tests.faults import cluster, fuzz, hostile
 
 SWEEP = cluster.SWEEP | {"runs": 60, "chunks": 10, "rtol": 1e-4}
 
@@ -20,3 +21,16 @@ def test_any_arguments_run_or_are_refused_clearly(monkeypatch):
 def test_stores_survive_lost_workers(tmp_path):
     pytest.importorskip("distributed")
     assert "same bytes" in cluster.kill_workers(tmp_path, kills=1, sweep=SWEEP)
+
+
+def test_hostile_recipes_and_indexes_are_refused_or_harmless(tmp_path):
+    assert hostile.recipes(60)["refused in part"] > 20
+    assert hostile.indexes(tmp_path, 60)["refused"] > 10
+
+
+@pytest.mark.parametrize("harm", hostile.REFUSED, ids=lambda harm: harm.__name__)
+def test_harmful_files_are_refused_by_path(tmp_path, harm):
+    catalog = hostile.catalog_of_two(tmp_path / "catalog")
+    path = hostile.made(harm, catalog.path("k0").read_bytes(), tmp_path)
+    with pytest.raises(mids.errors.FileError, match=rf"{harm.__name__}\.nc"):
+        mids.open_dataset(path)

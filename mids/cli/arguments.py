@@ -37,6 +37,8 @@ class Main(click.Group):
             ) from None
         except MidsError as error:
             raise UserError(" ".join(str(error).split())) from None
+        except UnicodeEncodeError as error:
+            raise UserError(f"cannot use text that is not Unicode ({error.reason})") from None
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise

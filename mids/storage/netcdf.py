@@ -359,7 +359,10 @@ def _variables(
             "fletcher32": variable.fletcher32,
             "chunksizes": variable.chunks,
         }
-        yield name, xr.Variable(dims, data, _attributes_of(variable), encoding)
+        attrs = _attributes_of(variable)
+        if attrs.keys() & {"scale_factor", "add_offset"}:
+            raise ValueError(f"{name} is scaled, as no variable of mids is")
+        yield name, xr.Variable(dims, data, attrs, encoding)
 
 
 def _attributes_of(owner: h5py.HLObject) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import sys
 import tempfile
 import time
 import traceback
 
-from . import cluster, fuzz
+from . import calls, cluster, fuzz, hostile, kills
 
 
 def fuzzed():
@@ -18,7 +20,8 @@ def fuzzed():
 
 def in_folder(fault):
     def run():
-        with tempfile.TemporaryDirectory() as folder:
+        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        with tempfile.TemporaryDirectory(dir=memory) as folder:
             return fault(folder)
 
     return run
@@ -30,6 +33,14 @@ FAULTS = {
     "client killed": in_folder(cluster.kill_clients),
     "disk full": cluster.fill_disk,
     "10 000 argument sets": fuzzed,
+    "writers of catalogs killed": in_folder(kills.kill_writers),
+    "1 000 hostile recipes": hostile.recipes,
+    "300 hostile files": in_folder(hostile.files),
+    "300 hostile indexes": in_folder(hostile.indexes),
+    "50 hostile servers": hostile.servers,
+    "500 command lines": in_folder(calls.command_lines),
+    "1 000 calls with wrong types": calls.calls,
+    "100 000 opens in threads": in_folder(calls.opens),
 }
 
 
@@ -45,7 +56,11 @@ def main(names):
             traceback.print_exc()
             result = f"FAILED: {type(error).__name__}: {error}"
             failed += 1
-        print(f"| {name} | {result} | {time.perf_counter() - started:.0f} |", flush=True)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(
+            f"| {name} | {result}; memory {peak:.2f} GB | {time.perf_counter() - started:.0f} |",
+            flush=True,
+        )
     return failed
 
 

@@ -138,10 +138,16 @@ def recipes(count=1000, seed=0):
     before = set(Path.cwd().iterdir())
     for _ in range(count):
         ds = choose.choice(sources)
-        name = "mids_recipes" if "mids_recipes" in ds.attrs else "mids_spec"
-        text = json.dumps(mutated(json.loads(ds.attrs[name]), choose))
-        hostile = ds.assign_attrs({name: choose.choice((text, text, text, text[:-9], "[" * 10**5))})
-        ends.attempt(lambda ds=hostile: use_recipe(ds), text)
+        (entry,) = mids.schema.recipes(ds).values()
+        entry = mutated(entry, choose)
+        try:  # signed again, as its maker would
+            key = mids.schema.fingerprint(entry)
+            text = mids.schema.recorded({key: entry}, mids.schema.grids(ds))
+        except (TypeError, ValueError, AttributeError, KeyError):
+            key, text = 1, json.dumps({"recipes": {"1": entry}, "grids": {}})
+        text = choose.choice((text, text, text, text[:-9], "[" * 10**5))
+        hostile = ds.assign(recipe=ds.recipe * 0 + key).assign_attrs(mids_recipes=text)
+        ends.attempt(lambda ds=hostile: use_recipe(ds), text[:300])
     assert set(Path.cwd().iterdir()) == before
     return ends
 
