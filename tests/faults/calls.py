@@ -38,7 +38,8 @@ WRONG = (
     [Endless()], float("nan"), 10**5000,
 )  # fmt: skip
 TAKE_DATASETS = (
-    "compare", "describe", "plateaus", "replay", "saddles", "scaling", "theory", "traps", "validate",
+    "compare", "describe", "plateaus", "replay", "saddles", "scaling", "theory", "traps",
+    "validate",
 )  # fmt: skip
 
 
