@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import InputError
 from ..schema import LEVELS
 from ..targets.averaging import gradient
+from ..targets.ladder import tilt_growth
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 from .base import Problem
@@ -106,6 +107,12 @@ def _orthonormal(W: FloatArray) -> FloatArray:
     return np.asarray(W @ ((vectors / np.sqrt(values)) @ vectors.T))
 
 
+def _attracts(target: Target, M: FloatArray, scale: float) -> bool:
+    """Whether no small rotation of the learned subspace grows."""
+    subspace = np.linalg.qr(M)[0]
+    return bool(np.linalg.eigvalsh(tilt_growth(target, subspace)).max() <= 1e-9 * scale)
+
+
 def _follow(
     target: Target,
     start: FloatArray,
@@ -120,6 +127,7 @@ def _follow(
     from scipy.optimize import brentq
 
     rank, students = path.shape[1:]
+    scale = target.norm**2
     dim, learnable = len(start), min(rank, students)
 
     def slope(_: float, y: FloatArray) -> FloatArray:
@@ -170,8 +178,11 @@ def _follow(
                         rtol=1e-14,
                     )
                     crossing[i, k] = moment
-        if rank <= students and held[learnable - 1] > 1.0 - LEARNED:
-            path[row:] = solver.y.reshape(dim, students)[:rank]
-            break
+        if held[learnable - 1] > 1.0 - LEARNED:
+            M = solver.y.reshape(dim, students)[:rank]
+            still = np.abs(solver.f).max() <= 10.0 * accuracy * scale
+            if rank <= students or (still and _attracts(target, M, scale)):
+                path[row:] = M
+                break
     counts[1] = solver.nfev
     return True

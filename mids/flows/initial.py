@@ -16,11 +16,21 @@ from numpy.typing import ArrayLike
 
 from .. import validation
 from ..errors import InputError
-from ..validation import FloatArray
+from ..validation import FloatArray, IntArray
 
-__all__ = ["check_initial", "draw", "draw_runs", "frame", "stream"]
+__all__ = [
+    "check_initial",
+    "draw",
+    "draw_runs",
+    "frame",
+    "independent",
+    "least_overlap",
+    "stream",
+]
 
 _WORD = 2**32
+SMALLEST = 1e-150
+"""Columns that are not zero have at least this norm, so that their squares are no denormals."""
 
 
 def stream(seed: int, dim: int, run: int, branch: int = 0) -> np.random.Generator:
@@ -85,7 +95,69 @@ def check_initial(
             f"initial must have singular values of at most 1, got {largest:.6g}; "
             "M(0) = W*^T W(0) needs frames with orthonormal columns"
         )
+    least = np.linalg.norm(matrices, axis=-2)
+    if ((least > 0) & (least < SMALLEST)).any():
+        raise InputError(
+            f"initial has a column of norm {least[least > 0].min():.3g}; its square, an "
+            f"overlap, is too small for floating point: take {SMALLEST:g} or more, or exactly 0"
+        )
     return matrices.copy()
+
+
+def independent(initial: FloatArray) -> tuple[FloatArray, IntArray]:
+    """Factors of ``M M^T`` that are graded by columns, and their ranks.
+
+    A small singular value is meant if it is that of a small column or row, and rounding if it is
+    left over by large ones that cancel: ranks are those with columns scaled to norm 1.
+
+    Shapes: initial (..., rank, m); returns (..., rank, m or rank), (...).
+    """
+    factor = np.array(initial, dtype=float)
+    if factor.shape[-1] > factor.shape[-2]:  # any factor will do: keep the square one
+        factor = _triangular(factor)
+    rank = np.full(factor.shape[:-2], min(factor.shape[-2:]))
+    unit = _unit_columns(factor)
+    doubtful = ~(np.linalg.det(unit.swapaxes(-1, -2) @ unit) > 1e-8)
+    if doubtful.any():
+        rank[doubtful] = _numerical_rank(factor[doubtful])
+        # The triangular factor of a matrix graded by rows is graded by columns.
+        turned = np.zeros_like(factor[doubtful])
+        triangular = _triangular(factor[doubtful])[..., : factor.shape[-1]]
+        turned[..., : triangular.shape[-1]] = triangular
+        better = _numerical_rank(factor[doubtful].swapaxes(-1, -2))
+        graded = (better > rank[doubtful])[:, None, None]
+        factor[doubtful] = np.where(graded, turned, factor[doubtful])
+        rank[doubtful] = np.maximum(rank[doubtful], better)
+    return factor, rank
+
+
+def least_overlap(initial: FloatArray) -> float:
+    """Lower bound of the smallest eigenvalue of ``M M^T`` that is not zero, or 1.
+
+    Shapes: initial (..., rank, m).
+    """
+    factor, rank = independent(initial)
+    norms = np.linalg.norm(factor, axis=-2)
+    sizes = np.linalg.svd(_unit_columns(factor), compute_uv=False)
+    sizes = np.where(np.arange(sizes.shape[-1]) < rank[..., None], sizes, np.inf).min(axis=-1)
+    norms = np.where(norms > 0, norms, np.inf).min(axis=-1)
+    return float(np.min((norms * sizes) ** 2, initial=1.0))
+
+
+def _triangular(factor: FloatArray) -> FloatArray:
+    """Lower triangular factor of ``M M^T``; rows keep their own relative accuracy."""
+    upper = np.linalg.qr(factor.swapaxes(-1, -2), mode="r")
+    return np.asarray(np.ascontiguousarray(upper.swapaxes(-1, -2)))
+
+
+def _unit_columns(factor: FloatArray) -> FloatArray:
+    norms = np.linalg.norm(factor, axis=-2, keepdims=True)
+    return np.asarray(factor / np.where(norms > 0, norms, 1.0))
+
+
+def _numerical_rank(factor: FloatArray) -> IntArray:
+    sizes = np.linalg.svd(_unit_columns(factor), compute_uv=False)
+    return np.asarray((sizes > 8 * factor.shape[-2] * np.finfo(float).eps).sum(axis=-1))
 
 
 def frame(M: ArrayLike, dim: int, rng: np.random.Generator) -> FloatArray:

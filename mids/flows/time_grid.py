@@ -11,12 +11,11 @@ from ..errors import InputError
 from ..targets.ladder import leaps
 from ..targets.target import Target
 from ..validation import FloatArray
+from .initial import least_overlap
 
 __all__ = ["beyond_escapes", "fast_link_duration", "logarithmic"]
 
 POINTS_PER_DECADE = 16
-ROUNDING = 1e-30
-"""Squared singular values below this fraction of the largest are zero."""
 LATE = 1e-3
 """Fraction of runs that a default grid may leave on their last plateau."""
 
@@ -43,10 +42,16 @@ def logarithmic(start: float, stop: float) -> FloatArray:
     >>> logarithmic(0.01, 100.0)[[0, 1, 33, 65]].round(4).tolist()
     [0.0, 0.01, 1.0, 100.0]
     """
-    if not 0 < start < stop < math.inf:
+    if not 0 < start < math.inf:
         raise InputError(
-            f"a grid from {start:g} to {stop:g} would cover this target's escapes, which are no "
-            "times; scale the target with .normalize(), or pass time="
+            f"a grid that starts at {start:g} would cover this target's escapes, and that is no "
+            "time; scale the target with .normalize(), or pass time="
+        )
+    if not start < stop < math.inf:
+        raise InputError(
+            f"the default grid would end at {stop:g}: the last escape, after a time of order "
+            "overlap^(1 - exponent), is beyond the largest number (1.8e308); take a smaller dim or "
+            "larger initial overlaps, or pass time="
         )
     first = math.floor(POINTS_PER_DECADE * math.log10(start))
     last = math.ceil(POINTS_PER_DECADE * math.log10(stop))
@@ -93,10 +98,11 @@ def beyond_escapes(
 ) -> FloatArray:
     r"""Return a logarithmic time grid that covers the last escape.
 
-    The saddle of exponent s and strength :math:`c^2` after j learned directions is left after
-    ``duration(delta, s, c^2)``, where :math:`\delta \sim \chi^2_{q-j} / d` (the law of the
-    overlaps' Schur complement). The grid ends at twice the sum of these times at the quantiles of
-    :math:`\delta` that a fraction `late` of the runs fall below.
+    The saddle of exponent s and strength :math:`c^2` (for all but the first direction of a leap,
+    that of its weakest) after j learned directions is left after ``duration(delta, s, c^2)``, where
+    :math:`\delta \sim \chi^2_{q-j} / d` (the law of the overlaps' Schur complement). The grid ends
+    at twice the sum of these times at the quantiles of :math:`\delta` that a fraction `late` of
+    the runs fall below.
 
     Parameters
     ----------
@@ -138,19 +144,15 @@ def beyond_escapes(
             delta = (
                 float(chi2.ppf(quantile, freedom or student_rank - learned)) / dim
                 if initial is None
-                else _smallest(initial)
+                else least_overlap(initial)
             )
             try:
-                total += duration(delta, step.exponent, step.strength)
+                # The directions of one leap may be learned one after the other.
+                first = learned == step.rank_before
+                total += duration(delta, step.exponent, step.strength if first else step.weakest)
             except OverflowError:
                 total = math.inf
     start = 0.01 / target.norm**2
     # Growth from the saddle to an overlap of order one takes a few units of the fastest rate.
-    stop = 2 * max(total, start) + 10 / min(step.strength for step in steps)
+    stop = 2 * max(total, start) + 10 / min(step.weakest for step in steps)
     return logarithmic(10.0 ** math.floor(math.log10(start)) if start > 0 else 0.0, stop)
-
-
-def _smallest(initial: FloatArray) -> float:
-    squares = np.linalg.svd(initial, compute_uv=False) ** 2
-    positive = squares > ROUNDING * squares.max(axis=-1, keepdims=True, initial=0.0)
-    return float(squares[positive].min(initial=1.0))

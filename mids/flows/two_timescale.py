@@ -11,6 +11,7 @@ from ..schema import LEVELS
 from ..targets.target import Target
 from ..validation import FloatArray
 from .base import Problem
+from .initial import independent
 from .observables import CENSORED, CONVERGED, converged
 from .ridge import RidgeFlow
 
@@ -63,10 +64,7 @@ class TwoTimescale(RidgeFlow):
         target = problem.target
         effective = self.effective_target(target)
         runs, rank, students = problem.initial.shape
-        factor = problem.initial.copy(order="C")
-        if students > rank:  # any factor of G(0) will do: keep the square one
-            upper = np.asarray(np.linalg.qr(factor.swapaxes(1, 2), mode="r"))
-            factor = np.ascontiguousarray(upper.swapaxes(1, 2))
+        factor, independents = independent(problem.initial)
         steps = len(problem.time)
         out = {
             "overlap": np.full((runs, steps, rank), np.nan),
@@ -82,6 +80,7 @@ class TwoTimescale(RidgeFlow):
         integrate(
             tables(effective),
             factor,
+            independents,
             np.ascontiguousarray(problem.time),
             np.log(levels / (1.0 - levels)),
             problem.rtol,

@@ -114,3 +114,14 @@ def test_runs_that_take_too_many_steps_fail_and_say_so(monkeypatch):
     ds = mids.simulate("h2(z1)", dim=1000, runs=1, flow="ambient").compute()
     assert (ds.status == 3).all() and ds.n_steps.item() == 20
     assert np.isnan(ds.loss.isel(time=-1)).all() and np.isfinite(ds.loss.isel(time=0)).all()
+
+
+def test_a_student_of_low_rank_stops_where_nothing_is_left_to_learn():
+    times = {}
+    for flow in ("ambient", "two-timescale"):
+        ds = mids.simulate(
+            "h1(z1) + h2(z2)", dim=60, runs=2, student_rank=1, flow=flow, time=[0.0, 1.0, 6.5e7]
+        ).compute()
+        assert (ds.status == 0).all()
+        times[flow] = ds.crossing_time.values[0, :, 0]
+    np.testing.assert_allclose(times["ambient"], times["two-timescale"], rtol=1e-6)

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numba
 from numba import njit, types
 from numba.core import cgutils
 from numba.core.caching import FunctionCache
@@ -47,18 +46,13 @@ _OPTIONS: dict[str, Any] = {
 }
 _INNER = _OPTIONS | {"no_cpython_wrapper": True}
 _INLINED = _INNER | {"forceinline": True}
-if numba.version_info.short < (0, 69):  # later ones may have other internals
-    from .numba_passes import Compiler, InliningCompiler
-
-    _OPTIONS["pipeline_class"] = _INNER["pipeline_class"] = Compiler
-    _INLINED["pipeline_class"] = InliningCompiler
 compiled = njit(fastmath={"contract"}, **_INNER)
 inlined = njit(fastmath={"contract"}, **_INLINED)
 # Sums whose order is free, so that they can be vectorised.
 pair_sum = njit(fastmath={"contract", "reassoc"}, **_INLINED)
 
 _SOURCES = hashlib.sha256(
-    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("_*.py")))
+    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
 ).hexdigest()
 
 

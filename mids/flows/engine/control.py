@@ -24,6 +24,7 @@ from .steps import DENSE
 
 __all__ = [
     "activate",
+    "attracts",
     "differentiate",
     "keep_interpolant",
     "local_error",
@@ -97,6 +98,37 @@ def stiffness(active: Active, pace: float, hessian: np.ndarray) -> float:
 
 
 @inlined
+def attracts(active: Active, rank: int, slow: float, step: Step, work: Scratch) -> bool:
+    """Whether no tilt of a learned direction towards another grows faster than `slow`.
+
+    An implicit step over a longer time would end at the unstable subspace instead of leaving it.
+    Near there the Jacobian of these tilts is symmetric: ``slow - J`` has a Cholesky factor.
+    """
+    matrix, chosen, overlap = step.matrix, step.pivot, work.overlap
+    size, at = 0, active.learnable - active.saturated
+    for i in range(active.learnable):
+        for j in range(max(i + 1, active.saturated), rank):
+            if overlap[i] >= LEARNED and overlap[j] < LEARNED:
+                chosen[size] = at
+                size += 1
+            at += 1
+    for i in range(size):
+        for j in range(i + 1):
+            total = -step.jacobian[chosen[i], chosen[j]]
+            if i == j:
+                total += slow
+            for k in range(j):
+                total -= matrix[i, k] * matrix[j, k]
+            if i > j:
+                matrix[i, j] = total / matrix[j, j]
+            elif total > 0.0:
+                matrix[i, i] = np.sqrt(total)
+            else:
+                return False
+    return True
+
+
+@inlined
 def local_error(
     step: Step,
     active: Active,
@@ -124,7 +156,9 @@ def local_error(
         for j in range(max(i + 1, saturated), rank):
             tilt = abs(step.stages[7, at])
             weight = max(rest[j], least)
-            lasting = 2.0 * h_time * (abs(hessian[i, j]) + hessian[i, i] * tilt)
+            lasting = 1.0
+            if j < learnable:
+                lasting = 2.0 * h_time * (abs(hessian[i, j]) + hessian[i, i] * tilt)
             worst = max(worst, tilt * weight * max(1.0, lasting))
             at += 1
     return worst / (LENIENT * tolerance)

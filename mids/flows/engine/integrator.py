@@ -28,6 +28,7 @@ from numba import typeof, types
 from .compile import ADDRESS, address_of, caller, inlined, piece, place, reader
 from .control import (
     activate,
+    attracts,
     differentiate,
     keep_interpolant,
     local_error,
@@ -36,7 +37,7 @@ from .control import (
 )
 from .crossing import call_cross, cross
 from .kernels import call_linearise, linearise
-from .linear import ROUNDING, complete, orthogonalise
+from .linear import complete, orthogonalise
 from .observe import begin, call_begin, call_record, call_settle, record, settle
 from .state import (
     ADVANCE,
@@ -48,6 +49,7 @@ from .state import (
     HESSIAN,
     LINEARISE,
     MACHINE,
+    OVERLAP,
     RECORD,
     REST,
     RUN,
@@ -66,31 +68,33 @@ __all__ = ["Output", "integrate"]
 
 CONVERGED, CENSORED, FAILED = 0, 1, 3
 HALF = 1  # of the thresholds, the one that ends a stage
+STILL, SLOW = 1e-13, 1e-9  # rates of tilts that are rounding, and growth that is none
 SAFETY, SHRINK, GROW = 0.9, 0.15, 8.0
+# Where the clock's overlap is no longer small, its growth bends within a few units of log-odds: on
+# longer steps the error estimate may vanish by chance.
+ESCAPING, BRIEF = -5.0, 1.2
 STRETCH = 1.1  # a step may be this much longer to end at a level
 STABLE = 3.0  # length of an explicit step times stiffness
 MAX_STEPS = 20_000
 
 
 @inlined
-def _start(initial: np.ndarray, work: Scratch) -> int:
+def _start(initial: np.ndarray, known: int, work: Scratch) -> int:
     """Find eigenframe and log-odds of ``M0 M0^T``; returns how many overlaps are not zero."""
     rank, students = initial.shape
     frame, log_odds, size = work.frame[0], work.log_odds[0], work.rest
     orthogonalise(initial, rank, students)
-    largest = 0.0
     for i in range(students):
         size[i] = 0.0
         for k in range(rank):
             size[i] += initial[k, i] * initial[k, i]
-        largest = max(largest, size[i])
-    learnable = min(rank, students)
+    learnable = known
     for i in range(learnable):
         best = 0
         for j in range(1, students):
             if size[j] > size[best]:
                 best = j
-        if size[best] <= (rank * ROUNDING) ** 2 * largest:
+        if not size[best] > 0.0:
             learnable = i
             break
         rest = max(1.0 - size[best], np.exp(-SATURATED))
@@ -117,6 +121,7 @@ class Output(NamedTuple):
 
 
 _EMPTY = np.zeros((1, 1, 1))
+COUNTS = types.Array(types.int64, 1, "C")
 OUTPUT = typeof(
     Output(
         _EMPTY,
@@ -174,6 +179,7 @@ def run(
         counts[1] += 1
         for i in range(rank):
             work.rest[i] = work.diagonal[REST, i]
+            work.overlap[i] = work.diagonal[OVERLAP, i]
             for j in range(rank):
                 work.hessian[i, j] = square[HESSIAN, i, j]
         for i in range(saturated, learnable):
@@ -197,6 +203,10 @@ def run(
             measured = 0.0
         pace = 0.5 / work.hessian[clock, clock] if clock >= 0 else 1.0
         largest = differentiate(active, pace, work, state)
+        if saturated == learnable and largest <= STILL * abs(work.hessian[0, 0]):
+            call_linearise(pieces[LINEARISE], where, active, clock, pace)
+            if attracts(active, rank, SLOW * abs(work.hessian[0, 0]), step, work):
+                largest = 0.0  # all is learned, and the subspace is critical up to rounding
         if row == 0 or largest == 0.0:
             while row < time.shape[0] and (row == 0 or largest == 0.0):
                 call_record(
@@ -234,6 +244,8 @@ def run(
             if reach > 0.0:  # beyond it nothing is left to learn
                 h = min(h, reach)
         else:
+            if log_odds[clock] + h > ESCAPING:
+                h = min(h, BRIEF)
             for level in range(levels):
                 missing = thresholds[level] - log_odds[clock]
                 if near < missing < 2.0 * h and np.isnan(crossing[clock, level]):
@@ -242,6 +254,8 @@ def run(
         explicit = h * max(stiffness(active, pace, work.hessian), measured) <= STABLE
         if not explicit:
             call_linearise(pieces[LINEARISE], where, active, clock, pace)
+            while not attracts(active, rank, 2.0 / h, step, work):
+                h *= 0.5
 
         unlearned = False  # else no stage is left whose duration could be wrong
         for i in range(learnable):
@@ -344,10 +358,11 @@ def run(
     return True
 
 
-@piece(types.void(MACHINE, CUBE, ARRAY, ARRAY, types.float64, OUTPUT), from_python=True)
+@piece(types.void(MACHINE, CUBE, COUNTS, ARRAY, ARRAY, types.float64, OUTPUT), from_python=True)
 def integrate_runs(
     machine: Machine,
     initial: np.ndarray,
+    independent: np.ndarray,
     time: np.ndarray,
     thresholds: np.ndarray,
     rtol: float,
@@ -357,7 +372,7 @@ def integrate_runs(
     where, output = address_of(machine), address_of(out)
     runs, rank, students = initial.shape
     for k in range(runs):
-        learnable = _start(initial[k], machine.work)
+        learnable = _start(initial[k], independent[k], machine.work)
         done = call_run(machine.pieces[RUN], where, output, k, time, thresholds, rtol, learnable)
         out.status[k] = CONVERGED if done else FAILED
         for i in range(min(rank, students)):
@@ -378,6 +393,7 @@ def _pieces(known: int) -> np.ndarray:
 def integrate(
     table: Tables,
     initial: np.ndarray,
+    independent: np.ndarray,
     time: np.ndarray,
     thresholds: np.ndarray,
     rtol: float,
@@ -386,4 +402,4 @@ def integrate(
     """Integrate a block of runs; may be called in several threads at once."""
     rank = initial.shape[1]
     pieces = _pieces(rank if rank <= UNROLLED else 0)
-    integrate_runs(machine(table, pieces), initial, time, thresholds, rtol, out)
+    integrate_runs(machine(table, pieces), initial, independent, time, thresholds, rtol, out)

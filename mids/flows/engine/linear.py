@@ -80,15 +80,24 @@ def complete(frame: np.ndarray, size: int, known: int) -> None:
 
 
 @inlined
-def factorise(matrix: np.ndarray, pivot: np.ndarray, size: int) -> None:
-    """Factorise the leading `size` rows and columns by Gauss elimination with row pivoting."""
+def factorise(matrix: np.ndarray, pivot: np.ndarray, largest: np.ndarray, size: int) -> None:
+    """Factorise the leading `size` rows and columns by Gauss elimination with scaled row pivoting.
+
+    Rows may differ by 10^70: a row of large numbers must not become the pivot of a column in which
+    it has a small one. `largest` is overwritten.
+    """
+    for i in range(size):
+        largest[i] = 0.0
+        for j in range(size):
+            largest[i] = max(largest[i], abs(matrix[i, j]))
     for k in range(size):
         best = k
         for i in range(k + 1, size):
-            if abs(matrix[i, k]) > abs(matrix[best, k]):
+            if abs(matrix[i, k]) * largest[best] > abs(matrix[best, k]) * largest[i]:
                 best = i
         pivot[k] = best
         if best != k:
+            largest[k], largest[best] = largest[best], largest[k]
             for j in range(size):
                 matrix[k, j], matrix[best, j] = matrix[best, j], matrix[k, j]
         inverse = 1.0 / matrix[k, k]

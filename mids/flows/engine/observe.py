@@ -141,7 +141,7 @@ def begin(known: int) -> Any:
         _substitute(table.substitution, work.frame[place], work.buffer, base)
         floor = FLUSH * ROUNDING * table.norm
         for i in range(base.shape[0]):
-            if abs(base[i]) <= floor:
+            if abs(base[i]) * np.sqrt(table.weight[i]) <= floor:
                 base[i] = 0.0
         rate_here(table.derivative, rank, base, work.log_odds[place], active, work)
 

@@ -88,6 +88,7 @@ class Scratch(NamedTuple):
     base: np.ndarray
     hessian: np.ndarray
     rest: np.ndarray
+    overlap: np.ndarray
 
 
 def scratch(table: Tables) -> Scratch:
@@ -104,6 +105,7 @@ def scratch(table: Tables) -> Scratch:
         np.zeros((3, rank)),
         np.zeros((3, table.weight.size)),
         np.zeros((rank, rank)),
+        np.zeros(rank),
         np.zeros(rank),
     )
 

@@ -73,7 +73,7 @@ def advance(known: int) -> Any:
                 for j in range(size):
                     step.matrix[i, j] = -step.jacobian[i, j] * (state[SCALE, j] / state[SCALE, i])
                 step.matrix[i, i] += inverse / GAMMA
-            factorise(step.matrix, step.pivot, size)
+            factorise(step.matrix, step.pivot, state[RIGHT], size)
         for stage in range(7 if explicit else 8):
             time = pace
             if stage == 0:

@@ -62,7 +62,7 @@ def _step(
         for j in range(size):
             path.matrix[i, j] = -path.jacobian[i, j] * (path.scale[j] / path.scale[i])
         path.matrix[i, i] += inverse / GAMMA
-    factorise(path.matrix, path.pivot, size)
+    factorise(path.matrix, path.pivot, path.end, size)
     for stage in range(STAGES):
         right = path.stages[stage]
         if stage == 0:
