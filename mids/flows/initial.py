@@ -146,8 +146,8 @@ def least_overlap(initial: FloatArray) -> float:
 
 def _triangular(factor: FloatArray) -> FloatArray:
     """Lower triangular factor of ``M M^T``; rows keep their own relative accuracy."""
-    upper = np.linalg.qr(factor.swapaxes(-1, -2), mode="r")
-    return np.asarray(np.ascontiguousarray(upper.swapaxes(-1, -2)))
+    upper = np.asarray(np.linalg.qr(factor.swapaxes(-1, -2), mode="r"))
+    return np.ascontiguousarray(upper.swapaxes(-1, -2))
 
 
 def _unit_columns(factor: FloatArray) -> FloatArray:
