@@ -8,8 +8,9 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -19,9 +20,6 @@ from .analysis.describe import description
 from .analysis.plateaus import plateaus
 from .analysis.scaling import scaling
 from .errors import DatasetError, MissingDependencyError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 __all__ = ["page", "recipe"]
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import doctest
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from browser import browser
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 PAGES = sorted(FOLDER.glob("**/*.md"))
@@ -60,3 +64,28 @@ def test_the_table_of_the_catalog_is_its_index():
     assert f"|---|---|---|---|---|\n{table}\n" in (FOLDER / "catalogs.md").read_text("utf-8")
     assert sum(entry.bytes for entry in entries) < 15e6
     assert catalog.verify(replay=0).ok
+
+
+def test_the_site_is_built_without_warnings_and_browsers_show_it(tmp_path):
+    for needed in ("sphinx", "myst_nb", "latex2mathml"):
+        pytest.importorskip(needed)
+    root, site = FOLDER.parent, tmp_path / "site"
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", str(FOLDER), str(site)]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    built = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    import mids
+
+    for name in mids.__all__:
+        page = site / "generated" / f"mids.{name}.html"
+        assert page.exists() or name in ("catalog", "errors", "flows", "plot", "targets"), name
+    names = ["index", "concepts", "performance", "datasets", "flows/index", "catalogs"]
+    pages = [(site / f"{name}.html").as_uri() for name in [*names, "generated/mids.simulate"]]
+    with browser() as look:
+        for width in (390, 1400):
+            for page, (found, log) in zip(
+                pages, look(pages, width, tmp_path / str(width)), strict=True
+            ):
+                assert log == [], page
+                assert found["inner"] == width and found["scroll"] <= width, page
+                assert all(loaded for loaded, _ in found["pictures"]), page

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import re
-import shutil
-import subprocess
-import time
 import tomllib
-import urllib.request
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from browser import browser
 from click.testing import CliRunner
 
 import mids
@@ -148,57 +143,11 @@ def test_columns_without_content_are_left_out(ds, text):
 # -- in a browser -------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory):
-    """A function that sends commands to a browser of 390 or 1400 pixels, as WebDriver defines."""
-    program, browser = shutil.which("chromedriver"), shutil.which("chromium")
-    if program is None or browser is None:
-        pytest.skip("needs chromium and chromium-driver")
-    with subprocess.Popen([program, "--port=0"], stdout=subprocess.PIPE, text=True) as process:
-        port = next(
-            m[1] for line in process.stdout if (m := re.search(r"successfully on port (\d+)", line))
-        )
-
-        def send(method, path, data=None):
-            request = urllib.request.Request(
-                f"http://127.0.0.1:{port}{path}",
-                None if data is None else json.dumps(data).encode(),
-                {"Content-Type": "application/json"},
-                method=method,
-            )
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return json.load(answer)["value"]
-
-        yield send
-        process.terminate()
-        process.stdout.read()
-
-
 @pytest.mark.parametrize("width", [390, 1400])
-def test_a_browser_shows_all_of_it(driver, text, width, tmp_path):
+def test_a_browser_shows_all_of_it(text, width, tmp_path):
     (tmp_path / "page.html").write_text(text, encoding="utf-8")
-    switches = (
-        "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking "
-        "disable-component-update disable-sync"
-    )
-    options = {
-        "args": [f"--{name}" for name in switches.split()] + [f"--user-data-dir={tmp_path}/user"],
-        "mobileEmulation": {"deviceMetrics": {"width": width, "height": 900, "pixelRatio": 1.0}},
-    }
-    wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
-    started = driver("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
-    session = f"/session/{started['sessionId']}"
-    try:
-        driver("POST", f"{session}/url", {"url": (tmp_path / "page.html").as_uri()})
-        time.sleep(0.2)
-        script = """return {
-            inner: window.innerWidth, scroll: document.documentElement.scrollWidth,
-            pictures: [...document.images].map(i => [i.complete && i.naturalWidth > 0, i.width]),
-            size: parseFloat(getComputedStyle(document.body).fontSize)}"""
-        found = driver("POST", f"{session}/execute/sync", {"script": script, "args": []})
-        log = driver("POST", f"{session}/se/log", {"type": "browser"})
-    finally:
-        driver("DELETE", session)
+    with browser() as look:
+        found, log = look((tmp_path / "page.html").as_uri(), width, tmp_path / "user")
     assert log == []
     assert found["inner"] == width and found["scroll"] <= width
     assert len(found["pictures"]) == 6
