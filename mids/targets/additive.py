@@ -143,7 +143,7 @@ def additive(
     *,
     name: str | None = None,
 ) -> AdditiveTarget:
-    r"""Return ``sum_i a_i g(v_i . z)``, a sum of one link along up to thousands of directions.
+    r"""Return ``sum_i a_i g(<v_i, z>)``, a sum of one link along up to thousands of directions.
 
     Parameters
     ----------
