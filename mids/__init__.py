@@ -7,9 +7,11 @@ and netCDF are imported on first use.
 from . import accessor as accessor  # registers ``ds.mi``
 from . import catalog, errors, flows, plot, targets
 from .analysis import (
+    Recorder,
     compare,
     describe,
     from_trajectories,
+    overlaps,
     plateaus,
     race,
     saddles,
@@ -27,6 +29,7 @@ from .targets import Target
 from .targets.ladder import ladder, leaps
 
 __all__ = [
+    "Recorder",
     "Target",
     "catalog",
     "combine_attrs",
@@ -41,6 +44,7 @@ __all__ = [
     "leaps",
     "open_catalog",
     "open_dataset",
+    "overlaps",
     "phase_diagram",
     "plateaus",
     "plot",

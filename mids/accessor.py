@@ -13,6 +13,7 @@ import xarray as xr
 from . import analysis, plot, schema
 from .analysis.compare import comparable, measured
 from .analysis.describe import describe, description
+from .analysis.plateaus import Scale
 from .flows.base import Flow
 from .plot.layout import Options, Uncoloured
 from .simulation import flow_of, replay, target_of
@@ -149,18 +150,26 @@ class MultiIndexAccessor:
         self,
         var: str = "loss",
         *,
+        scale: Scale | None = None,
+        confidence: float = 0.95,
         tolerance: float = 0.02,
         contrast: float = 2.0,
         max_plateaus: int = 8,
     ) -> xr.Dataset:
         """Find the plateaus of a variable: `mids.plateaus`."""
         return analysis.plateaus(
-            self._ds, var, tolerance=tolerance, contrast=contrast, max_plateaus=max_plateaus
+            self._ds,
+            var,
+            scale=scale,
+            confidence=confidence,
+            tolerance=tolerance,
+            contrast=contrast,
+            max_plateaus=max_plateaus,
         )
 
-    def saddles(self) -> xr.Dataset:
+    def saddles(self, *, scale: Scale | None = None, confidence: float = 0.95) -> xr.Dataset:
         """Find the plateaus that are left again: `mids.saddles`."""
-        return analysis.saddles(self._ds)
+        return analysis.saddles(self._ds, scale=scale, confidence=confidence)
 
     def subspace(self, *, time: float | Sequence[float] | None = None) -> xr.DataArray:
         """Return the learned directions, eigenvectors of G(t): `mids.subspace`."""
@@ -175,10 +184,17 @@ class MultiIndexAccessor:
         return analysis.compare(self._ds)
 
     def scaling(
-        self, *, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
+        self,
+        *,
+        resamples: int = 1000,
+        confidence: float = 0.95,
+        seed: int = 0,
+        scale: Scale | None = None,
     ) -> xr.Dataset:
         """Fit the growth of the escape times with d: `mids.scaling`."""
-        return analysis.scaling(self._ds, resamples=resamples, confidence=confidence, seed=seed)
+        return analysis.scaling(
+            self._ds, resamples=resamples, confidence=confidence, seed=seed, scale=scale
+        )
 
     def traps(self, *, confidence: float = 0.95) -> xr.Dataset:
         """Count how runs ended, and how often they are trapped: `mids.traps`."""

@@ -2,8 +2,10 @@
 
 from .compare import compare
 from .describe import describe
+from .overlaps import overlaps
 from .plateaus import plateaus
 from .race import race
+from .recorder import Recorder
 from .saddles import saddles
 from .scaling import scaling
 from .subspace import subspace
@@ -12,9 +14,11 @@ from .trajectories import from_trajectories
 from .traps import traps
 
 __all__ = [
+    "Recorder",
     "compare",
     "describe",
     "from_trajectories",
+    "overlaps",
     "plateaus",
     "race",
     "saddles",

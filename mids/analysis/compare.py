@@ -12,6 +12,7 @@ from ..errors import DatasetError
 from ..schema import LEVELS
 from ..simulation.joining import by_recipe, only
 from ..simulation.recipe import Recipe
+from .plateaus import Scale
 from .saddles import saddles
 from .theory import has_theory, predictions
 
@@ -108,13 +109,10 @@ def comparable(ds: xr.Dataset) -> bool:
     return "crossing_time" in ds and has_theory(ds)
 
 
-def measured(ds: xr.Dataset) -> xr.Dataset:
-    """Measured saddles alone, for `summary`: by directions learned, or in order if unknown."""
-    found = saddles(ds)
-    out = found[[*MEASURED, "failed"]]
-    return (
-        out if "saddle" in out.coords else out.assign_coords(saddle=np.arange(out.sizes["saddle"]))
-    )
+def measured(ds: xr.Dataset, *, scale: Scale | None = None, confidence: float = 0.95) -> xr.Dataset:
+    """Measured saddles alone, for `summary`: by directions learned, or by level if unknown."""
+    found = saddles(ds, scale=scale, confidence=confidence)
+    return found[[*MEASURED, "failed"]].drop_vars("level", errors="ignore")
 
 
 def as_dimension(ds: xr.Dataset, name: str) -> xr.Dataset:

@@ -21,12 +21,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Noise", "of_piece"]
+__all__ = ["Noise", "averaged", "is_smooth"]
 
 Array = NDArray[np.float64]
 
-WINDOW = 101
-"""Points over which the noise is taken to be constant."""
+GROWTHS = (0.0, 0.5, 1.0)
+"""Powers of the local mean with which noise may grow."""
+LEAST = 1e-3
+"""Share of the largest value below which noise shrinks no more."""
+NORMAL = 0.6745
+"""Half of normal deviates is smaller."""
+SHORTEST = 14
+"""Fewest points whose bends are looked at."""
+SELDOM = 0.25
+"""Share of second differences that may change sign in curves without noise."""
 THIRD = 0.4307
 """A third of normal deviates is smaller; falls spoil this quantile less than the median."""
 FEWEST = 24
@@ -39,10 +47,9 @@ DOUBT = 9.0
 """Independent noise seems to last, by chance, at most this over the root of the number of means."""
 LESS = 0.75
 """Ratio of what correlations add at one doubling to what they added at the one before."""
-ALTERNATING = 6
-"""Fewest second differences whose signs are looked at."""
-SURE = 0.01
-"""Chance at which each bound of the noise of less than a window of points is too low."""
+NEAR = 3.0
+"""Standard errors within which values are those of one level."""
+ROUNDS = 4
 
 
 @dataclass(frozen=True)
@@ -70,49 +77,42 @@ class Noise:
 
 
 def _points(time: Array, values: Array) -> Array:
+    """Return the noise of each point (n,): a power of the local mean, chosen by likelihood."""
+    from scipy.optimize import isotonic_regression
+
     n = len(time)
-    if n < 5:
+    if n < 5 or is_smooth(values[None])[0]:
         return np.zeros(n)
-    if n <= WINDOW:
-        return np.full(n, min(_limit(np.abs(np.diff(values)) / 2**0.5), _limit(_off(time, values))))
-    from scipy.ndimage import percentile_filter
-
-    local = percentile_filter(_off(time, values), 100 / 3, size=WINDOW) / THIRD
-    half = WINDOW // 2  # beyond it the window sticks out
-    local[:half], local[-half:] = local[half], local[-half - 1]
-    return np.concatenate([local[:1], local, local[-1:]])
-
-
-def of_piece(values: Array) -> float:
-    """Return the standard deviation of the points of a piece of a curve; 0 where it is smooth.
-
-    Second differences of independent noise change sign from one to the next three times out of
-    four, those of a smooth curve hardly ever.
-    """
-    bends = np.diff(values, 2)
-    turns = bends[1:] * bends[:-1] < 0
-    if len(turns) < ALTERNATING or np.mean(turns) < 0.5:
-        return 0.0
-    return _limit(np.abs(np.diff(values, 4)) / 70**0.5)
+    rising = bool(np.polyfit(np.arange(n), values, 1)[0] > 0)
+    mean = np.abs(isotonic_regression(values, increasing=rising).x)
+    mean = np.maximum(mean, LEAST * mean.max())
+    off = _off(time, values)
+    best = (np.inf, np.zeros(n))
+    for power in GROWTHS:
+        unit = mean**power
+        share = off / unit[1:-1]
+        size = (1.0 + (8.0 / n) ** 1.5) * np.median(share) / NORMAL
+        if size <= 0:
+            return np.zeros(n)
+        misfit = np.minimum((share / size) ** 2, FAR**2)
+        score = float(np.sum(0.5 * misfit + np.log(size * unit[1:-1]))) + 2.0 * (power > 0)
+        if score < best[0]:
+            best = (score, size * unit)
+    return best[1]
 
 
-def _limit(off: Array) -> float:
-    """Upper confidence limit of a standard deviation, from the small ones of few deviations.
-
-    Whatever the trend, a deviation is below x with at most the probability that it has without
-    trend; so the number of those below x bounds the noise.
-    """
-    from scipy.special import ndtri
-    from scipy.stats import beta
-
-    off = np.sort(off)
-    # Two that are equal, exactly, are not noisy.
-    few = np.arange(3 - (off[1] == 0), max(len(off) // 2, 3) + 1)
-    few = few[few <= len(off)]
-    if not len(few):
-        return float(off[-1])
-    chance = beta.ppf(SURE, few, len(off) - few + 1)
-    return float(np.min(off[few - 1] / ndtri(0.5 + 0.5 * chance)))
+def is_smooth(values: Array) -> NDArray[np.bool_]:
+    """Tell which curves (runs, n) have no noise: monotone ones, and those that bend smoothly."""
+    steps = np.diff(values, axis=1)
+    little = 1e-9 * np.maximum(np.ptp(values, axis=1), 1e-3 * np.abs(values).max(axis=1))
+    smooth = ~((steps.max(axis=1) > little) & (steps.min(axis=1) < -little))
+    if values.shape[1] >= SHORTEST:
+        bends = np.diff(values, 2, axis=1)
+        bends[np.abs(bends) <= little[:, None]] = 0.0
+        turns = (bends[:, 1:] * bends[:, :-1] < 0).sum(axis=1)
+        seen = np.maximum((bends != 0).sum(axis=1), 8)
+        smooth = turns < SELDOM * seen
+    return np.asarray(smooth)
 
 
 def _off(time: Array, values: Array, apart: int = 1) -> Array:
@@ -142,6 +142,8 @@ def _variances(time: Array, values: Array, points: Array, sizes: Array) -> Array
         ratio = np.quantile(off[known] / expected[known], 1 / 3) / THIRD if known.any() else 0.0
         shown.append(ratio**2)
     doublings = len(shown) - 1
+    if doublings < 2:  # falls at few points look like noise that lasts
+        return np.asarray(1.0 / sizes)
     used = sizes[: doublings + 1]
     if (used * shown <= 1.0 + DOUBT / np.sqrt(len(time) / used)).all():
         return 1.0 / sizes
@@ -159,3 +161,12 @@ def _variances(time: Array, values: Array, points: Array, sizes: Array) -> Array
     further = shown[-1] * 2.0 ** (growth * beyond)
     variances = np.maximum(np.append(shown, further), 1.0 / sizes)
     return np.asarray(np.maximum.accumulate(variances[::-1])[::-1])
+
+
+def averaged(level: float, values: Array, errors: Array) -> float:
+    """Median of those of the values (n,) that are off a level by their standard errors at most."""
+    for _ in range(ROUNDS):
+        near = np.abs(values - level) <= NEAR * errors
+        if near.any():
+            level = float(np.median(values[near]))
+    return level

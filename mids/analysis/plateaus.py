@@ -7,51 +7,71 @@ ends it has converged.
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from .. import validation
-from ..errors import DatasetError
+from ..errors import DatasetError, InputError
 from ..schema import LEVELS
-from .staircase import stretches
+from .noise import Noise, is_smooth
+from .staircase import Fit, believed, bins, staircase
+from .stretches import COLUMNS, read, stretches
 
-__all__ = ["plateaus"]
+__all__ = ["Scale", "plateaus"]
 
 Array = NDArray[np.float64]
+Scale = Literal["log", "linear"]
 
 CONVERGED, TRAPPED, FAILED = 0, 2, 3
+EXACT = 1e-4
+"""Noise, as a share of the change that counts, below which a curve is taken as it is."""
+LEAST = 1e-3
+"""Share of the range below which changes of a loss do not count, however small it has become."""
+SMALL = 4.0
+"""Ratio of the range to a value of a loss from which on it is the value that counts."""
+FINE = 96.0
+"""Bins per decade of curves without noise."""
+FITTED = 2.0
+"""Factor by which a transition of a fitted curve has to be faster."""
+RUNS = 2048
+"""Curves at a time, so that work arrays stay small."""
+WIDE = 100.0
+"""Ratio of the last to the first time from which on the scale is logarithmic by default."""
 
 
 def plateaus(
     ds: xr.Dataset,
     var: str = "loss",
     *,
+    scale: Scale | None = None,
+    confidence: float = 0.95,
     tolerance: float = 0.02,
     contrast: float = 2.0,
     max_plateaus: int = 8,
 ) -> xr.Dataset:
-    """Find the plateaus of trajectories in logarithmic time.
+    r"""Find the plateaus of trajectories.
 
-    A plateau is a stretch on which the variable stays within a band and which is left again by
-    speeding up; or, marked by ``left = False``, the level stretch on which the trajectory is cut
-    off. The level to which a run has converged is not a plateau: that of a loss that is zero within
-    the band, or of status 0, where crossing times or overlaps show that it was reached before the
-    last time (a dataset cut in time keeps its status). A loss alone that ends level above zero may
-    have converged or not: it is counted, as is that of a trapped run (status 2).
+    A plateau is a level that is left again by speeding up in time; or, marked by ``left = False``,
+    the level on which the trajectory is cut off. A curve that only slows down, such as an
+    exponential or a power law, has none, however flat it looks on a logarithmic axis. The level to
+    which a run has converged is not a plateau: that of a loss that is zero within the tolerance, or
+    of status 0, where crossing times or overlaps show that it was reached before the last time (a
+    dataset cut in time keeps its status). A loss alone that ends level above zero may have
+    converged or not: it is counted, as is that of a trapped run (status 2).
 
-    The noise is estimated from the data: its size from small deviations from the neighbours, local
-    in time, and how long it lasts (as that of a running mean does) from means of 2, 4, 8, ...
-    successive points. It widens the band, and no plateau is found that noise on a curve which only
-    slows down could feign with more than five standard errors. Noise that lasts for a good part of
-    the curve cannot be told from the curve, and of noise that shrinks with the values within few
-    points, as where it is a share of a loss that decays, part is taken for plateaus. Points closer
-    than 1/96 decade are averaged, those closer than 1/24 where noise asks for it; what happens in
-    between is not resolved. A level needs two points to be seen, or one beside slopes that show it;
-    a first point whose level is left at the next is none.
+    Curves without noise (monotone ones, and those that bend smoothly) are taken as they are. Noise
+    is estimated: its size from the deviations of points from their neighbours, as a power of the
+    value, chosen by likelihood; how long it lasts, from means of 2, 4, 8, ... successive points. A
+    noisy curve is replaced by a changepoint model, fitted by penalised likelihood: a constant, and
+    a sum of few sigmoids in the chosen scale of time, each of which ends a plateau, and of decays
+    (exponentials, powers, ramps), which do not. The sigmoids must beat the best sum of decays alone
+    at the given `confidence`, or the curve has no plateau that is left. Several runs of a noisy
+    curve help each other: the evidence of the others is added to that of each, within bounds.
 
     Parameters
     ----------
@@ -59,9 +79,16 @@ def plateaus(
         With the variable and a coordinate ``time``, in any units, from 0 or later.
     var : str
         Any variable with the dimension ``time``.
+    scale : {"log", "linear"}, optional
+        Scale of time in which falls have a width and levels are flat. By default logarithmic where
+        the times extend over a factor of 100 or more. The attribute ``scale`` of the result says
+        which.
+    confidence : float
+        One minus the share of noisy curves without plateaus in which one may be found.
     tolerance : float
-        Half-width of the band, as a fraction of the range of the variable in each run; plateaus
-        that differ by less are one.
+        Half-width of a level, as a fraction of the range of the variable in each run, and for a
+        loss of its value where that is smaller; plateaus that differ by less than twice that are
+        one.
     contrast : float
         A transition is at least so many times faster than the plateaus beside it.
     max_plateaus : int
@@ -71,12 +98,13 @@ def plateaus(
     -------
     xarray.Dataset
         Dims as `var` with ``plateau`` for ``time``, padded with NaN: ``start`` and ``stop`` (times
-        at which the trajectory enters and leaves the band), ``decades`` (their ratio in decades, a
-        start at 0 counted from the first positive time), the level under the name of the
-        variable, ``halfway_time`` (when it is halfway to the next level; NaN where the data end
-        before), ``left``, ``entered`` (False where the data begin on the plateau after time 0: its
-        start is unknown); and ``n_plateaus``, ``n_missing`` (points left out: not finite, or before
-        time 0) and ``failed`` (status 3: the run has none). Lazy where `ds` is.
+        at which the trajectory, or the curve fitted to it, enters and leaves the level within the
+        tolerance), ``decades`` (their ratio in decades, a start at 0 counted from the first
+        positive time), the level under the name of the variable, ``halfway_time`` (when it is
+        halfway to the next level; NaN where the data end before), ``left``, ``entered`` (False
+        where the data begin on the plateau after time 0: its start is unknown); and
+        ``n_plateaus``, ``n_missing`` (points left out: not finite, or before time 0) and ``failed``
+        (status 3: the run has none). Lazy where `ds` is.
 
     Raises
     ------
@@ -95,29 +123,40 @@ def plateaus(
     (1, True, 16)
     """
     validation.dataset(ds)
-    tolerance = validation.number(tolerance, "tolerance", above=0.0, at_most=0.5)
-    contrast = validation.number(contrast, "contrast", above=1.0)
     max_plateaus = validation.integer(max_plateaus, "max_plateaus", at_least=1)
+    options = _Options(
+        scale=chosen_scale(scale, ds),
+        confidence=validation.number(confidence, "confidence", above=0.0, at_most=1.0 - 1e-9),
+        tolerance=validation.number(tolerance, "tolerance", above=0.0, at_most=0.5),
+        contrast=validation.number(contrast, "contrast", above=1.0),
+        to_zero=var in ("loss", "risk"),
+        # Where nothing but the curve is known.
+        together="run" in ds.get(var, xr.DataArray()).dims and "crossing_time" not in ds,
+    )
     values, time = _trajectory(ds, var)
     failed, converged = _status(ds, float(time[-1]))
+    together = options.together
+    if together and values.chunks is not None:
+        values = values.chunk(run=-1)
+    core = ["run"] if together else []
+    flags = [
+        flag.broadcast_like(values["run"]) if together else flag
+        for flag in (
+            failed,
+            converged,
+            ds["status"] == TRAPPED if "status" in ds else xr.DataArray(False),
+        )
+    ]
     columns = xr.apply_ufunc(
         _find,
         values,
         time,
-        failed,
-        converged,
-        ds["status"] == TRAPPED if "status" in ds else False,
-        input_core_dims=[["time"], ["time"], [], [], []],
-        output_core_dims=[["column", "plateau"]],
+        *flags,
+        input_core_dims=[[*core, "time"], ["time"], core, core, core],
+        output_core_dims=[[*core, "column", "plateau"]],
         exclude_dims={"time"},
-        vectorize=True,
         dask="parallelized",
-        kwargs={
-            "tolerance": tolerance,
-            "contrast": contrast,
-            "size": max_plateaus,
-            "to_zero": var in ("loss", "risk"),
-        },
+        kwargs={"options": options, "size": max_plateaus},
         output_dtypes=[np.float64],
         dask_gufunc_kwargs={"output_sizes": {"column": 7, "plateau": max_plateaus}},
     )
@@ -144,7 +183,47 @@ def plateaus(
     out = xr.Dataset({name: variable for name, (variable, _) in names.items()})
     for name, (_, text) in names.items():
         out[name].attrs = {"long_name": text, "units": "1"}
-    return out.transpose(..., "plateau", missing_dims="ignore")
+    out = out.transpose(
+        *(d for d in values.dims if d != "time"), ..., "plateau", missing_dims="ignore"
+    )
+    return out.assign_attrs(scale=options.scale)
+
+
+def chosen_scale(scale: str | None, ds: xr.Dataset) -> Scale:
+    """Return the scale of time that was asked for, or the one that the range of times suggests."""
+    if scale in ("log", "linear"):
+        return scale  # type: ignore[return-value]
+    if scale is not None:
+        raise InputError(
+            f"scale must be 'log', 'linear' or None, got {validation.shown(scale)}; None takes "
+            "'log' where the times extend over a factor of 100 or more"
+        )
+    time: Any = ds["time"].values if "time" in ds.coords and ds["time"].dtype.kind in "biuf" else []
+    positive = np.asarray(time, dtype=np.float64)
+    positive = positive[positive > 0]
+    wide = len(positive) > 0 and positive.max() >= WIDE * positive.min()
+    return "log" if wide else "linear"
+
+
+@dataclass(frozen=True)
+class _Options:
+    """How plateaus are sought."""
+
+    scale: Scale
+    confidence: float
+    tolerance: float
+    contrast: float
+    to_zero: bool
+    together: bool = False
+
+    def floor(self, values: Array) -> Array:
+        """Return the changes that count, at each point of curves (runs, time)."""
+        size = np.abs(values)
+        spread = np.ptp(values, axis=1, keepdims=True)
+        spread = np.maximum(spread, LEAST * size.max(axis=1, keepdims=True))
+        if not self.to_zero:
+            return np.asarray(self.tolerance * spread * np.ones_like(values))
+        return np.asarray(self.tolerance * np.clip(SMALL * size, LEAST * spread, spread))
 
 
 def _status(ds: xr.Dataset, last: float) -> tuple[xr.DataArray, xr.DataArray]:
@@ -207,36 +286,127 @@ def _usable(values: Any, time: Any) -> Any:
 def _find(
     values: Array,
     time: Array,
-    failed: bool,
-    converged: bool,
-    trapped: bool,
+    failed: NDArray[np.bool_],
+    converged: NDArray[np.bool_],
+    trapped: NDArray[np.bool_],
     *,
-    tolerance: float,
-    contrast: float,
+    options: _Options,
     size: int,
-    to_zero: bool,
 ) -> Array:
-    """Columns start, stop, level, halfway, left, entered and the number of plateaus."""
-    out = np.full((7, size), np.nan)
-    keep = _usable(values, time)
-    out[6] = 0
-    if keep.sum() < 3 or failed:
-        return out
-    exponent = int(np.frexp(np.abs(values[keep]).max())[1])
-    found = stretches(
-        time[keep],
-        np.ldexp(values[keep], -exponent),  # squares neither overflow nor vanish
-        tolerance=tolerance,
-        contrast=contrast,
-        to_zero=to_zero,
-        ended=bool(converged),
-        trapped=bool(trapped),
+    """Columns of plateaus, and their number, (..., column, plateau) of curves (..., time)."""
+    shape = values.shape[:-1]
+    curves = np.asarray(values, dtype=np.float64).reshape(-1, values.shape[-1])
+    failed, converged, trapped = (
+        np.broadcast_to(flag, shape).ravel() for flag in (failed, converged, trapped)
     )
-    for k, plateau in enumerate(found[:size]):
-        out[:6, k] = dataclasses.astuple(plateau)
-    out[2] = np.ldexp(out[2], exponent)
-    out[6] = len(found)
-    return out
+    out = np.full((len(curves), len(COLUMNS) + 1, size), np.nan)
+    out[:, -1] = 0
+    usable = _usable(curves, time) & ~failed[:, None]
+    usable[usable.sum(axis=1) < 3] = False
+    exponents = np.frexp(np.abs(np.where(usable, curves, 0.0)).max(axis=1))[1][:, None]
+    scaled = np.ldexp(curves, -exponents)  # squares neither overflow nor vanish
+    fits = _fits(time, scaled, usable, options)
+    # One run is helped by the others.
+    stepping = np.zeros(len(curves), dtype=bool)
+    together = shape[-1] if options.together else 1
+    group = np.array([row // together for row in fits])
+    evidence = np.array([fit.evidence for fit in fits.values()])
+    for index in np.unique(group):
+        own = group == index
+        stepping[np.array(list(fits))[own]] = believed(evidence[own])
+    for block, keep in _alike(usable):
+        noisy = np.isin(block, list(fits))
+        parts = []
+        if not noisy.all():
+            rows = block[~noisy]
+            starts = bins(time[keep], options.scale, FINE)
+            counts = np.diff(starts, append=keep.sum())
+            curve = np.add.reduceat(scaled[np.ix_(rows, keep)], starts, axis=1) / counts
+            at = np.add.reduceat(time[keep], starts) / counts
+            parts.append((rows, at, curve, options.floor(curve), options.contrast))
+        if noisy.any():
+            rows = block[noisy]
+            chosen = [fits[row] for row in rows]
+            curve = np.stack(
+                [
+                    fit.stepping if stepping[row] else fit.decaying
+                    for row, fit in zip(rows, chosen, strict=True)
+                ]
+            )
+            band = np.maximum(options.floor(curve), [fit.errors for fit in chosen])
+            parts.append((rows, chosen[0].time, curve, band, FITTED * options.contrast))
+        for rows, at, curve, band, contrast in parts:
+            slow = stretches(at, curve, band, contrast)
+            columns, count = read(at, curve, band, slow, options.scale), slow.count
+            for k in np.flatnonzero(slow.open):
+                row, last = rows[k], count[k] - 1
+                level = trapped[row] or _is_level(
+                    at, curve[k], int(slow.low[k, last]), float(band[k, -1]), options
+                )
+                if (converged[row] and not trapped[row]) or not level:
+                    columns[k, :, last] = np.nan
+                    count[k] -= 1
+            most = min(columns.shape[2], size)
+            columns[:, 2] = np.ldexp(columns[:, 2], exponents[rows])
+            out[rows, :-1, :most] = columns[:, :, :most]
+            out[rows, -1] = count[:, None]
+    return out.reshape(*shape, *out.shape[1:])
+
+
+def _alike(usable: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.bool_]]]:
+    """Blocks of the curves (runs, time) that were measured at the same times, and these."""
+    rows = np.flatnonzero(usable.any(axis=1))
+    if not len(rows):
+        return
+    masks, which = np.unique(np.packbits(usable[rows], axis=1), axis=0, return_inverse=True)
+    for group in range(len(masks)):
+        members = rows[which.ravel() == group]
+        for at in range(0, len(members), RUNS):
+            yield members[at : at + RUNS], usable[members[0]]
+
+
+def _fits(
+    time: Array, values: Array, usable: NDArray[np.bool_], options: _Options
+) -> dict[int, Fit]:
+    """Fits to the noisy ones of curves (runs, time), by row."""
+    fits = {}
+    for block, keep in _alike(usable):
+        part = values[np.ix_(block, keep)]
+        for at in np.flatnonzero(~is_smooth(part)):
+            noise = Noise.of(time[keep], part[at])
+            floor = options.floor(part[at : at + 1])[0]
+            if (noise.points > EXACT * floor).any():
+                fits[int(block[at])] = staircase(
+                    time[keep], part[at], floor, noise, options.scale, options.confidence
+                )
+    return fits
+
+
+def _is_level(time: Array, values: Array, low: int, zero: float, options: _Options) -> bool:
+    """Whether a curve ends level, from the point `low` on, and not at zero where that is its end.
+
+    Shapes: time, values (n,).
+    """
+    end = float(np.median(values[time >= 0.5 * time[-1]]))
+    spread = max(float(np.ptp(values)), LEAST * float(np.abs(values).max()))
+    band = options.tolerance * spread
+    if options.to_zero and abs(end) <= max(band, zero):
+        return False
+    off = np.flatnonzero(np.abs(values - values[-1]) > band)
+    low = max(low, int(off[-1]) + 1 if len(off) else 0)
+    low += int(time[low] == 0)
+    x, late = np.log10(time[low:]), values[low:]
+    if len(x) < 3 or x[-1] - x[0] < np.log10(2.0):
+        return False
+    slope = abs(np.polyfit(x, late, 1)[0])
+    positive = time[time > 0]
+    allowed = 0.3 * np.ptp(values) / np.log10(positive[-1] / positive[0])
+    if options.to_zero:
+        allowed = min(allowed, 0.1 * abs(end))
+    if slope > max(allowed, 0.25 * band / (x[-1] - x[0])):
+        return False
+    middle, final = np.array_split(late, 3)[1:]
+    return bool(abs(middle.mean() - final.mean()) <= 0.25 * band)
 
 
 def increasing_time(ds: xr.Dataset) -> xr.DataArray:

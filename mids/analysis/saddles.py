@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
@@ -10,9 +12,8 @@ from .. import validation
 from ..errors import DatasetError
 from ..schema import LEVELS
 from ..simulation.joining import by_recipe, has_recipes, only
-from .noise import Noise
-from .plateaus import increasing_time, plateaus
-from .staircase import averaged
+from .noise import Noise, averaged
+from .plateaus import Scale, increasing_time, plateaus
 from .stay import level, stays
 
 __all__ = ["saddles", "with_saddles"]
@@ -23,7 +24,7 @@ CONVERGED, TRAPPED, FAILED = 0, 2, 3
 SADDLE = {"long_name": "directions learned at the saddle", "units": "1"}
 
 
-def saddles(ds: xr.Dataset) -> xr.Dataset:
+def saddles(ds: xr.Dataset, *, scale: Scale | None = None, confidence: float = 0.95) -> xr.Dataset:
     """Find the saddles that each run visits.
 
     With crossing times in the dataset, as `mids.simulate` writes them, saddle j, at which j
@@ -31,7 +32,10 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
     the overlap of direction j reaching 0.9 and that of direction j + 1 reaching 0.1, and it is
     escaped when the latter reaches 1/2: exact times, whatever the grid. A run that starts beyond
     0.1 does not stay there. Without them the saddles are the `plateaus` of the loss, escaped when
-    the loss is halfway to the next one.
+    the loss is halfway to the next one. Those of different runs (and dims) are matched by their
+    level: closest levels first, two of one run never, and none farther apart than a third of what
+    levels of one run typically are. With three runs or more, a level that only one of them shows
+    is unmatched: it is counted in ``n_unmatched``, and no saddle.
 
     A loss shows fewer saddles than there are directions where it does not slow down in between:
     directions learned within one step of the grid or one fall (leaps 3, 2, 1: the second stay is a
@@ -44,12 +48,15 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
     ----------
     ds : xarray.Dataset
         With ``loss`` over ``time``, or ``crossing_time``.
+    scale, confidence
+        As for `plateaus`; only curves without crossing times need them.
 
     Returns
     -------
     xarray.Dataset
         Dims of the runs and ``saddle``, NaN where there is none: with crossing times the number of
-        directions learned, a coordinate; without them in the order of the visits.
+        directions learned, a coordinate; without them
+        the order of the matched levels, whose medians are the coordinate ``level``.
         ``loss`` (where it changes least in logarithmic time during the stay, between the points of
         the grid on either side; the first value on the first plateau; averaged over what noise
         blurs; NaN where no time of the grid falls into the stay), ``visited`` (the run stays there;
@@ -57,7 +64,8 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
         (NaN where it is not left), ``duration`` (their difference), ``censored`` (the run is cut
         off there or on its way to the next), ``trapped`` (status 2: it ends there for good);
         ``n_saddles`` and ``failed`` (status 3: the run has none), on curves alone also
-        ``n_missing`` (points left out). The attribute ``method`` says where the times come from.
+        ``n_missing`` (points left out) and ``n_unmatched``. The attribute ``method`` says where the
+        times come from.
         Lazy where `ds` is.
 
     Raises
@@ -85,7 +93,7 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
     if "loss" in ds or "time" in ds.coords:
         increasing_time(ds)
     if not known:
-        found = _from_curve(ds)
+        found = _from_curve(ds, scale, confidence)
     elif has_recipes(ds):  # directions that a target lacks are no saddles
         needed = only(ds, "loss", "crossing_time", "status")
         found = by_recipe(needed, lambda part, _: _from_crossings(part), of=())
@@ -102,6 +110,7 @@ def saddles(ds: xr.Dataset) -> xr.Dataset:
         "n_saddles": "number of saddles",
         "failed": "whether the run failed, and has none",
         "n_missing": "points of the curve left out",
+        "n_unmatched": "plateaus whose level no other run shows",
     }
     for name, variable in found.data_vars.items():
         variable.attrs = {"long_name": names[str(name)], "units": "1"}
@@ -219,20 +228,99 @@ def _averaged(level: float, time: Array, loss: Array, enter: float, stop: float)
     return averaged(level, loss[inside], errors[inside])
 
 
-def _from_curve(ds: xr.Dataset) -> xr.Dataset:
-    found = plateaus(ds).rename(plateau="saddle")
+def _from_curve(ds: xr.Dataset, scale: Scale | None, confidence: float) -> xr.Dataset:
+    """Find plateaus of the loss, and match them by level."""
+    found = plateaus(ds, scale=scale, confidence=confidence).rename(plateau="saddle")
+    runs = [name for name in ("dim", "run") if name in found["loss"].dims]
+    loss = found["loss"]
+    if loss.chunks is not None:
+        loss = loss.chunk(dict.fromkeys([*runs, "saddle"], -1))
+    place = xr.apply_ufunc(
+        _matched,
+        loss,
+        input_core_dims=[[*runs, "saddle"]],
+        output_core_dims=[[*runs, "saddle"]],
+        vectorize=True,
+        dask="parallelized",
+        output_dtypes=[np.float64],
+    )
     # Where the data begin on a plateau nobody knows since when.
     enter = found["start"].where(found["entered"])
+    columns = xr.concat(
+        [found["loss"], enter, found["halfway_time"]], "column", coords="minimal", compat="override"
+    )
+    size = found.sizes["saddle"]
+    placed = xr.apply_ufunc(
+        _put,
+        columns,
+        place,
+        input_core_dims=[["saddle"], ["saddle"]],
+        output_core_dims=[["saddle"]],
+        dask="parallelized",
+        output_dtypes=[np.float64],
+    )
+    level, enter, escape = (placed.isel(column=k, drop=True) for k in range(3))
+    over = [name for name in level.dims if name in runs]
     out = xr.Dataset(
         {
-            "loss": found["loss"],
+            "loss": level,
             "enter_time": enter,
-            "escape_time": found["halfway_time"],
-            "duration": found["halfway_time"] - enter,
-            **_ends(found["loss"].notnull() & found["halfway_time"].isnull(), _status(ds)),
-            "n_saddles": found["n_plateaus"],
+            "escape_time": escape,
+            "duration": escape - enter,
+            **_ends(level.notnull() & escape.isnull(), _status(ds)),
+            "n_saddles": level.notnull().sum("saddle"),
+            "n_unmatched": (place < 0).sum("saddle"),
             "n_missing": found["n_missing"],
             "failed": found["failed"],
         }
     )
-    return out.assign_attrs(method="curve")
+    medians = level.chunk(dict.fromkeys(over, -1)) if level.chunks is not None else level
+    return out.assign_coords(
+        saddle=np.arange(size),
+        level=medians.median(over) if over else medians,
+    ).assign_attrs(method="curve", scale=found.attrs["scale"])
+
+
+def _matched(levels: Array) -> Array:
+    """Return the place of each plateau among shared levels; -1 where no other run has its level.
+
+    Shapes: levels (..., saddle); the same is returned, NaN where there is no plateau.
+    """
+    rows = levels.reshape(-1, levels.shape[-1])
+    run, at = np.nonzero(np.isfinite(rows))
+    values = rows[run, at]
+    apart = np.abs(np.diff(rows, axis=1))
+    apart = apart[np.isfinite(apart)]
+    reach = np.inf if not len(apart) else float(np.median(apart)) / 3.0
+    falls = np.diff(rows, axis=1)
+    falling = np.nansum(np.where(np.isfinite(falls), falls, 0.0)) <= 0
+    order = np.argsort(-values if falling else values, kind="stable")
+    groups = [[int(k)] for k in order]
+    while len(groups) > 1:
+        centres = np.array([np.median(values[group]) for group in groups])
+        gaps = np.abs(np.diff(centres))
+        owners = [set(run[group].tolist()) for group in groups]
+        for k in np.flatnonzero([bool(a & b) for a, b in pairwise(owners)]):
+            gaps[k] = np.inf
+        closest = int(np.argmin(gaps))
+        if gaps[closest] > reach:
+            break
+        groups[closest : closest + 2] = [groups[closest] + groups[closest + 1]]
+    several = len(np.unique(run)) >= 3
+    out = np.full(rows.shape, np.nan)
+    place = 0
+    for group in groups:
+        alone = several and len(group) == 1
+        out[run[group], at[group]] = -1 if alone else place
+        place += not alone
+    return out.reshape(levels.shape)
+
+
+def _put(columns: Array, place: Array) -> Array:
+    """Put values (..., saddle) at their places."""
+    columns, place = np.broadcast_arrays(columns, place)
+    out = np.full(columns.shape, np.nan)
+    known = np.isfinite(place) & (place >= 0) & (place < columns.shape[-1])
+    at = np.nonzero(known)
+    out[(*at[:-1], place[known].astype(np.int64))] = columns[known]
+    return out

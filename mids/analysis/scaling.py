@@ -15,6 +15,7 @@ from ..simulation.recipe import Recipe
 from ..targets.ladder import leaps, rate
 from . import known_link
 from .compare import as_dimension
+from .plateaus import Scale
 from .saddles import saddles
 
 __all__ = ["scaling"]
@@ -23,7 +24,12 @@ Array = NDArray[np.float64]
 
 
 def scaling(
-    ds: xr.Dataset, *, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
+    ds: xr.Dataset,
+    *,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    scale: Scale | None = None,
 ) -> xr.Dataset:
     """Fit the power of d with which the escape time of each saddle grows.
 
@@ -49,17 +55,21 @@ def scaling(
         Confidence level of the interval.
     seed : int
         Of the bootstrap.
+    scale : {"log", "linear"}, optional
+        As for `plateaus`, for curves alone.
 
     Returns
     -------
     xarray.Dataset
-        Dim ``saddle``, the number of directions learned there (the order of visit where the
-        dataset has no crossing times): ``slope``, ``low``, ``high``; ``time_slope``, ``time_low``,
-        ``time_high`` (of the time itself in log d); ``local_slope`` (with the dim ``dim``; NaN at
-        the first); ``n_dims`` (dimensions in the fit),
-        ``n_trapped``, ``n_censored`` (runs trapped or cut off there, at all dimensions),
+        Dim ``saddle``, the number of directions learned there (where the dataset has no crossing
+        times, the order of the levels by which `saddles` matches them): ``slope``, ``low``,
+        ``high``; ``time_slope``, ``time_low``, ``time_high`` (of the time itself in log d);
+        ``local_slope`` (with the dim ``dim``; NaN at the first); ``n_dims`` (dimensions
+        in the fit), ``n_trapped``, ``n_censored`` (runs trapped or cut off there, at all
+        dimensions),
         ``n_unvisited`` (runs that have no such saddle, and no part in its medians), ``n_failed``
-        (runs that failed; they have none), ``expected`` and ``rate`` such as "d^2". Where fewer
+        (runs that failed; they have none), on curves alone ``n_unmatched`` (plateaus whose level no
+        other run shows), ``expected`` and ``rate`` such as "d^2". Where fewer
         than two dimensions are left the slope is NaN; so is `expected`, with an empty `rate`, where
         target or directions are unknown. Lazy where `ds` is.
 
@@ -79,7 +89,7 @@ def scaling(
     >>> fit.rate.values.tolist(), round(float(fit.slope[1])), float(fit.expected[1])
     (['log d', 'd^2'], 2, 2.0)
     """
-    arguments = _checked(ds, resamples, confidence, seed)
+    arguments = _checked(ds, resamples, confidence, seed) | {"scale": scale}
     for name in ("dim", "run"):
         ds = as_dimension(ds, name)
     size = ds.sizes["dim"]
@@ -110,9 +120,11 @@ def _checked(ds: xr.Dataset, resamples: object, confidence: object, seed: object
     return {"resamples": resamples, "confidence": confidence, "seed": seed}
 
 
-def _fitted(ds: xr.Dataset, recipe: Recipe | None, **arguments: Any) -> xr.Dataset:
+def _fitted(
+    ds: xr.Dataset, recipe: Recipe | None, *, scale: Scale | None, **arguments: Any
+) -> xr.Dataset:
     """`scaling` for the runs of one recipe, or of none."""
-    found = saddles(ds)
+    found = saddles(ds, scale=scale)
     escape = found["escape_time"].where(~found["censored"], np.inf)
     trapped, censored = found["trapped"], found["censored"]
     failed = found["failed"]
@@ -149,6 +161,11 @@ def _fitted(ds: xr.Dataset, recipe: Recipe | None, **arguments: Any) -> xr.Datas
             "rate": ("saddle", rates),
         }
     ).assign_coords(saddle=np.arange(escape.sizes["saddle"]))
+    if "n_unmatched" in found:
+        out["n_unmatched"] = found["n_unmatched"].sum(
+            [name for name in found["n_unmatched"].dims if name in over]
+        )
+        out["n_unmatched"].attrs = {"long_name": "plateaus without a match", "units": "1"}
     names = {
         "slope": "slope of log escape time in log d",
         "low": "lower end of the bootstrap interval",

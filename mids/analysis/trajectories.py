@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..simulation.recipe import Recipe
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
+from .exports import BESIDE, as_numpy, curves_of, is_log
 
 __all__ = ["from_trajectories"]
 
@@ -32,14 +33,17 @@ TIMES = {"t", "time", "step", "steps", "epoch", "epochs", "iteration", "iteratio
 
 
 def from_trajectories(
+    data: Any = None,
     *,
-    time: ArrayLike | None = None,
-    loss: Trajectories | None = None,
+    time: ArrayLike | str | None = None,
+    loss: Trajectories | str | None = None,
     overlap: Trajectories | None = None,
     correlation: Trajectories | None = None,
     dim: ArrayLike | None = None,
     run: ArrayLike | None = None,
     target: Target | str | None = None,
+    learning_rate: float | None = None,
+    half: bool = False,
 ) -> xr.Dataset:
     r"""Make a dataset of the schema from trajectories that were not made by `mids.simulate`.
 
@@ -52,10 +56,17 @@ def from_trajectories(
     the dims ``dim``, ``run``, ``time``, and ``direction`` for overlaps or ``axis`` and ``student``
     for correlation matrices, in any order. A Series has the time as its index; a DataFrame too,
     with runs (loss) or directions (overlap) as columns. Labels found there are used where the
-    argument is not given.
+    argument is not given. Tensors of torch and JAX are arrays, whatever their type and device.
+
+    Runs with times of their own are given as a list or dict of Series, or as logs, `data`. A log is
+    a table, a list of rows (dicts), or a list or dict of tables, one for each run; the columns of
+    W&B (``_step``) and TensorBoard (``Step``) histories are known, others are named with `time` and
+    `loss`. Points at which a run was not measured, or no longer finite, are NaN.
 
     Parameters
     ----------
+    data : DataFrame, or list or dict of DataFrame, Series or rows, optional
+        Logs, instead of `loss`.
     time : array_like, optional
         1-D, at least 2 points, not negative, strictly increasing. Times of the flow, or steps
         multiplied by the learning rate, if they are to be compared with theory.
@@ -67,12 +78,17 @@ def from_trajectories(
     correlation : array_like or DataArray, optional
         Correlation matrices :math:`M(t) = W_*^T W(t)` of shape (..., time, rank, student_rank)
         between orthonormal frames. The overlaps are the eigenvalues of ``M M^T``.
-    dim : int or sequence of int
-        Ambient dimensions d, one for each entry of the first axis.
+    dim : int or sequence of int, optional
+        Ambient dimensions d, one for each entry of the first axis. Without it the dataset has no
+        dimension ``dim``; what needs it (`scaling`, `theory`, `compare`, files) asks for it.
     run : int or sequence of int, optional
         Indices of the runs; 0, 1, ... if not given.
     target : Target or str, optional
         What was learned; text is for `Target.parse`, which does not scale it to unit norm.
+    learning_rate : float, optional
+        By which the times, then steps, are multiplied.
+    half : bool
+        Whether the loss lacks the factor 1/2, and is halved.
 
     Returns
     -------
@@ -100,6 +116,12 @@ def from_trajectories(
     >>> round(float(mids.saddles(ds).escape_time[0, 0, 0]))
     30
     """
+    if not isinstance(half, bool | np.bool_):
+        raise InputError(
+            f"half must be True or False, got {validation.shown(half)}; pass one of them"
+        )
+    loss, time = _unpacked(data, loss, time)
+    overlap, correlation = as_numpy(overlap), as_numpy(correlation)
     given = {"loss": loss, "overlap": overlap, "correlation": correlation}
     labels: dict[str, Any] = {"dim": dim, "run": run, "time": time}
     arrays = {
@@ -125,11 +147,18 @@ def from_trajectories(
     if empty:
         raise InputError(f"there are no trajectories in {', '.join(empty)}; pass at least one run")
     shape = _common_shape(arrays)
-    coords = _coordinates(labels, shape)
+    unknown = labels["dim"] is None and shape[0] == 1
+    coords = _coordinates(labels | ({"dim": 1} if unknown else {}), shape)
+    if learning_rate is not None:
+        coords["time"] = coords["time"] * validation.number(
+            learning_rate, "learning_rate", above=0.0
+        )
+    if half and "loss" not in arrays:
+        raise InputError("half=True halves the loss, but no loss was given; leave it out")
 
     variables: dict[str, FloatArray] = {}
     if "loss" in arrays:
-        variables["loss"] = arrays["loss"]
+        variables["loss"] = 0.5 * arrays["loss"] if half else arrays["loss"]
     if "correlation" in arrays:
         matrices = arrays["correlation"]
         variables["overlap"] = _checked(_squared_cosines(matrices), "correlation")
@@ -147,7 +176,40 @@ def from_trajectories(
             )
         variables["crossing_time"] = _crossing_times(coords["time"], variables["overlap"])
         coords |= {"direction": np.arange(rank), "level": np.array(schema.LEVELS)}
-    return _dataset(variables, coords, target)
+    ds = _dataset(variables, coords, target)
+    return ds.isel(dim=0, drop=True) if unknown else ds
+
+
+def _unpacked(data: Any, loss: Any, time: Any) -> tuple[Any, Any]:
+    """Return loss and times as arrays, out of a log where one is given."""
+    names = (
+        loss if isinstance(loss, str) else None,
+        time if isinstance(time, str) else None,
+    )
+    if data is None and any(names):
+        raise InputError(
+            "loss and time as text name columns of a log; pass it first: "
+            "from_trajectories(table, loss='train/loss', time='_step')"
+        )
+    if data is not None:
+        if not is_log(data):
+            raise InputError(
+                f"a log is a table, a list of rows, or a list or dict of tables or Series, got "
+                f"{type(data).__name__}; pass arrays as loss=, overlap= or correlation="
+            )
+        if (loss is not None and names[0] is None) or (time is not None and names[1] is None):
+            raise InputError(
+                "the log has its own loss and times; pass the names of its columns as loss= and "
+                "time=, or arrays without a log"
+            )
+        times, curves = curves_of(data, *names)
+        return curves, times
+    loss, time = as_numpy(loss), as_numpy(time)
+    several = isinstance(loss, Mapping | list | tuple) and is_log(loss)
+    if several and time is None:
+        times, curves = curves_of(loss, None, None)
+        return curves, times
+    return loss, time
 
 
 def _array(value: Any, name: str, labels: dict[str, Any]) -> FloatArray:
@@ -176,6 +238,12 @@ def _array(value: Any, name: str, labels: dict[str, Any]) -> FloatArray:
             labels["time"] = value.index.to_numpy()
         if isinstance(value, pd.DataFrame) and name == "loss":
             times = [column for column in value.columns if str(column).lower() in TIMES]
+            beside = [column for column in value.columns if column in BESIDE]
+            if beside and not times:
+                raise InputError(
+                    f"loss has a column {beside[0]!r}, which is no run; pass the table first and "
+                    "name its columns: from_trajectories(table, loss=..., time=...)"
+                )
             if times:
                 raise InputError(
                     f"loss has a column {times[0]!r}, but a DataFrame must have the time as its "

@@ -8,7 +8,7 @@ import json
 import shutil
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -33,7 +33,11 @@ def opened(path: Path) -> xr.Dataset:
 
 @click.command(epilog="Example: mids saddles ladder.nc")
 @click.argument("file", type=click.Path(path_type=Path))
-def saddles(file: Path) -> None:
+@click.option(
+    "--scale", type=click.Choice(["log", "linear"]), help="Scale of time, for losses alone."
+)
+@click.option("--confidence", default=0.95, show_default=True, help="Of plateaus in noise.")
+def saddles(file: Path, scale: Literal["log", "linear"] | None, confidence: float) -> None:
     """Print the saddles of FILE, against theory if there is one.
 
     For each dimension d and number of directions learned: medians over the runs of the loss there
@@ -41,7 +45,7 @@ def saddles(file: Path) -> None:
     each run. Runs are unmatched where only theory or measurement has the saddle.
     """
     with opened(file) as ds:
-        print_saddles(ds)
+        print_saddles(ds, scale=scale, confidence=confidence)
 
 
 @click.command(epilog="Example: mids info ladder.nc")

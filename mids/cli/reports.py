@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+    from ..analysis.plateaus import Scale
+
 __all__ = ["picture", "print_saddles", "print_table"]
 
 COLUMNS = {
@@ -24,7 +26,13 @@ COLUMNS = {
 }
 
 
-def print_saddles(ds: xr.Dataset, save: Callable[..., None] | None = None) -> None:
+def print_saddles(
+    ds: xr.Dataset,
+    save: Callable[..., None] | None = None,
+    *,
+    scale: Scale | None = None,
+    confidence: float = 0.95,
+) -> None:
     """Print the saddles, against theory if there is one, and how many runs are trapped; draw."""
     from ..analysis import compare, plateaus, traps
     from ..analysis.compare import comparable, measured, summary
@@ -32,7 +40,11 @@ def print_saddles(ds: xr.Dataset, save: Callable[..., None] | None = None) -> No
 
     with progress():
         comparison = compare(ds).compute() if comparable(ds) else None
-        table = summary(measured(ds).compute() if comparison is None else comparison)
+        table = summary(
+            measured(ds, scale=scale, confidence=confidence).compute()
+            if comparison is None
+            else comparison
+        )
         decided = "status" in ds and "run" in ds["status"].dims
         ends = traps(ds).compute() if decided else None
     if table.empty:

@@ -74,12 +74,12 @@ def test_what_is_reached_before_the_data_begin_has_no_times():
     time = np.append(0, np.geomspace(0.1, 200, 200))
     overlap = 1 / (1 + 99 * np.exp(-np.stack([time, 0.2 * np.maximum(time - 20, 0)], axis=-1)))
     whole = mids.saddles(from_trajectories(time=time, overlap=overlap, dim=100))
-    assert whole["rank"].values.tolist() == [[[0, 1]]]
+    assert whole["visited"].values.tolist() == [[[True, True]]]
     second = whole.isel(saddle=1)
     for begin, entered in ((1, True), (100, True), (125, False)):
         ds = from_trajectories(time=time[begin:], overlap=overlap[begin:], dim=100)
-        found = mids.saddles(ds).isel(saddle=int(begin == 1))
-        assert found["rank"].item() == 1 and not found.censored.item()
+        found = mids.saddles(ds).sel(saddle=1)
+        assert found["visited"].item() and not found.censored.item()
         np.testing.assert_allclose(found.escape_time, second.escape_time)
         assert found.enter_time.notnull().item() == found.duration.notnull().item() == entered
     beyond = from_trajectories(time=time[-9:], overlap=overlap[-9:], dim=100)
@@ -121,7 +121,7 @@ def test_simulated_trajectories_come_back(simulated):
     cells = [np.searchsorted(ds.time, t) for t in (ds.crossing_time, simulated.crossing_time)]
     np.testing.assert_array_equal(*cells)
     found, exact = mids.saddles(ds), mids.saddles(simulated)
-    np.testing.assert_array_equal(found["rank"], exact["rank"])
+    np.testing.assert_array_equal(found["visited"], exact["visited"])
     np.testing.assert_allclose(found.escape_time, exact.escape_time, rtol=0.15)
     assert mids.scaling(ds).expected.values.tolist() == [0.0, 2.0]
 
@@ -177,11 +177,11 @@ def test_analyses_say_what_is_missing():
     ds = from_trajectories(time=TIME, loss=CURVE, dim=100)
     assert int(mids.plateaus(ds).n_plateaus.sum()) == 0
     for call, message in (
-        (lambda: ds.mi.target, "names no target"),
-        (lambda: ds.mi.flow, "no flow"),
-        (lambda: mids.replay(ds), "nothing to replay"),
-        (lambda: mids.theory(ds), "gram0"),
-        (lambda: mids.compare(ds), "crossing_time|gram0"),
+        (lambda: ds.mi.target, "no variable 'recipe'"),
+        (lambda: ds.mi.flow, "no variable 'recipe'"),
+        (lambda: mids.replay(ds), "nothing to replay|no variable 'recipe'"),
+        (lambda: mids.theory(ds), "gram0|no variable 'recipe'"),
+        (lambda: mids.compare(ds), "crossing_time|gram0|no variable 'recipe'"),
         (lambda: mids.scaling(ds), "two dimensions"),
     ):
         with pytest.raises(DatasetError, match=message):
@@ -231,7 +231,7 @@ def test_saddles_of_a_real_network():
     ("change", "message"),
     [
         ({"loss": None}, "no trajectories"),
-        ({"dim": None}, "dim is missing"),
+        ({"dim": None, "loss": np.stack([[CURVE]] * 2)}, "dim is missing"),
         ({"time": None}, "time is missing"),
         ({"dim": 2.5}, "dim must be an integer"),
         ({"dim": [10, 20]}, "dim has 2 entries"),
