@@ -84,6 +84,8 @@ class Flow(ABC):
     orthonormal : bool
         Whether the student is a frame of orthonormal columns, so that M(0) has singular values of
         at most 1; else its columns are unit vectors, independent of each other.
+    tensors : bool
+        Whether it needs the target's tensors, which sums of hundreds of directions do not have.
 
     Examples
     --------
@@ -96,6 +98,7 @@ class Flow(ABC):
     name: ClassVar[str]
     fast_link: ClassVar[bool] = True
     orthonormal: ClassVar[bool] = True
+    tensors: ClassVar[bool] = True
 
     def student_rank(self, target: Target) -> int:
         """Columns of the student where a sweep does not say: the rank of the target.

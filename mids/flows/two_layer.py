@@ -104,6 +104,7 @@ class TwoLayer(Flow):
     name: ClassVar[str] = "two-layer"
     fast_link: ClassVar[bool] = False
     orthonormal: ClassVar[bool] = False
+    tensors: ClassVar[bool] = False
     neurons: int = 1
     activation: Any = "erf"
     loss: str = "squared"

@@ -18,6 +18,7 @@ from ..flows import from_dict, get
 from ..flows.base import Flow, FlowSweep
 from ..flows.initial import check_initial
 from ..flows.time_grid import POINTS_PER_DECADE, logarithmic
+from ..targets.additive import AdditiveTarget
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 from .recipe import GIVEN, Recipe
@@ -137,6 +138,12 @@ def check(
             continue
         seen.add(key)
         ndims = validation.dims(dim.values if isinstance(dim, xr.DataArray) else dim, one.rank, q)
+        if by.tensors and isinstance(one, AdditiveTarget) and not one.dense:
+            raise InputError(
+                f"the flow {by.name!r} needs the target's tensors, which an additive target of "
+                f"rank {one.rank} and degree {one.degree} does not have; take the flow two-layer, "
+                "or a rank of at most 8"
+            )
         by.check(one, ndims, q)
         if initial is not None and (one.rank, q) not in matrices:
             matrices[one.rank, q] = given_start(

@@ -161,8 +161,7 @@ def additive(
     Returns
     -------
     AdditiveTarget
-        For ``TwoTimescale``, ``TwoLayer`` and ``TwoLayerSGD``; up to rank 8 it is a target like any
-        other.
+        For the flow ``TwoLayer``; up to rank 8 it is a target like any other.
 
     Raises
     ------
@@ -286,7 +285,7 @@ class AdditiveTarget(Target):
         if not self.dense:
             raise InputError(
                 f"an additive target of rank {self.rank} and degree {self.degree} has no tensors, "
-                "which this needs; take the flows two-timescale or two-layer, or a rank of at most "
+                "which this needs; take the flow two-layer, or a rank of at most "
                 f"{MAX_RANK}"
             )
         return symmetric_tensors(self.modes, self.coefficients)
