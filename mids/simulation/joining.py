@@ -242,8 +242,8 @@ def recipes_of(ds: xr.Dataset, of: tuple[str, ...] = ALL) -> tuple[xr.Variable, 
             + (
                 "open its file with mids.open_dataset, which adds it"
                 if old
-                else "take it along when you select variables, or start from a dataset of "
-                "mids.simulate or mids.open_dataset"
+                else "take it along when you select variables, start from a dataset of "
+                "mids.simulate or mids.open_dataset, or pass target= to mids.from_trajectories"
             )
         )
     if "run" not in ds.dims and "run" not in ds.coords:

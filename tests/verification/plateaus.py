@@ -1,10 +1,10 @@
 """Recall and precision of `mids.plateaus` beside peers: ``python -m tests.verification.plateaus``.
 
 The constants of the estimator were chosen on other curves: of the same families (Hill functions,
-logistic, tanh and sharp falls; exponentials and powers), with other widths, scales, grids and seeds. So
-the seeds and parameters are held back here, the families are not; minibatch losses are new. A
-plateau counts as found where its escape is within 0.15 decades of the truth. Peers: PELT of ruptures
-(penalty 2 log n, with the true size of the noise), and peaks of the slope of a smoothed curve.
+logistic, tanh and sharp falls; exponentials and powers), with other widths, scales and seeds. So
+seeds and parameters are held back here, the families are not; minibatch losses are new. A plateau
+counts as found where its escape is within 0.15 decades of the truth. Peers: PELT of ruptures
+(penalty 2 log n, the true size of the noise), and peaks of the slope of a smoothed curve.
 """
 
 from __future__ import annotations
