@@ -196,12 +196,12 @@ def predictions(
     parts = {name: columns.isel(column=k, drop=True) for k, name in enumerate(names, start=1)}
     for name in ("loss", "saddle_loss"):
         parts[name] = parts[name] + constant
+    parts["reason"] = parts["reason"].astype(np.int8)
     visited = columns.isel(column=0, drop=True).notnull()
     out = xr.Dataset({"visited": visited} | parts | {"n_saddles": visited.sum("saddle")})
     names |= {"visited": "whether the run stays there", "n_saddles": "number of saddles"}
     for name, text in names.items():
         out[name].attrs = {"long_name": text, "units": "1"}
-    out["reason"] = out["reason"].astype(np.int8)
     out["reason"].attrs = {
         "long_name": names["reason"],
         "flag_values": np.arange(len(REASONS), dtype=np.int8),

@@ -215,7 +215,7 @@ def _union(indexes: Sequence[Any]) -> Any:
     labels = indexes[0]
     for index in indexes[1:]:
         labels = labels.append(index.difference(labels, sort=False))
-    return labels
+    return labels.to_numpy(str) if labels.inferred_type == "string" else labels
 
 
 def _fills(ds: xr.Dataset) -> dict[Hashable, Any]:

@@ -53,7 +53,9 @@ def replay(ds: xr.Dataset) -> xr.Dataset:
     again = again.assign_coords(lacking)
     labels = ds.drop_vars(ds.data_vars).coords.to_dataset()
     own = [name for name in labels.dims if name not in ("dim", "run", "time")]
-    return joining.padded([labels.drop_dims(set(labels.dims) - set(own)), again], "")[1]
+    again = joining.padded([labels.drop_dims(set(labels.dims) - set(own)), again], "")[1]
+    ordered = {name: ds[name].dims for name in again.data_vars if name in ds}
+    return again.assign({name: again[name].transpose(*dims) for name, dims in ordered.items()})
 
 
 def _again(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset:
