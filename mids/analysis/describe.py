@@ -42,7 +42,7 @@ def describe(ds: xr.Dataset) -> str:
       leaps      1 -> 3: log d, d^2
       flow       two-timescale, student rank 2, rtol 1e-08, seed 0
       sweep      dim 100, 1e6; 8 runs; 435 times up to 1.2e+24
-      variables  10, lazy, 0.3 MB: loss, overlap, energy, gram0, crossing_time, ...
+      variables  11, lazy, 0.5 MB: loss, overlap, gram, energy, gram0, ...
       next       .saddles() .compare() .scaling() .plot.loss() .to_netcdf()
     """
     validation.dataset(ds)

@@ -94,20 +94,6 @@ def phases():
     )
 
 
-def flows():
-    """Twelve runs that are all learned, and the same of which some are trapped half way."""
-    learned = toy("h1(z1) + h1(z1)*h3(z2)", [100, 10_000], 12)
-    stuck = xr.DataArray(np.arange(12) % 3 == 0, dims="run")
-    loss = learned.loss.where(~stuck | (learned.time < 30), 0.4 * learned.loss[0, 0, 0])
-    trapped = learned.assign(loss=loss, status=learned.status.where(~stuck, np.int8(2)))
-    return xr.concat([learned, trapped], xr.DataArray(["fast", "known"], dims="flow", name="flow"))
-
-
-def side_by_side(ds):
-    datasets = {str(name): ds.sel(flow=name, drop=True) for name in ds.flow.values}
-    return mids.plot.against(xr.DataTree.from_dict(datasets))
-
-
 PICTURES = {
     "loss-ladder": (with_theory, ladder),
     "loss-staircase": (with_theory, staircase),
@@ -120,7 +106,6 @@ PICTURES = {
     "timescales-staircase": (with_slopes, staircase),
     "traps": (mids.plot.traps, ends),
     "success": (mids.plot.success, phases),
-    "against": (side_by_side, flows),
 }
 
 
@@ -196,8 +181,6 @@ def test_other_fonts_make_no_difference(name):
         ("traps", lambda ds: ds.assign(low=ds.probability, high=ds.probability)),
         ("success", lambda ds: ds.assign(success=ds.success & (ds.run < 17))),
         ("success", lambda ds: ds.isel(dim=[1, 0, 2])),
-        ("against", lambda ds: ds.isel(flow=[1, 0])),
-        ("against", lambda ds: ds.assign(loss=ds.loss.where(ds.time > 5, 1.0))),
     ],
 )
 def test_wrong_pictures_are_told_from_right_ones(name, change):
