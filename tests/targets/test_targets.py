@@ -603,7 +603,12 @@ def test_families(target, modes):
 
 
 def test_every_family_is_named():
-    assert set(targets.names()) == set(targets.__all__) - {"AdditiveTarget", "Target", "additive", "names"}
+    assert set(targets.names()) == set(targets.__all__) - {
+        "AdditiveTarget",
+        "Target",
+        "additive",
+        "names",
+    }
     assert targets.leaps([1, 1, 1]) == targets.staircase(3)
 
 
