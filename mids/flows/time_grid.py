@@ -51,7 +51,7 @@ def logarithmic(start: float, stop: float) -> FloatArray:
         raise InputError(
             f"the default grid would end at {stop:g}: the last escape, after a time of order "
             "overlap^(1 - exponent), is beyond the largest number (1.8e308); take a smaller dim or "
-            "larger initial overlaps, or pass time="
+            "larger initial overlaps, scale the target up if its norm is small, or pass time="
         )
     first = math.floor(POINTS_PER_DECADE * math.log10(start))
     last = math.ceil(POINTS_PER_DECADE * math.log10(stop))

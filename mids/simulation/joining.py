@@ -201,7 +201,14 @@ def padded(parts: Sequence[xr.Dataset], joined_along: str) -> list[xr.Dataset]:
                 p.assign_coords({dim: np.arange(p.sizes[dim])}) if dim in p.dims else p
                 for p in parts
             ]
-        labels = _union([p.indexes[dim] for p in parts if dim in p.dims])
+        indexes = [p.indexes[dim] for p in parts if dim in p.dims]
+        if not all(index.is_unique for index in indexes):
+            raise InputError(
+                f"{dim} has the same label more than once, so that its entries cannot be matched "
+                f"with those of the other datasets; give {dim} distinct labels first, for example "
+                f"with .assign_coords({dim}=range(...))"
+            )
+        labels = _union(indexes)
         parts = [
             p.reindex({dim: labels}, fill_value=_fills(p)) if dim in p.dims else p for p in parts
         ]
