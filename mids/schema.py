@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import validation
 from .errors import DatasetError
 
 if TYPE_CHECKING:
@@ -457,6 +458,8 @@ def validate(ds: xr.Dataset) -> None:
 
     Raises
     ------
+    InputError
+        If `ds` is no dataset.
     DatasetError
         With one line for each problem.
 
@@ -472,11 +475,7 @@ def validate(ds: xr.Dataset) -> None:
       loss lacks the attributes long_name, units
       coordinate time is missing
     """
-    if not hasattr(ds, "data_vars"):
-        raise DatasetError(
-            f"expected an xarray.Dataset, got {type(ds).__name__}; open a file with "
-            "mids.open_dataset, and take a whole dataset instead of one of its variables"
-        )
+    validation.dataset(ds)
     problems = list(_problems(ds))
     if problems:
         places = "1 place" if len(problems) == 1 else f"{len(problems)} places"

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from .. import validation
 from ..errors import DatasetError
 
 __all__ = ["subspace"]
@@ -37,6 +38,8 @@ def subspace(ds: xr.Dataset, *, time: Any = None) -> xr.DataArray:
 
     Raises
     ------
+    InputError
+        If `ds` is no dataset.
     DatasetError
         If the dataset has neither.
 
@@ -47,6 +50,7 @@ def subspace(ds: xr.Dataset, *, time: Any = None) -> xr.DataArray:
     >>> abs(subspace(ds, time=1e3).sel(direction=0)).round(2).values.ravel().tolist()
     [1.0, 0.0]
     """
+    validation.dataset(ds)
     if "gram" in ds:
         gram, axes = ds["gram"], ["axis", "axis_t"]
     elif "correlation" in ds:

@@ -206,7 +206,7 @@ def _described(ds: xr.Dataset) -> dict[str, Any]:
         "leaps": () if target is None else tuple(step.exponent for step in leaps(target).steps),
         "dims": tuple(np.atleast_1d(ds["dim"].values).tolist()) if "dim" in ds.coords else (),
         "runs": int(ds.sizes.get("run", 1)),
-        "schema": int(ds.attrs["mids_schema"]),
+        "schema": int(ds.encoding.get("mids_schema", ds.attrs["mids_schema"])),  # of the file
         "mids_version": _text("; ".join(sorted(made))),
         "license": _text(ds.attrs.get("license", "")),
         "created": _text(ds.attrs.get("date_created", "")),

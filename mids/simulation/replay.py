@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from .. import schema
+from .. import schema, validation
 from ..errors import DatasetError
 from ..flows.base import Flow
 from ..targets import Target
@@ -38,6 +38,8 @@ def replay(ds: xr.Dataset) -> xr.Dataset:
 
     Raises
     ------
+    InputError
+        If `ds` is no dataset.
     DatasetError
         If the dataset was made by neither, or needs a variable ``initial`` it has lost.
 
@@ -48,6 +50,7 @@ def replay(ds: xr.Dataset) -> xr.Dataset:
     >>> replay(ds.isel(run=1)).run.item()
     1
     """
+    validation.dataset(ds)
     again = joining.by_recipe(ds, _again, of=joining.ALL)
     lacking = {name: array for name, array in ds.coords.items() if name not in again.coords}
     again = again.assign_coords(lacking)

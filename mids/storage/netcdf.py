@@ -140,7 +140,8 @@ def open_dataset(
     _check_magic(path)
     manager = CachingFileManager(_opened, os.fspath(path.absolute()), _stamp(path), mode="r")
     try:
-        ds = upgraded(_decoded(manager, path))
+        written = _decoded(manager, path)
+        ds = upgraded(written)
     except DatasetError as error:
         manager.close()
         raise FileError(f"{path} is not a dataset of mids: {error}") from None
@@ -148,6 +149,7 @@ def open_dataset(
         manager.close()
         raise
     ds.encoding["source"] = os.fspath(path.absolute())
+    ds.encoding["mids_schema"] = written.attrs["mids_schema"]
     if chunks is not None:
         ds = ds.chunk(chunks)
     ds.set_close(manager.close)

@@ -582,3 +582,18 @@ def test_mistakes_are_one_line(folder, arguments, message):
     done = run("catalog", *(argument.format(folder=folder) for argument in arguments))
     assert done.exit_code == 2 and message in done.output
     assert len(done.output.strip().splitlines()) == 1
+
+
+def test_a_folder_of_schema_1_is_verified_and_indexed_as_it_is(tmp_path):
+    """Files say schema 1 in the index, though they are schema 2 once opened."""
+    folder = Path(shutil.copytree(Path(mids.__file__).parents[1] / "catalog", tmp_path / "old"))
+    before = {name: (folder / name).read_bytes() for name in INDEX}
+    catalog = mids.open_catalog(folder)
+    assert {entry.schema for entry in catalog.entries.values()} == {1}
+    assert catalog["parity-3"].attrs["mids_schema"] == 2
+    assert catalog.verify(replay=0).ok
+    assert reindex(folder).entries == catalog.entries
+    assert before == {name: (folder / name).read_bytes() for name in INDEX}
+    catalog.add(catalog["parity-3"], key="again")
+    assert catalog.entries["again"].schema == 2
+    assert catalog.verify(replay=0).ok

@@ -9,7 +9,7 @@ import tempfile
 import time
 import traceback
 
-from . import calls, cluster, fuzz, hostile, kills
+from . import calls, cluster, fuzz, hostile, kills, stores
 
 
 def fuzzed():
@@ -30,7 +30,8 @@ def in_folder(fault):
 FAULTS = {
     "workers killed, store": in_folder(cluster.kill_workers),
     "workers killed, lazy": cluster.kill_workers_lazily,
-    "client killed": in_folder(cluster.kill_clients),
+    "writers of stores killed": in_folder(stores.kill_clients),
+    "two writers of one store": in_folder(stores.race),
     "disk full": cluster.fill_disk,
     "10 000 argument sets": fuzzed,
     "writers of catalogs killed": in_folder(kills.kill_writers),

@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 
 import mids
@@ -96,15 +94,3 @@ def kill_clients(folder, kills=20, sweep=SWEEP, seed=2, least=0.2, most=1.5):
     assert out == "written\n", (out, error)
     assert mids.open_dataset(store).compute().equals(mids.simulate(**sweep).compute())
     return f"{killed} writers killed; equal arrays"
-
-
-def main(names):
-    """Run single faults by name, each in a folder of its own."""
-    for name in names:
-        started = time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder:
-            print(name, globals()[name](folder), f"{time.perf_counter() - started:.0f} s")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:] or ["race", "kill_clients"])
