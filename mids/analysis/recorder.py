@@ -64,7 +64,18 @@ class Recorder:
         self._discarded: list[float] = []
 
     def wants(self, step: int) -> bool:
-        """Tell whether a step is one of those to be recorded; step 0 always is."""
+        """Tell whether a step is one of those to be recorded; step 0 always is.
+
+        Parameters
+        ----------
+        step : int
+            The step of the training loop.
+
+        Returns
+        -------
+        bool
+            Whether `record` is due, as the last recorded step is long enough ago.
+        """
         step = validation.integer(step, "step", at_least=0)
         if not self._steps or step == 0:
             return True
@@ -72,7 +83,25 @@ class Recorder:
         return step > last and step >= last * 10.0 ** (1.0 / self.per_decade)
 
     def record(self, step: int, loss: Any, W: Any, *, weights: Any = None) -> None:
-        """Keep the loss, one number, and the overlaps of W, shape (d, neurons), at a step."""
+        """Keep the loss and the overlaps of a network at a step.
+
+        Parameters
+        ----------
+        step : int
+            The step of the training loop, later than all before.
+        loss : float or array_like
+            One number.
+        W : array_like
+            First layer, shape (d, neurons).
+        weights : array_like, optional
+            Weights of the neurons, shape (neurons,). See `overlaps`.
+
+        Raises
+        ------
+        InputError
+            If the step is not later than the last one, the loss is not one number, or the shape of
+            W does not fit the directions of the target.
+        """
         step = validation.integer(step, "step", at_least=0)
         if self._steps and step <= self._steps[-1]:
             raise InputError(
@@ -89,7 +118,26 @@ class Recorder:
         self._discarded.append(float(found["discarded"]))
 
     def dataset(self, *, learning_rate: float | None = None, half: bool = False) -> xr.Dataset:
-        """Return what was recorded; arguments are those of `from_trajectories`."""
+        """Return what was recorded as a dataset.
+
+        Parameters
+        ----------
+        learning_rate : float, optional
+            By which the steps are multiplied, to be times of a flow. See `from_trajectories`.
+        half : bool
+            Whether the loss lacks the factor 1/2, and is halved.
+
+        Returns
+        -------
+        xarray.Dataset
+            One run, with ``loss``, ``overlap`` and ``crossing_time``. The attribute ``discarded``
+            is the largest share of a first layer that the kept directions leave out.
+
+        Raises
+        ------
+        InputError
+            If fewer than two steps were recorded.
+        """
         if len(self._steps) < 2:
             raise InputError(
                 f"{len(self._steps)} steps were recorded, but a trajectory needs at least 2; call "

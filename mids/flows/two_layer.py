@@ -282,7 +282,7 @@ class TwoLayer(Flow):
                 data[name] = {str(k): value for k, value in enumerate(data[name])}
         return data
 
-    def start(self, problem: Problem, run: int, row: int) -> FloatArray:
+    def _start(self, problem: Problem, run: int, row: int) -> FloatArray:
         """Return Q(0) of a run from its M(0): the directions orthogonal to the target are uniform.
 
         Shapes: returns (neurons, neurons).
@@ -299,7 +299,7 @@ class TwoLayer(Flow):
 
         p, (runs, rank, _) = self.neurons, problem.initial.shape
         times, names = len(problem.time), self.variables(problem.target)
-        net = self.network(problem.target)
+        net = self._network(problem.target)
         size = rank * p + p * p + p
         states = np.empty((times, size))
         layer = np.broadcast_to(np.asarray(self.second_layer, dtype=np.float64), (p,))
@@ -323,7 +323,7 @@ class TwoLayer(Flow):
         out = {name: array for name, array in out.items() if name in names or name in _ALWAYS}
         counts = np.zeros((runs, 2), dtype=np.int64)
         for row, run in enumerate(problem.runs.tolist()):
-            Q = self.start(problem, run, row)
+            Q = self._start(problem, run, row)
             M = problem.initial[row]
             states[:] = np.nan
             ended = np.zeros(1, dtype=np.int64)
@@ -374,7 +374,7 @@ class TwoLayer(Flow):
         out["n_steps"], out["n_rhs"] = counts.T.copy()
         return {name: out[name] for name in names}
 
-    def network(self, target: Target) -> Any:
+    def _network(self, target: Target) -> Any:
         """Constants of the network and the target for the compiled flow."""
         from .neurons import Network
 

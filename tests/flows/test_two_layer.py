@@ -38,7 +38,7 @@ def slope(flow, target, W, a):
     rank, p = target.rank, W.shape[1]
     state = np.concatenate([W[:rank].ravel(), (W.T @ W).ravel(), a])
     out = np.empty_like(state)
-    losses = _slope(flow.network(target), rank, p, state, out)
+    losses = _slope(flow._network(target), rank, p, state, out)
     M, Q = out[: rank * p].reshape(rank, p), out[rank * p : rank * p + p * p].reshape(p, p)
     return M, Q, out[rank * p + p * p :], losses
 
