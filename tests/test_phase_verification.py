@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import xarray as xr
@@ -42,10 +40,11 @@ def test_thresholds_need_both_sides():
 
 
 def test_the_report_has_a_row_for_each_diagram():
-    target = mids.Target.parse("h2(z1)")
-    recipe = {"target": target.to_dict(), "flow": {"noise": 1.0}, "exponent": 2}
-    attrs = {"mids_spec": json.dumps({"phase_diagram": recipe})}
-    text = phase.document([xr.Dataset({"success": successes(2.0)}, attrs=attrs)], 200, ["a.png"])
+    success = successes(2.0)
+    sizes = success["n"].values.tolist()
+    diagram = mids.phase_diagram("h2(z1)", dim=phase.DIMS, n=sizes, runs=200, noise=1.0)
+    text = phase.document([diagram.assign(success=success)], 200, ["a.png"])
+    assert "| `h2(z1)` | 1 | 2 |" in text
     row, *shares = (line for line in text.splitlines() if line.startswith("| `h2(z1)`"))
     fractions = [
         [np.nan if x == " - " else float(x) for x in line.split("|")[3:-1]] for line in shares

@@ -100,7 +100,8 @@ def beyond_escapes(
 
     The saddle of exponent s and strength :math:`c^2` (for all but the first direction of a leap,
     that of its weakest) after j learned directions is left after ``duration(delta, s, c^2)``, where
-    :math:`\delta \sim \chi^2_{q-j} / d` (the law of the overlaps' Schur complement). The grid ends
+    :math:`\delta \sim \chi^2_{q-j} / d` (the law of the overlaps' Schur complement); where it
+    is reached by growing rotations (`Leap.turning`) these come first. The grid ends
     at twice the sum of these times at the quantiles of :math:`\delta` that a fraction `late` of
     the runs fall below.
 
@@ -152,6 +153,8 @@ def beyond_escapes(
                 total += duration(delta, step.exponent, step.strength if first else step.weakest)
             except OverflowError:
                 total = math.inf
+            if first and step.turning:  # before the stay
+                total += fast_link_duration(delta, 1, 1 / step.turning)
     start = 0.01 / target.norm**2
     # Growth from the saddle to an overlap of order one takes a few units of the fastest rate.
     stop = 2 * max(total, start) + 10 / min(step.weakest for step in steps)

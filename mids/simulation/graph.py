@@ -129,6 +129,7 @@ def dataset(plan: Plan, blocks: tuple[int, ...]) -> xr.Dataset:
             dtype=object,
             meta=np.empty((0,) * (len(axes) + 2), dtype=object),
             concatenate=True,
+            align_arrays=False,  # they are; dask warns of the many blocks of a sweep
             time=plan.time,
             shapes=shapes,
             modes=tuple(plan.modes),

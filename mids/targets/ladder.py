@@ -81,6 +81,9 @@ class Leap:
     inside : tuple of int
         Exponents of the saddles inside the step, where it learns several directions one after the
         other, the strongest first: ``(2, 2)`` for ``h1(z1)h1(z2)h1(z3)``, whose own exponent is 3.
+    turning : float
+        Sum of 1 / K over the rotations, of growth rate K, by which U came to rest: as they start at
+        an angle of order ``d^(-1/2)`` they take ``turning * log(d) / 2``. 0 where none grew.
     """
 
     exponent: int
@@ -92,6 +95,7 @@ class Leap:
     drift: float
     stable: bool
     inside: tuple[int, ...] = ()
+    turning: float = 0.0
 
     @property
     def rank_before(self) -> int:
@@ -207,7 +211,7 @@ def ladder(target: Target | str) -> Ladder:
     rank = target.rank
     total = sum(float(np.sum(tensor**2)) for tensor in tensors)
     subspace = np.zeros((rank, 0))
-    drift = 0.0
+    drift = turning = 0.0
     steps: list[Leap] = []
     while True:
         frame = complete(subspace)
@@ -226,10 +230,12 @@ def ladder(target: Target | str) -> Ladder:
         weakest = float(sizes[-1] ** 2)
         inside = _inside(target, subspace, learned) if learned.shape[1] > 1 else ()
         steps.append(
-            Leap(exponent, subspace, learned, strength, weakest, loss, drift, stable, inside)
+            Leap(
+                exponent, subspace, learned, strength, weakest, loss, drift, stable, inside, turning
+            )
         )
         spanned = np.column_stack([subspace, learned])
-        subspace = _at_rest(target, spanned)
+        subspace, turning = _at_rest(target, spanned)
         drift = _largest_angle(spanned, subspace)
 
 
@@ -237,9 +243,13 @@ leaps = ladder
 """The name of `ladder` in version 0.1."""
 
 
-def _at_rest(target: Target, subspace: Array) -> Array:
-    """Turn a subspace until it is critical and no rotation takes it away before the exponent."""
+def _at_rest(target: Target, subspace: Array) -> tuple[Array, float]:
+    """Turn a subspace until it is critical and no rotation takes it away before the exponent.
+
+    Returns it and the sum of 1 / K over the growth rates of the rotations.
+    """
     scale = _scale(target.tensors)
+    turning = 0.0
     subspace = critical_subspace(target, subspace)
     for _ in range(subspace.size):
         found = leading_component(rotate(target.tensors, complete(subspace)), subspace.shape[1])
@@ -249,10 +259,11 @@ def _at_rest(target: Target, subspace: Array) -> Array:
         if not len(rates) or rates[-1] <= 1e-6 * scale**2:
             break
         k = subspace.shape[1]
+        turning += float(1 / rates[-1])
         theta = 0.05 * modes[:, -1].reshape(-1, k)
         tilted = np.linalg.qr(subspace + complete(subspace)[:, k:] @ theta)[0]
         subspace = critical_subspace(target, tilted)
-    return subspace
+    return subspace, turning
 
 
 def _inside(target: Target, subspace: Array, learned: Array) -> tuple[int, ...]:
@@ -268,7 +279,7 @@ def _inside(target: Target, subspace: Array, learned: Array) -> tuple[int, ...]:
         if leading is None:
             break
         v = frame[:, k:] @ _strongest(leading[1])
-        U = _at_rest(target, np.linalg.qr(np.column_stack([U, v]))[0])
+        U, _ = _at_rest(target, np.linalg.qr(np.column_stack([U, v]))[0])
         after = leading_component(rotate(target.tensors, complete(U)), U.shape[1])
         beside = np.linalg.norm(U - whole @ (whole.T @ U))
         if after is None or beside > 1e-6:  # what is learned meanwhile belongs to a later step

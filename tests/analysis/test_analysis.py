@@ -46,7 +46,7 @@ def test_saddles_are_exact_where_crossing_times_are_known(ds):
     found = mids.saddles(ds)
     assert found.attrs["method"] == "crossing times"
     large = found.isel(dim=slice(1, None))
-    assert (large["rank"] == [0, 1]).all()
+    assert large.visited.all() and large.saddle.values.tolist() == [0, 1]
     half = ds.crossing_time.sel(level=0.5).rename(direction="saddle").values
     np.testing.assert_array_equal(large.escape_time, half[1:])
     assert not found.censored.any()
@@ -169,7 +169,7 @@ def test_levels_of_short_stays_are_predicted(text, dim, close):
     coarse = mids.compare(ds.isel(time=slice(1, None, 3)))
     assert (abs(coarse.loss / coarse.loss_theory - 1).median("run") < close).all()
     # without times the level is that of the predicted curve itself
-    own = mids.theory(ds[["gram0"]])
+    own = mids.theory(ds[["recipe", "gram0"]])
     assert np.abs(own.loss / predicted.loss - 1).max() < 0.1
     np.testing.assert_array_equal(own.loss.isnull(), predicted.loss.isnull())
 
@@ -201,7 +201,7 @@ def test_levels_are_compared_at_the_same_place_of_a_stay():
         ds = mids.simulate(target, dim=1e5, runs=[run], time=time).compute()
         found = mids.compare(ds).isel(saddle=1)
         assert abs(found.loss / found.loss_theory - 1) < 1e-3
-        assert abs(found.loss / mids.theory(ds[["gram0"]]).loss.isel(saddle=1) - 1) > 5e-3
+        assert abs(found.loss / mids.theory(ds[["recipe", "gram0"]]).loss.isel(saddle=1) - 1) > 5e-3
 
 
 def test_what_is_no_overlap_matrix_has_no_saddles():
@@ -249,7 +249,7 @@ def test_runs_and_dimensions_may_be_stacked_and_swapped():
 
 @pytest.mark.parametrize("text", [COUPLED[0], "parity(2)"])
 def test_theory_never_runs_the_flow(text, monkeypatch):
-    start = mids.simulate(text, dim=1e4, runs=3)[["gram0"]].compute()
+    start = mids.simulate(text, dim=1e4, runs=3)[["recipe", "gram0"]].compute()
     monkeypatch.setattr(mids.flows.TwoTimescale, "integrate", refuse)
     monkeypatch.setattr(mids, "simulate", refuse)
     assert np.isfinite(mids.theory(start).escape_time).all()
@@ -299,7 +299,7 @@ def test_saddles_that_are_left_by_turning_are_those_of_the_ladder(dim):
 def test_a_limit_flow_that_is_not_followed_to_its_end_has_an_unknown_time(monkeypatch):
     monkeypatch.setattr(coupled, "MAX_STEPS", 5)
     found = mids.theory(mids.simulate("parity(2)", dim=1e4, runs=3)).compute()
-    assert (found.n_saddles == 1).all() and (found["rank"].isel(saddle=0) == 0).all()
+    assert (found.n_saddles == 1).all() and found.visited.isel(saddle=0).all()
     assert found.escape_time.isnull().all()
 
 
@@ -341,7 +341,7 @@ def test_stages_that_grow_side_by_side():
 def test_rounding_is_no_direction(student_rank):
     target = mids.Target.parse("h1(z1) + h1(z1)*h2(z2) + h2(z2)*h3(z3)").normalize()
     ds = mids.simulate(target, dim=1e8, runs=200, student_rank=student_rank)
-    found = mids.theory(ds[["gram0"]])
+    found = mids.theory(ds[["recipe", "gram0"]])
     assert np.isfinite(found.escape_time[..., :student_rank]).all()
     assert (found.n_saddles == student_rank).all()
 
@@ -375,7 +375,7 @@ def test_a_run_that_starts_beyond_a_saddle_does_not_stay_there(text, others, fir
     """Overlaps of 0.16, short of 1/2, and of 0.64: no saddle on either side."""
     ds = mids.simulate(text, dim=100, initial=np.diag([first, 0.1])).isel(run=[0])
     for found in (mids.saddles(ds), mids.theory(ds)):
-        assert found["rank"].values[found["rank"].notnull()].tolist() == others
+        assert found.saddle.values[found.visited.values.ravel()].tolist() == others
     compared = mids.compare(ds)
     for name in ("escape_time", "escape_time_theory", "loss_theory"):
         assert np.isnan(compared[name][0, 0, 0])
@@ -396,7 +396,7 @@ def test_theory_and_data_agree_where_runs_start_beyond_saddles(text, options):
     target = mids.Target.parse(text).normalize()
     for turned in (target, target.rotate(rotation(target.rank, 3))):
         ds = mids.simulate(turned, dim=[30, 100], runs=60, **options)
-        ds = ds[["crossing_time", "gram0", "status", *({"initial"} & set(ds))]].compute()
+        ds = ds[["recipe", "crossing_time", "gram0", "status", *({"initial"} & set(ds))]].compute()
         begun = (ds.crossing_time.sel(level=0.1) == 0).rename(direction="saddle").values
         compared = mids.compare(ds)
         visited = (compared.escape_time.notnull() | compared.censored).values

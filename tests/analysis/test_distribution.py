@@ -30,7 +30,7 @@ def refuse(*args, **kwargs):
 def test_simulated_runs_follow_the_law(text, student_rank, dim):
     target = mids.Target.parse(text).normalize()
     ds = mids.simulate(target, dim=dim, runs=RUNS, seed=1, student_rank=student_rank)
-    ds = ds[["gram0", "crossing_time", "status"]].compute()
+    ds = ds[["recipe", "gram0", "crossing_time", "status"]].compute()
     predicted = mids.theory(ds, quantiles=PROBABILITIES)
     law = predicted.escape_time_quantile.isel(dim=0)
     for saddle in range(target.rank):
@@ -47,7 +47,9 @@ def test_simulated_runs_follow_the_law(text, student_rank, dim):
 @pytest.mark.parametrize("text", ["parity(2)", "h1(z1) + h2(z1) + 1/2*h1(z1)*h1(z2)"])
 def test_limit_flows_have_the_law_of_the_simulation(text):
     target = mids.Target.parse(text).normalize()
-    ds = mids.simulate(target, dim=1e5, runs=RUNS, seed=2)[["gram0", "crossing_time"]].compute()
+    ds = mids.simulate(target, dim=1e5, runs=RUNS, seed=2)[
+        ["recipe", "gram0", "crossing_time"]
+    ].compute()
     # These quantiles are the samples themselves, in order.
     samples = RUNS // 2
     each = (np.arange(samples) + 0.5) / samples
@@ -83,7 +85,7 @@ def test_quantiles_are_lazy_where_the_dataset_is(text):
         found = mids.theory(lazy, quantiles=[0.1, 0.5], samples=20)
     law = found.escape_time_quantile
     assert law.chunks is not None and law.sizes == {"dim": 2, "saddle": 2, "quantile": 2}
-    eager = mids.theory(lazy[["gram0"]].compute(), quantiles=[0.1, 0.5], samples=20)
+    eager = mids.theory(lazy[["recipe", "gram0"]].compute(), quantiles=[0.1, 0.5], samples=20)
     xr.testing.assert_allclose(law.compute(), eager.escape_time_quantile, rtol=1e-7)
     one = mids.theory(lazy.isel(dim=1), quantiles=[0.1, 0.5], samples=20).escape_time_quantile
     np.testing.assert_allclose(one, law.isel(dim=1), rtol=1e-7)

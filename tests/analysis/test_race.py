@@ -125,7 +125,7 @@ def test_the_order_is_broken_less_often_at_large_d():
 
 
 def test_reasons_of_times_that_are_not_finite():
-    ds = mids.simulate("h1(z1) + h1(z1)*h3(z2)", dim=1e4, runs=3)[["gram0"]].compute()
+    ds = mids.simulate("h1(z1) + h1(z1)*h3(z2)", dim=1e4, runs=3)[["recipe", "gram0"]].compute()
     ds.gram0.values[0, 1] = np.nan
     ds.gram0.values[0, 2] = 0.0
     reason = mids.theory(ds).reason

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ortho_group
 
-from mids import targets
+from mids import simulate, targets
 from mids.targets.averaging import correlation, gradient, loss
 from mids.targets.basis import multi_indices
 from mids.targets.ladder import complete, critical_subspace, leaps, tilt_growth
@@ -173,7 +173,9 @@ def test_strengths_scale_with_the_square_of_the_target(factor):
     ("text", "exponents"),
     [
         ("h1(z1) + h3(z1) + 2*h1(z1)*h2(z2)", (1, 1)),
-        ("h1(z1) + h2(z1) + 1.6*h2(z2)", (1, 1)),  # turns to e2, and z1 is left: d -> log d
+        # h(P_U) = 1 - x + (1 + 0.6 x)^2 with x = sin^2 of the tilt grows by 0.2 x: U turns to e2,
+        # where h1(z1) is left, of degree 1. Without the turn h2(z2) would be left, of degree 2.
+        ("h1(z1) + h2(z1) + 1.6*h2(z2)", (1, 1)),
     ],
 )
 def test_growing_tilts_are_followed(text, exponents):
@@ -186,6 +188,30 @@ def test_growing_tilts_are_followed(text, exponents):
     assert np.linalg.eigvalsh(tilt_growth(target, first)).max() > 0.1
     assert step.stable and step.drift > 0.1
     assert step.loss < float(loss(target, first @ first.T)) - 1e-3
+
+
+@pytest.mark.parametrize(
+    ("text", "growth"),
+    [("h1(z1) + h3(z1) + 2*h1(z1)*h2(z2)", 4 * 3**0.5 - 4), ("h1(z1) + h2(z1) + 1.6*h2(z2)", 0.2)],
+)
+def test_growing_tilts_take_log_d(text, growth):
+    """Simulated from common starts M(0) sqrt(d), and with rates that are worked out by hand.
+
+    The first direction grows from 1 / d at the rate 2 c^2, the tilt from d^(-1/2) at the rate
+    growth = dh / dx at 0, where x = sin^2 of the angle, and then the other direction, which has
+    waited, from 1 / d at the rate 2 c^2. All take their multiple of log d, and none a power of d.
+    """
+    start = np.array([[0.9, -0.4], [0.7, 0.8]])
+    first, last = leaps(Target.parse(text))
+    escapes = []
+    for dim in (1e6, 1e8):
+        ds = simulate(text, dim=dim, runs=1, initial=start / dim**0.5)
+        assert (ds.status == 0).all()  # the default grid reaches beyond the turn
+        escapes.append(ds.crossing_time.sel(level=0.5).values[0, 0])
+    slopes = np.diff(escapes, axis=0)[0] / np.log(100)
+    assert last.turning == pytest.approx(1 / growth)
+    expected = 0.5 / first.strength + 0.5 / growth + 0.5 / last.strength
+    np.testing.assert_allclose(slopes, [0.5 / first.strength, expected], rtol=1e-4)
 
 
 @pytest.mark.parametrize(

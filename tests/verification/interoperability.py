@@ -46,7 +46,8 @@ H5PY = """
 import sys, h5py
 for path in sys.argv[1:]:
     with h5py.File(path) as file:
-        for name in ("title", "summary", "source", "references", "comment", "license", "mids_spec"):
+        names = ("title", "summary", "source", "references", "comment", "license", "mids_recipes")
+        for name in names:
             assert file.attrs[name], name
         loss = file["loss"]
         assert (loss.compression, loss.shuffle, loss.fletcher32) == ("gzip", True, True)

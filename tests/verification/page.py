@@ -87,7 +87,7 @@ def _goals(results: Sequence[Result]) -> Iterable[str]:
     saddles = pd.concat([r.saddles.assign(case=r.case.name, method=r.method) for r in results])
     saddles["off"] = np.abs(saddles["ratio"] - 1)
     for dim, close in ((100, 0.05), (10**4, 0.01), (10**6, 0.001)):
-        for method, factor in (("closed-form", 1), ("limit-flow", 2)):
+        for method, factor in (("decoupled", 1), ("coupled", 2)):
             rows = saddles[(saddles["dim"] == dim) & (saddles["method"] == method)]
             yield _worst(
                 f"median ratio within {factor * close:.1%} at d = {dim:.0e}, {method}",

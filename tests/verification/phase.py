@@ -7,16 +7,16 @@ n / d^s decides, its slope in log d is s. The interval is that of a bootstrap ov
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 import xarray as xr
 
 import mids
-from mids.schema import spec
+from mids.simulation.joining import described
 
 __all__ = ["document", "slopes", "thresholds"]
 
@@ -102,22 +102,22 @@ def shares_at_ratios(ds: xr.Dataset) -> list[str]:
     -------
     list of str
     """
-    recipe, rows = spec(ds)["phase_diagram"], []
+    rows = []
     fractions = ds["success"].mean("run").transpose("dim", "n").values
     sizes = np.log(ds["n"].values)
     for ratio in RATIOS:
-        at = np.log(ratio * ds["dim"].values.astype(float) ** recipe["exponent"])
+        at = np.log(ratio * ds["dim"].values.astype(float) ** ds["ratio"].attrs["exponent"])
         shown = [
             f"{np.interp(x, sizes, row):.2f}" if sizes[0] <= x <= sizes[-1] else "-"
             for x, row in zip(at, fractions, strict=True)
         ]
         if any(text != "-" for text in shown):
-            rows.append(f"| `{_target(recipe)}` | {ratio:g} | {' | '.join(shown)} |")
+            rows.append(f"| `{_target(ds)}` | {ratio:g} | {' | '.join(shown)} |")
     return rows
 
 
-def _target(recipe: Mapping[str, Any]) -> str:
-    return str(mids.Target.from_dict(recipe["target"])).replace("1.0*", "")
+def _target(ds: xr.Dataset) -> str:
+    return str(described(ds, ())[0].target).replace("1.0*", "")
 
 
 def document(diagrams: Sequence[xr.Dataset], runs: int, pictures: Sequence[str]) -> str:
@@ -150,13 +150,13 @@ def document(diagrams: Sequence[xr.Dataset], runs: int, pictures: Sequence[str])
     ]
     shares = []
     for ds in diagrams:
-        recipe = spec(ds)["phase_diagram"]
+        (flow,) = {replace(recipe.flow, n=1) for recipe in described(ds, ("flow",))}
         half = " | ".join("-" if np.isnan(n) else f"{n:.3g}" for n in thresholds(ds["success"]))
         slope, low, high = slopes(ds["success"])
         shares.append(shares_at_ratios(ds))
         lines.append(
-            f"| `{_target(recipe)}` | "
-            f"{recipe['flow']['noise']:g} | {recipe['exponent']} | {half} | "
+            f"| `{_target(ds)}` | "
+            f"{flow.noise:g} | {ds['ratio'].attrs['exponent']} | {half} | "
             f"{slope:.2f} ({low:.2f} to {high:.2f}) |"
         )
     lines += [

@@ -18,6 +18,7 @@ from .zoo import Case
 
 __all__ = ["Result", "verify"]
 
+KEPT = ("loss", "crossing_time", "gram0", "status", "recipe")
 _HALF = LEVELS.index(0.5)
 SETTLED = 10_000
 """Smallest dimension in the fits of exponents."""
@@ -78,7 +79,7 @@ def verify(case: Case, dims: Sequence[float], runs: int, seed: int) -> Result:
         flow=case.flow,
         student_rank=case.student_rank,
     )
-    ds = ds[["loss", "crossing_time", "gram0", "status"]].compute()
+    ds = ds[[*KEPT]].compute()
     compared = mids.compare(ds)
     measured = compared["escape_time"].notnull() | compared["censored"]
     expected = compared["escape_time_theory"].notnull()
@@ -147,7 +148,7 @@ def _resolved(case: Case, ds: xr.Dataset, seed: int) -> xr.DataArray:
             student_rank=case.student_rank,
             time=np.unique(np.append(time, 0.0)),
         )
-        compared = mids.compare(fine[["loss", "crossing_time", "gram0", "status"]].compute())
+        compared = mids.compare(fine[[*KEPT]].compute())
         parts.append(np.abs(compared["loss"] / compared["loss_theory"] - 1))
     return xr.concat(parts, "dim")
 
