@@ -54,11 +54,12 @@ def block_sizes(plan: Plan, chunks: Any) -> tuple[int, ...]:
         for name in chunks:
             validation.one_of(name, ("dim", "run", *plan.axes), "dim in chunks")
         chunks = chunks.get("run", "auto")
-    if isinstance(chunks, tuple) and sum(chunks) == runs and all(n > 0 for n in chunks):
-        return chunks
-    if chunks is None or (chunks == -1 and not isinstance(chunks, str)):
+    lengths = chunks if isinstance(chunks, tuple) else ()
+    if all(isinstance(n, int | np.integer) and n > 0 for n in lengths) and sum(lengths) == runs:
+        return lengths
+    if chunks is None or (isinstance(chunks, int | float | np.number) and chunks == -1):
         size = runs
-    elif chunks == "auto":
+    elif isinstance(chunks, str) and chunks == "auto":
         size = _automatic(plan)
     elif isinstance(chunks, str):
         raise InputError(

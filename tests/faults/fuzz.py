@@ -146,10 +146,10 @@ def attempt(sweep):
                 "\n" not in message or isinstance(error, TargetSyntaxError)
             )
             return f"refused ({type(error).__name__})", seconds
-        part = ds.isel(dim=[0], run=[0])
-        target, flow = ds.mi.target, ds.mi.flow
-        spec = mids.schema.spec(ds)
-        work = flow.run_seconds(target, int(ds.dim[0]), spec["student_rank"], ds.time.values)
+        part = ds.isel({name: [0] for name in ds["status"].dims})
+        target, flow = part.mi.target, part.mi.flow
+        student_rank = mids.schema.recipes(part)[part["recipe"].item()]["student_rank"]
+        work = flow.run_seconds(target, int(part.dim[0]), student_rank, part.time.values)
         small = target.rank <= 3 and work <= RUN_SECONDS and part.nbytes <= 1e7
         if flow.name != "two-timescale" or not small:
             return "accepted (too long to run here)", 0.0
