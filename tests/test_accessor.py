@@ -72,7 +72,7 @@ def test_the_accessor_has_the_methods_of_the_design():
         "to_netcdf",
         "validate",
     } <= set(METHODS)
-    assert set(PLOTS) == set(mids.plot.__all__) - {"against", "check_format"}  # of several datasets
+    assert set(PLOTS) == set(mids.plot.__all__) - {"check_format"}
 
 
 @pytest.mark.parametrize("name", METHODS)
