@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import copy
 import math
 import os
 import signal
@@ -11,10 +11,12 @@ import sys
 
 import numpy as np
 import pytest
+import xarray as xr
 from scipy import stats
 
 import mids
-from mids.errors import FileError, InputError
+from mids import schema
+from mids.errors import DatasetError, FileError, InputError
 from mids.flows import HermiteKernel, OnlineSGD, online_sgd
 from mids.flows.engine.features import Link
 from mids.flows.engine.normals import bits, normals, sample
@@ -474,17 +476,23 @@ ALONE = {"scheduler": "synchronous"}
 
 def test_the_folder_is_not_part_of_the_data(tmp_path):
     ds = kept(tmp_path / "here")
-    assert "here" not in ds.attrs["mids_spec"]
+    assert "here" not in ds.attrs["mids_recipes"]
     assert ds.mi.flow == kept(tmp_path / "there").mi.flow
     assert not (tmp_path / "here").exists()
 
 
 def test_a_recorded_recipe_does_not_say_where_to_write(tmp_path):
     ds = kept(None)
-    recipe = json.loads(ds.attrs["mids_spec"])
+    (recipe,) = copy.deepcopy(schema.recipes(ds)).values()
     recipe["flow"]["checkpoint"] = str(tmp_path / "chosen")
-    with pytest.raises(InputError, match="unknown parameter of the flow 'online-sgd' 'checkpoint'"):
-        mids.replay(ds.assign_attrs(mids_spec=json.dumps(recipe)))
+    key = schema.fingerprint(recipe)
+    changed = ds.assign(recipe=xr.full_like(ds.recipe.compute(), key))
+    with pytest.raises(
+        DatasetError, match="unknown parameter of the flow 'online-sgd' 'checkpoint'"
+    ):
+        mids.replay(
+            changed.assign_attrs(mids_recipes=schema.recorded({key: recipe}, schema.grids(ds)))
+        )
     assert not (tmp_path / "chosen").exists()
 
 
