@@ -33,7 +33,7 @@ MAX_STEPS = 4000
 MAX_STRETCHES = 60
 REACH = 0.05
 """Overlap up to which the learned subspace is taken to stand still."""
-LEARNED, SMALL = np.log(1e3), np.log(0.02)
+LEARNED, SMALL = np.log(1e4), np.log(0.02)
 """Log-odds above which a direction may count as learned, and below which others must be."""
 SLOWER, TURN = 0.15, 0.02
 """Growth of others, and turning of what is learned, relative to its own growth, that are small."""
