@@ -255,8 +255,9 @@ def recipes_of(ds: xr.Dataset, of: tuple[str, ...] = ALL) -> tuple[xr.Variable, 
         )
     if "run" not in ds.dims and "run" not in ds.coords:
         raise DatasetError(
-            "the runs of the dataset have no coordinate 'run': what is averaged over runs has no "
-            "recipe; apply this function before you average"
+            f"the dataset has no dimension or coordinate 'run', got the dims {list(ds.dims)}; "
+            "rename the one that counts the runs, or, since what is averaged over runs has no "
+            "recipe, apply this function before you average"
         )
     recorded = schema.recipes(ds)
     values = _uniform_axes_cut(ds["recipe"].variable)
