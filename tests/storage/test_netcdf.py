@@ -140,7 +140,7 @@ def test_workers_in_other_processes_write_the_same(tmp_path):
 def test_chunks_on_disk_divide_the_blocks(tmp_path):
     mids.to_netcdf(toy(runs=1000, chunks=300, time=np.arange(1000.0)), tmp_path / "runs.nc")
     with mids.open_dataset(tmp_path / "runs.nc") as opened:
-        for variable in opened.data_vars.values():
+        for variable in opened.drop_vars("recipe").data_vars.values():  # 8 bytes a run, in memory
             dim, run, *rest = variable.encoding["chunksizes"]
             assert (dim, 300 % run) == (1, 0)
             assert variable.dtype.itemsize * run * np.prod(rest) <= 2**20
@@ -265,7 +265,7 @@ def oddly_versioned(path):
         (lambda path: path.write_text("dim,run\n1,2\n"), "no NetCDF-4 file"),
         (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(200)), "damaged"),
         (foreign, "no attribute mids_schema.*xarray.open_dataset"),
-        (newer, "schema version 99, newer than 1.*upgrade"),
+        (newer, "schema version 99, newer than 2.*upgrade"),
         (oddly_versioned, "'one', which is no version"),
     ],
 )
