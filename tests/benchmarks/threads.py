@@ -12,7 +12,6 @@ import numpy as np
 
 import mids
 from mids.flows import TwoTimescale
-from mids.simulation import block as _block
 
 TARGET = "h1(z1) + h1(z1)*h3(z2)"
 
@@ -33,7 +32,7 @@ def main() -> None:
         return call
 
     TwoTimescale.integrate = timed(TwoTimescale.integrate)  # type: ignore[method-assign]
-    _block.draw_runs = timed(_block.draw_runs)  # type: ignore[assignment]
+    TwoTimescale.draw_initial = timed(TwoTimescale.draw_initial)  # type: ignore[method-assign]
     wall: dict[int, list[float]] = {1: [], 2: []}
     shares = []
     ds.compute(scheduler="synchronous")
