@@ -226,6 +226,14 @@ def finite_array(value: object, name: str) -> FloatArray:
     return array
 
 
+def shape(value: object) -> tuple[int, ...]:
+    """Return the shape of an argument that is not checked yet; () is a scalar."""
+    try:
+        return np.shape(value)  # type: ignore[call-overload,no-any-return]
+    except ValueError:  # lists of unequal lengths
+        return (len(value),)  # type: ignore[arg-type]
+
+
 def time_grid(value: object) -> FloatArray:
     """Return a 1-D float64 time grid that starts at 0 and strictly increases."""
     time = finite_array(value, "time")

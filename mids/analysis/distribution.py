@@ -12,7 +12,6 @@ from starts spread evenly by a low-discrepancy sequence in the distribution func
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -71,9 +70,8 @@ def _starts(r: int, q: int, dim: int, points: int) -> Array:
     from scipy.stats import qmc
 
     triangle = np.tril_indices(q, -1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # sizes that are no powers of 2
-        uniform = qmc.Sobol(q * r + q + len(triangle[0]), rng=SEED).random(points)
+    sobol = qmc.Sobol(q * r + q + len(triangle[0]), rng=SEED)
+    uniform = sobol.random_base2((points - 1).bit_length())[:points]
     A = ndtri(uniform[:, : q * r]).reshape(points, q, r)
     L = np.zeros((points, q, q))  # Bartlett's factor of B
     L[:, range(q), range(q)] = np.sqrt(

@@ -180,7 +180,7 @@ ARGUMENTS = tuple(
 
 
 def _sizes(n: object) -> list[int]:
-    values = [n] if np.ndim(n) == 0 else list(n)  # type: ignore[arg-type,call-overload]
+    values = [n] if not validation.shape(n) else list(n)  # type: ignore[call-overload]
     sizes = [validation.integer(value, "n", at_least=1) for value in values]
     if not sizes or sorted(set(sizes)) != sizes or sizes[-1] >= 2**63:
         raise InputError(

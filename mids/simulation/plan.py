@@ -110,18 +110,22 @@ def check(
     rtol = validation.rtol(rtol)
     for name, labels in axes.items():
         _check_axis(name, labels)
-    count = math.prod(map(len, axes.values()))
-    if count * np.size(dim) > LARGEST_CELLS:
+    count, dims = math.prod(map(len, axes.values())), math.prod(validation.shape(dim))
+    if count * dims > LARGEST_CELLS:
         raise InputError(
-            f"the sweep has {count} recipes at {np.size(dim)} dimensions, at most {LARGEST_CELLS} "
+            f"the sweep has {count} recipes at {dims} dimensions, at most {LARGEST_CELLS} "
             "can be in one dataset; simulate parts and join them with mids.concat"
         )
     matrices: dict[tuple[int, int], FloatArray] = {}
     recipes = np.empty([len(labels) for labels in axes.values()], dtype=object)
     grid: FloatArray | None = (
-        None if time is None or np.ndim(time) == 0 else validation.time_grid(time)
+        None if time is None or not validation.shape(time) else validation.time_grid(time)
     )
-    horizon = None if time is None or np.ndim(time) else validation.number(time, "time", above=0.0)
+    horizon = (
+        None
+        if time is None or validation.shape(time)
+        else validation.number(time, "time", above=0.0)
+    )
     parts: list[tuple[Target, int, int, Flow]] = [
         (one, _student_rank(rank, one, initial, by), of, by)
         for one in targets
