@@ -15,7 +15,7 @@ from .analysis.compare import comparable, measured
 from .analysis.describe import describe, description
 from .analysis.plateaus import Scale
 from .flows.base import Flow
-from .plot.layout import Options, Uncoloured
+from .plot.layout import Options
 from .simulation import flow_of, replay, target_of
 from .storage import to_netcdf
 from .targets import Target
@@ -63,7 +63,7 @@ class PlotAccessor:
         """Draw the overlaps against time: `mids.plot.overlap`."""
         return plot.overlap(self._ds, **layout)
 
-    def modes(self, **layout: Unpack[Uncoloured]) -> np.ndarray:
+    def modes(self, **layout: Unpack[Options]) -> np.ndarray:
         """Draw what each Hermite degree contributes: `mids.plot.modes`."""
         return plot.modes(self._ds, **layout)
 
@@ -89,7 +89,7 @@ class PlotAccessor:
         """Fractions of successful runs of a phase diagram: `mids.plot.success`."""
         return plot.success(self._ds, x=x, **layout)
 
-    def traps(self, **layout: Unpack[Uncoloured]) -> np.ndarray:
+    def traps(self, **layout: Unpack[Options]) -> np.ndarray:
         """Draw how the runs ended: `mids.plot.traps`."""
         return plot.traps(analysis.traps(self._lazy()), **layout)
 

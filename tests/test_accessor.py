@@ -14,7 +14,6 @@ import xarray as xr
 import mids
 from mids.accessor import MultiIndexAccessor, PlotAccessor
 from mids.errors import DatasetError
-from mids.plot.layout import Options, Uncoloured
 
 METHODS = sorted(
     name
@@ -108,12 +107,13 @@ def test_a_method_takes_what_its_function_takes(name):
 def test_a_plot_takes_what_its_function_takes(name):
     """But for the datasets, which the accessor has or makes, and whether to draw theory."""
     method = inspect.signature(getattr(PlotAccessor, name)).parameters
-    function = inspect.signature(getattr(mids.plot, name)).parameters.values()
-    taken = [p.name for p in method.values() if p.kind is p.KEYWORD_ONLY and p.name != "theory"]
-    if "layout" in method:
-        kind = Uncoloured if "Uncoloured" in str(method["layout"].annotation) else Options
-        taken += kind.__annotations__
-    assert sorted(taken) == sorted(p.name for p in function if p.kind is p.KEYWORD_ONLY)
+    function = inspect.signature(getattr(mids.plot, name)).parameters
+    kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
+    taken, offered = (
+        {p.name: p.annotation for p in given.values() if p.kind in kinds and p.name != "theory"}
+        for given in (method, function)
+    )
+    assert taken == offered
 
 
 @pytest.mark.parametrize("name", METHODS + PLOTS)

@@ -64,7 +64,7 @@ def animate(
     need(ds, "loss", "overlap")
     frames = validation.integer(frames, "frames", at_least=1)
     interval = validation.number(interval, "interval", above=0.0)
-    Layout(figsize=figsize).check()
+    Layout(figsize=figsize)
     further = [str(n) for n, k in ds["loss"].sizes.items() if n not in ("run", "time") and k > 1]
     if further:
         raise DatasetError(

@@ -24,7 +24,6 @@ __all__ = [
     "Layout",
     "Options",
     "Panels",
-    "Uncoloured",
     "check_format",
     "computed",
     "label",
@@ -40,12 +39,13 @@ TRAPPED = STATUS.index("trapped")
 Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
 
 
-class Uncoloured(TypedDict, total=False):
-    """The keywords of `Layout` without `hue`, for functions that hand them on."""
+class Options(TypedDict, total=False):
+    """The keywords that all pictures share; see `mids.plot`."""
 
     row: str | None
     col: str | None
     col_wrap: int | None
+    hue: str | None
     ax: Axes | None
     axes: Iterable[Axes] | None
     figsize: tuple[float, float] | None
@@ -54,15 +54,9 @@ class Uncoloured(TypedDict, total=False):
     xlim: tuple[float, float] | None
 
 
-class Options(Uncoloured, total=False):
-    """The keywords of `Layout`, for functions that hand them on."""
-
-    hue: str | None
-
-
 @dataclass(frozen=True)
 class Layout:
-    """The keywords that all pictures share, in the order of their signatures; see `mids.plot`."""
+    """The values of `Options`, checked."""
 
     row: str | None = None
     col: str | None = None
@@ -75,7 +69,7 @@ class Layout:
     aspect: float | None = None
     xlim: tuple[float, float] | None = None
 
-    def check(self) -> None:
+    def __post_init__(self) -> None:
         """Raise an error if the keywords cannot be right for any data."""
         for name in ("size", "aspect"):
             if getattr(self, name) is not None:
@@ -218,14 +212,14 @@ class Panels:
     def __init__(
         self,
         data: xr.DataArray | xr.Dataset,
-        layout: Layout,
+        options: Options,
         *,
         core: Sequence[str] = (),
         pooled: Sequence[str] = (),
         hue: str | Literal[False] | None = None,
         size: tuple[float, float],
     ) -> None:
-        layout.check()
+        layout = Layout(**options)
         if "time" in core and "time" not in data.dims:
             raise DatasetError(
                 "the picture needs the dimension 'time': select several times, or rename yours "
@@ -240,15 +234,15 @@ class Panels:
                 "least one"
             )
         self._data, self._layout = data, layout
-        self._row, self._col, self.hue = _assign(data, core, pooled, layout, hue)
-        used = (*core, *pooled, self._row, self._col, self.hue)
+        self.row, self.col, self.hue = _assign(data, core, pooled, layout, hue)
+        used = (*core, *pooled, self.row, self.col, self.hue)
         self._alone = {str(n): 0 for n, k in data.sizes.items() if k == 1 and n not in used}
         self._divide(size)
 
     def _divide(self, size: tuple[float, float]) -> None:
         """Make the axes, or check the given ones against the panels."""
         sizes, layout = self._data.sizes, self._layout
-        dims = [name for name in (self._row, self._col) if name is not None]
+        dims = [name for name in (self.row, self.col) if name is not None]
         self._given = layout.ax is not None or layout.axes is not None
         if layout.ax is not None or layout.axes is not None:
             given = [layout.ax] if layout.axes is None else list(np.ravel(np.array(layout.axes)))
@@ -258,7 +252,7 @@ class Panels:
                     f"axes must be one for each of the {count} panels, got {len(given)}; select "
                     "values with ds.sel(...) or pass axes=[...]"
                 )
-            rows, columns = (sizes[n] if n else 1 for n in (self._row, self._col))
+            rows, columns = (sizes[n] if n else 1 for n in (self.row, self.col))
             self.axes = np.array(given, dtype=object).reshape(rows, columns)
             places = [
                 dict(zip(dims, at, strict=True)) for at in np.ndindex(*(sizes[n] for n in dims))
@@ -279,8 +273,8 @@ class Panels:
                 width = layout.aspect * height
             grid: Any = FacetGrid(
                 at,
-                row=self._row,
-                col=self._col or (None if dims else "panel"),
+                row=self.row,
+                col=self.col or (None if dims else "panel"),
                 col_wrap=layout.col_wrap,
                 figsize=layout.figsize or (width, height),
             )
@@ -304,13 +298,13 @@ class Panels:
 
     def runs(self) -> int:
         """Return how many runs a panel holds of each colour."""
-        return 1 if "run" in (self._row, self._col, self.hue) else self._data.sizes.get("run", 1)
+        return 1 if "run" in (self.row, self.col, self.hue) else self._data.sizes.get("run", 1)
 
     def __iter__(self) -> Iterator[tuple[Axes, dict[str, int]]]:
         """Give each panel, titled, and where its data are: what ``isel`` takes."""
         for ax, place in zip(self.axes.flat, self._places, strict=False):
             at = self._alone | place
-            titled = [n for n in dict.fromkeys(["dim", self._row, self._col]) if n in at]
+            titled = [n for n in dict.fromkeys(["dim", self.row, self.col]) if n in at]
             parts = [value_text(self._data, str(name), at[str(name)]) for name in titled]
             single = "dim" in self._data.coords and self._data["dim"].ndim == 0
             if single and "dim" not in titled:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 import xarray as xr
 
 from .. import validation
-from .layout import Layout, Panels, computed, need, power, take
+from .layout import Options, Panels, computed, need, power, take
 from .lines import colours, key_line, run_key, shades
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
 
 __all__ = ["success", "traps"]
 
@@ -25,16 +23,7 @@ HATCHES = ("", "////", "xxxx", "")
 
 def traps(
     counts: xr.Dataset,
-    *,
-    row: str | None = None,
-    col: str | None = None,
-    col_wrap: int | None = None,
-    ax: Axes | None = None,
-    axes: Iterable[Axes] | None = None,
-    figsize: tuple[float, float] | None = None,
-    size: float | None = None,
-    aspect: float | None = None,
-    xlim: tuple[float, float] | None = None,
+    **layout: Unpack[Options],
 ) -> np.ndarray:
     """Draw how the runs ended at each dimension, with the probability of being trapped.
 
@@ -45,7 +34,7 @@ def traps(
     ----------
     counts : xarray.Dataset
         What `mids.traps` returns.
-    row, col, col_wrap, ax, axes, figsize, size, aspect, xlim : optional
+    **layout
         Layout of the panels: see `mids.plot`.
 
     Returns
@@ -68,7 +57,6 @@ def traps(
     """
     names = [*ENDS, "probability", "low", "high"]
     need(counts, *names, remedy="; pass what mids.traps returns, or draw ds.mi.plot.traps()")
-    layout = Layout(row, col, col_wrap, None, ax, axes, figsize, size, aspect, xlim)
     panels = Panels(counts[names], layout, core=("dim",), hue=False, size=(4.2, 2.8))
     (data,) = computed(counts[names])
     fills = dict(zip(ENDS, shades(len(ENDS), darkest=0.4, lightest=1.0), strict=True))
@@ -108,16 +96,7 @@ def success(
     diagram: xr.Dataset,
     *,
     x: Literal["ratio", "n"] = "ratio",
-    row: str | None = None,
-    col: str | None = None,
-    col_wrap: int | None = None,
-    hue: str | None = None,
-    ax: Axes | None = None,
-    axes: Iterable[Axes] | None = None,
-    figsize: tuple[float, float] | None = None,
-    size: float | None = None,
-    aspect: float | None = None,
-    xlim: tuple[float, float] | None = None,
+    **layout: Unpack[Options],
 ) -> np.ndarray:
     """Draw the fraction of successful runs at each dimension against the number of samples.
 
@@ -130,7 +109,7 @@ def success(
         What `mids.phase_diagram` returns.
     x : str
         ``"ratio"`` for n / d^s, in which the dimensions should come together, or ``"n"``.
-    row, col, col_wrap, hue, ax, axes, figsize, size, aspect, xlim : optional
+    **layout
         Layout of the panels: see `mids.plot`.
 
     Returns
@@ -155,7 +134,6 @@ def success(
     """
     need(diagram, "success", "ratio", remedy="; pass what mids.phase_diagram returns")
     validation.one_of(x, ("ratio", "n"), "x")
-    layout = Layout(row, col, col_wrap, hue, ax, axes, figsize, size, aspect, xlim)
     panels = Panels(
         diagram["success"], layout, core=("n",), pooled=("dim", "run"), hue="dim", size=(5.2, 3.4)
     )

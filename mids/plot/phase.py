@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import xarray as xr
 
 from ..errors import DatasetError, InputError
-from .layout import Layout, Panels, computed, need, take
+from .layout import Options, Panels, computed, need, take
 from .lines import colours, draw_runs, key_line, run_key, trapped_runs, typical
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    pass
 
 __all__ = ["phase"]
 
@@ -31,16 +30,7 @@ def phase(
     ds: xr.Dataset,
     *,
     directions: tuple[int, int] = (0, 1),
-    row: str | None = None,
-    col: str | None = None,
-    col_wrap: int | None = None,
-    hue: str | None = None,
-    ax: Axes | None = None,
-    axes: Iterable[Axes] | None = None,
-    figsize: tuple[float, float] | None = None,
-    size: float | None = None,
-    aspect: float | None = None,
-    xlim: tuple[float, float] | None = None,
+    **layout: Unpack[Options],
 ) -> np.ndarray:
     """Draw two overlaps against each other, one panel for each dimension.
 
@@ -54,7 +44,7 @@ def phase(
         With the variable ``overlap`` of at least two directions.
     directions : (int, int)
         Which directions, counted from 0, are drawn to the right and upwards.
-    row, col, col_wrap, hue, ax, axes, figsize, size, aspect, xlim : optional
+    **layout
         Layout of the panels: see `mids.plot`. Without `row`, dimensions change to the right.
 
     Returns
@@ -88,9 +78,8 @@ def phase(
             f"directions must be two different ones of 0 to {count - 1}, got {directions!r}"
         )
     shown = ds["overlap"].isel(direction=pair)
-    if col is None and "dim" in shown.dims and "dim" not in (row, hue):
-        col = "dim"
-    layout = Layout(row, col, col_wrap, hue, ax, axes, figsize, size, aspect, xlim)
+    if "dim" in shown.dims and "dim" not in (layout.get("row"), layout.get("hue")):
+        layout = layout | {"col": layout.get("col") or "dim"}
     panels = Panels(shown, layout, core=("time", "direction"), pooled=("run",), size=(3.2, 3.2))
     from matplotlib.ticker import LogitLocator
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import xarray as xr
 
 from ..errors import DatasetError
 from ..validation import FloatArray
-from .layout import Layout, Panels, computed, label, need, take
+from .layout import Options, Panels, computed, label, need, take
 from .lines import MARKERS, THEORY, Colour, colours, key_line, quantiles
 
 if TYPE_CHECKING:
@@ -25,17 +24,7 @@ CURE = "; pass what mids.compare returns, or draw the dataset itself with ds.mi.
 
 def escape_times(
     comparison: xr.Dataset,
-    *,
-    row: str | None = None,
-    col: str | None = None,
-    col_wrap: int | None = None,
-    hue: str | None = None,
-    ax: Axes | None = None,
-    axes: Iterable[Axes] | None = None,
-    figsize: tuple[float, float] | None = None,
-    size: float | None = None,
-    aspect: float | None = None,
-    xlim: tuple[float, float] | None = None,
+    **layout: Unpack[Options],
 ) -> np.ndarray:
     """Draw the measured escape time of each saddle of each run against the predicted one.
 
@@ -48,7 +37,7 @@ def escape_times(
     ----------
     comparison : xarray.Dataset
         What `mids.compare` returns.
-    row, col, col_wrap, hue, ax, axes, figsize, size, aspect, xlim : optional
+    **layout
         Layout of the panels: see `mids.plot`.
 
     Returns
@@ -71,7 +60,6 @@ def escape_times(
     """
     names = ["escape_time", "escape_time_theory", "censored"]
     need(comparison, *names, remedy=CURE.format("escape_times"))
-    layout = Layout(row, col, col_wrap, hue, ax, axes, figsize, size, aspect, xlim)
     data = comparison[names]
     pooled = tuple(str(name) for name in data.dims)
     panels = Panels(data, layout, pooled=pooled, hue="saddle", size=(4.4, 4.8))
@@ -79,7 +67,7 @@ def escape_times(
     known = np.concatenate([data[name].values.ravel() for name in names[:2]])
     known = known[np.isfinite(known) & (known > 0)]
     limits = (known.min() / 3, known.max() * 3) if len(known) else (0.1, 10.0)
-    limits = limits if xlim is None else xlim
+    limits = layout.get("xlim") or limits
     drawn = colours(panels, data)
     key: dict[str, Any] = {}
     ratios: dict[Axes, Axes] = {}
@@ -138,17 +126,7 @@ def _finish_ratios(ratios: dict[Axes, Axes], values: FloatArray) -> None:
 def timescales(
     comparison: xr.Dataset,
     fit: xr.Dataset | None = None,
-    *,
-    row: str | None = None,
-    col: str | None = None,
-    col_wrap: int | None = None,
-    hue: str | None = None,
-    ax: Axes | None = None,
-    axes: Iterable[Axes] | None = None,
-    figsize: tuple[float, float] | None = None,
-    size: float | None = None,
-    aspect: float | None = None,
-    xlim: tuple[float, float] | None = None,
+    **layout: Unpack[Options],
 ) -> np.ndarray:
     """Draw the escape times against d on logarithmic axes, measured and predicted.
 
@@ -164,7 +142,7 @@ def timescales(
         ``run`` and ``saddle``, such as `mids.saddles` returns.
     fit : xarray.Dataset, optional
         What `mids.scaling` returns.
-    row, col, col_wrap, hue, ax, axes, figsize, size, aspect, xlim : optional
+    **layout
         Layout of the panels: see `mids.plot`.
 
     Returns
@@ -190,7 +168,6 @@ def timescales(
         need(fit, "expected", "time_slope", "rate")
     if comparison.sizes.get("dim", 1) < 2:
         raise DatasetError("time scales need at least two dims; simulate with dim=[1e2, 1e4, 1e6]")
-    layout = Layout(row, col, col_wrap, hue, ax, axes, figsize, size, aspect, xlim)
     names = ("escape_time", "escape_time_theory", "trapped")
     data = comparison[[name for name in names if name in comparison]]
     panels = Panels(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 import xarray as xr
 
 from .. import validation
-from .layout import Layout, Panels, computed, label, need, take
+from .layout import Options, Panels, computed, label, need, take
 from .lines import (
     DASHES,
     PLATEAU,
@@ -43,16 +42,7 @@ def loss(
     plateaus: xr.Dataset | None = None,
     *,
     yscale: Literal["linear", "log"] | None = None,
-    row: str | None = None,
-    col: str | None = None,
-    col_wrap: int | None = None,
-    hue: str | None = None,
-    ax: Axes | None = None,
-    axes: Iterable[Axes] | None = None,
-    figsize: tuple[float, float] | None = None,
-    size: float | None = None,
-    aspect: float | None = None,
-    xlim: tuple[float, float] | None = None,
+    **layout: Unpack[Options],
 ) -> np.ndarray:
     """Draw the loss against log time, one panel for each dimension.
 
@@ -70,7 +60,7 @@ def loss(
         What `mids.plateaus` returns for `ds`.
     yscale : {"linear", "log"}, optional
         Scale of the loss; if not given, logarithmic where the plateaus span more than a decade.
-    row, col, col_wrap, hue, ax, axes, figsize, size, aspect, xlim : optional
+    **layout
         Layout of the panels: see `mids.plot`.
 
     Returns
@@ -99,7 +89,6 @@ def loss(
         need(plateaus, "start", "stop", "loss")
     if comparison is not None:
         need(comparison, "loss_theory", "escape_time_theory")
-    layout = Layout(row, col, col_wrap, hue, ax, axes, figsize, size, aspect, xlim)
     panels = Panels(ds["loss"], layout, core=("time",), pooled=("run",), size=SIZE)
     ds, comparison, plateaus = computed(
         ds[[name for name in ("loss", "status") if name in ds]], comparison, plateaus
@@ -138,17 +127,7 @@ def loss(
 
 def overlap(
     ds: xr.Dataset,
-    *,
-    row: str | None = None,
-    col: str | None = None,
-    col_wrap: int | None = None,
-    hue: str | None = None,
-    ax: Axes | None = None,
-    axes: Iterable[Axes] | None = None,
-    figsize: tuple[float, float] | None = None,
-    size: float | None = None,
-    aspect: float | None = None,
-    xlim: tuple[float, float] | None = None,
+    **layout: Unpack[Options],
 ) -> np.ndarray:
     """Draw the overlaps of all directions against log time, one panel for each dimension.
 
@@ -159,7 +138,7 @@ def overlap(
     ----------
     ds : xarray.Dataset
         With the variable ``overlap``.
-    row, col, col_wrap, hue, ax, axes, figsize, size, aspect, xlim : optional
+    **layout
         Layout of the panels: see `mids.plot`.
 
     Returns
@@ -181,7 +160,6 @@ def overlap(
     'overlap'
     """
     need(ds, "overlap")
-    layout = Layout(row, col, col_wrap, hue, ax, axes, figsize, size, aspect, xlim)
     panels = Panels(
         ds["overlap"],
         layout,
@@ -218,16 +196,7 @@ def overlap(
 
 def modes(
     ds: xr.Dataset,
-    *,
-    row: str | None = None,
-    col: str | None = None,
-    col_wrap: int | None = None,
-    ax: Axes | None = None,
-    axes: Iterable[Axes] | None = None,
-    figsize: tuple[float, float] | None = None,
-    size: float | None = None,
-    aspect: float | None = None,
-    xlim: tuple[float, float] | None = None,
+    **layout: Unpack[Options],
 ) -> np.ndarray:
     """Draw what each Hermite degree contributes to h(G), stacked, against log time.
 
@@ -240,7 +209,7 @@ def modes(
     ----------
     ds : xarray.Dataset
         With the variable ``energy``.
-    row, col, col_wrap, ax, axes, figsize, size, aspect, xlim : optional
+    **layout
         Layout of the panels: see `mids.plot`.
 
     Returns
@@ -265,7 +234,6 @@ def modes(
     degree = ds["degree"].compute()  # xarray does not group by what is not in memory
     by_degree = ds["energy"].assign_coords(degree=degree).groupby("degree").sum("mode")
     by_degree = by_degree.sel(degree=by_degree.degree > 0)
-    layout = Layout(row, col, col_wrap, None, ax, axes, figsize, size, aspect, xlim)
     panels = Panels(
         by_degree, layout, core=("time",), pooled=("run", "degree"), hue=False, size=SIZE
     )
@@ -279,7 +247,7 @@ def modes(
         values = take(data, at, "run", "degree", "time").values
         dark = typical(values.sum(axis=1), trapped_runs(ax, ds, at))
         named = f"run {data['run'].values[dark]}" if data["run"].ndim else ""
-        if "run" in data.dims and "run" not in (row, col):
+        if "run" in data.dims and "run" not in (panels.row, panels.col):
             ended = ax.get_title(loc="left")
             ax.set_title(f"{named}; {ended}" if ended else named, loc="left", fontsize="small")
         for part in (np.maximum(values[dark], 0), np.minimum(values[dark], 0)):
