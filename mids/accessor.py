@@ -180,7 +180,7 @@ class MultiIndexAccessor:
         return analysis.theory(self._ds, quantiles=quantiles, samples=samples)
 
     def compare(self) -> xr.Dataset:
-        """Hold the measured saddles against the theory: `mids.compare`."""
+        """Compare the measured saddles with the theory: `mids.compare`."""
         return analysis.compare(self._ds)
 
     def scaling(

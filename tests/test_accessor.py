@@ -215,6 +215,14 @@ def test_selections_are_described(ds):
     assert "dim 100" in repr(ds.stack(instant=("time",)).mi)
 
 
+def test_a_sweep_is_described_by_its_values():
+    flow = mids.flows.TwoTimescale(ridge=[0, 0.1])
+    ds = mids.simulate("h1(z1)", dim=100, runs=2, seed=[3, 4], flow=flow)
+    rows = dict(line.split(maxsplit=1) for line in repr(ds.mi).splitlines()[1:])
+    assert rows["sweep"].startswith("seed 3, 4; ridge 0, 0.1; dim 100; 2 runs")
+    assert rows["flow"] == "two-timescale, student rank 1, rtol 1e-08"
+
+
 # -- foreign datasets ---------------------------------------------------------------------------
 
 

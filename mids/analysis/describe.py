@@ -96,17 +96,23 @@ def _origin(ds: xr.Dataset) -> Iterator[tuple[str, str]]:
         yield "targets", f"{len(targets)}: {_listed(t.name or f'{t:.4g}' for t in targets)}"
     simulated = [recipe for recipe in recipes if recipe.flow is not None]
     if simulated:
-        parts: dict[str, list[str]] = {}
+        parts: dict[str, list[object]] = {}
         for recipe in simulated:
             assert recipe.flow is not None
-            found = {n: v for n, v in recipe.flow.to_dict().items() if v and n != "name"}
-            found |= {"student rank": recipe.student_rank, "rtol": recipe.rtol, "seed": recipe.seed}
+            found = recipe.flow.to_dict()
+            found |= {"student_rank": recipe.student_rank, "rtol": recipe.rtol, "seed": recipe.seed}
             for name, value in found.items():
-                parts.setdefault(name, []).append(str(value))
-        names = _listed(recipe.flow.name for recipe in simulated if recipe.flow is not None)
+                parts.setdefault(name, []).append(value)
+        names = _listed(parts.pop("name"))
         if "success" in ds:
             parts.pop("rtol")
-        yield "flow", ", ".join([names, *(f"{name} {_listed(v)}" for name, v in parts.items())])
+        always = ("student_rank", "rtol", "seed")
+        shown = [
+            f"{name.replace('_', ' ')} {_listed(values)}"
+            for name, values in parts.items()
+            if name not in ds.dims and (any(values) or name in always)
+        ]
+        yield "flow", ", ".join([names, *shown])
     if "success" in ds:
         exponent = ds.coords["ratio"].attrs.get("exponent", "s") if "ratio" in ds.coords else "s"
         yield (
@@ -116,13 +122,16 @@ def _origin(ds: xr.Dataset) -> Iterator[tuple[str, str]]:
         )
 
 
-def _listed(texts: Iterable[str]) -> str:
-    different = list(dict.fromkeys(texts))
+def _listed(values: Iterable[object]) -> str:
+    different = list(dict.fromkeys(map(str, values)))
     return "; ".join([*different[:4], "..."] if len(different) > 4 else different)
 
 
 def _sweep(ds: xr.Dataset) -> str:
     parts = []
+    for name in ds["recipe"].dims if "recipe" in ds else ():
+        if name not in ("dim", "run") and name in ds.coords:
+            parts.append(f"{name} {', '.join(map(_value, ds[name].values.tolist()))}")
     if "dim" in ds.coords:
         parts.append(f"dim {', '.join(map(schema.dim_text, np.ravel(ds['dim'].values).tolist()))}")
     if "n" in ds.coords:
@@ -132,6 +141,10 @@ def _sweep(ds: xr.Dataset) -> str:
     if "time" in ds.dims and "time" in ds.indexes:
         parts.append(f"{ds.sizes['time']} times up to {float(ds.indexes['time'].max()):.2g}")
     return "; ".join(parts)
+
+
+def _value(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _next(ds: xr.Dataset) -> Iterator[str]:
