@@ -93,6 +93,10 @@ class PlotAccessor:
         """Draw how the runs ended: `mids.plot.traps`."""
         return plot.traps(analysis.traps(self._lazy()), **layout)
 
+    def exponents(self, **layout: Unpack[Uncoloured]) -> np.ndarray:
+        """Draw what grows with d at each saddle of the target: `mids.plot.exponents`."""
+        return plot.exponents(analysis.exponents(self._ds), **layout)
+
     def animate(
         self,
         *,
@@ -182,6 +186,10 @@ class MultiIndexAccessor:
     def compare(self) -> xr.Dataset:
         """Compare the measured saddles with the theory: `mids.compare`."""
         return analysis.compare(self._ds)
+
+    def exponents(self) -> xr.Dataset:
+        """Return the exponents of the target and the rates by them: `mids.exponents`."""
+        return analysis.exponents(self._ds)
 
     def scaling(
         self,

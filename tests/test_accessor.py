@@ -95,7 +95,10 @@ def test_a_method_is_the_function_of_its_name(ds, name, tmp_path):
 def test_a_method_takes_what_its_function_takes(name):
     method = inspect.signature(getattr(MultiIndexAccessor, name))
     function = inspect.signature(getattr(mids, name))
-    of_targets = ("dim", "student_rank", "flow") if name == "theory" else ()
+    of_targets = {
+        "theory": ("dim", "student_rank", "flow"),
+        "exponents": ("rank", "degree"),
+    }.get(name, ())
     wanted = [each for each in list(function.parameters)[1:] if each not in of_targets]
     assert list(method.parameters)[1:] == wanted
     for each in wanted:

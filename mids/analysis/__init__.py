@@ -2,6 +2,7 @@
 
 from .compare import compare
 from .describe import describe
+from .exponents import exponents
 from .overlaps import overlaps
 from .plateaus import plateaus
 from .race import race
@@ -17,6 +18,7 @@ __all__ = [
     "Recorder",
     "compare",
     "describe",
+    "exponents",
     "from_trajectories",
     "overlaps",
     "plateaus",

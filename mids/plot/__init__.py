@@ -25,6 +25,7 @@ yellow its plateaus, and red the theory.
 """
 
 from .animation import animate
+from .exponents import exponents
 from .layout import check_format
 from .outcomes import success, traps
 from .phase import phase
@@ -35,6 +36,7 @@ __all__ = [
     "animate",
     "check_format",
     "escape_times",
+    "exponents",
     "loss",
     "modes",
     "overlap",
