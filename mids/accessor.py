@@ -93,7 +93,7 @@ class PlotAccessor:
         """Draw how the runs ended: `mids.plot.traps`."""
         return plot.traps(analysis.traps(self._lazy()), **layout)
 
-    def exponents(self, **layout: Unpack[Uncoloured]) -> np.ndarray:
+    def exponents(self, **layout: Unpack[Options]) -> np.ndarray:
         """Draw what grows with d at each saddle of the target: `mids.plot.exponents`."""
         return plot.exponents(analysis.exponents(self._ds), **layout)
 

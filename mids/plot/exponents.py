@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import Unpack
 
 import numpy as np
 import xarray as xr
 
-from .layout import Layout, Panels, computed, need, take
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from .layout import Options, Panels, computed, need, take
 
 __all__ = ["exponents"]
 
 
-def exponents(
-    table: xr.Dataset,
-    *,
-    row: str | None = None,
-    col: str | None = None,
-    col_wrap: int | None = None,
-    ax: Axes | None = None,
-    axes: Iterable[Axes] | None = None,
-    figsize: tuple[float, float] | None = None,
-    size: float | None = None,
-    aspect: float | None = None,
-    xlim: tuple[float, float] | None = None,
-) -> np.ndarray:
+def exponents(table: xr.Dataset, **layout: Unpack[Options]) -> np.ndarray:
     """Draw what grows with d at each saddle: the darker, the larger the power of d.
 
     Fields are empty where the notion of exponent by which a row goes has no saddle with so many
@@ -39,7 +23,7 @@ def exponents(
     ----------
     table : xarray.Dataset
         What `mids.exponents` returns.
-    row, col, col_wrap, ax, axes, figsize, size, aspect, xlim : optional
+    **layout
         Layout of the panels: see `mids.plot`.
 
     Returns
@@ -60,7 +44,6 @@ def exponents(
     'directions learned'
     """
     need(table, "rate", "power", "exponent", remedy="; pass what mids.exponents returns")
-    layout = Layout(row, col, col_wrap, None, ax, axes, figsize, size, aspect, xlim)
     core, wide = ("scale", "saddle"), 3.4 + 0.9 * table.sizes["saddle"]
     panels = Panels(table[["rate", "power"]], layout, core=core, hue=False, size=(wide, 2.6))
     (data,) = computed(table[["rate", "power", "exponent"]])
