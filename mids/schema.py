@@ -12,7 +12,7 @@ import datetime
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,7 @@ __all__ = [
     "attributes",
     "dim_text",
     "fingerprint",
+    "fingerprint_bytes",
     "grid_digest",
     "grids",
     "recipes",
@@ -53,6 +54,9 @@ VERSION = version("mids")
 
 SCHEMA_VERSION = 2
 """Value of the attribute ``mids_schema`` that this version writes, and the newest it reads."""
+
+FINGERPRINT = 32
+"""Bytes of the fingerprint of a recipe."""
 
 LONGEST_RECIPES = 2**26
 """Characters of the longest ``mids_recipes`` that is read."""
@@ -89,6 +93,7 @@ DIMENSIONS: Mapping[str, str] = {
     "n": "numbers of samples of an empirical loss",
     "neuron": "neurons of a two-layer network",
     "neuron_t": "neurons, as columns",
+    "byte": "bytes of a fingerprint",
 }
 OF_ONE_RUN = tuple(name for name in DIMENSIONS if name not in ("dim", "run", "n"))
 """Dimensions that no sweep adds."""
@@ -244,11 +249,11 @@ VARIABLES: Mapping[str, Variable] = {
         "its own",
     ),
     "recipe": Variable(
-        ("dim", "run"),
-        "int64",
+        ("dim", "run", "byte"),
+        "uint8",
         "fingerprint of the recipe",
-        "names the recipe of the run in the attribute mids_recipes: first 8 bytes of the SHA-256 "
-        "of its canonical JSON",
+        "names the recipe of the run in the attribute mids_recipes: the 32 bytes of the SHA-256 of "
+        "its canonical JSON, apart, so that no statistic over several recipes is one of them",
     ),
     "neuron_overlap": Variable(
         ("dim", "run", "time", "neuron", "axis"),
@@ -368,17 +373,23 @@ def dim_text(dim: int) -> str:
     return f"{digits}e{zeros}" if len(digits) == 1 and zeros > 3 else str(dim)
 
 
-def fingerprint(entry: Mapping[str, Any]) -> int:
-    """Fingerprint of a recipe as JSON holds it.
+def fingerprint(entry: Mapping[str, Any]) -> str:
+    """Fingerprint of a recipe as JSON holds it, 64 hexadecimal digits.
 
-    The first 8 bytes, as a signed integer, of the SHA-256 of its canonical JSON: sorted keys, no
-    spaces, without the versions of the software and the name of the target.
+    The SHA-256 of its canonical JSON: sorted keys, no spaces, without the versions of the software
+    and the name of the target.
     """
     kept = {name: value for name, value in entry.items() if name != "versions"}
     if isinstance(kept.get("target"), Mapping):
         kept["target"] = {name: v for name, v in kept["target"].items() if name != "name"}
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big", signed=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def fingerprint_bytes(fingerprints: Iterable[str]) -> np.ndarray:
+    """Fingerprints as the variable ``recipe`` has them, shape (n, 32)."""
+    joined = bytes.fromhex("".join(fingerprints))
+    return np.frombuffer(joined, dtype=np.uint8).reshape(-1, FINGERPRINT)
 
 
 def grid_digest(time: Any) -> str:
@@ -387,12 +398,12 @@ def grid_digest(time: Any) -> str:
     return hashlib.sha256(values.tobytes()).hexdigest()[:16]
 
 
-def recorded(recipes: Mapping[int, Mapping[str, Any]], grids: Mapping[str, Any]) -> str:
+def recorded(recipes: Mapping[str, Mapping[str, Any]], grids: Mapping[str, Any]) -> str:
     """Text of the attribute ``mids_recipes``: recipes by fingerprint, time grids by digest."""
-    return json.dumps({"recipes": {str(key): recipes[key] for key in recipes}, "grids": grids})
+    return json.dumps({"recipes": dict(recipes), "grids": grids})
 
 
-def recipes(ds: xr.Dataset) -> dict[int, dict[str, Any]]:
+def recipes(ds: xr.Dataset) -> dict[str, dict[str, Any]]:
     """Recipes of a dataset by fingerprint, as JSON holds them, each checked for changes."""
     return recipes_in(ds.attrs)[0]
 
@@ -404,7 +415,7 @@ def grids(ds: xr.Dataset) -> dict[str, list[float]]:
 
 def recipes_in(
     attrs: Mapping[Any, Any],
-) -> tuple[dict[int, dict[str, Any]], dict[str, list[float]]]:
+) -> tuple[dict[str, dict[str, Any]], dict[str, list[float]]]:
     """Recipes and time grids in the attribute ``mids_recipes``; no more than empty without it."""
     text = attrs.get("mids_recipes", '{"recipes": {}, "grids": {}}')
     if not isinstance(text, str) or len(text) > LONGEST_RECIPES:
@@ -416,7 +427,7 @@ def recipes_in(
 
 
 @functools.lru_cache(maxsize=16)
-def _decoded(text: str) -> tuple[dict[int, dict[str, Any]], dict[str, list[float]]]:
+def _decoded(text: str) -> tuple[dict[str, dict[str, Any]], dict[str, list[float]]]:
     try:
         decoded = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -437,13 +448,13 @@ def _decoded(text: str) -> tuple[dict[int, dict[str, Any]], dict[str, list[float
         )
     for key, entry in found.items():
         right = fingerprint(entry)
-        if key != str(right):
+        if key != right:
             raise DatasetError(
-                f"the recipe {key[:24]} in mids_recipes was changed: its fingerprint is {right}; "
+                f"the recipe {key[:16]} in mids_recipes was changed: its fingerprint is {right}; "
                 "restore the attribute from the original file, and simulate with other arguments "
                 "instead of editing it"
             )
-    return {int(key): entry for key, entry in found.items()}, times
+    return found, times
 
 
 def validate(ds: xr.Dataset) -> None:

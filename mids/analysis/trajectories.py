@@ -390,8 +390,9 @@ def _dataset(
     if target is not None:
         recipe = Recipe(target)
         recorded[recipe.fingerprint] = recipe.to_dict() | {"versions": {"mids": schema.VERSION}}
-        shape = len(coords["dim"]), len(coords["run"])
-        variables = {**variables, "recipe": np.full(shape, recipe.fingerprint)}
+        shape = len(coords["dim"]), len(coords["run"]), schema.FINGERPRINT
+        same = np.broadcast_to(schema.fingerprint_bytes([recipe.fingerprint]), shape)
+        variables = {**variables, "recipe": same}
     learned = "" if target is None else f" on the target {target.name or target}"
     ds = xr.Dataset(
         {

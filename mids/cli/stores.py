@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from .. import schema
 from .cluster import cluster_options, computing_on
 
 __all__ = ["export", "generate"]
@@ -38,7 +39,7 @@ def generate(
     Place(store).zarr()  # a package that is missing is named before workers start
     with computing_on(scheduler, workers):
         ds = write(arguments, store, compact=compact)
-    runs = ds["recipe"].size
+    runs = ds["recipe"].size // schema.FINGERPRINT
     click.echo(f"{store} is complete: {runs} runs, {in_memory(ds)} in memory")
     if "failures" in ds.attrs:
         click.echo(ds.attrs["failures"])

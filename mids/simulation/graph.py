@@ -99,7 +99,7 @@ def dataset(plan: Plan, blocks: tuple[int, ...]) -> xr.Dataset:
     import dask.array as da
     from dask.base import annotate, tokenize
 
-    prints = np.array([recipe.fingerprint for recipe in plan.recipes.flat], dtype=np.int64)
+    prints = schema.fingerprint_bytes(recipe.fingerprint for recipe in plan.recipes.flat)
     token = tokenize(prints, plan.dims, plan.runs, plan.initial, blocks)
     axes = AXES[: len(plan.axes)]
     recipes = da.from_array(
@@ -162,7 +162,9 @@ def dataset(plan: Plan, blocks: tuple[int, ...]) -> xr.Dataset:
         data = da.broadcast_to(initial, (*sizes[-2:], *initial.shape[2:]), chunks=chunks)
         variables["initial"] = xr.Variable(entry.dims, data, entry.attributes)
     entry = schema.VARIABLES["recipe"]
-    same = np.broadcast_to(prints.reshape(*plan.recipes.shape, 1, 1), sizes)
+    same = np.broadcast_to(
+        prints.reshape(*plan.recipes.shape, 1, 1, schema.FINGERPRINT), (*sizes, schema.FINGERPRINT)
+    )
     variables["recipe"] = xr.Variable((*plan.axes, *entry.dims), same, entry.attributes)
     return xr.Dataset(variables, _coordinates(plan), _attributes(plan))
 

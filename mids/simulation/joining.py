@@ -17,6 +17,7 @@ __all__ = [
     "combine_attrs",
     "concat",
     "described",
+    "fingerprints",
     "has_recipes",
     "one_recipe",
     "only",
@@ -29,6 +30,8 @@ REMEDY = (
 )
 ALL = ("flow", "student_rank", "seed", "initial", "rtol", "time")
 OF_A_TARGET = ("direction", "axis", "axis_t", "saddle")
+STORED = ("uint8", "float32")
+"""Types of the variable ``recipe``: xarray makes the second of the first where it masks runs."""
 FILLS: Mapping[str, Any] = {"f": np.nan, "b": False, "i": 0, "u": 0, "U": "", "T": ""}
 
 
@@ -84,7 +87,7 @@ def combine_attrs(variable_attrs: Sequence[Mapping[Any, Any]], context: Any = No
 
 
 def _all_recipes(attrs: Iterable[Mapping[Any, Any]]) -> str:
-    recipes: dict[int, dict[str, Any]] = {}
+    recipes: dict[str, dict[str, Any]] = {}
     grids: dict[str, Any] = {}
     for given in attrs:
         found, times = schema.recipes_in(given)
@@ -259,38 +262,72 @@ def recipes_of(ds: xr.Dataset, of: tuple[str, ...] = ALL) -> tuple[xr.Variable, 
             "rename the one that counts the runs, or, since what is averaged over runs has no "
             "recipe, apply this function before you average"
         )
+    cells, keys = fingerprints(ds)
     recorded = schema.recipes(ds)
-    values = _uniform_axes_cut(ds["recipe"].variable)
-    known = np.array(sorted(recorded), dtype=np.int64)
-    if values.dtype == np.int64:
-        found, where = np.unique(values.values, return_inverse=True)
-        keys = found.tolist()
-    elif values.dtype == np.float64 and ds["run"].dtype.kind in "iu":
-        # xarray turns integers into floats where it masks some: they are still told apart.
-        found, where = np.unique(values.values, return_inverse=True)
-        by_float = {float(key): key for key in known.tolist()}
-        keys = [None if np.isnan(x) else by_float.get(x, "changed") for x in found.tolist()]
-    else:
-        keys, where = ["changed"], np.zeros(values.shape, dtype=int)
-    unknown = [key for key in keys if key is not None and key not in recorded]
-    if unknown:
-        raise DatasetError(
-            "the recipes of some runs are not in the attribute mids_recipes: the dataset was "
-            f"joined without them, or its variable 'recipe' was computed with; {REMEDY}, and "
-            "compute with single variables, such as 2 * ds.loss, not with whole datasets"
-        )
     recipes: list[Recipe] = []
-    codes = np.full(len(keys), -1)
+    codes = np.full(len(keys) + 1, -1)  # the last one is that of masked runs, -1
     for at, key in enumerate(keys):
-        if key is not None:
-            recipe = _read(recorded[key], key).only(of)
-            if recipe not in recipes:
-                recipes.append(recipe)
-            codes[at] = recipes.index(recipe)
+        recipe = _read(recorded[key], key).only(of)
+        if recipe not in recipes:
+            recipes.append(recipe)
+        codes[at] = recipes.index(recipe)
     if not recipes:
         raise DatasetError("no run of the dataset has a recipe: all of them were masked")
-    cells = xr.Variable(values.dims, codes[where.reshape(values.shape)])
-    return _uniform_axes_cut(cells), recipes
+    return _uniform_axes_cut(cells.copy(data=codes[cells.values])), recipes
+
+
+def fingerprints(ds: xr.Dataset) -> tuple[xr.Variable, list[str]]:
+    """Return which fingerprint each run has, and those fingerprints.
+
+    The variable holds positions in the list, -1 for runs that were masked, and has only those
+    dims along which it varies.
+    """
+    variable = ds["recipe"].variable
+    if variable.sizes.get("byte") != schema.FINGERPRINT or variable.dtype not in STORED:
+        raise _changed()
+    bare = {
+        str(dim): name
+        for name in schema.VARIABLES
+        if name in ds.data_vars
+        for dim in ds[name].dims
+        if dim not in variable.dims and dim not in (*schema.OF_ONE_RUN, "dim", "run")
+    }
+    if bare:
+        dim, name = next(iter(bare.items()))
+        raise DatasetError(
+            f"{name!r} has the dim {dim!r}, but 'recipe' does not say how the runs along it were "
+            f"made; {REMEDY}"
+        )
+    cut = _uniform_axes_cut(variable, "byte").transpose(..., "byte")
+    values = cut.values
+    masked = (
+        np.isnan(values).all(-1) if values.dtype.kind == "f" else np.zeros(cut.shape[:-1], bool)
+    )
+    digits = np.where(masked[..., None], 0, values).astype(np.uint8)
+    masked = ~digits.any(-1)  # what joining fills in
+    words = np.ascontiguousarray(digits).view(np.uint64)
+    known = list(schema.recipes(ds))
+    all_words = schema.fingerprint_bytes(known).view(np.uint64)
+    order = np.argsort(all_words[:, 0])
+    at = np.zeros(masked.shape, dtype=np.int64)
+    if len(known):
+        place = np.searchsorted(all_words[order, 0], words[..., 0])
+        at = order[np.minimum(place, len(known) - 1)]
+    right = (digits == values).all(-1) & (words == all_words[at]).all(-1) if len(known) else masked
+    if not (right | masked).all():
+        raise _changed()
+    at = np.where(masked, -1, at)
+    there, codes = np.unique(at, return_inverse=True)
+    codes = codes.reshape(at.shape) - int(there[0] == -1)
+    return xr.Variable(cut.dims[:-1], codes), [known[k] for k in there.tolist() if k >= 0]
+
+
+def _changed() -> DatasetError:
+    return DatasetError(
+        "the recipes of some runs are not in the attribute mids_recipes: the dataset was joined "
+        f"without them, or its variable 'recipe' was computed with; {REMEDY}, and compute with "
+        "single variables, such as ds.loss.max('seed'), not with whole datasets"
+    )
 
 
 def described(ds: xr.Dataset, of: tuple[str, ...] = ALL) -> list[Recipe]:
@@ -315,25 +352,29 @@ def has_recipes(ds: xr.Dataset) -> bool:
     return True
 
 
-def _read(entry: Mapping[str, Any], key: int) -> Recipe:
+def _read(entry: Mapping[str, Any], key: str) -> Recipe:
     try:
         return Recipe.from_dict(entry)
     except MidsError as error:
-        raise DatasetError(f"the recipe {key} in mids_recipes makes no sense: {error}") from None
+        raise DatasetError(
+            f"the recipe {key[:16]} in mids_recipes makes no sense: {error}"
+        ) from None
 
 
-def _uniform_axes_cut(variable: xr.Variable) -> xr.Variable:
-    """Return a variable, in memory, without the axes along which it is constant."""
+def _uniform_axes_cut(variable: xr.Variable, but: str = "") -> xr.Variable:
+    """Return a variable, in memory, without the axes along which it is constant, but for one."""
     values = variable.values
     for axis in reversed(range(values.ndim)):
+        if variable.dims[axis] == but:
+            continue
         first = values.take([0], axis) if values.shape[axis] else values
         repeated = values.strides[axis] == 0 and values.shape[axis] > 0
         if repeated or (
             first.size and np.array_equal(values, np.broadcast_to(first, values.shape))
         ):
             values = first
-    kept = [dim for dim, size in zip(variable.dims, values.shape, strict=True) if size != 1]
-    return xr.Variable(kept, values.reshape([size for size in values.shape if size != 1]))
+    kept = {d: n for d, n in zip(variable.dims, values.shape, strict=True) if n != 1 or d == but}
+    return xr.Variable(tuple(kept), values.reshape(tuple(kept.values())))
 
 
 def one_recipe(ds: xr.Dataset, of: tuple[str, ...] = ALL, *, what: str = "recipe") -> Recipe:

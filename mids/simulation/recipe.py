@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, Self
 
@@ -61,8 +62,8 @@ class Recipe:
     time: str | None = None
 
     @property
-    def fingerprint(self) -> int:
-        """First 8 bytes of the SHA-256 of the canonical JSON, as a signed integer."""
+    def fingerprint(self) -> str:
+        """SHA-256 of the canonical JSON, 64 hexadecimal digits."""
         return schema.fingerprint(self.to_dict())
 
     def only(self, parts: tuple[str, ...]) -> Recipe:
@@ -147,10 +148,14 @@ class Recipe:
         )
 
 
+@lru_cache(maxsize=1)
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("numpy", "scipy", "numba")}
+
+
 def versions() -> dict[str, str]:
     """Versions of the software on which the last bits of the numbers depend."""
-    names = {name: version(name) for name in ("numpy", "scipy", "numba")}
-    return names | {"mids": schema.VERSION}
+    return _versions() | {"mids": schema.VERSION}
 
 
 def grid(ds: Any, recipe: Recipe) -> np.ndarray:

@@ -58,7 +58,7 @@ def _with_recipe(ds: xr.Dataset, spec: Mapping[str, Any]) -> xr.Dataset:
         key = schema.fingerprint(entry)
         versions = {"mids": spec["mids_version"]} if "mids_version" in spec else {}
         entry["versions"] = versions
-        return _assigned(ds, np.array(key), {key: entry}, {})
+        return _assigned(ds, _one(key), {key: entry}, {})
     missing = [name for name in SIMULATED if name not in spec]
     if missing:
         raise InputError(f"it lacks {', '.join(missing)}")
@@ -105,17 +105,26 @@ def _recorded(
         recipe = Recipe.from_dict({**parts, "flow": flow, "time": digest})
         keys.append(recipe.fingerprint)
         entries[keys[-1]] = recipe.to_dict() | {"versions": dict(spec.get("versions", {}))}
-    values: Any = np.array(keys[0])
+    values = _one(keys[0])
     if along is not None:
-        values = xr.DataArray(keys, {"n": along}, "n").sel(n=ds["n"]).drop_vars("n").variable
+        prints = xr.DataArray(schema.fingerprint_bytes(keys), {"n": along}, ("n", "byte"))
+        values = prints.sel(n=ds["n"]).drop_vars("n").variable
     return _assigned(ds, values, entries, {digest: list(map(float, grid))})
 
 
+def _one(key: str) -> xr.Variable:
+    return xr.Variable("byte", schema.fingerprint_bytes([key])[0])
+
+
 def _assigned(
-    ds: xr.Dataset, values: Any, entries: dict[int, dict[str, Any]], grids: dict[str, list[float]]
+    ds: xr.Dataset,
+    own: xr.Variable,
+    entries: dict[str, dict[str, Any]],
+    grids: dict[str, list[float]],
 ) -> xr.Dataset:
     entry = schema.VARIABLES["recipe"]
-    own = values if isinstance(values, xr.Variable) else xr.Variable((), values)
-    sizes = {dim: ds.sizes[dim] for dim in (*own.dims, *entry.dims) if dim in ds.sizes}
+    known = {**ds.sizes, **own.sizes}
+    dims = dict.fromkeys((*(dim for dim in own.dims if dim not in entry.dims), *entry.dims))
+    sizes = {dim: known[dim] for dim in dims if dim in known}
     full = xr.Variable(tuple(sizes), own.set_dims(sizes).transpose(*sizes).values, entry.attributes)
     return ds.assign(recipe=full).assign_attrs(mids_recipes=schema.recorded(entries, grids))

@@ -17,7 +17,8 @@ import numpy as np
 import xarray as xr
 
 from .. import schema, validation
-from ..errors import ClusterError, FileError, InputError, MidsError
+from ..errors import ClusterError, DatasetError, FileError, InputError, MidsError
+from ..simulation.joining import fingerprints
 from ..simulation.progress import cluster_client
 from ..simulation.progress import progress as showing
 from ..simulation.recipe import GIVEN
@@ -219,11 +220,15 @@ def _state(ds: xr.Dataset) -> dict[str, Any]:
 
 def _recipes(ds: xr.Dataset) -> dict[str, dict[str, Any]]:
     """Return the recipes of a dataset by fingerprint; none if those of some runs are not known."""
-    found = schema.recipes(ds)
-    if "recipe" not in ds or not np.isin(ds["recipe"].values, [*found]).all():
+    try:
+        masked = bool((fingerprints(ds)[0] < 0).any())
+    except (DatasetError, KeyError):
+        masked = True
+    if masked:
         return {}
+    found = schema.recipes(ds)
     return {
-        str(key): {name: value for name, value in entry.items() if name != "versions"}
+        key: {name: value for name, value in entry.items() if name != "versions"}
         for key, entry in found.items()
     }
 

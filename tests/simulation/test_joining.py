@@ -252,13 +252,13 @@ LOST = {
     "without": lambda ds: ds.drop_vars("recipe"),
     "other attributes": lambda ds: ds.drop_attrs(),
     "all masked": lambda ds: ds.where(ds.run > 99),
-    "float32": lambda ds: ds.astype("float32"),
+    "float64": lambda ds: ds.astype("float64"),
     "text": lambda ds: ds.assign_attrs(mids_recipes="{"),
     "no recipes": lambda ds: ds.assign_attrs(mids_recipes='{"recipes": {}, "grids": {}}'),
     "edited": lambda ds: ds.assign_attrs(
         mids_recipes=ds.attrs["mids_recipes"].replace("[[2]]", "[[3]]")
     ),
-    "another's": lambda ds: ds.assign(recipe=ds.recipe + 1),
+    "another's": lambda ds: ds.assign(recipe=ds.recipe + np.uint8(1)),
 }
 
 
@@ -343,7 +343,7 @@ def test_a_sweep_is_the_outer_product_of_its_parts():
         time=TIME,
     )
     assert ds.loss.dims == ("target", "seed", "ridge", "dim", "run", "time")
-    assert ds.recipe.dims == ("target", "seed", "ridge", "dim", "run")
+    assert ds.recipe.dims == ("target", "seed", "ridge", "dim", "run", "byte")
     assert len(schema.recipes(ds)) == 8
     ds.mi.validate()
     ds = ds.compute()
