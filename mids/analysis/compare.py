@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from .. import validation
 from ..errors import DatasetError
 from ..schema import LEVELS
-from ..simulation.joining import by_recipe, only
+from ..simulation.by_recipe import by_recipe
+from ..simulation.joining import only
 from ..simulation.recipe import Recipe
 from .plateaus import Scale
 from .saddles import saddles

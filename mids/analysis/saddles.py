@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from .. import validation
 from ..errors import DatasetError
 from ..schema import LEVELS
-from ..simulation.joining import by_recipe, has_recipes, only
+from ..simulation.by_recipe import by_recipe
+from ..simulation.joining import has_recipes, only
+from ..simulation.recipe import Recipe
 from .noise import Noise, averaged
 from .plateaus import Scale, increasing_time, plateaus
 from .stay import level, stays
@@ -96,7 +98,7 @@ def saddles(ds: xr.Dataset, *, scale: Scale | None = None, confidence: float = 0
         found = _from_curve(ds, scale, confidence)
     elif has_recipes(ds):  # directions that a target lacks are no saddles
         needed = only(ds, "loss", "crossing_time", "status")
-        found = by_recipe(needed, lambda part, _: _from_crossings(part), of=())
+        found = by_recipe(needed, _from_crossings, of=())
     else:
         found = _from_crossings(ds)
     names = {
@@ -117,7 +119,7 @@ def saddles(ds: xr.Dataset, *, scale: Scale | None = None, confidence: float = 0
     return found.transpose(..., "saddle", missing_dims="ignore")
 
 
-def _from_crossings(ds: xr.Dataset) -> xr.Dataset:
+def _from_crossings(ds: xr.Dataset, _: Recipe | None = None) -> xr.Dataset:
     crossing = ds["crossing_time"]
     if "direction" not in crossing.dims or not np.isin(LEVELS, crossing["level"].values).all():
         raise DatasetError(

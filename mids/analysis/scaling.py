@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from .. import flows, validation
 from ..errors import DatasetError
-from ..simulation.joining import by_recipe
+from ..simulation.by_recipe import by_recipe
 from ..simulation.recipe import Recipe
 from ..targets.ladder import leaps, rate
 from . import known_link
@@ -89,7 +90,7 @@ def scaling(
     >>> fit.rate.values.tolist(), round(float(fit.slope[1])), float(fit.expected[1])
     (['log d', 'd^2'], 2, 2.0)
     """
-    arguments = _checked(ds, resamples, confidence, seed) | {"scale": scale}
+    arguments = _checked(ds, resamples, confidence, seed)
     for name in ("dim", "run"):
         ds = as_dimension(ds, name)
     size = ds.sizes["dim"]
@@ -100,14 +101,17 @@ def scaling(
         )
     if ds.sizes.get("run") == 0:
         raise DatasetError("scaling needs at least one run, but the dataset has none; select one")
+    found = saddles(ds, scale=scale).drop_vars(["loss", "enter_time", "duration"])
+    size = found.sizes["saddle"]
     if "recipe" not in ds:
-        return _fitted(ds, None, **arguments)
-    return by_recipe(
-        ds,
-        lambda part, recipe: _fitted(part, recipe, **arguments),
-        of=("flow",),
-        over=("dim", "run"),
-    )
+        return _labelled(
+            _fitted(found, **arguments).assign(_expected(ds, None, size=size, known=False))
+        )
+    found, bare = found.assign(recipe=ds["recipe"]).assign_attrs(ds.attrs), ds[["recipe"]]
+    of, over = ("flow",), ("dim", "run")
+    expected = partial(_expected, size=size, known="visited" in found)
+    out = by_recipe(found, partial(_fitted, **arguments), of=of, over=over)
+    return _labelled(out.assign(by_recipe(bare, expected, of=of, over=over)))
 
 
 def _checked(ds: xr.Dataset, resamples: object, confidence: object, seed: object) -> dict[str, Any]:
@@ -120,11 +124,8 @@ def _checked(ds: xr.Dataset, resamples: object, confidence: object, seed: object
     return {"resamples": resamples, "confidence": confidence, "seed": seed}
 
 
-def _fitted(
-    ds: xr.Dataset, recipe: Recipe | None, *, scale: Scale | None, **arguments: Any
-) -> xr.Dataset:
-    """`scaling` for the runs of one recipe, or of none."""
-    found = saddles(ds, scale=scale)
+def _fitted(found: xr.Dataset, _: Recipe | None = None, **arguments: Any) -> xr.Dataset:
+    """Fits to the saddles of one recipe, or of none."""
     escape = found["escape_time"].where(~found["censored"], np.inf)
     trapped, censored = found["trapped"], found["censored"]
     failed = found["failed"]
@@ -135,7 +136,7 @@ def _fitted(
     columns, local = xr.apply_ufunc(
         _fit,
         escape,
-        np.log(ds["dim"].astype(np.float64)),
+        np.log(found["dim"].astype(np.float64)),
         input_core_dims=[["saddle", "dim", "run"], ["dim"]],
         output_core_dims=[["saddle", "column"], ["saddle", "dim"]],
         dask="parallelized",
@@ -144,7 +145,6 @@ def _fitted(
         dask_gufunc_kwargs={"output_sizes": {"column": 7}},
     )
     slope, low, high, *time, n_dims = (columns.isel(column=k, drop=True) for k in range(7))
-    exponents, rates = _expected(recipe if "visited" in found else None, escape.sizes["saddle"])
     out = xr.Dataset(
         {
             "slope": slope,
@@ -157,15 +157,16 @@ def _fitted(
             "n_censored": censored.sum(over),
             "n_unvisited": unvisited.sum(over),
             "n_failed": failed.sum([name for name in failed.dims if name in ("dim", "run")]),
-            "expected": ("saddle", exponents),
-            "rate": ("saddle", rates),
         }
     ).assign_coords(saddle=np.arange(escape.sizes["saddle"]))
     if "n_unmatched" in found:
         out["n_unmatched"] = found["n_unmatched"].sum(
             [name for name in found["n_unmatched"].dims if name in over]
         )
-        out["n_unmatched"].attrs = {"long_name": "plateaus without a match", "units": "1"}
+    return out
+
+
+def _labelled(out: xr.Dataset) -> xr.Dataset:
     names = {
         "slope": "slope of log escape time in log d",
         "low": "lower end of the bootstrap interval",
@@ -179,20 +180,24 @@ def _fitted(
         "n_censored": "runs cut off at the saddle",
         "n_unvisited": "runs without such a saddle",
         "n_failed": "runs that failed",
+        "n_unmatched": "plateaus without a match",
         "expected": "exponent that the theory expects",
     }
-    for name, text in names.items():
-        out[name].attrs = {"long_name": text, "units": "1"}
+    for name in out.data_vars.keys() & names:
+        out[name].attrs = {"long_name": names[str(name)], "units": "1"}
     out["rate"].attrs = {"long_name": "order of the escape time"}
     out["saddle"].attrs = {"long_name": "directions learned at the saddle", "units": "1"}
     return out
 
 
-def _expected(recipe: Recipe | None, size: int) -> tuple[Array, list[str]]:
+def _expected(_: xr.Dataset, recipe: Recipe | None, *, size: int, known: bool) -> xr.Dataset:
     """Largest power of d up to each saddle and its name; NaN where there is no theory for it."""
+    if recipe is not None and known:
+        size = min(size, recipe.target.rank)
     powers, names = np.full(size, np.nan), [""] * size
-    if recipe is None:
-        return powers, names
+    nothing = xr.Dataset({"expected": ("saddle", powers), "rate": ("saddle", names)})
+    if recipe is None or not known:
+        return nothing
     target = recipe.target
     if size != target.rank:
         raise DatasetError(
@@ -201,7 +206,7 @@ def _expected(recipe: Recipe | None, size: int) -> tuple[Array, list[str]]:
         )
     flow = recipe.flow or flows.TwoTimescale()
     if not flow.fast_link and flow.planted_target(target) is None:
-        return powers, names
+        return nothing
     largest = 0
     for step in leaps(flow.effective_target(target)).steps:
         largest = max(largest, step.exponent)
@@ -210,7 +215,7 @@ def _expected(recipe: Recipe | None, size: int) -> tuple[Array, list[str]]:
         )
         for j in range(step.rank_before, step.rank_after):
             powers[j], names[j] = power, name
-    return powers, names
+    return xr.Dataset({"expected": ("saddle", powers), "rate": ("saddle", names)})
 
 
 def _fit(
@@ -227,7 +232,7 @@ def _fit(
     slope, n_dims = _slope(escape, log_dim)
     rng = np.random.default_rng(seed)
     dims, runs = escape.shape[-2:]
-    drawn = np.empty((resamples, *slope.shape))
+    drawn = np.empty((resamples if np.isfinite(slope).any() else 1, *slope.shape))
     for sample in drawn:
         chosen = rng.integers(runs, size=(dims, runs))
         sample[...] = _slope(escape[..., np.arange(dims)[:, None], chosen], log_dim)[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 
 from .. import flows, schema, validation
 from ..errors import DatasetError, InputError
-from ..simulation.joining import by_recipe, described, only
+from ..simulation.by_recipe import by_recipe
+from ..simulation.joining import described, only
 from ..simulation.recipe import Recipe
 from ..simulation.simulate import simulate
 from ..targets.ladder import leaps
@@ -113,10 +115,17 @@ def theory(
     if dim is not None or student_rank is not None:
         raise InputError("dim and student_rank are those of the dataset; leave them out")
     _need_start(ds)
-    return by_recipe(
-        only(ds, "loss", "gram0", "initial"),
-        lambda part, recipe: predictions(part, recipe, quantiles=quantiles, samples=samples),
-    )
+    out = by_recipe(only(ds, "loss", "gram0", "initial"), predictions)
+    if len(quantiles):
+        levels = [validation.number(p, "quantile", above=0.0, at_most=1.0) for p in quantiles]
+        law = partial(
+            _law_of,
+            quantiles=levels,
+            samples=validation.integer(samples, "samples", at_least=1),
+            lazy=ds["gram0"].chunks is not None,
+        )
+        out = out.assign(by_recipe(only(ds), law))
+    return out
 
 
 def _need_start(ds: xr.Dataset) -> None:
@@ -132,34 +141,21 @@ def predictions(
     recipe: Recipe,
     *,
     crossing: xr.DataArray | None = None,
-    quantiles: Sequence[float] = (),
-    samples: int = 500,
 ) -> xr.Dataset:
     """`theory` of one recipe, with levels at the places of the stays at which data have times."""
     _need_start(ds)
     target = recipe.target
-    flow = recipe.flow or flows.TwoTimescale()
-    weighted = flow.effective_target(target)
+    model, weighted = _model(recipe)
     constant = 0.5 * (target.norm**2 - weighted.norm**2)
-    model: Race | KnownLink
-    if flow.fast_link:
-        model = Race(weighted)
-        start, ladder = ds["gram0"], repr(leaps(weighted))
-    else:
-        planted = flow.planted_target(weighted)
-        if planted is None:
-            raise DatasetError(
-                f"there is no theory of the flow {flow.name!r} with these parameters on this "
-                "target; look at mids.saddles and mids.plateaus, or at single neurons whose "
-                "activation is the link"
-            )
-        model = KnownLink(planted)
+    if isinstance(model, KnownLink):
         if "initial" not in ds:
             raise DatasetError(
                 "theory of the planted flow needs the variable 'initial', M(0) with its sign, as "
                 "mids.simulate writes it; start from the original file"
             )
         start, ladder = ds["initial"], model.ladder
+    else:
+        start, ladder = ds["gram0"], repr(leaps(weighted))
     axes = list(schema.VARIABLES[str(start.name)].dims[-2:])
     if not set(axes) <= set(start.dims):
         raise DatasetError(
@@ -207,11 +203,24 @@ def predictions(
         "flag_values": np.arange(len(REASONS), dtype=np.int8),
         "flag_meanings": " ".join(REASONS),
     }
-    if len(quantiles):
-        lazy = start.chunks is not None
-        out["escape_time_quantile"] = _quantiles(ds, recipe, model, quantiles, samples, lazy=lazy)
     out = out.drop_vars(("axis", "axis_t", "student"), errors="ignore")
     return with_saddles(out).assign_attrs(method=model.method, ladder=ladder)
+
+
+def _model(recipe: Recipe) -> tuple[Race | KnownLink, Target]:
+    """Return the theory of a recipe, and the target that its flow climbs."""
+    flow = recipe.flow or flows.TwoTimescale()
+    weighted = flow.effective_target(recipe.target)
+    if flow.fast_link:
+        return Race(weighted), weighted
+    planted = flow.planted_target(weighted)
+    if planted is None:
+        raise DatasetError(
+            f"there is no theory of the flow {flow.name!r} with these parameters on this target; "
+            "look at mids.saddles and mids.plateaus, or at single neurons whose activation is the "
+            "link"
+        )
+    return KnownLink(planted), weighted
 
 
 def has_theory(ds: xr.Dataset) -> bool:
@@ -234,18 +243,11 @@ def _is_known(recipe: Recipe) -> bool:
     return recipe.target.rank == 1 and recipe.flow.planted_target(recipe.target) is not None
 
 
-def _quantiles(
-    ds: xr.Dataset,
-    recipe: Recipe,
-    model: Race | KnownLink,
-    quantiles: Sequence[float],
-    samples: int,
-    *,
-    lazy: bool,
-) -> xr.DataArray:
+def _law_of(
+    ds: xr.Dataset, recipe: Recipe, *, quantiles: Sequence[float], samples: int, lazy: bool
+) -> xr.Dataset:
     """Quantiles of the escape times over uniform initial frames of the student."""
-    levels = [validation.number(p, "quantile", above=0.0, at_most=1.0) for p in quantiles]
-    samples = validation.integer(samples, "samples", at_least=1)
+    model, _ = _model(recipe)
     if recipe.initial is not None or recipe.student_rank is None or "dim" not in ds.coords:
         raise DatasetError(
             "quantiles are those of runs whose initial frames are uniform, which the recipe does "
@@ -262,16 +264,16 @@ def _quantiles(
         kwargs={
             "model": model,
             "student_rank": recipe.student_rank,
-            "quantiles": levels,
+            "quantiles": quantiles,
             "samples": samples,
         },
         output_dtypes=[np.float64],
-        dask_gufunc_kwargs={"output_sizes": {"saddle": model.rank, "quantile": len(levels)}},
+        dask_gufunc_kwargs={"output_sizes": {"saddle": model.rank, "quantile": len(quantiles)}},
     )
-    array = array.assign_coords(quantile=levels)
+    array = array.assign_coords(quantile=quantiles)
     array.attrs = {"long_name": "quantile of the escape time over initial conditions", "units": "1"}
     array["quantile"].attrs = {"long_name": "probability", "units": "1"}
-    return array
+    return with_saddles(xr.Dataset({"escape_time_quantile": array}))
 
 
 def _law(dims: NDArray[np.int64], **arguments: Any) -> Array:

@@ -1,8 +1,8 @@
-"""Datasets with the recipes of their runs: joined with all of them, and taken one by one."""
+"""Datasets with the recipes of their runs: which run has which, and all of them joined."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,17 @@ from ..errors import DatasetError, InputError, MidsError
 from .recipe import Recipe
 
 __all__ = [
-    "by_recipe",
     "combine_attrs",
     "concat",
     "described",
     "fingerprints",
     "has_recipes",
+    "joined",
     "one_recipe",
     "only",
+    "padded",
     "recipes_of",
+    "uniform_axes_cut",
 ]
 
 REMEDY = (
@@ -29,7 +31,6 @@ REMEDY = (
     "xarray's functions, which keep all recipes"
 )
 ALL = ("flow", "student_rank", "seed", "initial", "rtol", "time")
-OF_A_TARGET = ("direction", "axis", "axis_t", "saddle")
 STORED = ("uint8", "float32")
 """Types of the variable ``recipe``: xarray makes the second of the first where it masks runs."""
 FILLS: Mapping[str, Any] = {"f": np.nan, "b": False, "i": 0, "u": 0, "U": "", "T": ""}
@@ -236,7 +237,7 @@ def _fills(ds: xr.Dataset) -> dict[Hashable, Any]:
     }
 
 
-# -- recipe by recipe ---------------------------------------------------------------------------
+# -- which run has which ------------------------------------------------------------------------
 
 
 def recipes_of(ds: xr.Dataset, of: tuple[str, ...] = ALL) -> tuple[xr.Variable, list[Recipe]]:
@@ -273,7 +274,7 @@ def recipes_of(ds: xr.Dataset, of: tuple[str, ...] = ALL) -> tuple[xr.Variable, 
         codes[at] = recipes.index(recipe)
     if not recipes:
         raise DatasetError("no run of the dataset has a recipe: all of them were masked")
-    return _uniform_axes_cut(cells.copy(data=codes[cells.values])), recipes
+    return uniform_axes_cut(cells.copy(data=codes[cells.values])), recipes
 
 
 def fingerprints(ds: xr.Dataset) -> tuple[xr.Variable, list[str]]:
@@ -298,7 +299,7 @@ def fingerprints(ds: xr.Dataset) -> tuple[xr.Variable, list[str]]:
             f"{name!r} has the dim {dim!r}, but 'recipe' does not say how the runs along it were "
             f"made; {REMEDY}"
         )
-    cut = _uniform_axes_cut(variable, "byte").transpose(..., "byte")
+    cut = uniform_axes_cut(variable, "byte").transpose(..., "byte")
     values = cut.values
     masked = (
         np.isnan(values).all(-1) if values.dtype.kind == "f" else np.zeros(cut.shape[:-1], bool)
@@ -361,7 +362,7 @@ def _read(entry: Mapping[str, Any], key: str) -> Recipe:
         ) from None
 
 
-def _uniform_axes_cut(variable: xr.Variable, but: str = "") -> xr.Variable:
+def uniform_axes_cut(variable: xr.Variable, but: str = "") -> xr.Variable:
     """Return a variable, in memory, without the axes along which it is constant, but for one."""
     values = variable.values
     for axis in reversed(range(values.ndim)):
@@ -387,91 +388,3 @@ def one_recipe(ds: xr.Dataset, of: tuple[str, ...] = ALL, *, what: str = "recipe
             f"example with ds.isel({cells.dims[0]}=0)"
         )
     return recipes[0]
-
-
-def by_recipe(
-    ds: xr.Dataset,
-    kernel: Callable[[xr.Dataset, Recipe], xr.Dataset],
-    *,
-    of: tuple[str, ...] = ("flow", "student_rank", "initial"),
-    over: tuple[str, ...] = (),
-) -> xr.Dataset:
-    """Apply a function to the runs of one recipe after the other, and join what it returns.
-
-    The function gets a dataset whose runs agree in the target and the parts `of` the recipe, the
-    only ones that its second argument has, without the padding that larger targets need. `over`
-    names dims that it reduces, along which these parts must not vary.
-    """
-    cells, recipes = recipes_of(ds, of)
-    return _apply(ds, cells, recipes, kernel, over)
-
-
-def _apply(
-    ds: xr.Dataset,
-    cells: xr.Variable,
-    recipes: Sequence[Recipe],
-    kernel: Callable[[xr.Dataset, Recipe], xr.Dataset],
-    over: tuple[str, ...],
-) -> xr.Dataset:
-    if not cells.ndim:
-        recipe = recipes[int(cells)]
-        return kernel(trimmed(ds, recipe.target, recipe.student_rank), recipe)
-    dim, size = cells.dims[0], cells.shape[0]
-    if dim in over:
-        raise DatasetError(
-            f"runs with different targets or flows are joined along {dim!r}, over which this is "
-            "computed; join them along a dim of their own: mids.concat([...], dim='target')"
-        )
-    rows = cells.values.reshape(size, -1)
-    found, group = np.unique(rows, axis=0, return_inverse=True)
-    parts, order = [], []
-    for code, row in enumerate(found):
-        at = np.flatnonzero(group.ravel() == code)
-        if (row < 0).all():  # masked
-            continue
-        inner = _uniform_axes_cut(cells.isel({dim: at[0]}))
-        part = _apply(ds.isel({dim: _slice(at)}), inner, recipes, kernel, over)
-        parts.append(
-            part.assign(
-                {
-                    name: array.expand_dims({dim: len(at)})
-                    for name, array in part.data_vars.items()
-                    if dim not in array.dims
-                }
-            )
-        )
-        order.append(at)
-    out = joined(parts, dim) if len(parts) > 1 else parts[0]
-    place = np.full(size, -1)
-    places = np.concatenate(order)
-    place[places] = np.arange(len(places))
-    if not np.array_equal(places, np.arange(size)):
-        out = out.isel({dim: np.maximum(place, 0)})
-        if dim in ds.coords:
-            out = out.assign_coords(ds[[dim]].coords)
-    masked = place < 0
-    if masked.any():
-        there = xr.DataArray(~masked, dims=[dim])
-        for name, array in out.data_vars.items():
-            fill = FILLS.get(array.dtype.kind, np.nan)
-            out[name] = array.where(there, fill).assign_attrs(array.attrs)
-    return out
-
-
-def _slice(at: np.ndarray) -> Any:
-    """Positions as a slice where they follow each other, which keeps chunks."""
-    if len(at) == at[-1] - at[0] + 1:
-        return slice(int(at[0]), int(at[-1]) + 1)
-    return at
-
-
-def trimmed(ds: xr.Dataset, target: Any, student_rank: int | None = None) -> xr.Dataset:
-    """Return a dataset without the padding along directions and modes that a target lacks."""
-    cut: dict[str, Any] = {
-        dim: slice(target.rank) for dim in OF_A_TARGET if ds.sizes.get(dim, 0) > target.rank
-    }
-    if student_rank is not None and ds.sizes.get("student", 0) > student_rank:
-        cut["student"] = slice(student_rank)
-    if ds.sizes.get("mode", 0) > len(target.modes) and "mode" in ds.indexes:
-        cut["mode"] = np.flatnonzero(np.isin(ds["mode"].values, target.labels))
-    return ds.isel(cut) if cut else ds

@@ -105,7 +105,9 @@ def phase_diagram(
     flows = from_dict({"name": Empirical.name, "n": sizes, **parameters})
     plan = planned(flows, [0.0, duration])
     simulated = _graph.dataset(plan, _graph.block_sizes(plan, "auto"))
-    ds = outcomes(simulated, plan, level, exponent).transpose(..., "dim", "n", "run", "direction")
+    ds = outcomes(simulated, plan, level, exponent).transpose(
+        ..., "dim", "n", "run", "direction", "byte"
+    )
     ds.attrs["title"] = ds.attrs["title"].replace(
         "Gradient flow (empirical)", "Success of gradient descent on n samples"
     )

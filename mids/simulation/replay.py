@@ -11,6 +11,7 @@ from ..flows.base import Flow
 from ..targets import Target
 from . import graph as _graph
 from . import joining
+from .by_recipe import by_recipe
 from .phase_diagram import outcomes
 from .plan import Plan, given_start
 from .recipe import GIVEN, Recipe, grid
@@ -51,7 +52,7 @@ def replay(ds: xr.Dataset) -> xr.Dataset:
     1
     """
     validation.dataset(ds)
-    again = joining.by_recipe(ds, _again, of=joining.ALL)
+    again = by_recipe(ds, _again, of=joining.ALL, lazy=True)
     lacking = {name: array for name, array in ds.coords.items() if name not in again.coords}
     again = again.assign_coords(lacking)
     labels = ds.drop_vars(ds.data_vars).coords.to_dataset()

@@ -14,7 +14,8 @@ import mids
 from mids import schema
 from mids.errors import DatasetError, InputError, MidsError
 from mids.flows import Joint, OnlineSGD, TwoTimescale
-from mids.simulation.joining import by_recipe, recipes_of
+from mids.simulation.by_recipe import by_recipe
+from mids.simulation.joining import recipes_of
 from mids.simulation.plan import LARGEST_CELLS
 
 TIME = np.concatenate([[0.0], np.geomspace(0.1, 1e6, 40)])
