@@ -189,9 +189,9 @@ VARIABLES: Mapping[str, Variable] = {
     "link": Variable(
         ("dim", "run", "time", "mode"),
         "float64",
-        "coefficient of the student's link",
-        "Hermite coefficients of the student's link on the modes of the target, for flows that "
-        "learn it",
+        "coefficient of the student on the mode",
+        "E f(W^T x) H_beta(W*^T x), f the student's link, for flows that learn it: the coefficient "
+        "of the student on the mode beta of the target, alpha_beta where that is learned",
         compact="float32",
     ),
     "energy": Variable(

@@ -14,6 +14,8 @@ from .. import schema, validation
 from ..errors import FileError, InputError
 from ..storage import foreign
 from ..storage import netcdf as io
+from ..targets.ladder import leaps
+from ..targets.target import Target
 from . import table
 from .folder import Folder, describe
 from .index import Entry, check_key, suggest_key
@@ -65,7 +67,7 @@ def open_catalog(
     >>> catalog = open_catalog(folder.name, create=True)
     >>> catalog.add(mids.simulate("h2(z1)", dim=[100, 1000], runs=4), key="s2")
     's2'
-    >>> list(catalog.search(information_exponent=2, dims=(500, None)))
+    >>> list(catalog.search(information_exponent=2, dims=slice(500, None)))
     ['s2']
     >>> with catalog["s2"] as ds:
     ...     ds.mi.target
@@ -187,16 +189,19 @@ class Catalog(Mapping[str, xr.Dataset]):
         """
         return table.frame(self.entries.values())
 
-    def search(self, **conditions: object) -> Catalog:
+    def search(self, *, scaled: bool = False, **conditions: object) -> Catalog:
         """Select the datasets that meet all conditions.
 
         Parameters
         ----------
+        scaled : bool
+            Whether multiples of a target that is searched for count, too.
         **conditions
             By column of the index (`to_dataframe`): a value; a text in which ``*`` stands for
-            anything; a pair ``(lowest, highest)``, inclusive, with None for no bound; or a list of
-            alternatives. A column of several numbers, ``dims`` or ``leaps``, matches if one of
-            them does, or as a whole by its text, ``leaps="1-2-3"``.
+            anything; a range ``slice(lowest, highest)``, both included, with None for no bound; or
+            a list of alternatives. A column of several numbers, ``dims`` or ``leaps``, matches if
+            one of them does, and a tuple, ``leaps=(1, 3)``, if all of them are these in this order.
+            ``target`` may be a `Target`, which is compared by its function, not by its name.
 
         Returns
         -------
@@ -207,10 +212,24 @@ class Catalog(Mapping[str, xr.Dataset]):
         ------
         InputError
             If a column is unknown or a condition makes no sense for it.
+        FileError
+            If the file of a dataset that may have the target is damaged.
         """
+        given = conditions.get("target")
+        target = conditions.pop("target") if isinstance(given, Target) else None
         meets = table.query(conditions)
-        found = frozenset(key for key, entry in self.entries.items() if meets(entry))
-        return Catalog(self._source, found)
+        found = [key for key, entry in self.entries.items() if meets(entry)]
+        if target is not None:
+            exponents = ((), tuple(step.exponent for step in leaps(target).steps))
+            found = [key for key in found if self.entries[key].leaps in exponents]
+            found = [key for key in found if self._has_target(key, target, scaled=scaled)]
+        return Catalog(self._source, frozenset(found))
+
+    def _has_target(self, key: str, target: Target, *, scaled: bool) -> bool:
+        """Tell whether a dataset has runs on a target, by the recipes in its file."""
+        with self[key] as ds:
+            held = [Target.from_dict(recipe["target"]) for recipe in schema.recipes(ds).values()]
+        return any(table.same_function(target, each, scaled=scaled) for each in held)
 
     def open(self, key: str, *, chunks: int | Mapping[Any, Any] | str | None = None) -> xr.Dataset:
         """Open a dataset.

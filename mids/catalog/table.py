@@ -8,19 +8,25 @@ from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .. import validation
 from ..errors import InputError, printable
 from ..schema import dim_text
+from ..targets.additive import AdditiveTarget
+from ..targets.target import Target
 from .index import COLUMNS, LISTS, Entry
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["frame", "html", "query", "text"]
+__all__ = ["frame", "html", "query", "same_function", "text"]
 
 HEADINGS = ("key", "target", "flow", "r", "q", "s", "leaps", "d", "runs", "MB")
 NUMERIC = (3, 4, 5, 8, 9)
 WIDEST = 32
+ROUNDING = 1e-9
+"""Difference of coefficients, relative to the largest, that makes no other function."""
 ROWS = 60
 """Datasets shown; the index has them all."""
 
@@ -119,25 +125,56 @@ def query(conditions: Mapping[str, object]) -> Callable[[Entry], bool]:
     def meets(entry: Entry) -> bool:
         row = entry.row()
         return all(
-            any(map(test, [row[name], *(getattr(entry, name) if name in LISTS else ())]))
-            for name, test in tests.items()
+            any(map(test, [row[name], *_numbers(entry, name)])) for name, test in tests.items()
         )
 
     return meets
 
 
+def _numbers(entry: Entry, name: str) -> tuple[Any, ...]:
+    """Return the numbers of a column that has several, each and all."""
+    numbers: tuple[int, ...] = getattr(entry, name) if name in LISTS else ()
+    return (*numbers, numbers) if name in LISTS else ()
+
+
+def same_function(one: Target, two: Target, *, scaled: bool) -> bool:
+    """Tell whether two targets are the same function, or, if scaled, multiples of each other."""
+    first, second = (_coefficients(target) for target in (one, two))
+    if first is None or second is None or first.keys() != second.keys():
+        return first is None and second is None and one == two
+    a, b = (np.array([values[beta] for beta in first]) for values in (first, second))
+    if scaled:
+        a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
+        b = b if a @ b > 0 else -b
+    return bool(np.abs(a - b).max() <= ROUNDING * np.abs(a).max())
+
+
+def _coefficients(target: Target) -> dict[tuple[int, ...], float] | None:
+    """Return coefficients by multi-index without zeros at its end; None where there are none."""
+    if isinstance(target, AdditiveTarget) and not target.dense:
+        return None
+    out = {}
+    for beta, value in zip(target.modes.tolist(), target.coefficients.tolist(), strict=True):
+        while beta and beta[-1] == 0:
+            beta.pop()
+        out[tuple(beta)] = value
+    return out
+
+
 def _test(name: str, condition: object) -> Test:
-    """Return the test of one cell: text, a number or None."""
+    """Return the test of one cell: text, a number, numbers or None."""
     if isinstance(condition, list | set | frozenset):
         alternatives = [_test(name, alternative) for alternative in condition]
         return lambda value: any(test(value) for test in alternatives)
-    if isinstance(condition, tuple) and len(condition) == 2:
-        return _between(name, *condition)
+    if isinstance(condition, slice) and condition.step is None:
+        return _between(name, condition.start, condition.stop)
+    if isinstance(condition, tuple) and name in LISTS and all(map(_is_number, condition)):
+        return lambda value: bool(value == condition)
     if condition is None:
         return lambda value: value in (None, "")
     if isinstance(condition, str):
         return lambda value: isinstance(value, str) and fnmatch.fnmatchcase(value, condition)
-    if isinstance(condition, numbers.Real) and not isinstance(condition, bool):
+    if _is_number(condition):
         return lambda value: bool(value == condition)
     raise _senseless(name, condition)
 
@@ -147,7 +184,7 @@ def _between(name: str, low: Any, high: Any) -> Test:
     kind: Any = numbers.Real if numeric else str
     for bound in (low, high):
         if bound is not None and not isinstance(bound, kind):
-            raise _senseless(name, (low, high))
+            raise _senseless(name, slice(low, high))
 
     def test(value: Any) -> bool:
         return (
@@ -159,8 +196,13 @@ def _between(name: str, low: Any, high: Any) -> Test:
     return test
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
 def _senseless(name: str, condition: object) -> InputError:
+    several = ", a tuple of all its numbers" if name in LISTS else ""
     return InputError(
         f"cannot search {name} for {validation.shown(condition)}; pass a value, a text with *, a "
-        "pair (lowest, highest) of the column's type, or a list of alternatives"
+        f"range slice(lowest, highest) of the column's type{several}, or a list of alternatives"
     )

@@ -192,7 +192,7 @@ def _condition(text: str) -> tuple[str, object]:
         )
     low, between, high = value.partition("..")
     if between and "*" not in value:
-        return column.strip(), tuple(_value(bound) if bound else None for bound in (low, high))
+        return column.strip(), slice(*(_value(bound) if bound else None for bound in (low, high)))
     if "," in value:
         return column.strip(), [_value(part) for part in value.split(",")]
     return column.strip(), _value(value)

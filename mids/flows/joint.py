@@ -14,7 +14,7 @@ from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 from .base import Problem
 from .frames import averages, degrees, follow, learned_frame
-from .observables import observables
+from .observables import link_on_modes, observables
 from .ridge import RidgeFlow
 from .time_grid import POINTS_PER_DECADE
 
@@ -87,6 +87,10 @@ class Joint(RidgeFlow):
                 f"integrates up to {LARGEST_LINK}; take a target of lower degree or rank"
             )
 
+    def variables(self, target: Target) -> tuple[str, ...]:
+        """Those of every flow with a ridge, and the link."""
+        return (*super().variables(target), "link")
+
     def default_time(
         self, target: Target, dim: int, student_rank: int, initial: FloatArray | None = None
     ) -> FloatArray:
@@ -114,6 +118,8 @@ class Joint(RidgeFlow):
         The student's coordinates are chosen so that M(0) is lower triangular in the frame in which
         the target is learned: small coefficients of the link then stand apart from large ones.
         """
+        from .engine.link_tables import link_tables
+
         target = problem.target
         runs, rank, students = problem.initial.shape
         frame = learned_frame(target)
@@ -150,6 +156,8 @@ class Joint(RidgeFlow):
             self.effective_target(target),
         )
         out["correlation"] = out["correlation"] @ student.swapaxes(1, 2)[:, None]
+        exponents = link_tables(turned, small).exponents
+        out["link"] = link_on_modes(target.modes, frame @ found.correlation, exponents, found.link)
         averaged = averages(turned, found.correlation)
         # |f - f*|^2 over coefficients in which both are known, and what no frame explains
         missed = 0.5 * ((found.link - averaged) ** 2).sum(axis=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import factorial, prod
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,16 @@ from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 from .base import Problem
 
-__all__ = ["CENSORED", "CONVERGED", "FAILED", "TRAPPED", "converged", "observables", "overlaps"]
+__all__ = [
+    "CENSORED",
+    "CONVERGED",
+    "FAILED",
+    "TRAPPED",
+    "converged",
+    "link_on_modes",
+    "observables",
+    "overlaps",
+]
 
 CONVERGED, CENSORED, TRAPPED, FAILED = range(len(STATUS))
 
@@ -36,6 +46,35 @@ def converged(target: Target, student_rank: int, crossing_time: FloatArray) -> N
     """
     learnable = min(relevant_directions(target), student_rank)
     return np.asarray(np.isfinite(crossing_time[:, :learnable, -1]).all(axis=1))
+
+
+def link_on_modes(
+    modes: IntArray, correlation: FloatArray, exponents: IntArray, links: FloatArray
+) -> FloatArray:
+    r"""Project links on modes of the target: ``sum_gamma c_gamma (A_M h_beta)_gamma``.
+
+    As :math:`(A_M h_\beta)_\gamma = \sqrt{\gamma! / \beta!} [u^\gamma] (M u)^\beta`, products
+    of linear forms are expanded.
+
+    Shapes: modes (m, r); correlation (..., r, q); exponents (P, q); links (..., P); returns
+    (..., m).
+    """
+    row = {tuple(gamma): j for j, gamma in enumerate(exponents.tolist())}
+    out = np.zeros((*links.shape[:-1], len(modes)))
+    for k, beta in enumerate(modes.tolist()):
+        powers = {(0,) * exponents.shape[1]: np.ones(links.shape[:-1])}
+        for axis in np.repeat(np.arange(len(beta)), beta):
+            raised: dict[tuple[int, ...], FloatArray] = {}
+            for gamma, value in powers.items():
+                for j in range(len(gamma)):
+                    up = (*gamma[:j], gamma[j] + 1, *gamma[j + 1 :])
+                    raised[up] = raised.get(up, 0.0) + value * correlation[..., axis, j]
+            powers = raised
+        for gamma, value in powers.items():
+            if gamma in row:  # else the link has no such feature
+                ratio = prod(map(factorial, gamma)) / prod(map(factorial, beta))
+                out[..., k] += ratio**0.5 * value * links[..., row[gamma]]
+    return out
 
 
 def observables(

@@ -24,6 +24,7 @@ from ..targets.averaging import average, loss
 from ..targets.basis import multi_indices, tensor_coefficients
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
+from .observables import link_on_modes
 from .ridge import HermiteKernel
 from .two_timescale import TwoTimescale
 
@@ -174,6 +175,19 @@ class Readout:
             links = np.pad(links, ((0, 0), (0, wanted.shape[1] - links.shape[1])))
         missed: FloatArray = ((links - wanted) ** 2).sum(axis=1)
         return out_of_span + 0.5 * missed
+
+    def on_modes(
+        self, target: Target, features: Features, links: FloatArray, correlations: FloatArray
+    ) -> FloatArray:
+        """Return the coefficients of links on the modes of the target.
+
+        Shapes: links (n, P); correlations (n, r, q); returns (n, modes).
+        """
+        exponents = features.exponents
+        if len(features.phases):
+            exponents = multi_indices(features.frequencies.shape[1], target.degree)
+            links = links @ _moments(features, exponents)
+        return link_on_modes(target.modes, correlations, exponents, links)
 
     def objective(self, features: Features, links: FloatArray, risk: FloatArray) -> FloatArray:
         """Add the ridge's term ``ridge / 2 sum_j penalty_j c_j^2`` to the risk.

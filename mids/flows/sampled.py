@@ -163,8 +163,8 @@ class SampledFlow(Flow):
         return built, data.integers(2**32, size=2, dtype=np.uint64), frame
 
     def variables(self, target: Target) -> tuple[str, ...]:
-        """Those of every flow but M(0) and evaluations; population risk and stages besides."""
-        usual = (*super().variables(target), "risk", "stage_duration")
+        """Those of every flow but M(0) and evaluations; risk, link and stages besides."""
+        usual = (*super().variables(target), "risk", "link", "stage_duration")
         return tuple(name for name in usual if name not in ("initial", "n_rhs"))
 
     def observe(
@@ -177,10 +177,14 @@ class SampledFlow(Flow):
         target, climbed = problem.target, self.effective_target(problem.target)
         risk = np.full((len(runs), len(problem.time)), np.nan)
         objective = np.full_like(risk, np.nan)
+        link = np.full((*risk.shape, len(target.modes)), np.nan)
         for row, run in enumerate(runs):
             done = np.isfinite(run.correlations).all(axis=(1, 2))
             links = run.links[done]
             risk[row, done] = self.link.risk(target, run.features, links, run.correlations[done])
+            link[row, done] = self.link.on_modes(
+                target, run.features, links, run.correlations[done]
+            )
             objective[row, done] = self.link.objective(run.features, links, risk[row, done])
         crossing = np.array([run.crossing for run in runs])
         failed = np.isnan(risk).any(axis=1)
@@ -197,5 +201,6 @@ class SampledFlow(Flow):
             **{name: out[name] for name in self.variables(target) if name in out},
             "loss": objective if loss is None else loss,
             "risk": risk,
+            "link": link,
             "stage_duration": np.diff(half, prepend=0.0, axis=1),
         }

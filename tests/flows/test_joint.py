@@ -11,7 +11,8 @@ import mids
 from mids.errors import InputError
 from mids.flows import HermiteKernel, Joint, TwoTimescale
 from mids.simulation.replay import differences
-from mids.targets.averaging import average
+from mids.targets.averaging import adjoint, average
+from mids.targets.basis import tensor_coefficients
 
 LADDERS = (
     "h3(z1)",
@@ -138,6 +139,10 @@ def test_the_flow_is_that_of_full_tensors(link, students):
         )
         assert ds.risk[0, 0, k].item() == pytest.approx(risk, abs=1e-7)
         assert ds.loss[0, 0, k].item() == pytest.approx(risk + penalty, abs=1e-7)
+        modes, own = tensor_coefficients(adjoint(S, M))
+        known = dict(zip(map(tuple, modes.tolist()), own, strict=True))
+        expected = [known[tuple(beta)] for beta in target.modes.tolist()]
+        np.testing.assert_allclose(ds.link[0, 0, k], expected, atol=1e-7)
 
 
 def test_a_link_from_zero_starts_at_the_loss_of_nothing_and_is_fitted_at_once():

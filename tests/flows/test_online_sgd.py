@@ -142,6 +142,9 @@ def test_the_risk_in_closed_form_is_that_of_many_samples(kind, student_rank):
     squares = 0.5 * (values_of(features, x @ W) @ link - DENSE(x[:, :2])) ** 2
     risk = readout.risk(DENSE, features, link[None], M[None])[0]
     assert abs(squares.mean() - risk) < 5 * squares.std() / math.sqrt(len(x))
+    on_modes = readout.on_modes(DENSE, features, link[None], M[None])[0]
+    negative = readout.risk(DENSE, features, -link[None], M[None])[0]
+    assert DENSE.coefficients @ on_modes == pytest.approx((negative - risk) / 2, abs=1e-12)
 
 
 def started(readout, target, student_rank, dim, seed=0, noise=0.0):
