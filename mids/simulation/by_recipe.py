@@ -35,7 +35,7 @@ def by_recipe(
     called block by block, unless it is `lazy` itself.
     """
     cells, recipes = recipes_of(ds, of)
-    if lazy or all(array.chunks is None for array in ds.data_vars.values()):
+    if lazy or all(a.chunks is None for name, a in ds.data_vars.items() if name != "recipe"):
         return _apply(ds, cells, recipes, kernel, over)
     _check_over(cells, over)
     return _by_block(ds, cells, recipes, kernel, over)

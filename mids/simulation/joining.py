@@ -304,7 +304,7 @@ def fingerprints(ds: xr.Dataset) -> tuple[xr.Variable, list[str]]:
     masked = (
         np.isnan(values).all(-1) if values.dtype.kind == "f" else np.zeros(cut.shape[:-1], bool)
     )
-    digits = np.where(masked[..., None], 0, values).astype(np.uint8)
+    digits = np.where((values >= 0) & (values < 256), values, 0).astype(np.uint8)
     masked = ~digits.any(-1)  # what joining fills in
     words = np.ascontiguousarray(digits).view(np.uint64)
     known = list(schema.recipes(ds))
@@ -319,7 +319,7 @@ def fingerprints(ds: xr.Dataset) -> tuple[xr.Variable, list[str]]:
         raise _changed()
     at = np.where(masked, -1, at)
     there, codes = np.unique(at, return_inverse=True)
-    codes = codes.reshape(at.shape) - int(there[0] == -1)
+    codes = codes.reshape(at.shape) - int(-1 in there)
     return xr.Variable(cut.dims[:-1], codes), [known[k] for k in there.tolist() if k >= 0]
 
 

@@ -148,7 +148,7 @@ def attempt(sweep):
             return f"refused ({type(error).__name__})", seconds
         part = ds.isel({name: [0] for name in ds["status"].dims})
         target, flow = part.mi.target, part.mi.flow
-        student_rank = mids.schema.recipes(part)[part["recipe"].item()]["student_rank"]
+        student_rank = mids.schema.recipes(part)[bytes(part["recipe"].values).hex()]["student_rank"]
         work = flow.run_seconds(target, int(part.dim[0]), student_rank, part.time.values)
         small = target.rank <= 3 and work <= RUN_SECONDS and part.nbytes <= 1e7
         if flow.name != "two-timescale" or not small:

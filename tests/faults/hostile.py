@@ -16,6 +16,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import xarray as xr
 
 import mids
 from mids.catalog.index import documents
@@ -144,9 +145,11 @@ def recipes(count=1000, seed=0):
             key = mids.schema.fingerprint(entry)
             text = mids.schema.recorded({key: entry}, mids.schema.grids(ds))
         except (TypeError, ValueError, AttributeError, KeyError):
-            key, text = 1, json.dumps({"recipes": {"1": entry}, "grids": {}})
+            key, text = "1" * 64, json.dumps({"recipes": {"1" * 64: entry}, "grids": {}})
         text = choose.choice((text, text, text, text[:-9], "[" * 10**5))
-        hostile = ds.assign(recipe=ds.recipe * 0 + key).assign_attrs(mids_recipes=text)
+        (digits,) = mids.schema.fingerprint_bytes([key])
+        hostile = ds.assign(recipe=ds.recipe * 0 + xr.DataArray(digits, dims="byte"))
+        hostile = hostile.assign_attrs(mids_recipes=text)
         ends.attempt(lambda ds=hostile: use_recipe(ds), text[:300])
     assert set(Path.cwd().iterdir()) == before
     return ends

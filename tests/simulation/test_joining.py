@@ -15,8 +15,9 @@ from mids import schema
 from mids.errors import DatasetError, InputError, MidsError
 from mids.flows import Joint, OnlineSGD, TwoTimescale
 from mids.simulation.by_recipe import by_recipe
-from mids.simulation.joining import recipes_of
+from mids.simulation.joining import ALL, recipes_of
 from mids.simulation.plan import LARGEST_CELLS
+from mids.simulation.recipe import Recipe
 
 TIME = np.concatenate([[0.0], np.geomspace(0.1, 1e6, 40)])
 PARTS = {
@@ -44,57 +45,163 @@ def theories(parts):
     return {name: mids.theory(ds).escape_time for name, ds in parts.items()}
 
 
-def check(joined, expected):
-    """Hold the theory of a joined dataset against that of its parts, or accept a refusal."""
+# -- every option of xarray, on datasets whose numbers name their recipe --------------------------
+
+GRID = [0.0, 1.0]
+
+
+def marked(marker, text="h2(z1)", seed=0, dims=(100,), runs=(0, 1)):
+    """A dataset of one recipe in which each loss is `marker`, the degree and seed of its recipe."""
+    recipe = Recipe(mids.Target.parse(text), TwoTimescale(), 1, seed, None, 1e-8, DIGEST)
+    assert marker == mark(recipe)
+    shape = (len(dims), len(runs))
+    same = np.broadcast_to(schema.fingerprint_bytes([recipe.fingerprint]), (*shape, 32))
+    recorded = schema.recorded({recipe.fingerprint: recipe.to_dict()}, {DIGEST: GRID})
+    return xr.Dataset(
+        {
+            "loss": (("dim", "run", "time"), np.full((*shape, 2), float(marker))),
+            "recipe": (("dim", "run", "byte"), same),
+        },
+        {"dim": list(dims), "run": list(runs), "time": GRID},
+        {"mids_schema": 2, "mids_recipes": recorded},
+    )
+
+
+DIGEST = schema.grid_digest(GRID)
+
+
+def mark(recipe):
+    return 100 * recipe.target.degree + recipe.seed
+
+
+def right_or_refused(ds):
+    """Whether analyses take a dataset; they never see the numbers of another recipe."""
+
+    def kernel(part, recipe):
+        found = np.unique(part.loss.values[~np.isnan(part.loss.values)])
+        assert found.tolist() in ([], [mark(recipe)])
+        return part[["loss"]]
+
     try:
-        found = mids.theory(joined).escape_time
+        found = by_recipe(ds, kernel, of=ALL)
     except DatasetError as error:
-        assert "mids.concat" in str(error) or "variable 'recipe'" in str(error)
+        assert any(x in str(error) for x in ("mids.concat", "variable 'recipe'", "masked", "'run'"))
         return False
-    found, expected = xr.align(found, expected, join="inner", exclude=["saddle"])
-    saddles = min(found.sizes["saddle"], expected.sizes["saddle"])
-    found, expected = (side.isel(saddle=slice(saddles)) for side in (found, expected))
-    np.testing.assert_array_equal(found, expected.transpose(*found.dims))
+    np.testing.assert_array_equal(found.loss, ds.loss.transpose(*found.loss.dims))
     return True
 
 
-# -- every option of xarray ---------------------------------------------------------------------
-
-OPTIONS = [
-    dict(zip(("coords", "compat", "data_vars", "combine_attrs", "join"), values, strict=True))
+OPTIONS = ("coords", "compat", "data_vars", "join")
+STRUCTURE = [
+    {key: value for key, value in zip(OPTIONS, values, strict=True) if value is not None}
     for values in itertools.product(
         (None, "minimal", "different", "all"),
         (None, "equals", "override", "no_conflicts"),
         (None, "minimal", "different", "all"),
-        (None, "override", "drop", "drop_conflicts", "no_conflicts", mids.combine_attrs),
         (None, "outer", "inner", "exact", "override"),
     )
 ]
+ATTRS = (None, "override", "drop", "drop_conflicts", "no_conflicts", mids.combine_attrs)
+JOINS = {
+    "new dim": lambda one, two, **o: xr.concat([one, two], "target", **o),
+    "run": lambda one, two, **o: xr.concat([one, two], "run", **o),
+    "dim": lambda one, two, **o: xr.concat([one, two.assign_coords(dim=[400])], "dim", **o),
+    "by coords": lambda one, two, **o: xr.combine_by_coords(
+        [one, two.assign_coords(dim=[400])], **o
+    ),
+}
+
+
+def all_attrs(one, two):
+    """What each `combine_attrs` of xarray makes of the attributes; it does so apart."""
+    for how in ATTRS:
+        parts = [xr.Dataset(attrs=part.attrs) for part in (one, two)]
+        try:
+            yield how, xr.merge(parts, **({} if how is None else {"combine_attrs": how})).attrs
+        except xr.MergeError:
+            continue
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("new", [False, True], ids=["old defaults", "new defaults"])
-@pytest.mark.parametrize("along", ["target", "run"])
-def test_all_options_of_concat(parts, theories, new, along):
-    names = ["base", "target"]
-    small = [parts[name].isel(time=[0, -1]) for name in names]
-    expected = xr.concat([theories[name] for name in names], along, join="override")
-    kept = {}
+@pytest.mark.parametrize("way", JOINS)
+def test_every_option_of_xarray(new, way):
+    one, two = marked(200), marked(307, "h3(z1)", seed=7)
+    seen, taken = {}, set()
     with xr.set_options(use_new_combine_kwarg_defaults=new):
-        for options in OPTIONS[:: 7 if along == "target" else 23]:
-            chosen = {key: value for key, value in options.items() if value is not None}
+        attrs = list(all_attrs(one, two))
+        for options in STRUCTURE:
             try:
-                joined = xr.concat(small, along, **chosen)
+                found = JOINS[way](one, two, **options, combine_attrs="drop")
             except (ValueError, xr.MergeError):  # xarray refuses
                 continue
-            recipes = joined["recipe"]
-            if along not in recipes.dims:  # the first one's was kept: no run is another's
-                assert joined.sizes.get(along, 1) == 1 or "loss" not in joined.dims
+            for how, given in attrs:
+                key = (
+                    how,
+                    *(str(found[n].dims) for n in found.data_vars),
+                    found.loss.values.tobytes(),
+                )
+                if key not in seen:
+                    seen[key] = right_or_refused(found.assign_attrs(given))
+                several = len(np.unique(found.loss)) > 1
+                taken.add((how is mids.combine_attrs, several, seen[key]))
+    assert (True, True, True) in taken and (False, True, True) not in taken
+    assert (True, True, False) not in taken  # what keeps all recipes is never refused
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("new", [False, True], ids=["old defaults", "new defaults"])
+def test_every_option_of_merge(new):
+    one, two = marked(200), marked(307, "h3(z1)", seed=7)
+    with xr.set_options(use_new_combine_kwarg_defaults=new):
+        for compat, join, how in itertools.product(
+            (None, "equals", "override", "no_conflicts", "broadcast_equals", "minimal"),
+            (None, "outer", "inner", "exact", "override", "left"),
+            ATTRS,
+        ):
+            given = {"compat": compat, "join": join, "combine_attrs": how}
+            try:
+                found = xr.merge([one, two], **{k: v for k, v in given.items() if v is not None})
+            except (ValueError, xr.MergeError):
                 continue
-            assert along in recipes.dims
-            right = check(joined, expected)
-            kept.setdefault(chosen.get("combine_attrs") is mids.combine_attrs, set()).add(right)
-    assert kept == {True: {True}, False: {False}}  # refused without all recipes
+            right_or_refused(found)
+
+
+REDUCTIONS = {
+    **{
+        name: lambda ds, name=name: getattr(ds, name)("x")
+        for name in ("max", "min", "mean", "median", "sum", "prod", "std", "var")
+    },
+    **{name: lambda ds, name=name: getattr(ds, name)("x") for name in ("any", "all", "count")},
+    **{name: lambda ds, name=name: getattr(ds, name)("x") for name in ("argmax", "cumsum")},
+    "largest": lambda ds: ds.reduce(np.max, "x"),
+    "quantile": lambda ds: ds.quantile(0.5, "x", method="lower"),
+    "rolling": lambda ds: ds.rolling(x=2).max(),
+    "coarse": lambda ds: ds.coarsen(x=2, boundary="trim").max(),
+    "groups": lambda ds: ds.assign_coords(x=[0] * ds.sizes["x"]).groupby("x").max(),
+    "groups of medians": lambda ds: ds.assign_coords(x=[0] * ds.sizes["x"]).groupby("x").median(),
+    "between": lambda ds: ds.assign_coords(x=range(ds.sizes["x"])).interp(x=0.5),
+    "differences": lambda ds: ds.diff("x"),
+    "weighted": lambda ds: ds.weighted(xr.DataArray([1.0] * ds.sizes["x"], dims="x")).mean("x"),
+}
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_what_is_computed_over_several_recipes_has_none(name, masked):
+    for count in (2, 3, 5):
+        parts = [marked(200 + seed, seed=seed) for seed in range(count)]
+        ds = mids.concat(parts, "x")
+        assert right_or_refused(ds)
+        found = REDUCTIONS[name](ds.where(ds.run >= 0) if masked else ds)
+        assert not right_or_refused(found)
+
+
+def test_a_dim_of_which_recipes_say_nothing_is_refused():
+    one, two = marked(200), marked(307, "h3(z1)", seed=7)
+    first = xr.concat([one, two], "x", data_vars=["loss"], coords="minimal", compat="override")
+    with pytest.raises(DatasetError, match=r"'loss' has the dim 'x', but 'recipe' does not say"):
+        by_recipe(first, lambda part, _: part)
 
 
 def test_merge_keeps_no_foreign_recipe(parts):
@@ -104,30 +211,21 @@ def test_merge_keeps_no_foreign_recipe(parts):
     xr.testing.assert_equal(overridden.recipe, parts["base"].recipe)
 
 
-def test_combine_by_coords(parts):
-    one = parts["base"]
-    other = made(dim=[1600], seed=3)
-    expected = xr.concat([mids.theory(one).escape_time, mids.theory(other).escape_time], "dim")
-    options = {"join": "outer", "compat": "no_conflicts", "data_vars": "all", "coords": "minimal"}
-    assert not check(
-        xr.combine_by_coords([one, other], combine_attrs="override", **options), expected
-    )
-    joined = xr.combine_by_coords([one, other], combine_attrs=mids.combine_attrs, **options)
-    assert check(joined, expected)
-
-
-def test_files_opened_together(parts, theories, tmp_path):
-    names = ["base", "seed"]
-    paths = [tmp_path / f"{name}.nc" for name in names]
-    for name, path in zip(names, paths, strict=True):
-        parts[name].mi.to_netcdf(path)
-    options = {"combine": "nested", "concat_dim": "seed", "data_vars": "all", "compat": "equals"}
+@pytest.mark.parametrize("how", ATTRS)
+def test_files_opened_together(tmp_path, how):
+    parts = [marked(200), marked(307, "h3(z1)", seed=7)]
+    paths = [tmp_path / f"{k}.nc" for k in range(2)]
+    for part, path in zip(parts, paths, strict=True):
+        part.to_netcdf(path)
+    options = {"combine": "nested", "concat_dim": "x", "data_vars": "all", "compat": "equals"}
     options |= {"coords": "different", "join": "exact"}
-    expected = xr.concat([theories[name] for name in names], "seed")
-    with xr.open_mfdataset(paths, combine_attrs=mids.combine_attrs, **options) as joined:
-        assert check(joined, expected)
-    with xr.open_mfdataset(paths, **options) as joined:
-        assert not check(joined, expected)
+    try:
+        joined = xr.open_mfdataset(paths, combine_attrs=how or "override", **options)
+    except xr.MergeError:
+        assert how == "no_conflicts"
+        return
+    with joined:
+        assert right_or_refused(joined) == (how is mids.combine_attrs)
 
 
 # -- mids.concat --------------------------------------------------------------------------------
@@ -284,85 +382,115 @@ def test_what_needs_no_recipe_does_without(parts):
 
 # -- random joins -------------------------------------------------------------------------------
 
+STEPS = {
+    "concat": lambda one, two, dim, draw: mids.concat([one, two], dim),
+    "xarray": lambda one, two, dim, draw: xr.concat(
+        [one, two],
+        dim,
+        **draw(st.sampled_from(STRUCTURE)),
+        combine_attrs=draw(st.sampled_from(ATTRS[1:])),
+    ),
+    "merge": lambda one, two, dim, draw: xr.merge(
+        [one, two], compat="override", combine_attrs=draw(st.sampled_from(ATTRS[1:]))
+    ),
+    "larger": lambda one, two, dim, draw: one.max(dim),
+    "median": lambda one, two, dim, draw: one.median(dim),
+    "first": lambda one, two, dim, draw: one.isel({dim: 0}),
+    "backwards": lambda one, two, dim, draw: one.isel({dim: slice(None, None, -1)}),
+    "masked": lambda one, two, dim, draw: one.where(one.loss.isel(time=0) > 250),
+    "filled": lambda one, two, dim, draw: one.where(one.loss.isel(time=0) > 250, two),
+    "stacked": lambda one, two, dim, draw: one.stack(cell=("dim", "run")).unstack("cell"),
+    "shifted": lambda one, two, dim, draw: one.shift({dim: 1}),
+    "sum": lambda one, two, dim, draw: one + two,
+    "difference": lambda one, two, dim, draw: one - two,
+    "attributes": lambda one, two, dim, draw: one.assign_attrs(two.attrs),
+    "groups": lambda one, two, dim, draw: one.groupby("dim").map(lambda part: part),
+    "largest of groups": lambda one, two, dim, draw: one.groupby("dim").max(),
+    "in a tree": lambda one, two, dim, draw: xr.DataTree.from_dict({"a": one})["a"].to_dataset(),
+}
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-@settings(max_examples=15)
+
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_random_joins_are_right_or_refused(data, parts, theories):
-    """Trees of joins along old and new dims, with or without our `combine_attrs`."""
-    names = data.draw(
-        st.lists(st.sampled_from(["base", "seed", "target", "steep"]), min_size=2, max_size=4)
-    )
-    pairs = [(parts[name], theories[name]) for name in names]
-    ours = True
-    while len(pairs) > 1:
-        (one, first), (two, second), *rest = pairs
-        dim = data.draw(st.sampled_from(["run", "a", "b"]))
-        if (dim in one.dims) != (dim in two.dims):
-            dim = "run"
-        how = data.draw(st.sampled_from(["concat", "xarray", "override"]))
+def test_random_steps_are_right_or_refused(data):
+    """Datasets joined, selected, reduced and computed with in any order."""
+    recipes = st.sampled_from([(200, "h2(z1)", 0), (201, "h2(z1)", 1), (307, "h3(z1)", 7)])
+    runs = st.sampled_from([(0, 1), (2, 3), (1,)])
+    made = st.tuples(recipes, runs).map(lambda given: marked(*given[0], runs=given[1]))
+    ds = data.draw(made)
+    for _ in range(data.draw(st.integers(1, 5))):
+        step = STEPS[data.draw(st.sampled_from(sorted(STEPS)))]
+        dim = data.draw(st.sampled_from(["run", "dim", "a", "b"]))
         try:
-            if how == "concat":
-                joined = mids.concat([one, two], dim)
-            else:
-                attrs = mids.combine_attrs if how == "xarray" else "override"
-                joined = xr.concat(
-                    [one, two], dim, combine_attrs=attrs, join="outer", data_vars="all"
-                )
-                same = schema.recipes(one) == schema.recipes(two)
-                ours = ours and (how == "xarray" or same)
-        except (ValueError, InputError):
-            return
-        except DatasetError:
-            assert not ours
-            return
-        values = xr.concat([first, second], dim, join="outer")
-        if data.draw(st.booleans()):
-            order = np.random.default_rng(0).permutation(joined.sizes[dim])
-            joined, values = joined.isel({dim: order}), values.isel({dim: order})
-        pairs = [(joined, values), *rest]
-    ((joined, values),) = pairs
-    found = None
-    try:
-        found = mids.theory(joined).escape_time
-    except DatasetError as error:
-        assert not ours and "mids.concat" in str(error)
-    if found is not None:
-        np.testing.assert_array_equal(found, values.transpose(*found.dims))
+            ds = step(ds, data.draw(made), dim, data.draw)
+        except (ValueError, KeyError, TypeError, MidsError, AttributeError, IndexError):
+            continue  # xarray or mids refuses
+    if "loss" in ds:
+        right_or_refused(ds)
 
 
 # -- sweeps -------------------------------------------------------------------------------------
 
 
 def test_a_sweep_is_the_outer_product_of_its_parts():
-    ds = mids.simulate(
-        {"square": "h2(z1)", "ladder": "h1(z1) + h1(z1)*h2(z2)"},
-        dim=[100, 400],
-        runs=3,
-        seed=[0, 7],
-        flow=TwoTimescale(ridge=[0.0, 0.5]),
-        time=TIME,
+    targets = {"square": "h2(z1)", "ladder": "h1(z1) + h1(z1)*h2(z2)", "cube": "h3(z1)"}
+    ridges = [0.0, 0.1, 0.5, 1.0]
+    time = TIME[::4]
+    lazy = mids.simulate(
+        targets, dim=[100, 200, 400], runs=2, flow=TwoTimescale(ridge=ridges), time=time
     )
-    assert ds.loss.dims == ("target", "seed", "ridge", "dim", "run", "time")
-    assert ds.recipe.dims == ("target", "seed", "ridge", "dim", "run", "byte")
-    assert len(schema.recipes(ds)) == 8
-    ds.mi.validate()
-    ds = ds.compute()
-    comparison = mids.compare(ds)
-    for name, text in (("square", "h2(z1)"), ("ladder", "h1(z1) + h1(z1)*h2(z2)")):
-        for seed, ridge in itertools.product((0, 7), (0.0, 0.5)):
-            own = made(target=text, seed=seed, flow=TwoTimescale(ridge=ridge))
-            at = {"target": name, "seed": seed, "ridge": ridge}
-            cell = ds.sel(at)
-            rank = own.sizes["direction"]
-            np.testing.assert_array_equal(cell.loss, own.loss)
-            np.testing.assert_array_equal(cell.gram[..., :rank, :rank], own.gram)
-            np.testing.assert_array_equal(cell.energy.sel(mode=own.mode), own.energy)
-            np.testing.assert_array_equal(cell.recipe, own.recipe)
-            expected = mids.compare(own)
-            np.testing.assert_array_equal(comparison.ratio.sel(at)[..., :rank], expected.ratio)
+    assert lazy.loss.dims == ("target", "ridge", "dim", "run", "time")
+    assert lazy.recipe.dims == ("target", "ridge", "dim", "run", "byte")
+    assert len(schema.recipes(lazy)) == 12
+    lazy.mi.validate()
+    ds = lazy.compute()
+    comparison, at_once = mids.compare(lazy).compute(), mids.compare(ds)
+    xr.testing.assert_allclose(comparison, at_once.transpose(*comparison.dims), rtol=1e-12)
+    for (name, text), ridge in itertools.product(targets.items(), ridges):
+        flow = TwoTimescale(ridge=ridge)
+        own = made(target=text, dim=[100, 200, 400], runs=2, flow=flow, time=time)
+        at = {"target": name, "ridge": ridge}
+        cell = ds.sel(at)
+        rank = own.sizes["direction"]
+        np.testing.assert_array_equal(cell.loss, own.loss)
+        np.testing.assert_array_equal(cell.gram[..., :rank, :rank], own.gram)
+        np.testing.assert_array_equal(cell.energy.sel(mode=own.mode), own.energy)
+        np.testing.assert_array_equal(cell.recipe, own.recipe)
+        expected = mids.compare(own)
+        for variable in ("ratio", "loss_theory", "escape_time_theory", "exponent"):
+            here = comparison[variable].sel(at)[..., :rank]
+            np.testing.assert_array_equal(here, expected[variable])
     assert ds.overlap.sel(target="square", direction=1).isnull().all()
     assert mids.simulation.differences(ds, mids.replay(ds)) == []
+
+
+LAZY = ("saddles", "theory", "compare", "scaling")
+
+
+@pytest.mark.parametrize("analysis", LAZY)
+def test_a_lazy_sweep_is_analysed_block_by_block(analysis, parts):
+    ds = mids.concat([parts["base"], parts["ladder"], parts["steep"]], "target")
+    ds = mids.concat([ds, ds.isel(run=[2, 0, 1])], "run")
+    expected = getattr(mids, analysis)(ds)
+    lazy = getattr(mids, analysis)(ds.chunk(target=2, dim=1, run=4))
+    assert lazy.to_array("name", "all").chunks is not None if analysis != "scaling" else True
+    for name, array in lazy.compute().data_vars.items():
+        xr.testing.assert_identical(array, expected[name].transpose(*array.dims))
+        assert array.dtype == expected[name].dtype
+
+
+def test_a_large_sweep_has_a_small_graph():
+    """A task for each block of runs and one for each variable of it, not some for each recipe."""
+    ds = mids.simulate(
+        ["h2(z1)", "h1(z1) + h1(z1)*h3(z2)", "staircase(3)"],
+        dim=[100, 1e3, 1e4],
+        runs=1000,
+        flow=TwoTimescale(ridge=[0.0, 0.1, 0.5, 1.0]),
+    )
+    before, blocks = len(ds.__dask_graph__()), ds.loss.data.npartitions
+    after = mids.compare(ds)
+    assert len(after.__dask_graph__()) - before < (len(after) + 3) * blocks
 
 
 def test_flows_may_be_listed_and_yield_different_variables():
