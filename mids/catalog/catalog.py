@@ -216,8 +216,10 @@ class Catalog(Mapping[str, xr.Dataset]):
             If the file of a dataset that may have the target is damaged.
         """
         given = conditions.get("target")
-        target = conditions.pop("target") if isinstance(given, Target) else None
-        meets = table.query(conditions)
+        target = given if isinstance(given, Target) else None
+        meets = table.query(
+            {n: c for n, c in conditions.items() if n != "target" or target is None}
+        )
         found = [key for key, entry in self.entries.items() if meets(entry)]
         if target is not None:
             exponents = ((), tuple(step.exponent for step in leaps(target).steps))
