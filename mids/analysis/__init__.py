@@ -3,6 +3,7 @@
 from .compare import compare
 from .describe import describe
 from .exponents import exponents
+from .landscape import landscape
 from .overlaps import overlaps
 from .plateaus import plateaus
 from .race import race
@@ -20,6 +21,7 @@ __all__ = [
     "describe",
     "exponents",
     "from_trajectories",
+    "landscape",
     "overlaps",
     "plateaus",
     "race",

@@ -28,7 +28,7 @@ from ..targets.averaging import correlation, gradient, loss
 from ..targets.ladder import TOLERANCE, complete, rotate, tilt_growth
 from ..targets.target import Target
 
-__all__ = ["LARGEST", "CriticalPoint", "Stepper", "Turning", "relative"]
+__all__ = ["LARGEST", "CriticalPoint", "Stepper", "Turning", "critical", "relative"]
 
 Array = NDArray[np.float64]
 Flow = Callable[[Array], tuple[Array, Array]]
@@ -61,7 +61,7 @@ class CriticalPoint:
     @classmethod
     def near(cls, target: Target, subspace: Array, *, leading: bool = False) -> CriticalPoint:
         """Analyse the critical subspace next to one that is nearly critical."""
-        learned = _critical(target, subspace)
+        learned = critical(target, subspace)
         k = learned.shape[1]
         frame = complete(learned)
         rates: Array = np.linalg.eigvalsh(tilt_growth(target, learned)).astype(np.float64)
@@ -235,12 +235,12 @@ def _component(tensors: Sequence[Array], k: int, s: int) -> Array:
     return flat.reshape(-1, *(m,) * s)
 
 
-def _critical(target: Target, subspace: Array) -> Array:
+def critical(target: Target, subspace: Array, iterations: int = 10) -> Array:
     """Critical subspace next to a given one, by Newton's method: it need not attract."""
     k = subspace.shape[1]
     if k in (0, target.rank):
         return subspace
-    for _ in range(10):
+    for _ in range(iterations):
         normal = complete(subspace)[:, k:]
         push = normal.T @ gradient(target, subspace @ subspace.T) @ subspace
         if np.abs(push).max() < 1e-13 * np.abs(target.coefficients).max() ** 2:

@@ -27,7 +27,7 @@ from ..validation import FloatArray
 from .basis import apply_to_indices, multiplicities
 from .target import Target
 
-__all__ = ["adjoint", "average", "correlation", "energy", "gradient", "loss"]
+__all__ = ["adjoint", "average", "correlation", "energy", "gradient", "loss", "planted_slope"]
 
 BLOCK_SIZE = 2**20
 """Entries of the largest intermediate array, unless a single tensor is larger."""
@@ -76,6 +76,17 @@ def gradient(link: Link, G: ArrayLike) -> FloatArray:
     return _over_matrices(_gradient, link, G)
 
 
+def planted_slope(link: Link, M: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    r"""Return ``M' = D - M sym(M^T D)`` and D, the derivative in M of ``<f*, A_M f*>``.
+
+    Shapes: M (..., r, r); returns (..., r, r).
+    """
+    matrices = np.asarray(M, dtype=np.float64)
+    D = _over_matrices(_derivative, link, matrices)
+    inner = matrices.swapaxes(-1, -2) @ D
+    return D - matrices @ (inner + inner.swapaxes(-1, -2)) / 2, D
+
+
 def loss(link: Link, G: ArrayLike) -> FloatArray:
     r"""Return :math:`L = \tfrac12 \|f^*\|^2 - \tfrac12 h(G)` (paper eq. 31).
 
@@ -114,10 +125,15 @@ def _correlation(tensors: Sequence[FloatArray], G: FloatArray) -> FloatArray:
     return total
 
 
-def _gradient(tensors: Sequence[FloatArray], G: FloatArray) -> FloatArray:
-    total = np.zeros(G.shape)
+def _derivative(tensors: Sequence[FloatArray], M: FloatArray) -> FloatArray:
+    total = np.zeros(M.shape)
     for k, tensor in enumerate(tensors[1:], start=1):
-        total += k * (_contract(tensor, G, k - 1) @ tensor.reshape(len(tensor), -1).T)
+        total += k * (_contract(tensor, M, k - 1) @ tensor.reshape(len(tensor), -1).T)
+    return total.swapaxes(-1, -2)
+
+
+def _gradient(tensors: Sequence[FloatArray], G: FloatArray) -> FloatArray:
+    total = _derivative(tensors, G)
     return (total + total.swapaxes(-1, -2)) / 2
 
 

@@ -1,0 +1,251 @@
+"""Critical points of the loss: subspaces for a fast link, correlation matrices for a known one."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from .. import flows, validation
+from ..errors import InputError
+from ..simulation.simulate import simulate
+from ..targets.averaging import correlation, gradient, planted_slope
+from ..targets.ladder import complete, leaps
+from ..targets.target import Target
+from .critical_points import CriticalPoint, critical
+
+__all__ = ["landscape"]
+
+Array = NDArray[np.float64]
+
+SAME = 1e-4
+"""Difference of losses and rates, relative to the target, below which points count as alike."""
+FLAT = 1e-4
+"""Growth rates below this, relative to the target, count as zero: where the Hessian vanishes
+Newton's method comes only so close."""
+
+
+def landscape(
+    target: Target | str,
+    *,
+    flow: str | flows.Flow = "two-timescale",
+    starts: int = 32,
+    dim: float = 1e4,
+    runs: int = 100,
+    seed: int = 0,
+) -> xr.Dataset:
+    r"""List the critical points of the loss, found by Newton's method from random starts.
+
+    With a fast link they are the subspaces U at which :math:`h(P_U)` is critical, of every rank.
+    Each is left sooner or later by what is not learned: only the whole is a minimum (paper Theorem
+    3.25). With the link known they are correlation matrices M of the planted flow, some of which
+    may be local minima that hold a share of all runs.
+
+    Points of the same loss and the same growth rates, such as copies by a symmetry of the target,
+    are one row. Points that no start has led to are missing: more `starts` find more.
+
+    Parameters
+    ----------
+    target : Target or str
+    flow : str or Flow
+        One with a fast link, or "planted".
+    starts : int
+        Random starts, for each rank.
+    dim, runs : float, int
+        For the planted flow: runs simulated at this dimension to see where they end; 0 for none.
+    seed : int
+        Seed of the starts and of the runs.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over ``point``, by decreasing loss: ``loss``; ``index``, the number of independent
+        perturbations that grow at an exponential rate (fast link: tilts of U at fixed rank; link
+        known: changes of M), and ``growth``, the largest of their rates; ``neutral``, of those that
+        do neither grow nor die out, and ``isolated``, whether there are none: otherwise the point
+        may be one of a family; ``copies``, how many different ones were found, 0 where it is not
+        isolated. With a fast link also ``learned`` (directions), ``exponent`` (relative to U, NaN
+        where nothing is left), ``minimum``, ``ladder`` (whether the ladder of `mids.ladder` stops
+        there) and ``gram``, the projector on U. With the link known ``overlap``, ``correlation``
+        (M) and ``basin``, the share of the runs that end there, with its ``basin_error``.
+
+    Raises
+    ------
+    InputError
+        If the target cannot be read, the flow has neither, or a number is out of range.
+
+    Examples
+    --------
+    >>> found = landscape("h1(z1) + h1(z1)*h3(z2)")
+    >>> found.loss.round(3).values.tolist(), found.exponent.values.tolist()
+    ([1.0, 1.0, 0.625, 0.5, 0.0], [1.0, 1.0, 1.0, 3.0, nan])
+    >>> landscape("h3(z1)", flow="planted", runs=0).loss.round(3).values.tolist()
+    [2.0, 1.0, 0.0]
+    """
+    given = Target.parse(target) if isinstance(target, str) else target
+    starts = validation.integer(starts, "starts", at_least=1)
+    runs = validation.integer(runs, "runs", at_least=0)
+    rng = np.random.default_rng(validation.integer(seed, "seed", at_least=0))
+    chosen = flows.get(flow)
+    if chosen.fast_link:
+        return _subspaces(chosen.effective_target(given), starts, rng)
+    if not isinstance(chosen, flows.Planted):
+        raise InputError(
+            f"landscape knows flows with a fast link and 'planted', got {chosen.name!r}"
+        )
+    return _matrices(given, starts, rng, dim, runs, seed)
+
+
+def _subspaces(target: Target, starts: int, rng: np.random.Generator) -> xr.Dataset:
+    """Critical subspaces of every rank."""
+    steps = list(leaps(target))
+    size = float(np.sum(target.coefficients**2 * target.modes.sum(axis=1)))
+    found: list[tuple[CriticalPoint, int, bool]] = []
+    for k in range(target.rank + 1):
+        first = [step.subspace for step in steps if step.rank_before == k]
+        tried = 1 if k in (0, target.rank) else starts
+        frames = [np.linalg.qr(rng.standard_normal((target.rank, k)))[0] for _ in range(tried)]
+        of_rank: list[list[CriticalPoint]] = []
+        for frame in [*first, *frames]:
+            U = critical(target, frame, 60)
+            push = complete(U)[:, k:].T @ gradient(target, U @ U.T) @ U
+            if np.abs(push).max(initial=0.0) > 1e-9 * size:
+                continue
+            point = CriticalPoint.near(target, U)
+            alike = next((a for a in of_rank if _alike(a[0], point, size)), None)
+            if alike is None:
+                of_rank.append([point])
+            elif all(known.tilt(U) > 1e-3 for known in alike):
+                alike.append(point)
+        for copies in of_rank:
+            point = copies[0]
+            stops = [CriticalPoint.near(target, frame) for frame in first]
+            visited = any(_alike(point, each, size) for each in stops)
+            visited |= point.exponent is None and k == target.rank
+            found.append((point, len(copies), visited))
+    found.sort(key=lambda each: -each[0].loss)
+    points = [each[0] for each in found]
+    grows = [p.rates[p.rates > FLAT * size] for p in points]
+    neutral = [int((np.abs(p.rates) <= FLAT * size).sum()) for p in points]
+    exponent = np.array([np.nan if p.exponent is None else p.exponent for p in points])
+    index = [len(rates) for rates in grows]
+    return _labelled(
+        {
+            "loss": ("point", [max(p.loss, 0.0) for p in points]),
+            "learned": ("point", [p.learned.shape[1] for p in points]),
+            "index": ("point", index),
+            "growth": ("point", [float(rates.max(initial=0.0)) for rates in grows]),
+            "neutral": ("point", neutral),
+            "isolated": ("point", [n == 0 for n in neutral]),
+            "copies": (
+                "point",
+                [0 if n else each[1] for n, each in zip(neutral, found, strict=True)],
+            ),
+            "exponent": ("point", exponent),
+            "minimum": ("point", np.isnan(exponent) & (np.array(index) == 0)),
+            "ladder": ("point", [each[2] for each in found]),
+            "gram": (("point", "axis", "axis_t"), [p.learned @ p.learned.T for p in points]),
+        }
+    )
+
+
+def _alike(one: CriticalPoint, other: CriticalPoint, size: float) -> bool:
+    """Whether two points have the same loss, exponent and rates."""
+    differs = np.abs(one.rates - other.rates).max(initial=0.0) + abs(one.loss - other.loss)
+    return one.exponent == other.exponent and bool(differs < SAME * size)
+
+
+def _matrices(
+    target: Target, starts: int, rng: np.random.Generator, dim: float, runs: int, seed: int
+) -> xr.Dataset:
+    """Critical points of the planted flow, and where its runs end."""
+    r = target.rank
+    size = float(np.sum(target.coefficients**2 * target.modes.sum(axis=1)))
+    # Of any rank, and with directions that are learned: inside the ball and on all its faces.
+    scales = np.clip(rng.uniform(-0.5, 1.5, (starts * r, r)), 0.0, 1.0)
+    left, _, right = np.linalg.svd(rng.standard_normal((len(scales), r, r)))
+    M = np.concatenate([(left * scales[:, None, :]) @ right, np.zeros((1, r, r))])
+    ends = np.zeros(0)
+    if runs:
+        ds = simulate(target, dim=dim, runs=runs, seed=seed, flow="planted").compute()
+        status, last = ds["status"].values.ravel(), ds["loss"].values.reshape(runs, -1)[:, -1]
+        ends = np.where((status == 0) | (status == 2), last, np.nan)  # decided
+        # Newton's method from the ends finds what holds them.
+        reached = ds["correlation"].values.reshape(runs, -1, r, r)[:, -1]
+        M = np.concatenate([M, reached[np.isfinite(ends)]])
+    for _ in range(80):
+        slope, jacobian = _linearised(target, M)
+        step = -np.linalg.pinv(jacobian, rcond=1e-8) @ slope.reshape(len(M), -1, 1)
+        length = np.abs(step).max(axis=(1, 2), keepdims=True)
+        M = M + (step * np.minimum(1.0, 0.2 / np.maximum(length, 1e-300))).reshape(M.shape)
+    slope, jacobian = _linearised(target, M)
+    inside = np.linalg.norm(M, 2, axis=(1, 2)) < 1 + 1e-7  # no frame has others
+    held = (np.abs(slope).max(axis=(1, 2)) < 1e-10 * size) & inside
+    M, rates = M[held], np.sort(np.linalg.eigvals(jacobian[held]).real, axis=1)
+    loss = target.norm**2 - correlation(target, M)
+    rows: list[list[int]] = []
+    for i in np.argsort(-loss, kind="stable").tolist():
+        differs = [np.abs(rates[a[0]] - rates[i]).max() + abs(loss[a[0]] - loss[i]) for a in rows]
+        if not rows or min(differs) > SAME * size:
+            rows.append([i])
+        elif all(np.abs(M[j] - M[i]).max() > 1e-3 for j in rows[int(np.argmin(differs))]):
+            rows[int(np.argmin(differs))].append(i)
+    first = [row[0] for row in rows]
+    neutral = (np.abs(rates[first]) <= FLAT * size).sum(axis=1)
+    share = np.full(len(rows), np.nan)
+    if runs:
+        nearest = np.abs(ends[:, None] - loss[first]).argmin(axis=1)
+        share = np.bincount(nearest[np.isfinite(ends)], minlength=len(rows)) / runs
+    return _labelled(
+        {
+            "loss": ("point", np.maximum(loss[first], 0.0)),
+            "index": ("point", (rates[first] > FLAT * size).sum(axis=1)),
+            "growth": ("point", np.maximum(rates[first].max(axis=1), 0.0)),
+            "neutral": ("point", neutral),
+            "isolated": ("point", neutral == 0),
+            "copies": (
+                "point",
+                [0 if n else len(row) for n, row in zip(neutral, rows, strict=True)],
+            ),
+            "basin": ("point", share),
+            "basin_error": ("point", np.sqrt(share * (1 - share) / max(runs, 1))),
+            "overlap": (("point", "direction"), np.linalg.svd(M[first], compute_uv=False) ** 2),
+            "correlation": (("point", "axis", "student"), M[first]),
+        }
+    )
+
+
+def _linearised(target: Target, M: Array) -> tuple[Array, Array]:
+    """Return the slope of the planted flow and its Jacobian, shape (n, r * r, r * r)."""
+    n, r, _ = M.shape
+    units = 1e-5 * np.eye(r * r).reshape(r * r, 1, r, r)
+    ends = (planted_slope(target, M + sign * units)[0] for sign in (1, -1))
+    jacobian = np.subtract(*ends).reshape(r * r, n, r * r) / 2e-5
+    return planted_slope(target, M)[0], np.moveaxis(jacobian, 0, -1)
+
+
+NAMES = {
+    "loss": "loss at the critical point",
+    "learned": "directions learned",
+    "index": "perturbations that grow",
+    "growth": "largest growth rate",
+    "neutral": "perturbations that neither grow nor die out",
+    "isolated": "whether no perturbation leads to another critical point",
+    "copies": "different points of the same kind that were found",
+    "exponent": "information exponent relative to what is learned",
+    "minimum": "whether nothing leads away",
+    "ladder": "whether the ladder stops there",
+    "gram": "projector on what is learned",
+    "basin": "share of runs that end there",
+    "basin_error": "standard error of that share",
+    "overlap": "squared singular values of M",
+    "correlation": "correlation matrix",
+}
+
+
+def _labelled(columns: dict[str, object]) -> xr.Dataset:
+    """Name the columns."""
+    out = xr.Dataset(columns)
+    for name, variable in out.data_vars.items():
+        variable.attrs = {"long_name": NAMES[str(name)], "units": "1"}
+    return out
