@@ -27,6 +27,8 @@ IntArray: TypeAlias = NDArray[np.int64]
 
 LARGEST_EXACT_FLOAT = 2**53
 """Largest integer up to which every integer is a float64; the largest dimension accepted."""
+LARGEST_STUDENT = 10_000
+"""Columns of a student's frame, each of which has an overlap with every direction."""
 LONGEST_NAME = 200
 """Bytes of the name of a file: 255 on most systems, and temporary ones are a little longer."""
 LONGEST_PATH = 4000
@@ -132,15 +134,21 @@ def _exact_integer(value: object) -> int | None:
     return None
 
 
-def integer(value: object, name: str, *, at_least: int) -> int:
-    """Return an integer of at least the given value; 1e4 and 10000 are both accepted."""
+def integer(value: object, name: str, *, at_least: int, at_most: float = math.inf) -> int:
+    """Return an integer within the given bounds; 1e4 and 10000 are both accepted."""
     number = _exact_integer(value)
-    if number is None or number < at_least:
+    if number is None or not at_least <= number <= at_most:
+        most = f" and at most {at_most:.0f}" if at_most < math.inf else ""
         raise InputError(
-            f"{name} must be an integer of at least {at_least}, got {shown(value)}; "
+            f"{name} must be an integer of at least {at_least}{most}, got {shown(value)}; "
             f"pass a whole number such as {max(at_least, 1)}"
         )
     return number
+
+
+def student_rank(value: object) -> int:
+    """Return the number of columns of a student's frame."""
+    return integer(value, "student_rank", at_least=1, at_most=LARGEST_STUDENT)
 
 
 def number(
@@ -229,7 +237,7 @@ def finite_array(value: object, name: str) -> FloatArray:
 def shape(value: object) -> tuple[int, ...]:
     """Return the shape of an argument that is not checked yet; () is a scalar."""
     try:
-        return np.shape(value)  # type: ignore[call-overload,no-any-return]
+        return np.shape(value) if is_finite(value) else ()  # type: ignore[call-overload]
     except ValueError:  # lists of unequal lengths
         return (len(value),)  # type: ignore[arg-type]
 

@@ -106,7 +106,7 @@ def race(
     """
     given = Target.parse(target) if isinstance(target, str) else target
     q = given.rank if student_rank is None else student_rank
-    q = validation.integer(q, "student_rank", at_least=1)
+    q = validation.student_rank(q)
     runs = validation.integer(runs, "runs", at_least=1)
     dims = validation.dims(dim, given.rank, q)
     model = Race(given)

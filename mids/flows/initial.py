@@ -183,7 +183,7 @@ def frame(M: ArrayLike, dim: int, rng: np.random.Generator) -> FloatArray:
 
 def _check_sizes(rank: int, student_rank: int, dim: int) -> tuple[int, int, int]:
     rank = validation.integer(rank, "rank", at_least=1)
-    student_rank = validation.integer(student_rank, "student_rank", at_least=1)
+    student_rank = validation.student_rank(student_rank)
     return rank, student_rank, int(validation.dims(dim, rank, student_rank)[0])
 
 

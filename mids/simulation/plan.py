@@ -301,7 +301,7 @@ def _text(value: object) -> str:
 def _student_rank(rank: Any, target: Target, initial: Any, flow: Flow) -> int:
     if rank is None:
         rank = flow.student_rank(target) if initial is None else _columns(initial, target.rank)
-    return validation.integer(rank, "student_rank", at_least=1)
+    return validation.student_rank(rank)
 
 
 def _up_to(horizon: float, grid: FloatArray) -> FloatArray:

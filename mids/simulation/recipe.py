@@ -123,7 +123,7 @@ class Recipe:
                 f"the flow of a recipe must be an object, got {validation.shown(entry['flow'])}"
             )
         flow = flows.from_dict(entry["flow"])
-        student_rank = validation.integer(entry["student_rank"], "student_rank", at_least=1)
+        student_rank = validation.student_rank(entry["student_rank"])
         initial = entry["initial"]
         if isinstance(initial, list):
             matrix = validation.matrix(initial, "initial", target.rank, student_rank)

@@ -1,6 +1,6 @@
 """Files that others may have made: what their metadata may say, and what may be read of them.
 
-`problem` looks at the metadata of an open HDF5 file, in milliseconds: everything that a dataset of
+`datasets` looks at the metadata of an open HDF5 file, in milliseconds: everything that a dataset of
 mids has lies in the file itself, in plain arrays that are not larger than compression explains.
 `check` reads a whole file in another process under limits on time, memory and files, which can be
 lost, as HDF5 trusts what it reads. The verdict is remembered by the content of the file. Run as a
@@ -15,6 +15,7 @@ import os
 import stat
 import subprocess
 import sys
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,11 +24,22 @@ import numpy as np
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["cache", "check", "checksum", "copy", "is_bare_dimension", "problem", "read", "vouch"]
+__all__ = [
+    "ATTRIBUTES",
+    "HarmfulError",
+    "cache",
+    "check",
+    "checksum",
+    "copy",
+    "datasets",
+    "is_bare_dimension",
+    "read",
+    "vouch",
+]
 
-START_SECONDS = 30.0
+CPU_SECONDS = 5.0
 BYTES_PER_SECOND = 5e6
-"""The other process has so long to start, and for the content at least so fast a machine."""
+"""The other process may compute so long, and longer for the content; it may wait ten times that."""
 MEMORY = 2**29
 """Bytes of address space that it may have beyond what it needs for itself."""
 FREE = 2**26
@@ -35,44 +47,67 @@ RATIO = 1032
 """A file may declare `FREE` bytes, and for each of its own the most that deflate can unpack."""
 NAMES = 1000
 ATTRIBUTES = 2**24
+MOST_DIMS = 32
 BLOCK = 2**22
 FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32"}
 
-_fine: set[str] = set()
+_verdicts: dict[str, str] = {}
+"""What is wrong with files, by checksum; nothing if they are fine."""
 _checksums: dict[tuple[str, int, int, int], str] = {}
 
 
 # -- metadata -----------------------------------------------------------------------------------
 
 
-def problem(file: h5py.File, size: int) -> str | None:
-    """Return why the metadata of a file of `size` bytes are not those of a dataset, or None."""
+class HarmfulError(Exception):
+    """Why the metadata of a file are not those of a dataset."""
+
+
+def datasets(file: h5py.File, path: Path | None = None) -> dict[str, h5py.Dataset]:
+    """Return the datasets of a file by name once their metadata are seen; HarmfulError if not.
+
+    Texts lie in a heap, where many may be one long one: only reading them shows how much they are,
+    which the other process does where it could be too much and `path` is given.
+    """
     import h5py
 
+    size = file.id.get_filesize()
     names = list(file)
     if len(names) > NAMES:
-        return f"it has more than {NAMES} variables and dimensions"
+        raise HarmfulError(f"it has more than {NAMES} variables and dimensions")
     links = file.id.links
     kinds = {n: links.get_info(n.encode("utf-8", "surrogateescape")).type for n in names}
     if set(kinds.values()) - {h5py.h5l.TYPE_HARD}:
-        return "it has links to other data, which no dataset of mids has"
-    declared = attributes = 0
-    for owner in (file, *file.values()):
+        raise HarmfulError("it has links to other data, which no dataset of mids has")
+    found = dict(file.items())
+    declared = attributes = texts = 0
+    for name, variable in found.items():
+        if not isinstance(variable, h5py.Dataset):
+            raise HarmfulError("it has groups or types of its own, which no dataset of mids has")
+        _check_storage(name, variable.id)
+        declared += 0 if is_bare_dimension(variable) else variable.id.dtype.itemsize * variable.size
+        texts += variable.size * _is_long(variable.id.get_type())
+    for owner in (file, *found.values()):
         for i in range(h5py.h5a.get_num_attrs(owner.id)):
-            attributes += h5py.h5a.open(owner.id, index=i).get_storage_size()
-        if owner is file:
-            continue
-        if not isinstance(owner, h5py.Dataset):
-            return "it has groups or types of its own, which no dataset of mids has"
-        found = _storage(owner.name[1:], owner.id)
-        if found is not None:
-            return found
-        declared += 0 if is_bare_dimension(owner) else owner.id.dtype.itemsize * owner.size
+            attribute = h5py.h5a.open(owner.id, index=i)
+            count = attribute.get_space().get_simple_extent_npoints()
+            attributes += attribute.get_storage_size()
+            texts += count * (count > MOST_DIMS and _is_long(attribute.get_type()))
     if declared > FREE + RATIO * size:
-        return f"it unpacks to {declared} bytes, far more than its size explains"
+        raise HarmfulError(f"it unpacks to {declared} bytes, far more than its size explains")
     if attributes > ATTRIBUTES:
-        return f"its attributes hold more than {ATTRIBUTES} bytes"
-    return None
+        raise HarmfulError(f"its attributes hold more than {ATTRIBUTES} bytes")
+    if texts * size > MEMORY and path is not None:
+        check(path, checksum(path.resolve()))
+    return found
+
+
+def _is_long(kind: h5py.h5t.TypeID) -> bool:
+    """Tell whether values of a type are texts or lists in the heap."""
+    import h5py
+
+    is_text = isinstance(kind, h5py.h5t.TypeStringID)
+    return kind.is_variable_str() if is_text else isinstance(kind, h5py.h5t.TypeVlenID)
 
 
 def is_bare_dimension(variable: h5py.Dataset) -> bool:
@@ -81,21 +116,20 @@ def is_bare_dimension(variable: h5py.Dataset) -> bool:
     return bool(np.bytes_(variable.attrs.get("NAME", b"")).startswith(start))
 
 
-def _storage(name: str, variable: h5py.h5d.DatasetID) -> str | None:
-    """Say what is wrong with how a variable is stored, if anything is."""
+def _check_storage(name: str, variable: h5py.h5d.DatasetID) -> None:
     import h5py
 
     created = variable.get_create_plist()
     if created.get_external_count() or created.get_layout() == h5py.h5d.VIRTUAL:
-        return f"its variable {name!r} keeps data in other files, which are not read"
+        raise HarmfulError(f"its variable {name!r} keeps data in other files, which are not read")
     filters = [created.get_filter(i)[0] for i in range(created.get_nfilters())]
     if not FILTERS.keys() >= set(filters):
-        return f"its variable {name!r} has filters other than {', '.join(FILTERS.values())}"
-    kind = variable.get_type()
-    is_text = isinstance(kind, h5py.h5t.TypeStringID)
-    if not is_text and not isinstance(kind, h5py.h5t.TypeIntegerID | h5py.h5t.TypeFloatID):
-        return f"its variable {name!r} is no array of numbers or text"
-    return None
+        raise HarmfulError(
+            f"its variable {name!r} has filters other than {', '.join(FILTERS.values())}"
+        )
+    numbers_and_text = h5py.h5t.TypeStringID | h5py.h5t.TypeIntegerID | h5py.h5t.TypeFloatID
+    if not isinstance(variable.get_type(), numbers_and_text):
+        raise HarmfulError(f"its variable {name!r} is no array of numbers or text")
 
 
 # -- content ------------------------------------------------------------------------------------
@@ -106,32 +140,36 @@ def check(path: Path, sha256: str) -> None:
     from ..errors import FileError
 
     verdict = cache() / "checked" / sha256
-    if sha256 in _fine or verdict.exists():
+    if verdict.exists():
         return
+    if sha256 not in _verdicts:
+        _verdicts[sha256] = _found(path)
+    if _verdicts[sha256]:
+        raise FileError(f"{path} cannot be used: {_verdicts[sha256]}")
+    with contextlib.suppress(OSError):
+        verdict.parent.mkdir(parents=True, exist_ok=True)
+        verdict.touch()
+
+
+def _found(path: Path) -> str:
+    """Return what the other process says of a file, or what became of it."""
     environment = {n: v for n, v in os.environ.items() if not n.startswith(("HDF5_", "PYTHON"))}
     environment |= {"OPENBLAS_NUM_THREADS": "1", "HDF5_PLUGIN_PRELOAD": "::"}
-    seconds = START_SECONDS + path.stat().st_size / BYTES_PER_SECOND
+    seconds = CPU_SECONDS + path.stat().st_size / BYTES_PER_SECOND
     try:
         done = subprocess.run(
-            [sys.executable, "-I", __file__, os.fspath(path.absolute())],
+            [sys.executable, "-I", __file__, os.fspath(path.absolute()), str(ceil(seconds))],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment,
-            timeout=seconds,
+            timeout=10 * seconds,
         )
     except subprocess.TimeoutExpired:
-        found = f"reading it takes more than {seconds:.0f} s"
-    else:
-        found = done.stdout.decode(errors="replace").strip()
-        if done.returncode:
-            found = "reading it crashes the HDF5 library, or needs too much time or memory"
-    if found:
-        raise FileError(f"{path} cannot be used: {found}")
-    _fine.add(sha256)
-    with contextlib.suppress(OSError):
-        verdict.parent.mkdir(parents=True, exist_ok=True)
-        verdict.touch()
+        return f"reading it takes more than {10 * seconds:.0f} s"
+    if done.returncode:
+        return "reading it crashes the HDF5 library, or needs too much time or memory"
+    return done.stdout.decode(errors="replace").strip()
 
 
 def cache() -> Path:
@@ -142,7 +180,7 @@ def cache() -> Path:
 
 def vouch(sha256: str) -> None:
     """Say that the file of this checksum was written here."""
-    _fine.add(sha256)
+    _verdicts[sha256] = ""
 
 
 def _read_all(path: str) -> str:
@@ -151,9 +189,7 @@ def _read_all(path: str) -> str:
 
     try:
         with h5py.File(path, "r") as file:
-            found = problem(file, os.path.getsize(path))
-            for name in () if found else file:
-                variable = file[name]
+            for variable in datasets(file).values():
                 for attribute in variable.attrs:
                     variable.attrs[attribute]
                 if not variable.shape:
@@ -163,23 +199,26 @@ def _read_all(path: str) -> str:
                 step = max(BLOCK // row, 1)
                 for start in range(0, len(variable), step):
                     variable[start : start + step]
-            for attribute in () if found else file.attrs:
+            for attribute in file.attrs:
                 file.attrs[attribute]
-            return found or ""
+            return ""
+    except HarmfulError as error:
+        return str(error)
     except MemoryError:
         return "it needs far more memory than its size explains"
     except Exception as error:
         return f"it is damaged ({' '.join(str(error).split())[:200]})"
 
 
-def _limit() -> None:
-    """Keep memory, written files and core dumps of this process within bounds, where it can be."""
+def _limit(seconds: int) -> None:
+    """Keep time, memory and core dumps of this process within bounds, where that can be done."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
         with open("/proc/self/statm") as file:
             used = int(file.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
@@ -245,5 +284,5 @@ def _open(path: Path) -> int:
 if __name__ == "__main__":
     import h5py  # before memory is limited
 
-    _limit()
+    _limit(int(sys.argv[2]))
     sys.stdout.write(_read_all(sys.argv[1]))

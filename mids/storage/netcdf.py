@@ -10,7 +10,7 @@ interrupted one is recognised.
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -321,30 +321,30 @@ def _decoded(manager: CachingFileManager[Any], path: Path) -> xr.Dataset:
     try:
         with HDF5_LOCK:
             file = manager.acquire(needs_lock=False)
-            found = foreign.problem(file, path.stat().st_size)
-            if found is None:
-                attrs = _attributes_of(file)
-                _check_schema(path, attrs)
-                variables = dict(_variables(manager, file))
-        if found is None:
-            decoded, kept, coords = decode_cf_variables(variables, attrs, decode_timedelta=False)
-            return xr.Dataset(decoded, attrs=kept).set_coords(coords & decoded.keys())
+            found = foreign.datasets(file, path)
+            each = _read_attributes([file, *found.values()])
+            attrs = next(each)
+            _check_schema(path, attrs)
+            variables = dict(_variables(manager, file, zip(found.items(), each, strict=True)))
+        decoded, kept, coords = decode_cf_variables(variables, attrs, decode_timedelta=False)
+        return xr.Dataset(decoded, attrs=kept).set_coords(coords & decoded.keys())
     except FileError:
         raise
+    except foreign.HarmfulError as error:
+        raise FileError(
+            f"{path} cannot be used: {error}; open foreign files with xarray.open_dataset if you "
+            "trust them"
+        ) from None
     except Exception as error:  # whatever HDF5 and xarray make of metadata that are wrong
         raise FileError(f"{path} is damaged ({_reason(error)}); get or make it again") from None
-    raise FileError(
-        f"{path} cannot be used: {found}; open foreign files with xarray.open_dataset if you "
-        "trust them"
-    )
 
 
 def _variables(
-    manager: CachingFileManager[Any], file: h5py.File
+    manager: CachingFileManager[Any], file: h5py.File, described: Iterable[Any]
 ) -> Iterator[tuple[str, xr.Variable]]:
     import h5py
 
-    for name, variable in file.items():
+    for (name, variable), attrs in described:
         if foreign.is_bare_dimension(variable):
             continue
         if "DIMENSION_LIST" in variable.attrs:
@@ -361,14 +361,24 @@ def _variables(
             "fletcher32": variable.fletcher32,
             "chunksizes": variable.chunks,
         }
-        attrs = _attributes_of(variable)
         if attrs.keys() & {"scale_factor", "add_offset"}:
-            raise ValueError(f"{name} is scaled, as no variable of mids is")
+            raise foreign.HarmfulError(f"{name} is scaled, as no variable of mids is")
         yield name, xr.Variable(dims, data, attrs, encoding)
 
 
-def _attributes_of(owner: h5py.HLObject) -> dict[str, Any]:
-    return {name: _plain(owner.attrs[name]) for name in owner.attrs if name not in OF_HDF5}
+def _read_attributes(owners: Iterable[h5py.HLObject]) -> Iterator[dict[str, Any]]:
+    """Read the attributes of a file and its variables; many may be one long text of its heap."""
+    total = 0
+    for owner in owners:
+        found = {}
+        for name in owner.attrs:
+            if name in OF_HDF5:
+                continue
+            found[name] = _plain(owner.attrs[name])
+            total += len(found[name]) if isinstance(found[name], str) else 0
+            if total > foreign.ATTRIBUTES:
+                raise foreign.HarmfulError(f"its texts have more than {total} characters")
+        yield found
 
 
 def _plain(value: Any) -> Any:

@@ -57,7 +57,8 @@ def main(names):
             traceback.print_exc()
             result = f"FAILED: {type(error).__name__}: {error}"
             failed += 1
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        owners = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        peak = max(resource.getrusage(owner).ru_maxrss for owner in owners) / 2**20
         print(
             f"| {name} | {result}; memory {peak:.2f} GB | {time.perf_counter() - started:.0f} |",
             flush=True,

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import itertools
 import random
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from click.testing import CliRunner
 
 import mids
+from mids import validation
 from mids.cli import main
 
 from .hostile import Ends
@@ -37,41 +42,93 @@ WRONG = (
     xr.Dataset(), xr.Dataset({"loss": ("time", [1.0])}), "x" * 10**6, "\ud800", "\x00", Path("."),
     [Endless()], float("nan"), 10**5000,
 )  # fmt: skip
-TAKE_DATASETS = (
-    "compare", "describe", "plateaus", "replay", "saddles", "scaling", "theory", "traps",
-    "validate",
-)  # fmt: skip
+NOT_FOR_USERS = ("AdditiveTarget", "Catalog", "Flow", "FlowSweep", "Problem", "Verification")
 
 
 def functions():
-    """Return what takes a dataset, a path, or arguments of a simulation first."""
-    found = {name: getattr(mids, name) for name in TAKE_DATASETS}
-    for name in ("open_dataset", "open_catalog"):
-        found[name] = getattr(mids, name)
-    found["to_netcdf"] = lambda value: mids.to_netcdf(value, "/dev/null/x.nc")
-    found["simulate target"] = lambda value: mids.simulate(value, dim=100)
-    for name in ("dim", "runs", "seed", "rtol", "student_rank", "initial", "time", "flow"):
-        found[f"simulate {name}"] = lambda value, name=name: mids.simulate(
-            "h1(z1)", **{"dim": 100, name: value}
-        )
-    for name in ("time", "loss", "overlap"):
-        found[f"from_trajectories {name}"] = lambda value, name=name: mids.from_trajectories(
-            **{"time": [0.0, 1.0], "loss": [1.0, 0.5], name: value}
-        )
+    """Return every public function by name, with arguments that are right."""
+    runs = mids.simulate("h1(z1)", dim=[100, 1000], runs=3, rtol=1e-4).compute()
+    diagram = mids.phase_diagram("h1(z1)", dim=20, n=[20], runs=2, duration=0.1)
+    target = mids.Target.parse("h1(z1) + h2(z2)")
+    points = {"time": [0.0, 1.0], "loss": [1.0, 0.5]}
+    subjects = {"ds": runs, "comparison": mids.compare(runs), "counts": mids.traps(runs)}
+    right = {
+        "Recorder": {"W_star": np.eye(3)},
+        "Target": {"coefficients": {(1,): 1.0}},
+        "AdditiveTarget": None,  # from `additive`
+        "combine_attrs": {"variable_attrs": [runs.attrs]},
+        "concat": {"datasets": [runs], "dim": "run"},
+        "from_trajectories": points,
+        "generate": {
+            "spec": {"target": "h1(z1)", "dim": 100, "runs": 2, "chunks": 1},
+            "store": "s",
+        },
+        "open_catalog": {"path": "/dev/null/x"},
+        "reindex": {"path": "/dev/null/x"},
+        "open_dataset": {"path": "/dev/null/x"},
+        "overlaps": {"W": np.eye(3), "W_star": np.eye(3)},
+        "phase_diagram": {"target": "h1(z1)", "dim": 20, "n": [20]},
+        "race": {"target": "h1(z1)", "dim": 100, "runs": 2},
+        "simulate": {"target": "h1(z1)", "dim": 100},
+        "theory": {"ds": "h1(z1)", "dim": 100},
+        "plot.animate": {"ds": runs.isel(dim=0, run=0), "frames": 2},
+        "plot.phase": {"ds": mids.simulate(target, dim=100, runs=2, rtol=1e-4).compute()},
+        "flows.HermiteKernel": {"exponential": 1.0},
+        "to_netcdf": {"ds": runs, "path": "/dev/null/x.nc"},
+        "plot.success": {"diagram": diagram},
+        "plot.check_format": {"path": Path("x.png")},
+        "targets.additive": {"coefficients": [1.0], "link": "h2"},
+        "targets.hermite": {"degree": 2},
+        "targets.leaps": {"orders": [1, 2]},
+        "flows.from_dict": {"data": {"name": "planted"}},
+        "flows.get": {"flow": "planted"},
+        "flows.Empirical": {"n": 10},
+        "Target.from_dict": {"data": target.to_dict()},
+        "Target.from_function": {"function": lambda z: z[:, 0], "rank": 1, "degree": 3},
+        "Target.from_json": {"text": target.to_json()},
+        "Target.parse": {"text": "h1(z1)"},
+        "Target.rotate": {"rotation": np.eye(2)},
+    }
+    guesses = {"target": "h1(z1)", "rank": 2, **subjects}
+    found = {}
+    owners = {"": mids, "plot.": mids.plot, "targets.": mids.targets, "flows.": mids.flows,
+              "catalog.": mids.catalog, "Target.": target}  # fmt: skip
+    for place, owner in owners.items():
+        for name in getattr(owner, "__all__", dir(owner)):
+            function = getattr(owner, name)
+            skipped = name.startswith("_") or name in NOT_FOR_USERS or not callable(function)
+            parameters = {} if skipped else inspect.signature(function).parameters
+            kinds = [p.kind for p in parameters.values()]
+            if skipped or not parameters or inspect.Parameter.VAR_POSITIONAL in kinds:
+                continue
+            given = right.get(place + name, right.get(name))
+            if given is None:
+                needed = [p.name for p in parameters.values() if p.default is p.empty]
+                given = {n: guesses[n] for n in needed}
+            found[place + name] = (function, given, list(parameters))
     return found
 
 
 def calls(count=1000, seed=0):
-    """Call public functions with wrong types."""
+    """Call public functions with one argument of a wrong type or value."""
     choose = random.Random(seed)
-    every = list(itertools.product(functions().items(), WRONG))
-    choose.shuffle(every)
+    known = functions()
+    every = [
+        (name, parameter, value)
+        for (name, (_, _, parameters)), value in itertools.product(known.items(), WRONG)
+        for parameter in parameters
+    ]
     ends = Ends()
-    for k in range(count):
-        (name, function), value = every[k % len(every)]
-        what = f"{name}({type(value).__name__})"
-        ends.attempt(lambda f=function, v=value: f(v) and None, what)
-    return ends
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        for name, parameter, value in choose.sample(every, min(count, len(every))):
+            function, given, _ = known[name]
+
+            def use(function=function, given=given | {parameter: value}):
+                function(**given)
+                plt.close("all")
+
+            ends.attempt(use, f"{name}({parameter}={validation.shown(value)})")
+    return ends.all_well()
 
 
 WORDS = (
@@ -113,7 +170,7 @@ def command_lines(folder, count=500, seed=0):
             return f"exit code {done.exit_code}"
 
         ends.attempt(use, line)
-    return ends
+    return ends.all_well()
 
 
 OPENS = """
