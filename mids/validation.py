@@ -27,6 +27,10 @@ IntArray: TypeAlias = NDArray[np.int64]
 
 LARGEST_EXACT_FLOAT = 2**53
 """Largest integer up to which every integer is a float64; the largest dimension accepted."""
+LARGEST = 2**128
+"""Largest integer, also of seeds; Python does not print those of more than 4300 digits."""
+LONGEST_SWEEP = 10**6
+"""Most values of one parameter."""
 LARGEST_STUDENT = 10_000
 """Columns of a student's frame, each of which has an overlap with every direction."""
 LONGEST_NAME = 200
@@ -134,16 +138,26 @@ def _exact_integer(value: object) -> int | None:
     return None
 
 
-def integer(value: object, name: str, *, at_least: int, at_most: float = math.inf) -> int:
+def integer(value: object, name: str, *, at_least: int, at_most: int = LARGEST) -> int:
     """Return an integer within the given bounds; 1e4 and 10000 are both accepted."""
     number = _exact_integer(value)
     if number is None or not at_least <= number <= at_most:
-        most = f" and at most {at_most:.0f}" if at_most < math.inf else ""
+        most = f" and at most {at_most}" if number and number > at_most else ""
         raise InputError(
             f"{name} must be an integer of at least {at_least}{most}, got {shown(value)}; "
             f"pass a whole number such as {max(at_least, 1)}"
         )
     return number
+
+
+def items(value: Any, name: str) -> list[Any]:
+    """Return the values of a list, range or array, of which there may not be too many."""
+    if len(value) > LONGEST_SWEEP:
+        raise InputError(
+            f"{name} has {len(value)} values, at most {LONGEST_SWEEP} can be in one sweep; "
+            "simulate parts and join them with mids.concat"
+        )
+    return value.tolist() if isinstance(value, np.ndarray) else list(value)
 
 
 def student_rank(value: object) -> int:

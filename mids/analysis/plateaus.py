@@ -123,7 +123,9 @@ def plateaus(
     (1, True, 16)
     """
     validation.dataset(ds)
-    max_plateaus = validation.integer(max_plateaus, "max_plateaus", at_least=1)
+    if not isinstance(var, str):
+        raise InputError(f"var must be the name of a variable, got {validation.shown(var)}")
+    max_plateaus = validation.integer(max_plateaus, "max_plateaus", at_least=1, at_most=1000)
     options = _Options(
         scale=chosen_scale(scale, ds),
         confidence=validation.number(confidence, "confidence", above=0.0, at_most=1.0 - 1e-9),

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import validation
 from ..flows.initial import draw_runs
 from ..targets.ladder import leaps
-from ..targets.target import Target
+from ..targets.target import Target, as_target
 from .coupled import Coupled
 from .decoupled import Decoupled
 from .prediction import Prediction, odds
@@ -104,10 +104,10 @@ def race(
     >>> bool(found.broken[0] > found.broken[1])
     True
     """
-    given = Target.parse(target) if isinstance(target, str) else target
+    given = as_target(target)
     q = given.rank if student_rank is None else student_rank
     q = validation.student_rank(q)
-    runs = validation.integer(runs, "runs", at_least=1)
+    runs = validation.integer(runs, "runs", at_least=1, at_most=10**8)
     dims = validation.dims(dim, given.rank, q)
     model = Race(given)
     order = np.concatenate(

@@ -116,7 +116,7 @@ def scaling(
 
 def _checked(ds: xr.Dataset, resamples: object, confidence: object, seed: object) -> dict[str, Any]:
     validation.dataset(ds)
-    resamples = validation.integer(resamples, "resamples", at_least=1)
+    resamples = validation.integer(resamples, "resamples", at_least=1, at_most=10**6)
     confidence = validation.number(confidence, "confidence", above=0.0, at_most=1.0)
     seed = validation.integer(seed, "seed", at_least=0)
     if "dim" not in ds.coords:

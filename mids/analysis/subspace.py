@@ -78,7 +78,8 @@ def subspace(ds: xr.Dataset, *, time: Any = None) -> xr.DataArray:
     found.attrs = {"long_name": "component of the learned direction", "units": "1"}
     if time is None:
         return found
-    return found.sel(time=time, method="nearest")
+    times = validation.finite_array(time, "time")
+    return found.sel(time=times if times.ndim else float(times), method="nearest")
 
 
 def _eigenvectors(gram: Array) -> Array:

@@ -267,7 +267,7 @@ def _numbers(value: Any, name: str) -> FloatArray:
     """Return finite numbers, or NaN where a loss has gaps."""
     if name != "loss":
         return validation.finite_array(value, name)
-    given = np.asarray(value)
+    given = np.asarray(value if validation.is_finite(value) else "")
     gaps = pd.isna(given)
     if gaps.all():
         raise InputError("loss has no number, all its entries are missing; pass measured values")

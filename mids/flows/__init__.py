@@ -124,6 +124,8 @@ def from_dict(data: Mapping[str, Any]) -> Flow:
     >>> from_dict({"name": "two-timescale", "ridge": 0.5})
     TwoTimescale(ridge=0.5, kernel=None)
     """
+    if not isinstance(data, Mapping):
+        raise InputError(f"a flow must be a mapping with a name, got {validation.shown(data)}")
     parameters = {key: value for key, value in data.items() if key != "name"}
     name = validation.one_of(data.get("name"), names(), "flow name")
     return _FLOWS[name].from_dict(parameters)

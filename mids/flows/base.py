@@ -350,7 +350,9 @@ class FlowSweep:
 
     def __post_init__(self) -> None:
         """Make the flows."""
-        axes = {name: list(v) for name, v in self.parameters.items() if _is_list(v)}
+        axes = {
+            name: validation.items(v, name) for name, v in self.parameters.items() if _is_list(v)
+        }
         flows = np.empty([len(values) for values in axes.values()], dtype=object)
         if not flows.size:
             raise InputError(

@@ -47,7 +47,7 @@ def check_folder(folder: object) -> str:
             f"checkpoint must be the path of a folder, got {validation.shown(folder)}; "
             'pass for example checkpoint="checkpoints"'
         )
-    path = Path(folder).absolute()
+    path = validation.path(folder, "checkpoint").absolute()
     there = next(each for each in (path, *path.parents) if each.exists())
     if not there.is_dir():
         raise InputError(f"checkpoint must be a folder, but {there} is a file; give another path")

@@ -62,7 +62,7 @@ def animate(
     2
     """
     need(ds, "loss", "overlap")
-    frames = validation.integer(frames, "frames", at_least=1)
+    frames = validation.integer(frames, "frames", at_least=1, at_most=10**5)
     interval = validation.number(interval, "interval", above=0.0)
     Layout(figsize=figsize)
     further = [str(n) for n, k in ds["loss"].sizes.items() if n not in ("run", "time") and k > 1]

@@ -71,6 +71,13 @@ class Layout:
 
     def __post_init__(self) -> None:
         """Raise an error if the keywords cannot be right for any data."""
+        for name in ("row", "col", "hue"):
+            if not isinstance(getattr(self, name), str | None):
+                raise InputError(
+                    f"{name} must be the name of a dim, got "
+                    f"{validation.shown(getattr(self, name))}; pass for example {name}='dim'"
+                )
+        self._check_axes()
         for name in ("size", "aspect"):
             if getattr(self, name) is not None:
                 validation.number(getattr(self, name), name, above=0.0)
@@ -106,6 +113,21 @@ class Layout:
                 "col_wrap wraps columns where there are no rows: pass col= alone with it"
             )
 
+    def _check_axes(self) -> None:
+        """Raise an error for what is given as axes and is none."""
+        for name, value in (("ax", self.ax), ("axes", self.axes)):
+            if value is None:
+                continue
+            from matplotlib.axes import Axes
+
+            given: Any = [value] if name == "ax" else value
+            known = isinstance(given, list | tuple | np.ndarray)
+            if not known or not all(isinstance(one, Axes) for one in np.ravel(given)):
+                raise InputError(
+                    f"{name} must be {'axes' if name == 'ax' else 'an array of axes'} of "
+                    f"matplotlib, got {validation.shown(value)}; pyplot.subplots() makes them"
+                )
+
 
 def pyplot() -> Any:
     """Return ``matplotlib.pyplot``, or say how to install it."""
@@ -137,6 +159,7 @@ def check_format(path: Path) -> None:
     --------
     >>> check_format(Path("ladder.png"))
     """
+    path = validation.path(path)
     pyplot()
     from matplotlib.backend_bases import FigureCanvasBase
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 import xarray as xr
 
+from .. import validation
 from ..errors import DatasetError, InputError
 from .layout import Options, Panels, computed, need, take
 from .lines import colours, draw_runs, key_line, run_key, trapped_runs, typical
@@ -72,10 +73,11 @@ def phase(
             "a phase portrait needs two directions, but the dataset has one; "
             "draw it with ds.mi.plot.overlap()"
         )
-    pair = np.asarray(directions)
+    pair = np.asarray(directions if isinstance(directions, list | tuple | np.ndarray) else ())
     if pair.shape != (2,) or pair.dtype.kind != "i" or len({*pair.tolist()} & {*range(count)}) < 2:
         raise InputError(
-            f"directions must be two different ones of 0 to {count - 1}, got {directions!r}"
+            f"directions must be two different ones of 0 to {count - 1}, got "
+            f"{validation.shown(directions)}"
         )
     shown = ds["overlap"].isel(direction=pair)
     if "dim" in shown.dims and "dim" not in (layout.get("row"), layout.get("hue")):

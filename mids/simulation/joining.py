@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .. import schema
+from .. import schema, validation
 from ..errors import DatasetError, InputError, MidsError
 from .recipe import Recipe
 
@@ -69,6 +69,13 @@ def combine_attrs(variable_attrs: Sequence[Mapping[Any, Any]], context: Any = No
     >>> len(mids.schema.recipes(ds))
     2
     """
+    if not isinstance(variable_attrs, list | tuple) or not all(
+        isinstance(given, Mapping) for given in variable_attrs
+    ):
+        raise InputError(
+            f"combine_attrs takes a list of mappings, got {validation.shown(variable_attrs)}; "
+            "pass it to xarray: xr.concat(..., combine_attrs=mids.combine_attrs)"
+        )
     attrs = [given for given in variable_attrs if given]
     out: dict[Any, Any] = {}
     for name in dict.fromkeys(name for given in attrs for name in given):
@@ -136,7 +143,12 @@ def concat(
     >>> ds.recipe.dims, len(mids.schema.recipes(ds))
     (('seed', 'dim', 'run'), 2)
     """
-    parts = list(datasets)
+    parts = list(datasets) if isinstance(datasets, Iterable) else []
+    if not isinstance(dim, str) and not hasattr(dim, "dims") and not hasattr(dim, "name"):
+        raise InputError(
+            f"dim must be the name of a dim or a variable of its labels, got "
+            f"{validation.shown(dim)}; pass for example dim='seed'"
+        )
     if not parts or not all(isinstance(part, xr.Dataset) for part in parts):
         raise InputError("concat takes a list of xarray.Datasets with at least one entry")
     for part in parts:

@@ -19,11 +19,11 @@ from ..flows.base import Flow, FlowSweep
 from ..flows.initial import check_initial
 from ..flows.time_grid import POINTS_PER_DECADE, logarithmic
 from ..targets.additive import AdditiveTarget
-from ..targets.target import Target
+from ..targets.target import Target, as_target
 from ..validation import FloatArray, IntArray
 from .recipe import GIVEN, Recipe
 
-__all__ = ["Plan", "as_target", "check", "expanded", "given_start"]
+__all__ = ["Plan", "check", "expanded", "given_start"]
 
 LARGEST_RUNS = 10**8
 """Runs whose indices are held in memory."""
@@ -197,20 +197,6 @@ def _is_one(target: Mapping[Any, Any]) -> bool:
     )
 
 
-def as_target(target: object) -> Target:
-    """Return a target, or read its text."""
-    if isinstance(target, str):
-        return Target.parse(target)
-    if isinstance(target, Mapping):
-        return Target.from_dict(target)
-    if not isinstance(target, Target):
-        raise InputError(
-            f"target must be a Target or its text, got {validation.shown(target)}; "
-            'pass for example "h1(z1) + h1(z1)*h3(z2)"'
-        )
-    return target
-
-
 def _is_list(value: object) -> bool:
     return isinstance(value, list | tuple | range) or (
         isinstance(value, np.ndarray | xr.DataArray) and value.ndim > 0
@@ -221,8 +207,7 @@ def _listed(value: Any, name: str, axes: dict[str, Sequence[Any]]) -> list[Any]:
     """Return the values of an argument; if it is a list, it becomes an axis of the sweep."""
     if not _is_list(value):
         return [value]
-    values = value.tolist() if isinstance(value, np.ndarray) else list(value)
-    values = [validation.integer(each, name, at_least=0) for each in values]
+    values = [validation.integer(each, name, at_least=0) for each in validation.items(value, name)]
     axes[name] = values
     return values
 
@@ -232,7 +217,7 @@ def _targets(target: Any, axes: dict[str, Sequence[Any]]) -> list[Target]:
         axes["target"] = list(target)
         return [as_target(each) for each in target.values()]
     if _is_list(target):
-        targets = [as_target(each) for each in target]
+        targets = [as_target(each) for each in validation.items(target, "target")]
         axes["target"] = [
             each if isinstance(each, str) else own.name or f"{own:.6g}"
             for each, own in zip(target, targets, strict=True)
@@ -249,7 +234,7 @@ def _flows(flow: Any, axes: dict[str, Sequence[Any]]) -> list[Flow]:
         axes.update(flow.axes)
         return list(flow.flows.flat)
     if isinstance(flow, Mapping) or _is_list(flow):
-        each = list(flow.values()) if isinstance(flow, Mapping) else list(flow)
+        each = validation.items(list(flow.values()) if isinstance(flow, Mapping) else flow, "flow")
         found = [from_dict(one) if isinstance(one, Mapping) else one for one in each]
         if any(isinstance(one, FlowSweep) for one in found):
             raise InputError(

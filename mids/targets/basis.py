@@ -203,6 +203,11 @@ def project(
 
     Shapes: returns (n, rank).
     """
+    if not callable(function):
+        raise InputError(
+            f"function must be a callable, got {validation.shown(function)}; pass for example "
+            "lambda z: z[..., 0] ** 2"
+        )
     most = max(n for n in range(1, MAX_NODES + 1) if n**rank <= MAX_POINTS)
     n = min(most, 100) if nodes is None else validation.integer(nodes, "nodes", at_least=1)
     if not degree < n <= most:

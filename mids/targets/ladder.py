@@ -23,7 +23,7 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
-from .target import Target
+from .target import Target, as_target
 
 __all__ = [
     "Ladder",
@@ -206,7 +206,7 @@ def ladder(target: Target | str) -> Ladder:
     >>> [step.rank_before for step in steps]
     [0, 1, 2]
     """
-    target = Target.parse(target) if isinstance(target, str) else target
+    target = as_target(target)
     tensors = target.tensors
     rank = target.rank
     total = sum(float(np.sum(tensor**2)) for tensor in tensors)

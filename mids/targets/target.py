@@ -571,3 +571,17 @@ def _rounded(
     target = Target(dict(zip(modes, coefficients[kept].tolist(), strict=True)), name=name)
     target._set(target.modes, target.coefficients, name, missed_norm)
     return target
+
+
+def as_target(target: object) -> Target:
+    """Return a target, or read its text."""
+    if isinstance(target, str):
+        return Target.parse(target)
+    if isinstance(target, Mapping):
+        return Target.from_dict(target)
+    if not isinstance(target, Target):
+        raise InputError(
+            f"target must be a Target or its text, got {validation.shown(target)}; "
+            'pass for example "h1(z1) + h1(z1)*h3(z2)"'
+        )
+    return target
