@@ -101,7 +101,10 @@ def is_finite(value: object, depth: int = 0) -> bool:
     return (
         value is None
         or isinstance(value, numbers.Number | str | bytes | np.generic | np.ndarray)
-        or type(value).__module__.partition(".")[0] in ("xarray", "pandas", "dask")
+        or (
+            hasattr(value, "dtype")
+            and type(value).__module__.startswith(("xarray", "pandas", "dask"))
+        )
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 import mids
-from tests.faults import cluster, fuzz, hostile
+from mids.catalog import remote
+from tests.faults import calls, cluster, fuzz, hostile, kills
 
 SWEEP = cluster.SWEEP | {"runs": 60, "chunks": 10, "rtol": 1e-4}
 
@@ -34,3 +35,25 @@ def test_harmful_files_are_refused_by_path(tmp_path, harm):
     path = hostile.made(harm, catalog.path("k0").read_bytes(), tmp_path)
     with pytest.raises(mids.errors.FileError, match=rf"{harm.__name__}\.nc"):
         mids.open_dataset(path)
+
+
+def test_files_with_changed_bytes_are_refused_or_harmless(tmp_path):
+    assert hostile.files(tmp_path, 3, seed=1, harms=()).total() == 3
+
+
+def test_hostile_servers_are_left(monkeypatch):
+    pytest.importorskip("pooch")
+    for name in ("WAIT_SECONDS", "PATIENCE_SECONDS"):
+        monkeypatch.setattr(remote, name, 0.2)
+    names = ("slow headers", "endless", "odd location", "to a file", "escapes", "short", "deep")
+    assert hostile.servers(len(names), names)["refused"] == len(names)
+
+
+def test_command_lines_end_in_a_line_and_calls_in_an_error_of_the_package(tmp_path):
+    assert calls.command_lines(tmp_path, 20)["exit code 2"] > 10
+    assert calls.calls(40, simulated=False)["refused"] > 20
+
+
+def test_writers_of_catalogs_are_killed_without_a_loss(tmp_path):
+    done = kills.at_each_step(kills.Scene(tmp_path), names=("overwrite",), every=10)
+    assert done["overwrite"][0] > 3

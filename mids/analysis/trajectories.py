@@ -265,9 +265,9 @@ def _array(value: Any, name: str, labels: dict[str, Any]) -> FloatArray:
 
 def _numbers(value: Any, name: str) -> FloatArray:
     """Return finite numbers, or NaN where a loss has gaps."""
-    if name != "loss":
+    if name != "loss" or not validation.is_finite(value):
         return validation.finite_array(value, name)
-    given = np.asarray(value if validation.is_finite(value) else "")
+    given = np.asarray(value)
     gaps = pd.isna(given)
     if gaps.all():
         raise InputError("loss has no number, all its entries are missing; pass measured values")
@@ -333,7 +333,7 @@ def _coordinates(labels: dict[str, Any], shape: tuple[int, ...]) -> dict[str, An
 
 
 def _integers(value: Any, name: str, *, at_least: int) -> IntArray:
-    entries = np.atleast_1d(value).ravel()
+    entries = np.atleast_1d(value if validation.is_finite(value) else "").ravel()
     numbers = [validation.integer(entry, name, at_least=at_least) for entry in entries]
     if len(set(numbers)) < len(numbers):
         raise InputError(f"{name} has repeated values; list each once")

@@ -167,7 +167,7 @@ def check_format(path: Path) -> None:
     if path.suffix[1:].lower() not in formats:
         raise InputError(
             f"cannot draw {path}: pictures are {', '.join(sorted(formats))} files; "
-            f"name it for example {path.with_suffix('.png')}"
+            "name it for example runs.png"
         )
 
 

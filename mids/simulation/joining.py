@@ -143,13 +143,16 @@ def concat(
     >>> ds.recipe.dims, len(mids.schema.recipes(ds))
     (('seed', 'dim', 'run'), 2)
     """
-    parts = list(datasets) if isinstance(datasets, Iterable) else []
+    parts = []
+    for part in datasets if isinstance(datasets, Iterable) else [datasets]:
+        validation.dataset(part, "each of datasets")
+        parts.append(part)
     if not isinstance(dim, str) and not hasattr(dim, "dims") and not hasattr(dim, "name"):
         raise InputError(
             f"dim must be the name of a dim or a variable of its labels, got "
             f"{validation.shown(dim)}; pass for example dim='seed'"
         )
-    if not parts or not all(isinstance(part, xr.Dataset) for part in parts):
+    if not parts:
         raise InputError("concat takes a list of xarray.Datasets with at least one entry")
     for part in parts:
         recipes_of(part)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+
+import numpy as np
 
 from .. import validation
 from ..errors import InputError
@@ -96,12 +98,13 @@ def leaps(orders: Sequence[int]) -> Target:
     >>> leaps([1, 3])
     <Target 'leaps(1,3)' of rank 2, degree 4, norm 1: 0.707107 h1(z1) + 0.707107 h1(z1)h3(z2)>
     """
-    if not isinstance(orders, Iterable) or not (given := tuple(orders)):
+    given = np.asarray(orders if validation.is_finite(orders) else 0)
+    if given.ndim != 1 or not given.size:
         raise InputError(
             f"orders must be a non-empty sequence of integers, got {validation.shown(orders)}; "
             "pass for example leaps([1, 2, 3])"
         )
-    return _named("leaps", *given)
+    return _named("leaps", *given.tolist())
 
 
 def names() -> tuple[str, ...]:

@@ -371,14 +371,14 @@ def made(harm, content, folder):
     return path
 
 
-def files(folder, count=300, seed=0):
+def files(folder, count=300, seed=0, harms=HARMFUL):
     """Use files of each kind by path and in catalogs, and files with changed bytes in catalogs."""
     choose = random.Random(seed)
     catalog = catalog_of_two(Path(folder) / "catalog")
     entry = catalog.entries["k0"]
     content = catalog.path("k0").read_bytes()
     ends = Ends()
-    for harm in HARMFUL:
+    for harm in harms:
         path = made(harm, content, folder)
         if harm is not bomb:
             ends.attempt(lambda path=path: use_file(path), harm.__name__)
@@ -460,12 +460,11 @@ ANSWERS = {
 SLOW = {"silent": b"", "slow headers": b"HTTP/1.1 200 OK\r\nX: ", "slow body": OK + b"\r\n"}
 
 
-def servers(count=50):
+def servers(count=50, names=(*SLOW, "endless", *ANSWERS)):
     """Open catalogs at servers that answer anything, or byte by byte, or without an end."""
     ends = Ends()
-    names = [*SLOW, "endless", *ANSWERS]
     for k in range(count):
-        name = names[k] if k < len(names) else list(ANSWERS)[k % len(ANSWERS)]
+        name = names[k] if k < len(names) else [*ANSWERS][k % len(ANSWERS)]
         as_dataset = k >= len(names)
 
         def use(name=name, as_dataset=as_dataset):

@@ -134,14 +134,14 @@ def kill_at(step):
         setattr(os, name, counted(getattr(os, name)))
 
 
-def at_each_step(scene):
+def at_each_step(scene, names=None, every=1):
     """Kill before each call that changes a file; return how often, by change, and old or new."""
     kills = {}
-    for name, (work, _) in scene.changes.items():
-        outcomes = []
+    for name in names or scene.changes:
+        work, outcomes = scene.changes[name][0], []
         while True:
             scene.reset(name)
-            child = in_child(work, partial(kill_at, len(outcomes)))
+            child = in_child(work, partial(kill_at, every * len(outcomes)))
             status = os.waitpid(child, 0)[1]
             new = scene.check(name)
             if not os.WIFSIGNALED(status):
