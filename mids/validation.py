@@ -153,6 +153,13 @@ def integer(value: object, name: str, *, at_least: int, at_most: int = LARGEST) 
     return number
 
 
+def flag(value: object, name: str) -> bool:
+    """Return True or False, as which nothing else is taken."""
+    if not isinstance(value, bool | np.bool_):
+        raise InputError(f"{name} must be True or False, got {shown(value)}; pass one of them")
+    return bool(value)
+
+
 def items(value: Any, name: str) -> list[Any]:
     """Return the values of a list, range or array, of which there may not be too many."""
     if len(value) > LONGEST_SWEEP:

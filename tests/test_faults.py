@@ -25,16 +25,16 @@ def test_stores_survive_lost_workers(tmp_path):
 
 
 def test_hostile_recipes_and_indexes_are_refused_or_harmless(tmp_path):
-    assert hostile.recipes(60)["refused in part"] > 20
-    assert hostile.indexes(tmp_path, 60)["refused"] > 10
+    assert hostile.recipes(30)["refused in part"] > 10
+    assert hostile.indexes(tmp_path, 30)["refused"] > 5
 
 
-@pytest.mark.parametrize("harm", hostile.REFUSED, ids=lambda harm: harm.__name__)
-def test_harmful_files_are_refused_by_path(tmp_path, harm):
-    catalog = hostile.catalog_of_two(tmp_path / "catalog")
-    path = hostile.made(harm, catalog.path("k0").read_bytes(), tmp_path)
-    with pytest.raises(mids.errors.FileError, match=rf"{harm.__name__}\.nc"):
-        mids.open_dataset(path)
+def test_harmful_files_are_refused_by_path(tmp_path):
+    content = hostile.catalog_of_two(tmp_path / "catalog").path("k0").read_bytes()
+    for harm in hostile.REFUSED:
+        path = hostile.made(harm, content, tmp_path)
+        with pytest.raises(mids.errors.FileError, match=rf"{harm.__name__}\.nc cannot be used"):
+            mids.open_dataset(path)
 
 
 def test_files_with_changed_bytes_are_refused_or_harmless(tmp_path):

@@ -116,10 +116,7 @@ def from_trajectories(
     >>> round(float(mids.saddles(ds).escape_time[0, 0, 0]))
     30
     """
-    if not isinstance(half, bool | np.bool_):
-        raise InputError(
-            f"half must be True or False, got {validation.shown(half)}; pass one of them"
-        )
+    half = validation.flag(half, "half")
     loss, time = _unpacked(data, loss, time)
     overlap, correlation = as_numpy(overlap), as_numpy(correlation)
     given = {"loss": loss, "overlap": overlap, "correlation": correlation}

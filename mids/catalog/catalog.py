@@ -74,6 +74,7 @@ def open_catalog(
     <Target of rank 1, degree 2, norm 1: h2(z1)>
     >>> folder.cleanup()
     """
+    create = validation.flag(create, "create")
     if is_url(path):
         if create:
             raise InputError(f"cannot create a catalog at {path}; make it in a folder and copy it")
@@ -344,6 +345,7 @@ class Catalog(Mapping[str, xr.Dataset]):
             If the folder cannot be written.
         """
         folder = self._folder("add to")
+        overwrite = validation.flag(overwrite, "overwrite")
         validation.dataset(ds)
         schema.validate(ds)
         name = check_key(key) if key is not None else suggest_key(ds)

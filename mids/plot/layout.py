@@ -120,9 +120,12 @@ class Layout:
                 continue
             from matplotlib.axes import Axes
 
-            given: Any = [value] if name == "ax" else value
-            known = isinstance(given, list | tuple | np.ndarray)
-            if not known or not all(isinstance(one, Axes) for one in np.ravel(given)):
+            kinds = (list, tuple, np.ndarray)
+            given = value if name == "axes" and isinstance(value, kinds) else [value]
+            rows = [
+                list(row) if isinstance(row, kinds) and name == "axes" else [row] for row in given
+            ]
+            if not all(isinstance(one, Axes) for row in rows for one in row):
                 raise InputError(
                     f"{name} must be {'axes' if name == 'ax' else 'an array of axes'} of "
                     f"matplotlib, got {validation.shown(value)}; pyplot.subplots() makes them"

@@ -9,7 +9,7 @@ import xarray as xr
 
 from .. import validation
 from ..errors import DatasetError, InputError
-from .layout import Options, Panels, computed, need, take
+from .layout import Layout, Options, Panels, computed, need, take
 from .lines import colours, draw_runs, key_line, run_key, trapped_runs, typical
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def phase(
             f"directions must be two different ones of 0 to {count - 1}, got "
             f"{validation.shown(directions)}"
         )
+    Layout(**layout)  # or say what is wrong with it
     shown = ds["overlap"].isel(direction=pair)
     if "dim" in shown.dims and "dim" not in (layout.get("row"), layout.get("hue")):
         layout = layout | {"col": layout.get("col") or "dim"}

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from .. import schema, validation
@@ -147,7 +148,7 @@ def concat(
     for part in datasets if isinstance(datasets, Iterable) else [datasets]:
         validation.dataset(part, "each of datasets")
         parts.append(part)
-    if not isinstance(dim, str) and not hasattr(dim, "dims") and not hasattr(dim, "name"):
+    if not isinstance(dim, str | xr.Variable | xr.DataArray | pd.Index):
         raise InputError(
             f"dim must be the name of a dim or a variable of its labels, got "
             f"{validation.shown(dim)}; pass for example dim='seed'"

@@ -302,7 +302,8 @@ def _up_to(horizon: float, grid: FloatArray) -> FloatArray:
 
 def _runs(runs: int | Sequence[int]) -> IntArray:
     try:
-        given = np.asarray(runs if validation.is_finite(runs) else [[]])
+        known: Any = runs if validation.is_finite(runs) else [[]]
+        given = np.asarray(known)
     except ValueError:  # lists of different lengths
         given = np.empty(0)
     if given.ndim == 0:

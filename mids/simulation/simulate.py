@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -133,7 +132,7 @@ _ARGUMENTS = tuple(name for name in simulate.__annotations__ if name != "return"
 def read_spec(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the arguments of a sweep from a TOML file, for `from_spec`."""
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return tomllib.loads(validation.path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise FileError(f"cannot read {path} ({error.strerror}); check the path") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -151,7 +151,7 @@ def _lazy(spec: Any, compact: bool, chunk: int | None = None) -> xr.Dataset:
                 f"run, here {along}, but {name} has {variable.dtype} of {variable.dims}; drop or "
                 "transpose it"
             )
-    if compact:
+    if validation.flag(compact, "compact"):
         ds = io.narrowed(ds)
     blocks = dict.fromkeys(along, 1) | {"run": chunk or max(ds.chunksizes["run"])}
     return ds.assign(
@@ -368,7 +368,7 @@ def _complete(
         if not changed and before is not None and before["complete"]:
             write_state(place, {**state, "complete": False})
         tasks = _tasks(ds, place.url, chunk)
-        with showing() if progress else nullcontext():
+        with showing() if validation.flag(progress, "progress") else nullcontext():
             counts = _computed([tasks[block] for block in missing])
         failed.update(zip(missing, (int(count.item()) for count in counts), strict=True))
     if lost.is_set():

@@ -96,7 +96,7 @@ def to_netcdf(ds: xr.Dataset, path: str | os.PathLike[str], *, compact: bool = F
     validation.dataset(ds)
     path = check_output(path)
     _check_names_and_attributes(ds)
-    if compact:
+    if validation.flag(compact, "compact"):
         ds = narrowed(ds)
     with replacing(path) as temporary:
         _write(ds, temporary, path)

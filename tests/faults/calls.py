@@ -19,6 +19,7 @@ from click.testing import CliRunner
 import mids
 from mids import validation
 from mids.cli import main
+from mids.plot.layout import Options
 
 from .hostile import Ends
 
@@ -106,15 +107,19 @@ def functions(simulated=True):
             kinds = [p.kind for p in parameters.values()]
             if skipped or not parameters or inspect.Parameter.VAR_POSITIONAL in kinds:
                 continue
+            taken = [p.name for p in parameters.values() if p.kind != p.VAR_KEYWORD]
+            if len(taken) < len(parameters) and place == "plot.":
+                taken += Options.__annotations__
             given = right.get(place + name, right.get(name))
             if given is None:
-                needed = {p.name for p in parameters.values() if p.default is p.empty}
+                needed = {n for n in taken if n in parameters}
+                needed -= {n for n in needed if parameters[n].default is not inspect._empty}
                 if not needed <= guesses.keys():
                     continue
                 given = {n: guesses[n] for n in needed}
             if not simulated and place + name in SLOW:
                 continue
-            found[place + name] = (function, given, list(parameters))
+            found[place + name] = (function, given, taken)
     return found
 
 

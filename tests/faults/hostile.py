@@ -286,7 +286,7 @@ def ragged(path, file):
 
 def many(path, file):
     """Hold thousands of variables."""
-    for k in range(1500):
+    for k in range(foreign.NAMES + 1):
         file[f"v{k}"] = 0
 
 
