@@ -103,6 +103,7 @@ def theory(
     >>> theory("h2(z1)", dim=[100, 1e4]).escape_time_quantile.sel(quantile=0.5).dims
     ('dim', 'saddle')
     """
+    quantiles = np.atleast_1d(validation.finite_array(quantiles, "quantiles")).tolist()
     if not isinstance(ds, xr.Dataset):
         if dim is None:
             raise InputError(
@@ -116,12 +117,12 @@ def theory(
         raise InputError("dim and student_rank are those of the dataset; leave them out")
     _need_start(ds)
     out = by_recipe(only(ds, "loss", "gram0", "initial"), predictions)
-    if len(quantiles):
+    if quantiles:
         levels = [validation.number(p, "quantile", above=0.0, at_most=1.0) for p in quantiles]
         law = partial(
             _law_of,
             quantiles=levels,
-            samples=validation.integer(samples, "samples", at_least=1),
+            samples=validation.integer(samples, "samples", at_least=1, at_most=10**7),
             lazy=ds["gram0"].chunks is not None,
         )
         out = out.assign(by_recipe(only(ds), law))

@@ -77,7 +77,6 @@ class Layout:
                     f"{name} must be the name of a dim, got "
                     f"{validation.shown(getattr(self, name))}; pass for example {name}='dim'"
                 )
-        self._check_axes()
         for name in ("size", "aspect"):
             if getattr(self, name) is not None:
                 validation.number(getattr(self, name), name, above=0.0)
@@ -113,23 +112,23 @@ class Layout:
                 "col_wrap wraps columns where there are no rows: pass col= alone with it"
             )
 
-    def _check_axes(self) -> None:
-        """Raise an error for what is given as axes and is none."""
-        for name, value in (("ax", self.ax), ("axes", self.axes)):
-            if value is None:
-                continue
-            from matplotlib.axes import Axes
 
-            kinds = (list, tuple, np.ndarray)
-            given = value if name == "axes" and isinstance(value, kinds) else [value]
-            rows = [
-                list(row) if isinstance(row, kinds) and name == "axes" else [row] for row in given
-            ]
-            if not all(isinstance(one, Axes) for row in rows for one in row):
-                raise InputError(
-                    f"{name} must be {'axes' if name == 'ax' else 'an array of axes'} of "
-                    f"matplotlib, got {validation.shown(value)}; pyplot.subplots() makes them"
-                )
+def _flat(axes: Any) -> list[Any]:
+    """Return the entries of an array or nested lists."""
+    listed = isinstance(axes, list | tuple | np.ndarray)
+    return [one for row in axes for one in _flat(row)] if listed else [axes]
+
+
+def _check_axes(given: list[Any]) -> None:
+    """Raise an error for what is given as axes and is none."""
+    from matplotlib.axes import Axes
+
+    for one in given:
+        if not isinstance(one, Axes):
+            raise InputError(
+                f"ax and axes must be axes of matplotlib, got {validation.shown(one)}; "
+                "pyplot.subplots() makes them"
+            )
 
 
 def pyplot() -> Any:
@@ -271,13 +270,14 @@ class Panels:
         dims = [name for name in (self.row, self.col) if name is not None]
         self._given = layout.ax is not None or layout.axes is not None
         if layout.ax is not None or layout.axes is not None:
-            given = [layout.ax] if layout.axes is None else list(np.ravel(np.array(layout.axes)))
+            given: list[Any] = [layout.ax] if layout.axes is None else _flat(layout.axes)
             count = math.prod(sizes[name] for name in dims)
             if len(given) != count:
                 raise InputError(
                     f"axes must be one for each of the {count} panels, got {len(given)}; select "
                     "values with ds.sel(...) or pass axes=[...]"
                 )
+            _check_axes(given)
             rows, columns = (sizes[n] if n else 1 for n in (self.row, self.col))
             self.axes = np.array(given, dtype=object).reshape(rows, columns)
             places = [
