@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -10,10 +13,12 @@ from numpy.typing import NDArray
 from .. import validation
 from ..errors import DatasetError
 from ..schema import LEVELS
+from ..flows import Flow
 from ..simulation.by_recipe import by_recipe
-from ..simulation.joining import only
+from ..simulation.joining import described, only
 from ..simulation.recipe import Recipe
 from .plateaus import Scale
+from .prediction import KNOWN, REASONS, START
 from .saddles import saddles
 from .theory import has_theory, predictions
 
@@ -24,6 +29,19 @@ Array = NDArray[np.float64]
 _PLACES = ("level", "direction")
 NEEDED = ("loss", "crossing_time", "status", "gram0", "initial")
 MEASURED = ("loss", "escape_time", "censored", "trapped")
+
+WHY = (
+    *REASONS,
+    "run_failed",
+    "run_is_trapped",
+    "run_is_cut_off",
+    "run_starts_beyond",
+    "run_does_not_stay",
+    "theory_does_not_stay",
+    "neither_stays",
+    "no_such_saddle",
+)
+"""Meanings of ``reason``: those of `theory`, and what else leaves a ratio without a value."""
 
 
 def compare(ds: xr.Dataset) -> xr.Dataset:
@@ -44,14 +62,22 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
         Dims of the runs and ``saddle``, the number of directions learned there: ``loss``,
         ``loss_theory`` (at the times of `ds`, at the same place between the beginning and the end
         of the stay), ``escape_time``, ``escape_time_theory``, ``ratio`` (measured / predicted),
+        ``ratio_expected`` (1, and more where the flow has a finite step, see `Flow.delay`),
         ``exponent`` (information exponent), ``censored`` (the run is cut off there), ``trapped``
-        (it ends there for good), ``match`` (in both); and ``failed`` (dims of the runs: it has no
-        saddles). Attributes as of `theory`. Lazy where `ds` is.
+        (it ends there for good), ``match`` (in both), ``reason`` (a flag: why there is no ratio);
+        and ``failed`` (dims of the runs: it has no saddles). Attributes as of `theory`. Lazy where
+        `ds` is.
 
     Raises
     ------
     DatasetError
         If the dataset lacks what either side needs.
+
+    Warns
+    -----
+    UserWarning
+        If measured runs that are in memory disagree with the theory by what looks like a factor of
+        the learning rate, of 2 or of d.
 
     Examples
     --------
@@ -61,7 +87,16 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
     [[1.0, 1.0]]
     """
     validation.dataset(ds)
-    return by_recipe(only(ds, *NEEDED), _compared)
+    out = by_recipe(only(ds, *NEEDED), _compared)
+    absent = out["ratio"].isnull() & (out["reason"] == KNOWN)  # padding of a larger target's dims
+    attrs = out["reason"].attrs
+    out["reason"] = out["reason"].where(~absent, np.int8(WHY.index("no_such_saddle")))
+    out["reason"].attrs = attrs
+    if out["ratio"].chunks is None and all(r.flow is None for r in described(ds, ("flow",))):
+        doubt = _doubt(ds, out)
+        if doubt:
+            warnings.warn(doubt, stacklevel=2)
+    return out
 
 
 def _compared(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset:
@@ -85,24 +120,119 @@ def _compared(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset:
         parts[f"{name}_theory"] = predicted[name].where(left)
     parts["exponent"] = predicted["exponent"].where(left)
     parts["ratio"] = parts["escape_time"] / parts["escape_time_theory"]
+    parts["ratio_expected"] = _expected(ds, recipe.flow, predicted)
     parts["match"] = found["visited"] & predicted["visited"] & left
     parts["failed"] = found["failed"]
+    parts["reason"] = _reason(found, predicted, crossing).where(parts["ratio"].isnull(), KNOWN)
+    parts["reason"] = parts["reason"].astype(np.int8)
     names = {
         "loss": "measured loss on the plateau",
         "loss_theory": "predicted loss on the plateau",
         "escape_time": "measured escape time",
         "escape_time_theory": "predicted escape time",
         "ratio": "measured over predicted escape time",
+        "ratio_expected": "ratio expected of the flow's step",
         "exponent": "information exponent relative to them",
         "censored": "whether the run is cut off on the plateau",
         "trapped": "whether the run is trapped on the plateau",
         "match": "whether the saddle is both measured and predicted",
+        "reason": "why there is no ratio",
         "failed": "whether the run failed",
     }
     out = xr.Dataset({name: parts[name] for name in names})
     for key, variable in out.data_vars.items():
         variable.attrs = {"long_name": names[str(key)], "units": "1"}
+    out["reason"].attrs = {
+        "long_name": names["reason"],
+        "flag_values": np.arange(len(WHY), dtype=np.int8),
+        "flag_meanings": " ".join(WHY),
+    }
     return out.transpose(..., "saddle", missing_dims="ignore").assign_attrs(how)
+
+
+def _reason(found: xr.Dataset, predicted: xr.Dataset, crossing: Any) -> xr.DataArray:
+    """Code in `WHY` of what leaves a ratio without a value, the first that is true."""
+    ours, theirs = found["visited"], predicted["visited"]
+    begin = crossing.isel(level=0, drop=True).rename(direction="saddle") == 0
+    begin = begin.assign_coords(saddle=found["saddle"])
+    reason = xr.full_like(ours, WHY.index("neither_stays"), dtype=np.int8)
+    for name, here in (
+        ("theory_does_not_stay", ours & ~theirs),
+        ("run_does_not_stay", theirs & ~ours),
+        ("run_starts_beyond", begin & ~ours),
+        ("run_is_cut_off", found["censored"]),
+    ):
+        reason = reason.where(~here, WHY.index(name))
+    reason = reason.where(~(theirs & (predicted["reason"] != KNOWN)), predicted["reason"])
+    for name, here in (
+        ("run_is_trapped", found["trapped"]),
+        (REASONS[START], predicted["reason"] == START),
+        ("run_failed", found["failed"]),
+    ):
+        reason = reason.where(~here, WHY.index(name))
+    return reason
+
+
+def _expected(ds: xr.Dataset, flow: Flow | None, predicted: xr.Dataset) -> xr.DataArray:
+    """Ratio that the finite step of a flow lets expect, from an overlap of 1/d to 1/2."""
+    one = xr.ones_like(predicted["escape_time"])
+    if flow is None or flow.delay(1.0) == 0.0 or "dim" not in ds.coords:
+        return one
+    growth = 0.5 * np.log(0.5 * ds["dim"].drop_vars("dim", errors="ignore"))
+    exponents = predicted["exponent"]
+    late = (growth * flow.delay(exponents)).where(exponents.notnull(), 0.0).cumsum("saddle")
+    return one + late / predicted["escape_time"]
+
+
+def _doubt(ds: xr.Dataset, out: xr.Dataset) -> str:
+    """Say what is probably wrong with measured runs whose ratios cannot be right."""
+    ratio = out["ratio"].values[np.isfinite(out["ratio"].values)]
+    ratio = ratio[ratio > 0]
+    levels = (out["loss"] / out["loss_theory"]).isel(saddle=0).values
+    levels = levels[np.isfinite(levels)]
+    found = []
+    if len(levels):
+        level = float(np.median(levels))
+        if 1.9 < level < 2.1:
+            found.append(
+                f"the losses are {level:.2f} times the predicted ones: they probably lack the "
+                "factor 1/2; pass half=True to from_trajectories"
+            )
+        elif not 0.67 < level < 1.5:
+            found.append(
+                f"the loss on the first plateau is {level:.3g} times the predicted one: the target "
+                "probably has another norm than the labels; scale it, as with Target.normalize()"
+            )
+    if len(ratio):
+        middle = float(np.exp(np.median(np.log(ratio))))
+        alike = float(np.abs(np.log(ratio / middle)).max()) < 0.2
+        dims = np.ravel(ds["dim"].values).astype(float) if "dim" in ds.coords else np.zeros(0)
+        factor = max(middle, 1 / middle)
+        time = ds["time"].values
+        says = f"the measured times are {middle:.3g} times the predicted ones"
+        if factor > 3.0 and (time == np.round(time)).all():
+            found.append(
+                f"{says} and whole numbers: they are probably steps; pass learning_rate= to "
+                f"from_trajectories (about {1 / middle:.1g} would agree)"
+            )
+        elif len(dims) == 1 and alike and 0.7 < factor / dims[0] < 1.4:
+            found.append(
+                f"{says}, about {'d' if middle > 1 else '1/d'}: the learning rate, or the loss, "
+                "is probably scaled with d; take that factor into learning_rate="
+            )
+        elif alike and 1.8 < factor < 2.2:
+            found.append(
+                f"{says}: the gradient probably "
+                + ("has half the size" if middle > 1 else "is that of a loss without the factor ")
+                + ("" if middle > 1 else "1/2")
+                + f"; multiply learning_rate= by {'1/2' if middle > 1 else '2'}"
+            )
+        elif factor > 5.0:
+            found.append(
+                f"{says}: the time is probably no learning rate times steps, or the second layer "
+                "is not fast; check learning_rate= and the scale of the first layer"
+            )
+    return "; ".join(found)
 
 
 def comparable(ds: xr.Dataset) -> bool:
@@ -175,13 +305,23 @@ def summary(comparison: xr.Dataset) -> pd.DataFrame:
                     "trapped": int(trapped.sum()),
                     "unmatched": int(((visited != expected) & ~failed).sum()),
                     "failed": int(failed.sum()),
+                    "reason": _commonest(here),
                 }
             )
     table = pd.DataFrame(rows)
-    return table.drop(columns=[*_THEORY[1:], "unmatched"], errors="ignore") if alone else table
+    return table.drop(columns=[*_THEORY[1:], "unmatched", "reason"], errors="ignore") if alone else table
 
 
 _THEORY = ("loss_theory", "escape_time_theory", "ratio")
+
+
+def _commonest(here: xr.Dataset) -> str:
+    """Reason that most of the runs without a ratio have, in words; "" where there is none."""
+    if "reason" not in here:
+        return ""
+    codes = here["reason"].values
+    codes = codes[codes != KNOWN]
+    return WHY[np.bincount(codes).argmax()].replace("_", " ") if len(codes) else ""
 
 
 def _known(values: Array) -> Array:

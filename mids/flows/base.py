@@ -218,6 +218,21 @@ class Flow(ABC):
         """
         return {}
 
+    def delay(self, exponent: Any) -> Any:
+        """Time by which a finite step delays a saddle, for each e-fold that a correlation grows.
+
+        Parameters
+        ----------
+        exponent : float or array
+            Information exponent of the saddle.
+
+        Returns
+        -------
+        float or array
+            0 for flows in continuous time.
+        """
+        return 0.0 * exponent
+
     def effective_target(self, target: Target) -> Target:
         """Target whose correlation ``h(G)`` the flow climbs; the target itself unless weighted.
 

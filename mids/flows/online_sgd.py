@@ -223,6 +223,15 @@ class OnlineSGD(SampledFlow):
             )
         return np.floor(time / self.step * (1 + 1e-12) + 1e-9).astype(np.int64)
 
+    def delay(self, exponent: Any) -> Any:
+        """``step * (exponent * memory + 1/2)`` for each e-fold; NaN where all is remembered.
+
+        The half is that of Euler's method; the link, which goes with the power `exponent` of the
+        correlation, is fitted to batches that are `memory` steps old on average.
+        """
+        memory = np.nan if self.memory is None else self.memory
+        return self.step * (exponent * memory + 0.5)
+
     def coordinates(self, time: FloatArray) -> dict[str, FloatArray | IntArray]:
         """Return the samples used by each time."""
         return {"samples": self.steps(time) * self.batch}

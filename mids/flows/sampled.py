@@ -103,8 +103,12 @@ class SampledFlow(Flow):
             width=validation.number(self.width, "width", above=0.0),
         )
         unused = self.link.unused  # the link checks its parameters together
-        # What has no meaning does not tell flows apart.
-        self._set(**{f.name: f.default for f in dataclasses.fields(self) if f.name in unused})
+        for f in dataclasses.fields(self):
+            if f.name in unused and getattr(self, f.name) != f.default:
+                raise InputError(
+                    f"{f.name}={getattr(self, f.name)!r} has no meaning for the readout "
+                    f"{self.readout!r}; leave it out, or pass readout='random-features'"
+                )
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():

@@ -363,7 +363,10 @@ def test_analyses_and_plots_take_it(tmp_path):
     ds = sgd(OnlineSGD(step=0.05, batch=256), runs=4, time=np.arange(0, 40, 0.1)).compute()
     assert (ds.status == 0).all()
     compared = mids.compare(ds)
-    assert np.nanmedian(compared.ratio) == pytest.approx(1, abs=0.25)
+    expected = compared.ratio_expected
+    assert (expected > 1).all()
+    # The finite step explains most of what the times have too much.
+    assert np.nanmedian(compared.ratio) == pytest.approx(float(np.nanmedian(expected)), abs=0.15)
     ds.mi.plot.loss()
     ds.mi.to_netcdf(tmp_path / "sgd.nc")
     with mids.open_dataset(tmp_path / "sgd.nc") as again:
@@ -601,7 +604,6 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     ("flow", "absent"),
     [
         (OnlineSGD(), ("features", "width")),
-        (OnlineSGD(features=9, width=2.0), ("features", "width")),
         (OnlineSGD(readout="random-features", features=9), ("degree", "kernel")),
     ],
 )
@@ -630,6 +632,8 @@ def test_parameters_without_meaning_are_not_shown(flow, absent):
         ({"degree": 0}, "degree"),
         ({"features": 0}, "features"),
         ({"width": 0}, "width"),
+        ({"width": 64}, "width=64.0 has no meaning.*leave it out"),
+        ({"features": 64}, "features=64 has no meaning.*readout='random-features'"),
         ({"kernel": 3}, "kernel must be"),
         ({"kernel": {"polynom": 3}}, "polynomial"),
         ({"readout": "random-features", "ridge": 0}, "need ridge > 0"),
