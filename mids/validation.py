@@ -37,6 +37,8 @@ LONGEST_NAME = 200
 """Bytes of the name of a file: 255 on most systems, and temporary ones are a little longer."""
 LONGEST_PATH = 4000
 LONGEST = 10**8
+ORTHONORMAL = 1e-5
+"""Most by which frames may fail to be orthonormal: single precision."""
 DEEPEST = 10
 """Longest range, and deepest lists, that are taken for an array."""
 
@@ -235,8 +237,25 @@ def dims(value: object, rank: int, student_rank: int) -> IntArray:
     return np.array(result, dtype=np.int64)
 
 
+def as_numpy(value: Any) -> Any:
+    """Return tensors of torch and JAX, of any type and on any device, as arrays; else the value."""
+    if isinstance(value, list | tuple) and any(hasattr(item, "detach") for item in value[:1]):
+        return [as_numpy(item) for item in value]
+    if hasattr(value, "detach") and hasattr(value, "cpu"):
+        value = value.detach().cpu()
+        if getattr(value, "is_sparse", False):
+            value = value.to_dense()
+        is_complex = hasattr(value, "is_complex") and value.is_complex()
+        return (value if is_complex else value.double()).numpy()
+    if type(value).__module__.partition(".")[0] in ("jax", "jaxlib"):
+        array = np.asarray(value)
+        return array if array.dtype.kind == "c" else array.astype(np.float64)
+    return value
+
+
 def finite_array(value: object, name: str) -> FloatArray:
-    """Return a float64 array without NaN or infinity."""
+    """Return a float64 array, also of tensors, without NaN or infinity."""
+    value = as_numpy(value)
     try:
         given = np.asarray(value if is_finite(value) else "")
         # A complex array would only warn when it loses its imaginary part.
@@ -256,6 +275,26 @@ def finite_array(value: object, name: str) -> FloatArray:
             f"({int(bad.sum())} of {array.size} entries are not finite); remove or replace them"
         )
     return array
+
+
+def orthonormal(value: object, name: str) -> FloatArray:
+    """Return directions as a float64 array (d, r) whose columns are orthonormal."""
+    frame = finite_array(value, name)
+    if frame.ndim != 2 or not frame.size:
+        raise InputError(
+            f"{name} must have the shape (d, columns), got {frame.shape}; one vector v is "
+            "v[:, None]"
+        )
+    d, r = frame.shape
+    if r > d or np.abs(frame.T @ frame - np.eye(r)).max() > ORTHONORMAL:
+        hint = f", or pass {name}.T" if r > d else ""
+        raise InputError(
+            f"the columns of {name} must be orthonormal; take those of "
+            f"numpy.linalg.qr({name})[0]{hint}"
+        )
+    left, _, right = np.linalg.svd(frame, full_matrices=False)
+    nearest: FloatArray = left @ right  # frames in single precision are orthonormal up to 1e-6
+    return nearest
 
 
 def shape(value: object) -> tuple[int, ...]:

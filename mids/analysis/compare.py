@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from .. import validation
 from ..errors import DatasetError
-from ..schema import LEVELS
 from ..flows import Flow
+from ..schema import LEVELS
 from ..simulation.by_recipe import by_recipe
 from ..simulation.joining import described, only
 from ..simulation.recipe import Recipe
@@ -309,7 +309,11 @@ def summary(comparison: xr.Dataset) -> pd.DataFrame:
                 }
             )
     table = pd.DataFrame(rows)
-    return table.drop(columns=[*_THEORY[1:], "unmatched", "reason"], errors="ignore") if alone else table
+    return (
+        table.drop(columns=[*_THEORY[1:], "unmatched", "reason"], errors="ignore")
+        if alone
+        else table
+    )
 
 
 _THEORY = ("loss_theory", "escape_time_theory", "ratio")

@@ -9,11 +9,9 @@ import xarray as xr
 
 from .. import validation
 from ..errors import InputError
-from .exports import as_numpy
+from ..validation import FloatArray
 
-__all__ = ["overlaps"]
-
-ORTHONORMAL = 1e-6
+__all__ = ["leading_directions", "overlaps"]
 
 
 def overlaps(W: Any, W_star: Any, *, rank: int | None = None, weights: Any = None) -> xr.Dataset:
@@ -52,14 +50,12 @@ def overlaps(W: Any, W_star: Any, *, rank: int | None = None, weights: Any = Non
     >>> found.overlap.values.tolist(), round(float(found.discarded), 2)
     ([1.0, 1.0], 0.33)
     """
-    first = validation.finite_array(as_numpy(W), "W")
-    frame = validation.finite_array(as_numpy(W_star), "W_star")
-    for name, array in (("W", first), ("W_star", frame)):
-        if array.ndim != 2 or not array.size:
-            raise InputError(
-                f"{name} must have the shape (d, columns), got {array.shape}; one vector v is "
-                "v[:, None]"
-            )
+    first = validation.finite_array(W, "W")
+    frame = validation.orthonormal(W_star, "W_star")
+    if first.ndim != 2 or not first.size:
+        raise InputError(
+            f"W must have the shape (d, neurons), got {first.shape}; one vector v is v[:, None]"
+        )
     d, r = frame.shape
     if first.shape[0] != d:
         hint = "; pass W.T, torch keeps a row for each neuron" if first.shape[1] == d else ""
@@ -67,39 +63,45 @@ def overlaps(W: Any, W_star: Any, *, rank: int | None = None, weights: Any = Non
             f"W has {first.shape[0]} rows and W_star has {d}, but both need one for each "
             f"input{hint or '; pass matrices of the same network'}"
         )
-    if r > d or np.abs(frame.T @ frame - np.eye(r)).max() > ORTHONORMAL:
-        raise InputError(
-            "the columns of W_star must be orthonormal; take those of numpy.linalg.qr(W_star)[0]"
-        )
-    if weights is not None:
-        size = validation.finite_array(as_numpy(weights), "weights")
-        if size.shape != (first.shape[1],):
-            raise InputError(
-                f"weights must have the shape ({first.shape[1]},), one for each column of W, got "
-                f"{size.shape}; several readouts are summed as the root of their squares"
-            )
-        first = first * size
-    most = min(first.shape)
     rank = validation.integer(r if rank is None else rank, "rank", at_least=1)
-    if rank > most:
-        raise InputError(
-            f"rank must be at most {most}, as W has the shape {first.shape}, got {rank}"
-        )
-    left, singular, _ = np.linalg.svd(first, full_matrices=False)
-    total = float((singular**2).sum())
-    if total == 0:
-        raise InputError("W is zero and spans no subspace; record it after its initialisation")
-    if singular[rank - 1] <= 1e-12 * singular[0]:
-        spanned = int((singular > 1e-12 * singular[0]).sum())
-        raise InputError(f"W spans fewer than {rank} directions; pass rank={spanned}")
-    matrix = frame.T @ left[:, :rank]
+    left, kept = _leading(first, weights, rank)
+    matrix = frame.T @ left
     values = np.linalg.svd(matrix, compute_uv=False) ** 2
     values = np.clip(np.pad(values, (0, r - len(values))), 0.0, 1.0)
-    discarded = float((singular[rank:] ** 2).sum()) / total
     return xr.Dataset(
         {
             "correlation": (("axis", "student"), matrix, {"long_name": "correlation matrix"}),
             "overlap": ("direction", values, {"long_name": "overlap"}),
-            "discarded": ((), discarded, {"long_name": "share of W left out"}),
+            "discarded": ((), 1.0 - kept, {"long_name": "share of W left out"}),
         }
     )
+
+
+def leading_directions(W: Any, weights: Any, rank: int) -> FloatArray:
+    """Leading left singular vectors of a first layer (d, neurons), shape (d, rank)."""
+    return _leading(validation.finite_array(W, "W"), weights, rank)[0]
+
+
+def _leading(W: FloatArray, weights: Any, rank: int) -> tuple[FloatArray, float]:
+    """Leading directions of W, its columns weighted, and their share of its squared norm."""
+    if weights is not None:
+        size = validation.finite_array(weights, "weights")
+        if size.shape != (W.shape[1],):
+            raise InputError(
+                f"weights must have the shape ({W.shape[1]},), one for each column of W, got "
+                f"{size.shape}; several readouts are summed as the root of their squares"
+            )
+        W = W * size
+    if rank > min(W.shape):
+        raise InputError(
+            f"rank must be at most {min(W.shape)}, as W has the shape {W.shape}, got {rank}; pass "
+            f"rank={min(W.shape)}"
+        )
+    left, singular, _ = np.linalg.svd(W, full_matrices=False)
+    if not singular.any():
+        raise InputError("W is zero and spans no subspace; record it after its initialisation")
+    spanned = int((singular > 1e-12 * singular[0]).sum())
+    if spanned < rank:
+        raise InputError(f"W spans fewer than {rank} directions; pass rank={spanned}")
+    squares = singular**2
+    return left[:, :rank], float(squares[:rank].sum() / squares.sum())

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from .. import validation
+from .. import schema, validation
 from ..errors import InputError
+from ..targets._coefficients import check_size
+from ..targets.basis import (
+    apply_to_indices,
+    mode_label,
+    multi_indices,
+    project,
+    symmetric_tensors,
+    tensor_coefficients,
+)
+from ..targets.samples import estimate
 from ..targets.target import Target
-from .exports import as_numpy
-from .overlaps import overlaps
+from ..validation import FloatArray
+from .overlaps import leading_directions, overlaps
 from .trajectories import from_trajectories
 
 __all__ = ["Recorder"]
 
+NODES = {1: 100, 2: 40, 3: 16}
+"""Nodes of the quadrature in each of so many directions."""
+
 
 class Recorder:
-    """Loss and correlation matrix of a network at steps that are even in the logarithm.
+    r"""Loss, correlation matrix and link of a network at steps that are even in the logarithm.
+
+    The link is what the network computes of the directions of the target, :math:`\hat f_\beta =
+    E[f(x) h_\beta(W_*^T x)]`; once all is learned it equals the target's coefficients.
 
     Parameters
     ----------
@@ -30,6 +47,8 @@ class Recorder:
         Steps that are recorded in a factor of ten.
     target : Target or str, optional
         What is learned.
+    degree : int, optional
+        Highest degree of the link; the target's by default, or 4.
 
     Examples
     --------
@@ -52,16 +71,35 @@ class Recorder:
         rank: int | None = None,
         per_decade: int = 20,
         target: Target | str | None = None,
+        degree: int | None = None,
     ) -> None:
-        self.W_star = validation.finite_array(as_numpy(W_star), "W_star")
-        overlaps(self.W_star, self.W_star)  # checks it
-        self.rank = None if rank is None else validation.integer(rank, "rank", at_least=1)
+        self.W_star = validation.orthonormal(W_star, "W_star")
+        d, r = self.W_star.shape
+        self.rank = r if rank is None else validation.integer(rank, "rank", at_least=1)
+        if self.rank >= d:
+            raise InputError(
+                f"rank must be below the number of inputs, {d}, got {self.rank}: all frames of "
+                "that many columns span everything; keep the leading directions, rank="
+                f"{min(r, d - 1)}"
+            )
         self.per_decade = validation.integer(per_decade, "per_decade", at_least=1)
-        self.target = target
+        self.target = Target.parse(target) if isinstance(target, str) else target
+        if self.target is not None and not isinstance(self.target, Target):
+            raise InputError(
+                f"target must be a Target or text such as 'h2(z1)', got {validation.shown(target)}"
+            )
+        if self.target is not None and self.target.rank != r:
+            raise InputError(
+                f"W_star has {r} directions, but the target has rank {self.target.rank}; give one "
+                "column for each of its variables"
+            )
+        usual = 4 if self.target is None else self.target.degree
+        self.degree = usual if degree is None else validation.integer(degree, "degree", at_least=1)
         self._steps: list[int] = []
         self._loss: list[float] = []
         self._matrices: list[np.ndarray] = []
         self._discarded: list[float] = []
+        self._links: list[FloatArray | None] = []
 
     def wants(self, step: int) -> bool:
         """Tell whether a step is one of those to be recorded; step 0 always is.
@@ -82,19 +120,35 @@ class Recorder:
         last = self._steps[-1]
         return step > last and step >= last * 10.0 ** (1.0 / self.per_decade)
 
-    def record(self, step: int, loss: Any, W: Any, *, weights: Any = None) -> None:
-        """Keep the loss and the overlaps of a network at a step.
+    def record(
+        self,
+        step: int,
+        loss: Any,
+        W: Any,
+        *,
+        weights: Any = None,
+        network: Callable[[Any], Any] | None = None,
+        samples: tuple[Any, Any] | None = None,
+    ) -> None:
+        """Keep the loss, the overlaps and the link of a network at a step.
 
         Parameters
         ----------
         step : int
             The step of the training loop, later than all before.
         loss : float or array_like
-            One number.
+            One number; NaN where the run has diverged.
         W : array_like
             First layer, shape (d, neurons).
         weights : array_like, optional
             Weights of the neurons, shape (neurons,). See `overlaps`.
+        network : callable, optional
+            The network, from inputs (n, d) to outputs (n,) or (n, 1); a module of torch, or a
+            function of arrays. Its link is found by quadrature over its leading directions, at
+            most 3.
+        samples : pair of array_like, optional
+            Standard normal inputs, shape (n, d), and the network's outputs, shape (n,) or (n, 1):
+            the link is found by regression, whatever the rank.
 
         Raises
         ------
@@ -108,16 +162,61 @@ class Recorder:
                 f"step {step} comes after step {self._steps[-1]}; record steps in order, and a new "
                 "run with a new Recorder"
             )
-        value = np.asarray(as_numpy(loss), dtype=np.float64)
-        if value.size != 1:
-            raise InputError(f"loss must be one number, got shape {value.shape}; pass its mean")
+        value = np.asarray(validation.as_numpy(loss))
+        if value.size != 1 or value.dtype.kind not in "fiu":
+            raise InputError(
+                f"loss must be one number, got {validation.shown(loss)} of shape {value.shape}; "
+                "pass the mean over the batch"
+            )
         found = overlaps(W, self.W_star, rank=self.rank, weights=weights)
+        link = self._link(W, weights, network, samples)
         self._steps.append(step)
         self._loss.append(float(value.ravel()[0]))
         self._matrices.append(found["correlation"].values)
         self._discarded.append(float(found["discarded"]))
+        self._links.append(link)
 
-    def dataset(self, *, learning_rate: float | None = None, half: bool = False) -> xr.Dataset:
+    def _link(self, W: Any, weights: Any, network: Any, samples: Any) -> FloatArray | None:
+        """Coefficients of what the network computes of the target's directions."""
+        r = self.W_star.shape[1]
+        if network is None and samples is None:
+            return None
+        check_size(r, self.degree)
+        if network is not None:
+            if samples is not None or not callable(network):
+                raise InputError(
+                    "the link is found from the network or from samples; pass network=net, a "
+                    "function of inputs, or samples=(inputs, outputs)"
+                )
+            if self.rank not in NODES:
+                raise InputError(
+                    f"quadrature takes at most {max(NODES)} directions, and rank is {self.rank}; "
+                    "pass samples=(inputs, outputs)"
+                )
+            frame = leading_directions(W, weights, self.rank)
+            exponents, values, _, _ = project(
+                network, self.rank, self.degree, NODES[self.rank], frame=frame
+            )
+            matrix = self.W_star.T @ frame
+            tensors = symmetric_tensors(exponents, values)
+            return tensor_coefficients([apply_to_indices(t, matrix) for t in tensors])[1]
+        if not isinstance(samples, tuple | list) or len(samples) != 2:
+            raise InputError(
+                f"samples must be a pair (inputs, outputs), got {validation.shown(samples)}; pass "
+                "samples=(x, net(x))"
+            )
+        inputs = validation.matrix(samples[0], "inputs", None, len(self.W_star))
+        outputs = validation.finite_array(samples[1], "outputs").reshape(-1)
+        if len(outputs) != len(inputs):
+            raise InputError(
+                f"there are {len(inputs)} inputs and {len(outputs)} outputs; pass one output for "
+                "each input, samples=(x, net(x))"
+            )
+        return estimate(inputs @ self.W_star, outputs, self.degree, 0.99).coefficients
+
+    def dataset(
+        self, *, learning_rate: float | None = None, half: bool = False, run: int = 0
+    ) -> xr.Dataset:
         """Return what was recorded as a dataset.
 
         Parameters
@@ -126,12 +225,16 @@ class Recorder:
             By which the steps are multiplied, to be times of a flow. See `from_trajectories`.
         half : bool
             Whether the loss lacks the factor 1/2, and is halved.
+        run : int
+            Index of the run, by which `concat` tells several apart.
 
         Returns
         -------
         xarray.Dataset
-            One run, with ``loss``, ``overlap`` and ``crossing_time``. The attribute ``discarded``
-            is the largest share of a first layer that the kept directions leave out.
+            One run, with ``loss``, ``correlation``, ``overlap``, ``crossing_time``, and where it
+            was recorded ``link``, with the target also ``energy``, the target's coefficient times
+            the link's; ``discarded``, over time, is the share of the first layer that the kept
+            directions leave out.
 
         Raises
         ------
@@ -145,12 +248,44 @@ class Recorder:
             )
         ds = from_trajectories(
             time=np.array(self._steps, dtype=np.float64),
-            loss=np.array(self._loss),
+            loss=np.where(np.isfinite(self._loss), self._loss, np.nan),
             correlation=np.stack(self._matrices),
             dim=self.W_star.shape[0],
+            run=run,
             target=self.target,
             learning_rate=learning_rate,
             half=half,
         )
-        ds.attrs["discarded"] = max(self._discarded)
-        return ds
+        share = np.array(self._discarded)[None, None]
+        ds["discarded"] = (
+            ("dim", "run", "time"),
+            share,
+            {"long_name": "share of the first layer left out", "units": "1"},
+        )
+        return ds if all(link is None for link in self._links) else self._with_link(ds)
+
+    def _with_link(self, ds: xr.Dataset) -> xr.Dataset:
+        """Add the link, and its correlation with the target."""
+        modes = multi_indices(self.W_star.shape[1], self.degree)
+        unknown = np.full(len(modes), np.nan)
+        link = np.array([unknown if row is None else row for row in self._links])[None, None]
+        parts = {"link": link}
+        if self.target is not None:
+            pairs = zip(self.target.modes.tolist(), self.target.coefficients, strict=True)
+            known = {tuple(beta): value for beta, value in pairs}
+            parts["energy"] = link * [known.get(tuple(beta), 0.0) for beta in modes.tolist()]
+        coords = {
+            "mode": np.array([mode_label(beta) for beta in modes.tolist()]),
+            "degree": modes.sum(axis=1),
+        }
+        return ds.assign(
+            {
+                name: (schema.VARIABLES[name].dims, values, schema.VARIABLES[name].attributes)
+                for name, values in parts.items()
+            }
+        ).assign_coords(
+            {
+                name: ("mode", values, schema.COORDINATES[name].attributes)
+                for name, values in coords.items()
+            }
+        )

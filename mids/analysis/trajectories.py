@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -15,7 +16,7 @@ from ..errors import InputError
 from ..simulation.recipe import Recipe
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
-from .exports import BESIDE, as_numpy, curves_of, is_log
+from .exports import BESIDE, FORMS, curves_of, is_log, numbers
 
 __all__ = ["from_trajectories"]
 
@@ -28,6 +29,8 @@ CORE = {
     "correlation": ("axis", "student"),
 }
 ROUNDING = 1e-6
+RUN = re.compile(r"(run|seed|trial)[ _-]?\d+", re.IGNORECASE)
+"""Columns of a DataFrame that are runs."""
 TIMES = {"t", "time", "step", "steps", "epoch", "epochs", "iteration", "iterations"}
 """Names of columns, in small letters, that hold no loss."""
 
@@ -58,10 +61,11 @@ def from_trajectories(
     with runs (loss) or directions (overlap) as columns. Labels found there are used where the
     argument is not given. Tensors of torch and JAX are arrays, whatever their type and device.
 
-    Runs with times of their own are given as a list or dict of Series, or as logs, `data`. A log is
-    a table, a list of rows (dicts), or a list or dict of tables, one for each run; the columns of
-    W&B (``_step``) and TensorBoard (``Step``) histories are known, others are named with `time` and
-    `loss`. Points at which a run was not measured, or no longer finite, are NaN.
+    Runs with times of their own are given as a list or dict of Series, as lists of arrays
+    (``loss=[a, b], time=[t, u]``), or as logs, `data`. A log is a table, a list of rows (dicts), or
+    a list or dict of these, one for each run; the columns of W&B histories (``_step``) and charts
+    and of TensorBoard (``Step``) are known, others are named with `time` and `loss`. Points at
+    which a run was not measured, or no longer finite, are NaN.
 
     Parameters
     ----------
@@ -102,8 +106,8 @@ def from_trajectories(
     ------
     InputError
         If nothing is given, shapes or labels disagree, the time does not increase, an overlap is
-        outside [0, 1], a value is infinite, an overlap or a whole loss missing; the message counts
-        such values.
+        outside [0, 1], an overlap is not finite or a whole loss missing, a column is unknown, or
+        the dimension has no room for the directions.
 
     Examples
     --------
@@ -117,8 +121,9 @@ def from_trajectories(
     30
     """
     half = validation.flag(half, "half")
-    loss, time = _unpacked(data, loss, time)
-    overlap, correlation = as_numpy(overlap), as_numpy(correlation)
+    loss, time, found = _unpacked(data, loss, time)
+    run = found if run is None else run
+    overlap, correlation = validation.as_numpy(overlap), validation.as_numpy(correlation)
     given = {"loss": loss, "overlap": overlap, "correlation": correlation}
     labels: dict[str, Any] = {"dim": dim, "run": run, "time": time}
     arrays = {
@@ -153,6 +158,8 @@ def from_trajectories(
     if half and "loss" not in arrays:
         raise InputError("half=True halves the loss, but no loss was given; leave it out")
 
+    if not unknown:
+        _check_room(arrays, int(coords["dim"].min()))
     variables: dict[str, FloatArray] = {}
     if "loss" in arrays:
         variables["loss"] = 0.5 * arrays["loss"] if half else arrays["loss"]
@@ -161,6 +168,11 @@ def from_trajectories(
         variables["overlap"] = _checked(_squared_cosines(matrices), "correlation")
         if coords["time"][0] == 0:
             first = matrices[:, :, 0]
+            if not first.any(axis=(-2, -1)).all():
+                raise InputError(
+                    "the correlation matrix of a run is 0 at time 0: a student orthogonal to all "
+                    "directions never moves; record it after the initialisation of its weights"
+                )
             variables["gram0"] = first @ first.swapaxes(-1, -2)
     elif "overlap" in arrays:
         variables["overlap"] = _checked(arrays["overlap"], "overlap")
@@ -177,8 +189,8 @@ def from_trajectories(
     return ds.isel(dim=0, drop=True) if unknown else ds
 
 
-def _unpacked(data: Any, loss: Any, time: Any) -> tuple[Any, Any]:
-    """Return loss and times as arrays, out of a log where one is given."""
+def _unpacked(data: Any, loss: Any, time: Any) -> tuple[Any, Any, list[int] | None]:
+    """Return loss and times as arrays, out of a log where one is given, and its labels of runs."""
     names = (
         loss if isinstance(loss, str) else None,
         time if isinstance(time, str) else None,
@@ -189,24 +201,54 @@ def _unpacked(data: Any, loss: Any, time: Any) -> tuple[Any, Any]:
             "from_trajectories(table, loss='train/loss', time='_step')"
         )
     if data is not None:
-        if not is_log(data):
+        if isinstance(data, xr.Dataset) or not is_log(data):
             raise InputError(
-                f"a log is a table, a list of rows, or a list or dict of tables or Series, got "
-                f"{type(data).__name__}; pass arrays as loss=, overlap= or correlation="
+                f"{FORMS}, got {type(data).__name__}; pass arrays as loss=, overlap= or "
+                "correlation="
             )
         if (loss is not None and names[0] is None) or (time is not None and names[1] is None):
             raise InputError(
                 "the log has its own loss and times; pass the names of its columns as loss= and "
                 "time=, or arrays without a log"
             )
-        times, curves = curves_of(data, *names)
-        return curves, times
-    loss, time = as_numpy(loss), as_numpy(time)
+        times, curves, runs = curves_of(data, *names)
+        return curves, times, runs
     several = isinstance(loss, Mapping | list | tuple) and is_log(loss)
+    if not several and _own_times(loss, time):
+        curves = [validation.finite_array(each, "time") for each in time], [*loss]
+        loss, time, several = _paired(*curves), None, True
     if several and time is None:
-        times, curves = curves_of(loss, None, None)
-        return curves, times
-    return loss, time
+        times, curves, runs = curves_of(loss, None, None)
+        return curves, times, runs
+    return validation.as_numpy(loss), validation.as_numpy(time), None
+
+
+def _own_times(loss: Any, time: Any) -> bool:
+    """Tell whether losses are a sequence of runs, each with times of its own."""
+    objects = isinstance(time, np.ndarray) and time.dtype.hasobject
+    return (
+        (objects or isinstance(time, list | tuple))
+        and isinstance(loss, list | tuple | np.ndarray)
+        and all(validation.shape(validation.as_numpy(each)) != () for each in time)
+    )
+
+
+def _paired(times: list[FloatArray], losses: list[Any]) -> list[pd.Series]:
+    """Return runs as Series over their own times."""
+    if len(times) != len(losses):
+        raise InputError(
+            f"there are times of {len(times)} runs and losses of {len(losses)}; pass one list of "
+            "times for each run"
+        )
+    curves = []
+    for k, (at, loss) in enumerate(zip(times, losses, strict=True)):
+        values = numbers(loss, f"loss of run {k}")
+        if at.ndim != 1 or values.shape != at.shape:
+            raise InputError(
+                f"run {k} has {values.shape} losses at {at.shape} times; pass as many of both"
+            )
+        curves.append(pd.Series(values, index=at))
+    return curves
 
 
 def _array(value: Any, name: str, labels: dict[str, Any]) -> FloatArray:
@@ -246,8 +288,14 @@ def _array(value: Any, name: str, labels: dict[str, Any]) -> FloatArray:
                     f"loss has a column {times[0]!r}, but a DataFrame must have the time as its "
                     f"index and a column for each run; pass loss.set_index({times[0]!r})"
                 )
-            if labels["run"] is None and pd.api.types.is_integer_dtype(value.columns):
-                labels["run"] = value.columns.to_numpy()
+            if pd.api.types.is_integer_dtype(value.columns):
+                labels["run"] = value.columns.to_numpy() if labels["run"] is None else labels["run"]
+            elif not all(RUN.fullmatch(str(column)) for column in value.columns):
+                raise InputError(
+                    f"loss has the columns {validation.shown(list(map(str, value.columns)))}, and "
+                    "a column of text may be anything; pass the loss alone, loss=table['name'], or "
+                    "runs as columns 0, 1, ..., or 'run 0', 'run 1', ..."
+                )
             value = value.T
         value = value.to_numpy()
     array = _numbers(value, name)
@@ -264,12 +312,10 @@ def _numbers(value: Any, name: str) -> FloatArray:
     """Return finite numbers, or NaN where a loss has gaps."""
     if name != "loss" or not validation.is_finite(value):
         return validation.finite_array(value, name)
-    given = np.asarray(value)
-    gaps = pd.isna(given)
-    if gaps.all():
+    array = numbers(value, name)
+    if array.size and np.isnan(array).all():
         raise InputError("loss has no number, all its entries are missing; pass measured values")
-    array = validation.finite_array(np.where(gaps, 0.0, given) if gaps.any() else given, name)
-    return np.where(gaps, np.nan, array)
+    return array
 
 
 def _label(labels: dict[str, Any], label: str, found: Any, name: str) -> None:
@@ -337,6 +383,24 @@ def _integers(value: Any, name: str, *, at_least: int) -> IntArray:
     if max(numbers, default=0) >= 2**63:
         raise InputError(f"{name} must be below 2**63, got {validation.shown(max(numbers))}")
     return np.array(numbers, dtype=np.int64)
+
+
+def _check_room(arrays: dict[str, FloatArray], dim: int) -> None:
+    """Refuse dimensions in which the directions have no room."""
+    for name in arrays.keys() & {"overlap", "correlation"}:
+        rank = arrays[name].shape[3]
+        if rank > dim:
+            raise InputError(
+                f"{name} has {rank} directions, but dim is {dim}; pass the number of inputs of the "
+                "network as dim="
+            )
+    students = arrays["correlation"].shape[4] if "correlation" in arrays else 0
+    if students >= dim > 1:
+        raise InputError(
+            f"the correlation matrices have {students} columns and dim is {dim}: a frame of that "
+            "many columns spans everything, and nothing is left to learn; keep the leading "
+            "directions of a wide layer, mids.overlaps(W, W_star, rank=...)"
+        )
 
 
 def _squared_cosines(matrices: FloatArray) -> FloatArray:

@@ -153,6 +153,12 @@ def check(
             matrices[one.rank, q] = given_start(
                 initial, ndims, indices, one.rank, q, orthonormal=by.orthonormal
             )
+            if by.fast_link and not matrices[one.rank, q].any(axis=(-2, -1)).all():
+                raise InputError(
+                    "initial has a matrix M(0) = 0: a student orthogonal to all directions of the "
+                    "target never moves; leave initial out to draw frames at random, or pass "
+                    "values such as 1e-3"
+                )
         if grid is None:
             start = matrices.get((one.rank, q))
             defaults.append(by.default_time(one, int(ndims.max()), q, start))

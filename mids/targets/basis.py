@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -197,11 +199,18 @@ def apply_to_indices(tensor: FloatArray, matrix: FloatArray) -> FloatArray:
 
 
 def project(
-    function: Callable[[FloatArray], ArrayLike], rank: int, degree: int, nodes: int | None = None
-) -> tuple[IntArray, FloatArray, float]:
+    function: Callable[[Any], Any],
+    rank: int,
+    degree: int,
+    nodes: int | None = None,
+    frame: FloatArray | None = None,
+) -> tuple[IntArray, FloatArray, float, float]:
     r"""Project a function on the Hermite polynomials up to a degree by quadrature.
 
-    Shapes: returns (n, rank).
+    Returns multi-indices, coefficients, the norm that is left out and the function's precision.
+    With a frame the function is one of inputs in R^d, in the span of its columns.
+
+    Shapes: frame (d, rank); returns (n, rank), (n,).
     """
     if not callable(function):
         raise InputError(
@@ -217,7 +226,7 @@ def project(
         )
     x, weights = gauss_hermite(n)
     grid = np.stack(np.meshgrid(*[x] * rank, indexing="ij"), axis=-1).reshape(-1, rank)
-    values = validation.finite_array(function(grid), "the function's result")
+    values, precision = _evaluated(function, grid if frame is None else grid @ frame.T)
     if values.shape != grid.shape[:1]:
         raise InputError(
             f"the function must map points of shape {grid.shape} to values of shape "
@@ -232,4 +241,34 @@ def project(
     projection = np.zeros((degree + 1,) * rank)
     projection[kept] = apply_to_indices(values, basis.T)[kept]
     missed = np.linalg.norm(values - apply_to_indices(projection, basis))
-    return exponents, projection[kept], float(missed)
+    return exponents, projection[kept], float(missed), precision
+
+
+def _evaluated(function: Callable[[Any], Any], points: FloatArray) -> tuple[FloatArray, float]:
+    """Values of a function of arrays or of torch's tensors at points, and its precision.
+
+    Shapes: points (n, rank); returns (n,).
+    """
+    torch = sys.modules.get("torch")  # whoever has tensors has imported it
+    given: Any = points
+    if torch is not None and isinstance(function, torch.nn.Module):
+        weights = next(function.parameters(), torch.zeros((), dtype=torch.float64))
+        given = torch.as_tensor(points, dtype=weights.dtype, device=weights.device)
+    try:
+        found: Any = function(given)
+    except (AttributeError, TypeError):
+        if torch is None or given is not points:
+            raise
+        found = function(torch.as_tensor(points))
+    precision = max(map(_precision, (given, found)))
+    values = validation.finite_array(found, "the function's result")
+    return (values[:, 0] if values.shape == (len(points), 1) else values), precision
+
+
+def _precision(values: Any) -> float:
+    """Relative rounding error of the type of an array or tensor of floats."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(values, torch.Tensor):
+        return float(torch.finfo(values.dtype).eps) if values.is_floating_point() else 0.0
+    kind = getattr(values, "dtype", None)
+    return float(np.finfo(kind).eps) if getattr(kind, "kind", "") == "f" else 0.0

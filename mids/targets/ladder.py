@@ -84,6 +84,10 @@ class Leap:
     turning : float
         Sum of 1 / K over the rotations, of growth rate K, by which U came to rest: as they start at
         an angle of order ``d^(-1/2)`` they take ``turning * log(d) / 2``. 0 where none grew.
+    holds_to : float
+        Of a target from samples: the dimension d from which on a component of lower order, so small
+        that the samples cannot tell it from 0, might be learned first. Infinite where the target is
+        known, and for exponent 1.
     """
 
     exponent: int
@@ -96,6 +100,7 @@ class Leap:
     stable: bool
     inside: tuple[int, ...] = ()
     turning: float = 0.0
+    holds_to: float = np.inf
 
     @property
     def rank_before(self) -> int:
@@ -147,6 +152,11 @@ class Ladder:
         return tuple(step.rate for step in self.steps)
 
     @property
+    def holds_to(self) -> float:
+        """Dimension up to which samples tell the exponents; see `Leap.holds_to`."""
+        return min((step.holds_to for step in self.steps), default=np.inf)
+
+    @property
     def rank(self) -> int:
         """Number of directions the target depends on."""
         return self.steps[-1].rank_after if self.steps else 0
@@ -171,7 +181,9 @@ class Ladder:
         for step in self.steps:
             inside = " ".join(f"-> {s}" for s in step.inside)
             names.append(f"{step.exponent}({inside})" if inside else str(step.exponent))
-        return f"{' -> '.join(names)}: {', '.join(self.rates)}"
+        doubt = self.holds_to
+        known = "" if doubt == np.inf else f" (samples tell it up to d = {doubt:.2g})"
+        return f"{' -> '.join(names)}: {', '.join(self.rates)}{known}"
 
 
 def ladder(target: Target | str) -> Ladder:
@@ -229,14 +241,35 @@ def ladder(target: Target | str) -> Ladder:
         stable = bool(rates.max(initial=0.0) <= 1e-6 * _scale(tensors) ** 2)
         weakest = float(sizes[-1] ** 2)
         inside = _inside(target, subspace, learned) if learned.shape[1] > 1 else ()
+        holds_to = _holds_to(target, frame, k, exponent, strength)
         steps.append(
             Leap(
-                exponent, subspace, learned, strength, weakest, loss, drift, stable, inside, turning
+                exponent,
+                subspace,
+                learned,
+                strength,
+                weakest,
+                loss,
+                drift,
+                stable,
+                inside,
+                turning,
+                holds_to,
             )
         )
         spanned = np.column_stack([subspace, learned])
         subspace, turning = _at_rest(target, spanned)
         drift = _largest_angle(spanned, subspace)
+
+
+def _holds_to(target: Target, frame: Array, learned: int, exponent: int, strength: float) -> float:
+    """Dimension up to which no component of lower order is first; see `Leap.holds_to`."""
+    if target.estimate is None or exponent == 1:
+        return np.inf
+    lower = np.arange(1, exponent)
+    hidden = [target.estimate.undetected(frame, learned, order) for order in lower.tolist()]
+    with np.errstate(divide="ignore"):  # labels without noise hide nothing
+        return float(np.min((strength / np.square(hidden)) ** (1.0 / (exponent - lower))))
 
 
 leaps = ladder

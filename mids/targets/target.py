@@ -30,6 +30,7 @@ from .basis import (
     symmetric_tensors,
     tensor_coefficients,
 )
+from .samples import Estimate, estimate
 
 __all__ = ["Target"]
 
@@ -66,6 +67,9 @@ class Target:
         The label.
     missed_norm : float
         :math:`L^2` norm of what a projection left out; 0 for targets given by coefficients.
+    estimate : Estimate or None
+        What samples say of all modes, with standard errors, where it is made `from_samples`. It
+        takes no part in comparisons and is not written to files.
 
     Raises
     ------
@@ -88,6 +92,7 @@ class Target:
 
     name: str | None
     missed_norm: float
+    estimate: Estimate | None
     rank: int
     degree: int
     modes: IntArray
@@ -102,13 +107,19 @@ class Target:
         self._set(modes, values, name, missed_norm=0.0)
 
     def _set(
-        self, modes: IntArray, coefficients: FloatArray, name: str | None, missed_norm: float
+        self,
+        modes: IntArray,
+        coefficients: FloatArray,
+        name: str | None,
+        missed_norm: float,
+        estimate: Estimate | None = None,
     ) -> None:
         modes.setflags(write=False)
         coefficients.setflags(write=False)
         self.__dict__.update(
             name=name,
             missed_norm=missed_norm,
+            estimate=estimate,
             rank=modes.shape[1],
             degree=int(modes.sum(axis=1).max()),
             modes=modes,
@@ -187,7 +198,8 @@ class Target:
         Parameters
         ----------
         function : callable
-            Takes points of shape (n, rank) and returns values of shape (n,).
+            Takes points of shape (n, rank) and returns values of shape (n,) or (n, 1). It may be a
+            module of torch, or a function of tensors.
         rank : int
             Number of variables.
         degree : int
@@ -201,7 +213,8 @@ class Target:
         Returns
         -------
         Target
-            Without the coefficients below 1e-14 of the largest.
+            Without the coefficients below 1e-14 of the largest, 1e-5 of functions in single
+            precision.
 
         Raises
         ------
@@ -217,8 +230,99 @@ class Target:
         rank = validation.integer(rank, "rank", at_least=1)
         degree = validation.integer(degree, "degree", at_least=1)
         check_size(rank, degree)
-        exponents, coefficients, missed = project(function, rank, degree, nodes)
-        return _rounded(exponents, coefficients, name=name, missed_norm=missed)
+        exponents, coefficients, missed, precision = project(function, rank, degree, nodes)
+        return _rounded(
+            exponents,
+            coefficients,
+            name=name,
+            missed_norm=missed,
+            rounding=max(ROUNDING, 100 * precision),
+        )
+
+    @classmethod
+    def from_samples(
+        cls,
+        z: ArrayLike,
+        y: ArrayLike,
+        frame: ArrayLike | None = None,
+        *,
+        degree: int = 4,
+        confidence: float = 0.99,
+        name: str | None = None,
+    ) -> Target:
+        r"""Estimate the Hermite coefficients from inputs and labels, with standard errors.
+
+        Labels are regressed on all polynomials up to a degree, so that labels without noise of
+        that degree give their coefficients exactly. The target keeps the modes that differ from 0;
+        what the samples say of all is in `Target.estimate`, a table with standard errors that hold
+        for any noise. `mids.ladder` of the target says up to which dimension d its exponents are
+        safe from components that the samples cannot tell from 0 (`Leap.holds_to`).
+
+        Parameters
+        ----------
+        z : array_like, shape (n, rank)
+            Inputs in the coordinates of the link, standard normal; with `frame`, all inputs X of
+            shape (n, d).
+        y : array_like, shape (n,)
+            Labels.
+        frame : array_like, shape (d, rank), optional
+            Directions :math:`W_*`, orthonormal columns: then :math:`z = X W_*`.
+        degree : int
+            Highest total degree.
+        confidence : float
+            Probability that no mode is kept whose coefficient is 0.
+        name : str, optional
+            A label.
+
+        Returns
+        -------
+        Target
+            `missed_norm` is the norm of what the degree leaves out, noise included.
+
+        Raises
+        ------
+        InputError
+            If shapes disagree, samples are too few, the inputs are not standard normal, or no mode
+            differs from 0.
+
+        Examples
+        --------
+        >>> rng = np.random.default_rng(0)
+        >>> z = rng.standard_normal((20_000, 2))
+        >>> y = z[:, 0] + 0.5 * z[:, 0] * z[:, 1] + 0.3 * rng.standard_normal(20_000)
+        >>> target = Target.from_samples(z, y, degree=3)
+        >>> target.labels, target.estimate.table.standard_error.round(3).iloc[1]
+        (('h1(z1)', 'h1(z1)h1(z2)'), np.float64(0.002))
+        """
+        points = validation.matrix(z, "z" if frame is None else "X", None, None)
+        if frame is not None:
+            directions = validation.orthonormal(frame, "frame")
+            if points.shape[1] != len(directions):
+                raise InputError(
+                    f"X has {points.shape[1]} columns and frame {len(directions)} rows, but both "
+                    "need one for each input; pass the matrices of the same network"
+                )
+            points = points @ directions
+        labels = validation.finite_array(y, "y")
+        if labels.shape not in {(len(points),), (len(points), 1)}:
+            raise InputError(
+                f"y must have a label for each of the {len(points)} samples, got shape "
+                f"{labels.shape}; pass an array of shape ({len(points)},)"
+            )
+        degree = validation.integer(degree, "degree", at_least=1)
+        check_size(points.shape[1], degree)
+        confidence = validation.number(confidence, "confidence", above=0.0, at_most=1 - 1e-12)
+        found = estimate(points, labels.ravel(), degree, confidence)
+        kept = found.kept
+        if not kept[1:].any():
+            raise InputError(
+                f"no coefficient up to degree {degree} differs from 0 with {len(points)} samples; "
+                "pass more samples, a higher degree, or a lower confidence"
+            )
+        modes = map(tuple, found.modes[kept].tolist())
+        target = cls(dict(zip(modes, found.coefficients[kept].tolist(), strict=True)), name=name)
+        target._set(target.modes, target.coefficients, name, found.noise, found)
+        return target
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Target:
@@ -563,10 +667,15 @@ class Target:
 
 
 def _rounded(
-    exponents: IntArray, coefficients: FloatArray, *, name: str | None, missed_norm: float
+    exponents: IntArray,
+    coefficients: FloatArray,
+    *,
+    name: str | None,
+    missed_norm: float,
+    rounding: float = ROUNDING,
 ) -> Target:
     """Build a target from computed coefficients, without those at rounding level."""
-    kept = np.abs(coefficients) > ROUNDING * np.abs(coefficients).max()
+    kept = np.abs(coefficients) > rounding * np.abs(coefficients).max()
     modes = map(tuple, exponents[kept].tolist())
     target = Target(dict(zip(modes, coefficients[kept].tolist(), strict=True)), name=name)
     target._set(target.modes, target.coefficients, name, missed_norm)

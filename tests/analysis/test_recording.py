@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 import mids
 from mids.errors import InputError
@@ -14,6 +15,10 @@ LOSS = 0.25 - 0.25 * np.tanh((STEPS - 60) / 4)
 LOG = pd.DataFrame({"_step": STEPS.astype(int), "loss": LOSS, "lr": 0.1})
 FRAME = np.eye(20)[:, :2]
 LAYER = np.random.default_rng(0).standard_normal((20, 6))
+
+
+CHART = {"Step": STEPS, "a - loss": LOSS, "a - loss__MIN": LOSS, "b - loss": LOSS / 2}
+SMALL = np.full((200, 2, 2), 0.1)
 
 
 class Tensor:
@@ -59,6 +64,47 @@ def test_runs_with_times_of_their_own():
         np.testing.assert_allclose(mids.saddles(ds).escape_time[:, 0], 60, rtol=0.05)
 
 
+def test_runs_as_rows_arrays_and_charts():
+    """Lists of rows, dicts of columns and ragged arrays, labels of runs, charts of W&B."""
+    rows = LOG.to_dict("records")
+    short = {"_step": STEPS[:90], "loss": LOSS[:90]}
+    for given in ([rows, rows[:90]], [dict(short), short], {3: LOG, 8: pd.DataFrame(short)}):
+        ds = mids.from_trajectories(given)
+        assert ds.sizes["run"] == 2
+        np.testing.assert_array_equal(ds.loss[0].dropna("time")[:90], LOSS[:90])
+    assert ds.run.values.tolist() == [3, 8]
+    ragged = mids.from_trajectories(
+        loss=[Tensor(LOSS), Tensor(LOSS[::2])], time=[Tensor(STEPS), Tensor(STEPS[::2])]
+    )
+    assert mids.plateaus(ragged).n_missing.values.tolist() == [0, 100]
+    chart = mids.from_trajectories(pd.DataFrame(CHART))
+    np.testing.assert_array_equal(chart.loss, [LOSS, LOSS / 2])
+
+
+def test_text_and_infinities_of_logs_are_gaps():
+    """W&B writes infinities and NaN as text."""
+    texts = [*map(str, LOSS[:150]), *["Infinity"] * 25, *["NaN"] * 25]
+    numbers = np.where(STEPS < 150, LOSS, np.inf)
+    for ds in (
+        mids.from_trajectories(LOG.assign(loss=texts)),
+        mids.from_trajectories(time=STEPS, loss=numbers),
+    ):
+        np.testing.assert_array_equal(ds.loss.values.ravel()[:150], LOSS[:150])
+        assert int(ds.loss.isnull().sum()) in (0, 50)
+    assert int(ds.loss.isnull().sum()) == 50
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float32", "float64", "int64"])
+def test_tensors_of_any_type(kind):
+    torch = pytest.importorskip("torch")
+    tensor = torch.tensor(LOSS).to(getattr(torch, kind))
+    ds = mids.from_trajectories(time=torch.tensor(STEPS), loss=tensor)
+    np.testing.assert_array_equal(ds.loss.values[0], tensor.double().numpy())
+    scalars = [torch.tensor(value, requires_grad=True) for value in LOSS[:5]]
+    listed = mids.from_trajectories(time=STEPS[:5], loss=scalars)
+    np.testing.assert_array_equal(listed.loss[0], LOSS[:5])
+
+
 def test_steps_and_halves():
     ds = mids.from_trajectories(LOG, dim=20, learning_rate=0.5, half=True)
     np.testing.assert_allclose(ds.time, 0.5 * STEPS)
@@ -96,6 +142,137 @@ def test_a_recorded_run_is_analysed_as_any_other():
     assert float(mids.saddles(ds).escape_time[0, 0, 0]) > 0
 
 
+def link_of(x):
+    """A network of two directions, from inputs to one output."""
+    return np.maximum(x[:, 0], 0) + 0.5 * x[:, 0] * x[:, 1]
+
+
+def test_the_link_of_a_network_by_quadrature_and_from_samples():
+    """In the directions of the target, whatever the coordinates of the first layer."""
+    rng = np.random.default_rng(1)
+    turned = FRAME @ np.linalg.qr(rng.standard_normal((2, 2)))[0]
+    x = rng.standard_normal((40_000, 20))
+    recorder = mids.Recorder(FRAME, target="h1(z1) + h1(z1)*h1(z2)")
+    recorder.record(0, 1.0, turned, network=link_of)
+    recorder.record(10, 1.0, turned, samples=(x, link_of(x)[:, None]))
+    recorder.record(20, 1.0, LAYER)
+    ds = recorder.dataset()
+    mids.validate(ds)
+    half = np.sqrt(0.5 / np.pi)  # E relu
+    exact = [half, 0.5, 0.0, half / np.sqrt(2), 0.5, 0.0]
+    link = ds.link[0, 0].sel(mode=["1", "h1(z1)", "h1(z2)", "h2(z1)", "h1(z1)h1(z2)", "h2(z2)"])
+    np.testing.assert_allclose(link[0], exact, atol=0.01)
+    np.testing.assert_allclose(link[1], exact, atol=0.02)
+    assert link[2].isnull().all()
+    np.testing.assert_allclose(
+        ds.energy[0, 0, 0].sel(mode=["h1(z1)", "h2(z1)", "h1(z1)h1(z2)"]), [0.5, 0, 0.5], atol=0.01
+    )
+
+
+def test_the_link_of_what_is_half_learned_is_damped():
+    """E f(x) h_k(w* . x) = m^k for f = h_k(w . x) at correlation m (paper section 2)."""
+    w = np.zeros((20, 1))
+    w[:2, 0] = 0.6, 0.8
+    recorder = mids.Recorder(FRAME[:, :1], degree=3)
+    for step in (0, 1):
+        recorder.record(step, 1.0, w, network=lambda x: (x @ w[:, 0]) ** 2)
+    link = recorder.dataset().link[0, 0, 0]
+    np.testing.assert_allclose(link, [1, 0, np.sqrt(2) * 0.36, 0], atol=1e-12)
+
+
+def test_networks_of_torch_are_recorded():
+    torch = pytest.importorskip("torch")
+    net = torch.nn.Sequential(torch.nn.Linear(20, 6), torch.nn.ReLU(), torch.nn.Linear(6, 1))
+    x = torch.randn(4000, 20)
+    recorder = mids.Recorder(torch.tensor(FRAME, dtype=torch.float32), degree=2)
+    for step in (0, 1):
+        recorder.record(step, net(x).mean(), net[0].weight.T, weights=net[2].weight[0], network=net)
+    recorder.record(2, 1.0, net[0].weight.T, samples=(x, net(x)))
+    assert recorder.dataset().link.notnull().all()
+
+
+def test_runs_of_several_recorders_are_joined():
+    recorded = []
+    for run in (0, 1):
+        recorder = mids.Recorder(FRAME, target="h1(z1)*h1(z2)")
+        for step in (0, 1, 2):
+            recorder.record(step, float("inf") if step == 2 else 1.0, LAYER)
+        recorded.append(recorder.dataset(run=run))
+    ds = mids.concat(recorded, dim="run")
+    assert ds.run.values.tolist() == [0, 1]
+    assert ds.loss[0, :, -1].isnull().all() and ds.discarded.notnull().all()
+
+
+def compared(time, curve, *, dim=100, loss=1.0, target="h1(z1)", **given):
+    """Compare a run of one direction with overlap `curve`."""
+    ds = mids.from_trajectories(
+        time=time,
+        correlation=np.sqrt(curve)[:, None, None],
+        loss=loss * 0.5 * (1 - curve),
+        dim=dim,
+        target=target,
+        **given,
+    )
+    return mids.compare(ds)
+
+
+def logistic(time, dim=100):
+    """Overlap of the two-timescale flow on h1(z1) from 1/d."""
+    return 1 / (1 + (dim - 1) * np.exp(-2 * time))
+
+
+TIMES = np.append(0.0, np.geomspace(1e-2, 12, 300))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"loss": 2.0}, "half=True"),
+        ({"loss": 7.0}, "another norm"),
+        ({"time": 2 * TIMES}, "half the size.*learning_rate= by 1/2"),
+        ({"time": TIMES / 2}, "without the factor 1/2.*learning_rate= by 2"),
+        ({"time": 100 * TIMES}, "scaled with d"),
+        ({"time": TIMES / 100}, "about 1/d"),
+        ({"time": 20 * TIMES}, "check learning_rate="),
+    ],
+)
+def test_ratios_that_cannot_be_right_say_why(given, message):
+    with pytest.warns(UserWarning, match=message):
+        compared(given.pop("time", TIMES), logistic(TIMES), **given)
+
+
+def test_steps_taken_for_times_are_noticed():
+    steps = np.arange(0, 1200)
+    with pytest.warns(UserWarning, match=r"probably steps; pass learning_rate=.*about 0.01"):
+        compared(steps, logistic(0.01 * steps))
+    right = compared(steps, logistic(0.01 * steps), learning_rate=0.01)  # without a warning
+    np.testing.assert_allclose(right.ratio, 1, rtol=0.01)
+    assert right.reason.item() == 0 and right.ratio_expected.item() == 1
+
+
+def why(compared):
+    """Names of the reasons."""
+    names = compared.reason.attrs["flag_meanings"].split()
+    return [names[code] for code in compared.reason.values.ravel()]
+
+
+def test_reasons_where_there_is_no_ratio():
+    cut = TIMES < 2
+    assert why(compared(TIMES[cut], logistic(TIMES[cut]))) == ["run_is_cut_off"]
+    assert why(compared(TIMES, np.full(300 + 1, 0.99))) == ["run_starts_beyond"]
+    wide = np.random.default_rng(0).standard_normal((50, 64))  # spans all of R^50
+    found = mids.overlaps(wide, np.eye(50)[:, :1], rank=49)
+    matrices = np.tile(found.correlation, (301, 1, 1))
+    ds = mids.from_trajectories(time=TIMES, correlation=matrices, dim=50, target="h1(z1)")
+    assert why(mids.compare(ds)) == ["run_starts_beyond"]
+    ladder = mids.simulate({"one": "h1(z1)", "two": "h1(z1)*h1(z2)"}, dim=1e4, runs=2)
+    reasons = np.reshape(why(mids.compare(ladder)), (2, 2, 2))
+    assert (reasons[0] == [["known", "no_such_saddle"]]).all() and (reasons[1] == "known").any()
+    assert (
+        mids.compare(ladder).ratio.isnull().values.reshape(2, 2, 2) == (reasons != "known")
+    ).all()
+
+
 WRONG = {
     "no column of times": (lambda: mids.from_trajectories(LOG.drop(columns="_step")), "time="),
     "no column of losses": (lambda: mids.from_trajectories(LOG.drop(columns="loss")), "loss="),
@@ -119,6 +296,69 @@ WRONG = {
     "rate of zero": (lambda: mids.from_trajectories(LOG, learning_rate=0), "learning_rate"),
     "rate below zero": (lambda: mids.from_trajectories(LOG, learning_rate=-1), "learning_rate"),
     "rate as text": (lambda: mids.from_trajectories(LOG, learning_rate="0.1"), "learning_rate"),
+    "columns of text as runs": (
+        lambda: mids.from_trajectories(
+            loss=pd.DataFrame({"loss": LOSS, "accuracy": LOSS}, index=STEPS)
+        ),
+        "may be anything",
+    ),
+    "a column twice": (
+        lambda: mids.from_trajectories(pd.concat([LOG, LOG], axis=1)),
+        "duplicated",
+    ),
+    "text for losses": (
+        lambda: mids.from_trajectories(LOG.assign(loss="low")),
+        "real numbers.*NumPy",
+    ),
+    "a run without a number": (
+        lambda: mids.from_trajectories([pd.Series(LOSS, STEPS), pd.Series(np.nan, STEPS)]),
+        "run 1 has no number.*leave that run out",
+    ),
+    "the learning rate as a run": (
+        lambda: mids.from_trajectories([LOG.set_index("_step").lr]),
+        "holds no loss",
+    ),
+    "runs of different lengths at one time": (
+        lambda: mids.from_trajectories(loss=[LOSS, LOSS[:9]], time=STEPS),
+        r"time=\[t, u\]",
+    ),
+    "times of fewer runs": (
+        lambda: mids.from_trajectories(loss=[LOSS, LOSS[:9]], time=[STEPS]),
+        "for each run",
+    ),
+    "a run with more losses than times": (
+        lambda: mids.from_trajectories(loss=[LOSS], time=[STEPS[:9]]),
+        "as many of both",
+    ),
+    "runs beside columns": (
+        lambda: mids.from_trajectories({"a": LOG, "_step": STEPS}),
+        "table",
+    ),
+    "columns of other lengths": (
+        lambda: mids.from_trajectories({"_step": STEPS, "loss": LOSS[:9]}),
+        "cannot be read",
+    ),
+    "a dataset as log": (lambda: mids.from_trajectories(xr.Dataset()), "loss="),
+    "times as dates": (
+        lambda: mids.from_trajectories(loss=LOSS, time=pd.date_range("2026-01-01", periods=200)),
+        "time must be an array of real numbers",
+    ),
+    "complex losses": (
+        lambda: mids.from_trajectories(loss=LOSS + 1j, time=STEPS),
+        "real numbers",
+    ),
+    "more directions than inputs of the network": (
+        lambda: mids.from_trajectories(time=STEPS, overlap=np.full((200, 3), 0.1), dim=2),
+        "number of inputs",
+    ),
+    "a frame that spans everything": (
+        lambda: mids.from_trajectories(time=STEPS, correlation=SMALL, dim=2),
+        r"mids\.overlaps\(W, W_star, rank=",
+    ),
+    "a start without overlap": (
+        lambda: mids.from_trajectories(time=STEPS, correlation=0 * SMALL, dim=9),
+        "after the initialisation",
+    ),
     "half as number": (lambda: mids.from_trajectories(LOG, half=0.5), "half"),
     "half without loss": (
         lambda: mids.from_trajectories(time=STEPS, overlap=np.ones((200, 1)), half=True),
@@ -146,6 +386,49 @@ WRONG = {
     "a step below zero": (lambda: mids.Recorder(FRAME).wants(-1), "step"),
     "a step as float": (lambda: mids.Recorder(FRAME).record(0.5, 1.0, LAYER), "step"),
     "losses of a batch": (lambda: mids.Recorder(FRAME).record(0, np.ones(4), LAYER), "mean"),
+    "a link of samples without outputs": (
+        lambda: mids.Recorder(FRAME).record(0, 1.0, LAYER, samples=LAYER),
+        r"samples=\(x, net\(x\)\)",
+    ),
+    "inputs of another network": (
+        lambda: mids.Recorder(FRAME).record(0, 1.0, LAYER, samples=(np.ones((50, 7)), LOSS)),
+        "inputs must have shape",
+    ),
+    "outputs of another batch": (
+        lambda: mids.Recorder(FRAME).record(0, 1.0, LAYER, samples=(LAYER.T, LOSS)),
+        "one output for each input",
+    ),
+    "few samples for a link": (
+        lambda: mids.Recorder(FRAME).record(0, 1.0, LAYER, samples=(LAYER.T, LOSS[:6])),
+        "too few.*lower degree",
+    ),
+    "inputs that are not normal": (
+        lambda: mids.Recorder(FRAME).record(0, 1.0, LAYER, samples=(np.ones((200, 20)), LOSS)),
+        "not standard normal.*standard_normal",
+    ),
+    "a network and samples": (
+        lambda: mids.Recorder(FRAME).record(
+            0, 1.0, LAYER, network=link_of, samples=(LAYER.T, LOSS)
+        ),
+        "network=net",
+    ),
+    "a network that is none": (
+        lambda: mids.Recorder(FRAME).record(0, 1.0, LAYER, network=LAYER),
+        "a function of inputs",
+    ),
+    "quadrature in many directions": (
+        lambda: mids.Recorder(FRAME, rank=4).record(0, 1.0, LAYER, network=link_of),
+        "pass samples",
+    ),
+    "a recorder of all inputs": (lambda: mids.Recorder(FRAME, rank=20), "rank=2"),
+    "a recorder of another target": (
+        lambda: mids.Recorder(FRAME, target="h1(z1)"),
+        "one column for each",
+    ),
+    "a target that is none": (lambda: mids.Recorder(FRAME, target=3), "text such as"),
+    "degree of zero": (lambda: mids.Recorder(FRAME, degree=0), "degree"),
+    "loss as text": (lambda: mids.Recorder(FRAME).record(0, "1.0", LAYER), "one number"),
+    "no loss": (lambda: mids.Recorder(FRAME).record(0, None, LAYER), "one number"),
     "W transposed in the recorder": (
         lambda: mids.Recorder(FRAME).record(0, 1.0, LAYER.T),
         r"W\.T",

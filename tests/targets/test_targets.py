@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from mids import targets
 from mids.errors import InputError, TargetSyntaxError
 from mids.targets.basis import hermite_values, multi_indices
+from mids.targets.ladder import ladder
 from mids.targets.target import Target
 
 SQRT2 = math.sqrt(2)
+NORMAL = np.random.default_rng(0).standard_normal((400, 2))
 
 
 def orthogonal(rank, seed):
@@ -647,3 +649,89 @@ def test_coefficients_of_one_are_not_written():
     assert str(target) == f"{target}" == "h1(z1) + 0.5*h2(z1) - h1(z1)h3(z2)"
     assert repr(target).endswith(": h1(z1) + 0.5 h2(z1) - h1(z1)h3(z2)>")
     assert str(Target({(0,): 1.0, (1,): 1.0})) == "1.0 + h1(z1)"
+
+
+def labels(target, z, noise, rng):
+    """Labels with noise whose size depends on the first variable, or not."""
+    size = {"none": 0.0, "even": 1.0, "uneven": np.abs(z[:, 0])}[noise]
+    return target(z) + size * rng.standard_normal(len(z))
+
+
+@pytest.mark.parametrize("noise", ["even", "uneven"])
+@pytest.mark.parametrize("text", ["h1(z1) + h1(z1)*h3(z2)", "0.3*h2(z1) + h1(z1)*h1(z2)"])
+def test_standard_errors_of_samples_cover(text, noise):
+    """Also where the noise depends on the inputs, and a degree is left out."""
+    target, rng, degree = Target.parse(text), np.random.default_rng(5), 3
+    true = dict(zip(map(tuple, target.modes.tolist()), target.coefficients, strict=True))
+    covered, kept = [], []
+    for _ in range(50):
+        z = rng.standard_normal((800, 2))
+        found = Target.from_samples(z, labels(target, z, noise, rng), degree=degree)
+        known = [true.get(tuple(beta), 0.0) for beta in found.estimate.modes.tolist()]
+        error = np.abs(found.estimate.coefficients - known)
+        covered.append(error < 1.96 * found.estimate.standard_errors)
+        kept.append(set(map(tuple, found.modes.tolist())) <= true.keys())
+    assert 0.92 < np.mean(covered) < 0.98  # 95 % of 500
+    assert np.mean(kept) > 0.9
+
+
+def test_samples_without_noise_give_the_target_in_any_frame():
+    target, rng = Target.parse("h1(z1) + 0.5*h1(z1)*h3(z2)"), np.random.default_rng(0)
+    frame = np.linalg.qr(rng.standard_normal((12, 2)))[0]
+    x = rng.standard_normal((2000, 12))
+    found = Target.from_samples(x, target(x @ frame)[:, None], frame)
+    assert found.labels == target.labels and found.missed_norm < 1e-10
+    np.testing.assert_allclose(found.coefficients, target.coefficients, rtol=1e-12)
+    turned = Target.from_samples(x @ frame @ np.array([[0.6, 0.8], [-0.8, 0.6]]), target(x @ frame))
+    assert turned.information_exponent() == 1 and ladder(turned).exponents == (1, 3)
+
+
+def test_exponents_from_samples_say_up_to_which_dimension():
+    """More samples leave less room for a component of lower order."""
+    target, rng = Target.parse("h1(z1) + h1(z1)*h3(z2)"), np.random.default_rng(0)
+    reach = []
+    for n in (2000, 20_000):
+        z = rng.standard_normal((n, 2))
+        found = Target.from_samples(z, labels(target, z, "even", rng))
+        steps = ladder(found)
+        assert steps.exponents == (1, 3) and steps[0].holds_to == np.inf
+        assert f"up to d = {steps.holds_to:.2g}" in repr(steps)
+        reach.append(steps.holds_to)
+    assert 2 < reach[1] / reach[0] < 20  # as n^(1/2) or n
+    assert ladder(target).holds_to == np.inf
+    # A component as large as the samples cannot exclude turns the order around at that d.
+    hidden = found.estimate.undetected(np.eye(2), 1, 1)
+    assert 0.01 < hidden < 0.1
+    assert found.estimate.table.loc["h1(z1)h3(z2)", "kept"]
+    assert Target.from_dict(found.to_dict()) == found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.ones((5, 1)), np.ones(5)), "too few.*at least 10"),
+        ((NORMAL, NORMAL[:9, 0]), "a label for each of the 400 samples"),
+        ((3 * NORMAL, NORMAL[:, 0]), "not standard normal.*covariance"),
+        ((np.sign(NORMAL), NORMAL[:, 0]), "not standard normal"),
+        ((NORMAL, NORMAL[::-1, 0] * 0 + 1), "differs from 0.*more samples"),
+        ((NORMAL[:, 0], NORMAL[:, 0]), "z must have shape"),
+        ((NORMAL, NORMAL[:, 0], np.ones((2, 1))), "orthonormal.*qr"),
+        ((NORMAL, NORMAL[:, 0], np.eye(3)[:, :1]), "one for each input"),
+    ],
+)
+def test_samples_that_say_nothing_are_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        Target.from_samples(*arguments)
+
+
+def test_functions_of_torch():
+    torch = pytest.importorskip("torch")
+    exact = Target.from_function(lambda z: np.maximum(z[:, 0], 0), 1, 4)
+    for function in (lambda z: torch.relu(z[:, 0]), lambda z: z[:, 0].clamp(min=0).float()):
+        found = Target.from_function(function, 1, 4)
+        assert found.labels == exact.labels  # no h3 of rounding in single precision
+        np.testing.assert_allclose(found.coefficients, exact.coefficients, rtol=1e-5)
+    net = torch.nn.Linear(2, 1)
+    found = Target.from_function(net, 2, 3)
+    assert found.degree == 1
+    np.testing.assert_allclose(found.coefficients[1:], net.weight.detach()[0], rtol=1e-5)
