@@ -181,7 +181,8 @@ def _expected(ds: xr.Dataset, flow: Flow | None, predicted: xr.Dataset) -> xr.Da
     growth = 0.5 * np.log(0.5 * ds["dim"].drop_vars("dim", errors="ignore"))
     exponents = predicted["exponent"]
     late = (growth * flow.delay(exponents)).where(exponents.notnull(), 0.0).cumsum("saddle")
-    return one + late / predicted["escape_time"]
+    ratio: xr.DataArray = one + late / predicted["escape_time"]
+    return ratio
 
 
 def _doubt(ds: xr.Dataset, out: xr.Dataset) -> str:

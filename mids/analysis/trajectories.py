@@ -215,8 +215,8 @@ def _unpacked(data: Any, loss: Any, time: Any) -> tuple[Any, Any, list[int] | No
         return curves, times, runs
     several = isinstance(loss, Mapping | list | tuple) and is_log(loss)
     if not several and _own_times(loss, time):
-        curves = [validation.finite_array(each, "time") for each in time], [*loss]
-        loss, time, several = _paired(*curves), None, True
+        own = [validation.finite_array(each, "time") for each in time]
+        loss, time, several = _paired(own, list(loss)), None, True
     if several and time is None:
         times, curves, runs = curves_of(loss, None, None)
         return curves, times, runs
