@@ -10,9 +10,9 @@ import xarray as xr
 
 from .. import schema, validation
 from ..errors import InputError
-from ..targets._coefficients import check_size
 from ..targets.basis import (
     apply_to_indices,
+    check_size,
     mode_label,
     multi_indices,
     project,

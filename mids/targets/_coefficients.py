@@ -11,23 +11,9 @@ import numpy as np
 from .. import validation
 from ..errors import InputError
 from ..validation import FloatArray, IntArray
+from .basis import check_size
 
-__all__ = ["FAMILIES", "MAX_DEGREE", "MAX_RANK", "canonical", "check_size", "constant"]
-
-MAX_RANK = 8
-MAX_DEGREE = 20
-MAX_TENSOR_SIZE = 8**8
-"""Entries of the largest dense tensor, 128 MiB."""
-
-
-def check_size(rank: int, degree: int) -> None:
-    """Raise an error if a target is too large."""
-    if rank > MAX_RANK or degree > MAX_DEGREE or rank**degree > MAX_TENSOR_SIZE:
-        raise InputError(
-            f"a target has rank at most {MAX_RANK}, degree at most {MAX_DEGREE} and rank**degree "
-            f"at most {MAX_TENSOR_SIZE}, got rank {rank} and degree {degree}; "
-            "use fewer variables or a lower degree"
-        )
+__all__ = ["FAMILIES", "canonical", "constant"]
 
 
 def constant(given: object) -> InputError:

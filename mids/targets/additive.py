@@ -22,8 +22,15 @@ from numpy.typing import ArrayLike
 from .. import validation
 from ..errors import InputError, TargetSyntaxError
 from ..validation import FloatArray
-from ._coefficients import MAX_DEGREE, MAX_RANK, MAX_TENSOR_SIZE
-from .basis import gauss_hermite, hermite_values, symmetric_tensors, tensor_coefficients
+from .basis import (
+    MAX_DEGREE,
+    MAX_RANK,
+    MAX_TENSOR_SIZE,
+    gauss_hermite,
+    hermite_values,
+    symmetric_tensors,
+    tensor_coefficients,
+)
 from .target import Target
 
 __all__ = ["ACTIVATIONS", "AdditiveTarget", "additive", "hermite_series"]

@@ -24,7 +24,11 @@ from ..errors import InputError
 from ..validation import FloatArray, IntArray
 
 __all__ = [
+    "MAX_DEGREE",
+    "MAX_RANK",
+    "MAX_TENSOR_SIZE",
     "apply_to_indices",
+    "check_size",
     "gauss_hermite",
     "hermite_values",
     "mode_label",
@@ -37,10 +41,24 @@ __all__ = [
     "tensor_coefficients",
 ]
 
+MAX_RANK = 8
+MAX_DEGREE = 20
+MAX_TENSOR_SIZE = 8**8
+"""Entries of the largest dense tensor, 128 MiB."""
 MAX_NODES = 256
 """Largest quadrature: beyond it the outermost weights underflow double precision."""
 MAX_POINTS = 5_000_000
 """Points of the largest quadrature grid."""
+
+
+def check_size(rank: int, degree: int) -> None:
+    """Raise an error if a target is too large."""
+    if rank > MAX_RANK or degree > MAX_DEGREE or rank**degree > MAX_TENSOR_SIZE:
+        raise InputError(
+            f"a target has rank at most {MAX_RANK}, degree at most {MAX_DEGREE} and rank**degree "
+            f"at most {MAX_TENSOR_SIZE}, got rank {rank} and degree {degree}; "
+            "use fewer variables or a lower degree"
+        )
 
 
 def hermite_values(z: ArrayLike, degree: int) -> FloatArray:

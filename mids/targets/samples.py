@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from ..errors import InputError
 from ..validation import FloatArray, IntArray
@@ -58,17 +57,22 @@ class Estimate:
         return np.asarray(size > bound * self.standard_errors + rounding)
 
     @property
-    def table(self) -> pd.DataFrame:
-        """One row for each mode: ``degree``, ``coefficient``, ``standard_error``, ``kept``."""
-        return pd.DataFrame(
-            {
-                "degree": self.modes.sum(axis=1),
-                "coefficient": self.coefficients,
-                "standard_error": self.standard_errors,
-                "kept": self.kept,
-            },
-            index=pd.Index([mode_label(beta) for beta in self.modes.tolist()], name="mode"),
-        )
+    def table(self) -> np.ndarray:
+        """One row for each mode: its name, degree, coefficient, standard error, whether kept.
+
+        A structured array; ``pandas.DataFrame(target.estimate.table)`` shows it.
+        """
+        columns = {
+            "mode": np.array([mode_label(beta) for beta in self.modes.tolist()]),
+            "degree": self.modes.sum(axis=1),
+            "coefficient": self.coefficients,
+            "standard_error": self.standard_errors,
+            "kept": self.kept,
+        }
+        out = np.empty(len(self.modes), [(name, col.dtype) for name, col in columns.items()])
+        for name, values in columns.items():
+            out[name] = values
+        return out
 
     def undetected(self, frame: FloatArray, learned: int, order: int) -> float:
         """Norm that the component of an order in the directions not learned may have at most.

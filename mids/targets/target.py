@@ -21,9 +21,12 @@ from .. import validation
 from ..errors import InputError
 from ..validation import FloatArray, IntArray
 from . import _parser
-from ._coefficients import FAMILIES, MAX_DEGREE, MAX_RANK, canonical, check_size, constant
+from ._coefficients import FAMILIES, canonical, constant
 from .basis import (
+    MAX_DEGREE,
+    MAX_RANK,
     apply_to_indices,
+    check_size,
     hermite_values,
     mode_label,
     project,
@@ -291,8 +294,8 @@ class Target:
         >>> z = rng.standard_normal((20_000, 2))
         >>> y = z[:, 0] + 0.5 * z[:, 0] * z[:, 1] + 0.3 * rng.standard_normal(20_000)
         >>> target = Target.from_samples(z, y, degree=3)
-        >>> target.labels, target.estimate.table.standard_error.round(3).iloc[1]
-        (('h1(z1)', 'h1(z1)h1(z2)'), np.float64(0.002))
+        >>> target.labels, round(float(target.estimate.table["standard_error"][1]), 3)
+        (('h1(z1)', 'h1(z1)h1(z2)'), 0.002)
         """
         points = validation.matrix(z, "z" if frame is None else "X", None, None)
         if frame is not None:
