@@ -21,7 +21,7 @@ def benchmarks(*arguments: str) -> str:
 
 
 def test_every_section_runs():
-    printed = benchmarks("speed", "limit", "threads", "startup", "graph")
+    printed = benchmarks("speed", "compiled", "analyses", "limit", "threads", "startup", "graph")
     rows = [line.split("|") for line in printed.splitlines() if line.startswith("| `")]
     assert [row[2].split(",")[0].strip() for row in rows[:2]] == ["mids", "SciPy LSODA"]
     assert all("2 of 2" in row[4] for row in rows[:2])

@@ -16,6 +16,8 @@ from .initial import least_overlap
 __all__ = ["beyond_escapes", "fast_link_duration", "logarithmic"]
 
 POINTS_PER_DECADE = 16
+SHORT = 400
+"""Times of growth in a grid that shows each of them."""
 LATE = 1e-3
 """Fraction of runs that a default grid may leave on their last plateau."""
 
@@ -126,14 +128,15 @@ def beyond_escapes(
     Returns
     -------
     ndarray
-        The grid of `logarithmic`.
+        The grid of `logarithmic`; where it ends within 400 times of the fastest growth, with steps
+        of at most that time.
 
     Examples
     --------
     >>> from mids.targets import hermite
     >>> grid = beyond_escapes(hermite(1), 10**6, 1)
     >>> len(grid), grid[:2], bool(grid[-1] > np.log(10**6))
-    (60, array([0.  , 0.01]), True)
+    (121, array([0.  , 0.01]), True)
     """
     from scipy.stats import chi2
 
@@ -158,4 +161,11 @@ def beyond_escapes(
     start = 0.01 / target.norm**2
     # Growth from the saddle to an overlap of order one takes a few units of the fastest rate.
     stop = 2 * max(total, start) + 10 / min(step.weakest for step in steps)
-    return logarithmic(10.0 ** math.floor(math.log10(start)) if start > 0 else 0.0, stop)
+    grid = logarithmic(10.0 ** math.floor(math.log10(start)) if start > 0 else 0.0, stop)
+    growth = 1 / (2 * max(step.strength for step in steps))
+    count = math.ceil(float(grid[-1]) / growth) if grid[-1] < SHORT * growth else 0
+    if count > 1:  # sixteen points a decade show the last escapes of a short ladder as polygons
+        wide = np.searchsorted(np.diff(grid), grid[-1] / count)
+        even = np.linspace(grid[-1] / count, grid[-1], count)
+        grid = np.concatenate([grid[: wide + 1], even[even > grid[wide] * (1 + 1e-9)]])
+    return grid

@@ -11,8 +11,18 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PEERS = ("diffrax==0.7.2", "jax==0.10.2")
-SECTIONS = ("speed", "limit", "threads", "startup", "memory", "graph", "sgd")
+PEERS = ("diffrax==0.7.2", "jax==0.10.2", "numbalsoda==0.3.4", "heyoka==7.13.2", "sympy")
+SECTIONS = (
+    "speed",
+    "compiled",
+    "analyses",
+    "limit",
+    "threads",
+    "startup",
+    "memory",
+    "graph",
+    "sgd",
+)
 
 
 def environment(folder: Path) -> Path:
@@ -25,7 +35,6 @@ def environment(folder: Path) -> Path:
         subprocess.run(
             [python, "-m", "pip", "install", "-q", f"{ROOT}[distributed]", *PEERS], check=True
         )
-        subprocess.run([python, "-m", "pip", "uninstall", "-q", "-y", "mids"], check=True)
         marker.touch()
     return python
 

@@ -226,6 +226,31 @@ def test_cost_grows_like_the_logarithm_of_the_dimension(text):
         assert steps[10**12, rotated] <= 500
 
 
+@pytest.mark.parametrize("rtol", [1e-6, 1e-8])
+def test_rotations_that_fade_and_grow_again_are_followed(rtol):
+    """What is left of them when the first direction is learned decides about the second escape."""
+    target, runs = named("h1(z1) + h1(z1)*h1(z2)"), [29, 36]
+    initial = draw_runs(2, 2, 10**8, runs, 0)
+    found = run(target, initial, [0, 1e3], rtol=rtol)["crossing_time"][:, 1, 1]
+    for M, time in zip(initial, found, strict=True):
+        start = np.linalg.qr(M.T, mode="r").T  # columns keep their own relative accuracy
+
+        def slope(_, flat):
+            matrix = flat.reshape(2, 2)
+            gram = matrix @ matrix.T
+            return ((np.eye(2) - gram) @ operators.gradient(target, gram) @ matrix).ravel()
+
+        small = 1e-12 * np.broadcast_to(np.abs(start).max(axis=0), (2, 2)).ravel()
+
+        def half(_, flat):
+            return np.linalg.svd(flat.reshape(2, 2), compute_uv=False)[1] ** 2 - 0.5
+
+        solved = solve_ivp(
+            slope, (0, 200), start.ravel(), "DOP853", rtol=1e-11, atol=small, events=half
+        )
+        assert time == pytest.approx(solved.t_events[0][0], rel=10 * rtol)
+
+
 @pytest.mark.parametrize(("rank", "students"), [(1, 1), (2, 1), (2, 2), (3, 2), (2, 3), (3, 5)])
 def test_agrees_with_scipy_where_nothing_is_stiff(rank, students):
     target = dense_target(rank, 3, seed=rank)

@@ -24,7 +24,6 @@ from mids.targets import averaging as operators
 from mids.targets.target import Target
 
 RTOL = 1e-6
-PATIENCE = 5.0  # seconds for one run of DOP853
 CENSORED, FAILED = 1, 3
 
 
@@ -62,7 +61,7 @@ def random_case(rng: np.random.Generator) -> tuple[Target, int, int, str]:
     return target, dim, students, words
 
 
-def error(target: Target, start: np.ndarray, crossing: np.ndarray) -> float | None:
+def error(target: Target, start: np.ndarray, crossing: np.ndarray, patience: float) -> float | None:
     """Largest relative error of the times at 1/2 against DOP853 on M; None if it takes too long."""
     rank, students = start.shape
     norm2 = target.norm**2
@@ -70,7 +69,7 @@ def error(target: Target, start: np.ndarray, crossing: np.ndarray) -> float | No
     order = order[np.isfinite(crossing[order]) & (crossing[order] > 0)]
     if not order.size:
         return None
-    deadline = time.process_time() + PATIENCE
+    deadline = time.process_time() + patience
 
     def slope(_: float, flat: np.ndarray) -> np.ndarray:
         if time.process_time() > deadline:
@@ -102,7 +101,8 @@ def error(target: Target, start: np.ndarray, crossing: np.ndarray) -> float | No
 @click.argument("cases", default=300)
 @click.option("--runs", default=10, help="Runs of each case.")
 @click.option("--seed", default=0, help="Seed of the cases.")
-def main(cases: int, runs: int, seed: int) -> None:
+@click.option("--patience", default=5.0, help="Seconds for one run of DOP853.")
+def main(cases: int, runs: int, seed: int, patience: float) -> None:
     """Count failed, censored and wrong runs over random targets."""
     rng = np.random.default_rng(seed)
     counts = Counts()
@@ -118,7 +118,7 @@ def main(cases: int, runs: int, seed: int) -> None:
         counts.censored += censored
         if (out["status"] == FAILED).any() or censored > 1:
             counts.beyond.append(f"status {np.bincount(out['status'], minlength=4)}: {words}")
-        off = error(target, initial[0], out["crossing_time"][0, :, 1])
+        off = error(target, initial[0], out["crossing_time"][0, :, 1], patience)
         if off is not None:
             counts.errors.append(off)
             if off > 10 * RTOL:

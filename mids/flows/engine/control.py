@@ -11,6 +11,7 @@ from .state import (
     HESSIAN,
     KEPT_END,
     OVERLAP,
+    RIGHT,
     SATURATED,
     SLOPE,
     STAGES,
@@ -38,6 +39,9 @@ COARSE = 0.1
 # Local errors of one step may be this much larger than rtol: those of a run hardly add up, as most
 # are made near its few escapes.
 LENIENT = 2.0
+# Tilts are accurate relative to the couplings between directions, but for this factor and for
+# couplings this far below the rates.
+LOOSE, FAINT = 0.05, 1e-6
 # The clock is a direction until its last level, at log-odds of 2.2, is behind it.
 LEARNED = 0.91
 
@@ -137,13 +141,16 @@ def local_error(
     clock_time: float,
     hessian: np.ndarray,
     rest: np.ndarray,
+    explicit: bool,
     tolerance: float,
 ) -> float:
     """Largest local error in units of what rtol allows.
 
     Log-odds count as long as the overlap feels them.  A tilt ``e`` of direction i towards j lasts
     for the step and changes ``v_j`` by up to ``2 h (|H_ij| e + H_ii e^2)``: that, not ``e`` alone,
-    has to be small, and ever less once j is learned too.
+    has to be small, and ever less once j is learned too.  Where nothing is stiff, tilts have to be
+    accurate relative to ``H_ij``, which a critical subspace does not have, until i is learned and
+    as long as they grow: what is left of them may grow again and decide when j is learned.
     """
     saturated, learnable = active.saturated, active.learnable
     worst = abs(step.time[7]) / clock_time
@@ -159,6 +166,9 @@ def local_error(
             lasting = 1.0
             if j < learnable:
                 lasting = 2.0 * h_time * (abs(hessian[i, j]) + hessian[i, i] * tilt)
+                if explicit and (rest[i] > 1.0 - LEARNED or step.state[RIGHT, at] > 0.0):
+                    coupling = abs(hessian[i, j]) / (abs(hessian[i, i]) + abs(hessian[j, j]))
+                    lasting = max(lasting, LOOSE / max(coupling, FAINT))
             worst = max(worst, tilt * weight * max(1.0, lasting))
             at += 1
     return worst / (LENIENT * tolerance)

@@ -281,6 +281,7 @@ def run(
                     (since if unlearned else now) + elapsed,
                     work.hessian,
                     work.rest,
+                    explicit,
                     rtol,
                 )
             if not error < 1e10:

@@ -90,10 +90,11 @@ def factorise(matrix: np.ndarray, pivot: np.ndarray, largest: np.ndarray, size: 
         largest[i] = 0.0
         for j in range(size):
             largest[i] = max(largest[i], abs(matrix[i, j]))
+        largest[i] = 1.0 / largest[i]
     for k in range(size):
         best = k
         for i in range(k + 1, size):
-            if abs(matrix[i, k]) * largest[best] > abs(matrix[best, k]) * largest[i]:
+            if abs(matrix[i, k]) * largest[i] > abs(matrix[best, k]) * largest[best]:
                 best = i
         pivot[k] = best
         if best != k:

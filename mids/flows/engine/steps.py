@@ -59,8 +59,8 @@ def advance(known: int) -> Any:
 
         The last row of stages and times receives the error estimates.  An explicit step also
         measures how fast tilts relax (Hairer and Wanner, Solving ordinary differential equations
-        II, IV.2), from the two stages at its end.  Unknowns of linear systems are scaled, so that
-        pivoting compares like with like.
+        II, IV.2), from the two stages at its end; where they grow RIGHT is positive.  Unknowns of
+        linear systems are scaled, so that pivoting compares like with like.
         """
         table, work, step, _ = machine_at(where)
         rank = known if known > 0 else work.rest.shape[0]
@@ -122,6 +122,7 @@ def advance(known: int) -> Any:
                 for j in range(7):
                     stages[7, i] += ERROR[j] * stages[j, i]
                     change += (A[1, 6, j] - A[1, 5, j]) * stages[j, i]
+                state[RIGHT, i] = (stages[6, i] - stages[5, i]) * change
                 if i >= active.learnable - active.saturated:
                     slopes += (stages[6, i] - stages[5, i]) ** 2
                     ends += change * change
