@@ -72,12 +72,11 @@ def numbalsoda(workload: Workload, method: str, tolerance: float) -> Solver:
     exec(source(workload), scope)
     slope = numba.cfunc(numbalsoda.lsoda_sig)(scope["slope"]).address
     solver = getattr(numbalsoda, method)
+    absolute = tolerance * workload.dim**-0.5
 
     @numba.njit
     def solve(start: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, bool]:
-        return solver(
-            slope, start, grid, rtol=tolerance, atol=tolerance / np.sqrt(1.0 * workload.dim)
-        )
+        return solver(slope, start, grid, rtol=tolerance, atol=absolute)
 
     return solve
 
