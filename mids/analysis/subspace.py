@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from .. import validation
 from ..errors import DatasetError
+from ..simulation.by_recipe import by_recipe
+from ..simulation.joining import has_recipes, only
+from ..simulation.recipe import Recipe
 
 __all__ = ["subspace"]
 
@@ -51,22 +54,37 @@ def subspace(ds: xr.Dataset, *, time: Any = None) -> xr.DataArray:
     [1.0, 0.0]
     """
     validation.dataset(ds)
-    if "gram" in ds:
-        gram, axes = ds["gram"], ["axis", "axis_t"]
-    elif "correlation" in ds:
-        gram, axes = ds["correlation"], ["axis", "student"]
-    else:
+    if "gram" not in ds and "correlation" not in ds:
         raise DatasetError(
             "subspace needs the variable 'gram' or 'correlation', which mids.simulate writes since "
             "version 0.2; simulate the dataset again with mids.replay"
         )
+    if has_recipes(ds):  # axes that a target lacks are no directions
+        needed = only(ds, "gram", "correlation")
+        found = by_recipe(needed, _subspace, of=("flow", "student_rank"))["subspace"]
+    else:
+        found = _subspace(ds)["subspace"]
+    if time is None:
+        return found
+    times = validation.finite_array(time, "time")
+    return found.sel(time=times if times.ndim else float(times), method="nearest")
+
+
+def _subspace(ds: xr.Dataset, recipe: Recipe | None = None) -> xr.Dataset:
+    """`subspace` of one recipe, or of none."""
+    flow = None if recipe is None else recipe.flow
+    without = flow is not None and recipe and "gram" not in flow.variables(recipe.target)
+    gram, axes = ds.get("gram"), ["axis", "axis_t"]
+    if gram is None or ("correlation" in ds and without):
+        gram, axes = ds["correlation"], ["axis", "student"]
+    whole = axes == ["axis", "axis_t"]
     if "time" not in gram.dims:
         gram = gram.expand_dims("time")
     if gram.chunks is not None:
         gram = gram.chunk(dict.fromkeys(["time", *axes], -1))
     size = gram.sizes["axis"]
     found: xr.DataArray = xr.apply_ufunc(
-        _eigenvectors if "gram" in ds else _singular_vectors,
+        _eigenvectors if whole else _singular_vectors,
         gram,
         input_core_dims=[["time", *axes]],
         output_core_dims=[["time", "axis", "direction"]],
@@ -74,12 +92,9 @@ def subspace(ds: xr.Dataset, *, time: Any = None) -> xr.DataArray:
         output_dtypes=[np.float64],
         dask_gufunc_kwargs={"output_sizes": {"direction": size}},
     )
-    found = found.assign_coords(direction=np.arange(size)).rename("subspace")
+    found = found.assign_coords(direction=np.arange(size))
     found.attrs = {"long_name": "component of the learned direction", "units": "1"}
-    if time is None:
-        return found
-    times = validation.finite_array(time, "time")
-    return found.sel(time=times if times.ndim else float(times), method="nearest")
+    return found.to_dataset(name="subspace")
 
 
 def _eigenvectors(gram: Array) -> Array:

@@ -232,7 +232,7 @@ def modes(
     """
     need(ds, "energy", "degree")
     degree = ds["degree"].compute()  # xarray does not group by what is not in memory
-    by_degree = ds["energy"].assign_coords(degree=degree).groupby("degree").sum("mode")
+    by_degree = ds["energy"].assign_coords(degree=degree).groupby("degree").sum("mode", min_count=1)
     by_degree = by_degree.sel(degree=by_degree.degree > 0)
     panels = Panels(
         by_degree, layout, core=("time",), pooled=("run", "degree"), hue=False, size=SIZE
@@ -240,6 +240,10 @@ def modes(
     shown = by_degree.to_dataset(name="energy")
     (ds,) = computed(shown.assign(status=ds["status"]) if "status" in ds else shown)
     data = ds["energy"]
+    known = data.notnull().any([dim for dim in data.dims if dim != "degree"])
+    if known.any():  # degrees that none of these targets has are not shown
+        data = data.isel(degree=known.values)
+    data = data.fillna(0.0)
     fills = shades(data.sizes["degree"], darkest=0.3, lightest=0.95)
     blocks = []
     top = float(data.clip(min=0).sum("degree").max())

@@ -142,7 +142,7 @@ def concat(
     >>> parts = [mids.simulate("h2(z1)", dim=100, runs=4, seed=seed) for seed in (0, 1)]
     >>> ds = concat(parts, "seed")
     >>> ds.recipe.dims, len(mids.schema.recipes(ds))
-    (('seed', 'dim', 'run'), 2)
+    (('seed', 'dim', 'run', 'byte'), 2)
     """
     parts = []
     for part in datasets if isinstance(datasets, Iterable) else [datasets]:
@@ -155,6 +155,10 @@ def concat(
         )
     if not parts:
         raise InputError("concat takes a list of xarray.Datasets with at least one entry")
+    if str(dim) in schema.VARIABLES:
+        raise InputError(
+            f"{dim!r} is the name of a variable of the schema; join along a dim of another name"
+        )
     for part in parts:
         recipes_of(part)
     first = parts[0]

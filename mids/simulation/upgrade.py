@@ -29,7 +29,14 @@ def upgraded(ds: xr.Dataset) -> xr.Dataset:
         return ds
     try:
         out = _with_recipe(ds, json.loads(ds.attrs.get("mids_spec", "{}")))
-    except (KeyError, TypeError, ValueError, RecursionError, InputError) as error:
+    except (
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        RecursionError,
+        InputError,
+    ) as error:
         text = error if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         raise DatasetError(f"mids_spec does not describe the dataset ({text})") from None
     if "label" in out.coords and out["label"].dims == ("mode",):
@@ -78,7 +85,7 @@ def _with_recipe(ds: xr.Dataset, spec: Mapping[str, Any]) -> xr.Dataset:
     return _recorded(ds, {**spec, "initial": initial}, [spec["flow"]], grid)
 
 
-def _each_runs_own(ds: xr.Dataset, spec: Mapping[str, Any], array: np.ndarray) -> xr.DataArray:
+def _each_runs_own(ds: xr.Dataset, spec: Mapping[str, Any], array: np.ndarray) -> xr.Variable:
     """Return initial conditions (1 or n_dims, 1 or n_runs, ...) for the runs of `ds`."""
     runs = spec["runs"]
     labels = {"dim": spec["dim"], "run": list(range(runs)) if isinstance(runs, int) else runs}
@@ -87,7 +94,7 @@ def _each_runs_own(ds: xr.Dataset, spec: Mapping[str, Any], array: np.ndarray) -
     whole = (len(labels["dim"]), len(labels["run"]), *array.shape[2:])
     entry = schema.VARIABLES["initial"]
     full = xr.DataArray(np.broadcast_to(array, whole), labels, entry.dims, attrs=entry.attributes)
-    return full.sel({name: ds[name] for name in labels if name in ds.coords})
+    return full.sel({name: ds[name] for name in labels if name in ds.coords}).variable
 
 
 def _recorded(

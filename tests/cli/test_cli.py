@@ -95,6 +95,49 @@ def test_a_spec_holds_a_sweep_and_options_go_before_it(run, tmp_path):
     assert spec["flow"]["ridge"] == 0.3
 
 
+def test_sweeps_on_the_command_line_and_in_files_are_those_of_python(run, tmp_path):
+    time = [0.0, 1.0, 10.0]
+    (tmp_path / "sweep.toml").write_text(
+        'target = ["h1(z1)", "h2(z1)"]\ndim = [50]\nruns = 2\nseed = [0, 3]\n'
+        f'time = {time}\n[flow]\nname = "two-timescale"\nridge = [0.0, 0.5]\n'
+    )
+    (tmp_path / "point.toml").write_text(f"dim = [50]\nruns = 2\ntime = {time}\n")
+    options = ["--sweep", "target=h1(z1);h2(z1)", "--sweep", "seed=0,3", "--sweep", "ridge=0.0,0.5"]
+    for arguments in (["--spec", "sweep.toml"], ["--spec", "point.toml", *options]):
+        done = run("simulate", *arguments, "-o", "o.nc")
+        assert done.exit_code == 0, done.output
+        with mids.open_dataset(tmp_path / "o.nc") as ds:
+            expected = mids.simulate(
+                ["h1(z1)", "h2(z1)"],
+                dim=50,
+                runs=2,
+                seed=[0, 3],
+                flow=mids.flows.TwoTimescale(ridge=[0.0, 0.5]),
+                time=time,
+            )
+            assert mids.simulation.differences(ds.compute(), expected) == []
+            assert ds.target.values.tolist() == ["h1(z1)", "h2(z1)"]
+            assert ds.ridge.values.tolist() == [0.0, 0.5]
+        (tmp_path / "o.nc").unlink()
+        head = done.stdout.splitlines()[0].split()
+        assert head[:3] == ["target", "seed", "ridge"]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "message"),
+    [
+        ("ridge", "--sweep must be NAME=V,V,..."),
+        ("epsilon=1,2", "epsilon"),
+        ("ridge=0.1,0.1", "more than once"),
+        ("seed=1,1", "some are equal"),
+        ("target=h1(z1);h1(y)", "cannot read the target"),
+    ],
+)
+def test_sweeps_without_sense_are_one_line(run, sweep, message):
+    done = run("simulate", "--target", "h1(z1)", "--dim", 50, "--runs", 1, "--sweep", sweep)
+    assert done.exit_code == 2 and message in done.output
+
+
 FLOWS = {
     "planted": ([], {"name": "planted"}),
     "joint": (

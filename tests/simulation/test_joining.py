@@ -460,7 +460,7 @@ def test_a_sweep_is_the_outer_product_of_its_parts():
         expected = mids.compare(own)
         for variable in ("ratio", "loss_theory", "escape_time_theory", "exponent"):
             here = comparison[variable].sel(at)[..., :rank]
-            np.testing.assert_array_equal(here, expected[variable])
+            np.testing.assert_allclose(here, expected[variable], rtol=1e-12)
     assert ds.overlap.sel(target="square", direction=1).isnull().all()
     assert mids.simulation.differences(ds, mids.replay(ds)) == []
 
