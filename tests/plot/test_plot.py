@@ -315,6 +315,12 @@ def test_contributions_are_stacked_to_the_norm(ds):
     assert low == pytest.approx(-1.0, abs=1e-3)
 
 
+def test_degrees_of_other_targets_of_a_sweep_are_not_shown():
+    ds = mids.simulate(["h2(z1)", "h1(z1) + h3(z1)"], dim=100, runs=2, time=[0, 1.0, 10.0])
+    assert key_of(mids.plot.modes(ds)) == ["degree 1", "degree 2", "degree 3"]
+    assert key_of(mids.plot.modes(ds.isel(target=0))) == ["degree 2"]
+
+
 def test_the_directions_of_a_portrait_can_be_chosen(ds):
     axes = mids.plot.phase(ds, directions=(1, 0))
     ax = axes[0, 0]
