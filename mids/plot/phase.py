@@ -73,7 +73,7 @@ def phase(
             "a phase portrait needs two directions, but the dataset has one; "
             "draw it with ds.mi.plot.overlap()"
         )
-    pair = np.asarray(directions if isinstance(directions, list | tuple | np.ndarray) else ())
+    pair = np.asarray(directions if validation.is_finite(directions) else ())
     if pair.shape != (2,) or pair.dtype.kind != "i" or len({*pair.tolist()} & {*range(count)}) < 2:
         raise InputError(
             f"directions must be two different ones of 0 to {count - 1}, got "

@@ -45,6 +45,8 @@ def local_cluster():
 
     with (
         dask.config.set({"distributed.deploy.lost-worker-timeout": "1 hour"}),
+        # On a busy machine one block may lose its worker many times.
+        dask.config.set({"distributed.scheduler.allowed-failures": 1000}),
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs="CRITICAL"
         ) as cluster,
