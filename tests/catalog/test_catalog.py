@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import hashlib
 import json
@@ -438,6 +439,24 @@ def test_verify_tells_other_numbers_from_rounding(tmp_path):
         found = catalog.verify(replay=2)
         assert (found.close, found.ok) == (close, ok)
     assert all(".nc: a replay differs: crossing_time" in text for text in found.problems)
+
+
+def test_verify_leaves_out_what_would_take_for_ever_and_goes_on(tmp_path):
+    """A recipe of anyone, signed as its maker would: the work it asks for is bounded."""
+    sgd = mids.flows.OnlineSGD(step=0.01, batch=2)
+    ds = mids.simulate("h2(z1)", dim=50, runs=1, flow=sgd, time=[0, 0.02]).compute()
+    (entry,) = copy.deepcopy([*mids.schema.recipes(ds).values()])
+    entry["flow"]["batch"] = 10**9
+    key = mids.schema.fingerprint(entry)
+    text = mids.schema.recorded({key: entry}, mids.schema.grids(ds))
+    digits = xr.DataArray(mids.schema.fingerprint_bytes([key])[0], dims="byte")
+    endless = ds.assign(recipe=ds.recipe * 0 + digits).assign_attrs(mids_recipes=text)
+    catalog = mids.open_catalog(tmp_path / "c", create=True)
+    catalog.add(endless, key="endless")
+    catalog.add(ds, key="quick")
+    found = catalog.verify(replay=1)
+    assert (found.ok, found.skipped, found.identical) == (True, 1, 1)
+    assert "1 not, as each would take more than 60 s" in str(found)
 
 
 def test_verify_names_everything_that_is_wrong(catalog, folder):
