@@ -28,7 +28,7 @@ from ..targets.averaging import correlation, gradient, loss
 from ..targets.ladder import TOLERANCE, complete, rotate, tilt_growth
 from ..targets.target import Target
 
-__all__ = ["LARGEST", "CriticalPoint", "Stepper", "Turning", "critical", "relative"]
+__all__ = ["LARGEST", "CriticalPoint", "Stepper", "Turning", "critical", "pulled", "relative"]
 
 Array = NDArray[np.float64]
 Flow = Callable[[Array], tuple[Array, Array]]
@@ -117,12 +117,7 @@ class CriticalPoint:
         for s, component in enumerate(self.components, start=1):
             if not len(component):
                 continue
-            flat = np.moveaxis(component, 0, -1).reshape(1, D.shape[1], -1)
-            part = flat
-            for _ in range(s - 1):
-                part = (D @ part).swapaxes(1, 2).reshape(len(D), D.shape[1], -1)
-            # D symmetric: after s - 1 passes the features have come round to the last place.
-            own = s * part @ _turned(flat, s - 1, D.shape[1]).swapaxes(1, 2)
+            own = pulled(component, component, D)
             own = (own + own.swapaxes(1, 2)) / 2
             H += own
             value += np.einsum("nij,nij->n", own, D) / s
@@ -211,6 +206,19 @@ def _root(gram: Array) -> Array:
 def _overlaps(L: Array) -> Array:
     gram = np.eye(L.shape[2]) + L.swapaxes(1, 2) @ L
     return np.asarray(L @ np.linalg.solve(gram, L.swapaxes(1, 2)))
+
+
+def pulled(one: Array, other: Array, D: Array) -> Array:
+    """Contract two components, (features, m, ..., m), through D but on one index of each, times s.
+
+    Shapes: D (n, m, m), from indices of `one` to those of `other`; returns (n, m, m).
+    """
+    s, m = one.ndim - 1, D.shape[1]
+    flat, part = (np.moveaxis(each, 0, -1).reshape(1, m, -1) for each in (other, one))
+    for _ in range(s - 1):
+        part = (D @ part).swapaxes(1, 2).reshape(len(D), m, -1)
+    # After s - 1 passes the features have come round to the last place.
+    return np.asarray(s * part @ _turned(flat, s - 1, m).swapaxes(1, 2))
 
 
 def _turned(flat: Array, passes: int, m: int) -> Array:

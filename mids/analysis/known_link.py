@@ -19,7 +19,6 @@ from math import exp
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DatasetError
 from ..targets.target import Target
 from .prediction import Prediction
 
@@ -42,11 +41,6 @@ class KnownLink:
     method = "quadrature"
 
     def __init__(self, target: Target) -> None:
-        if target.rank > 1:
-            raise DatasetError(
-                f"there is no theory of the planted flow for targets of rank {target.rank}, only "
-                "for rank 1; look at mids.saddles and mids.traps, or simulate with two-timescale"
-            )
         degrees = target.modes[:, 0]
         self._target = target
         slope = np.zeros(target.degree)

@@ -14,7 +14,7 @@ from ..targets.ladder import complete, leaps
 from ..targets.target import Target
 from .critical_points import CriticalPoint, critical
 
-__all__ = ["landscape"]
+__all__ = ["landscape", "linearised"]
 
 Array = NDArray[np.float64]
 
@@ -174,11 +174,11 @@ def _matrices(
         reached = ds["correlation"].values.reshape(runs, -1, r, r)[:, -1]
         M = np.concatenate([M, reached[np.isfinite(ends)]])
     for _ in range(80):
-        slope, jacobian = _linearised(target, M)
+        slope, jacobian = linearised(target, M)
         step = -np.linalg.pinv(jacobian, rcond=1e-8) @ slope.reshape(len(M), -1, 1)
         length = np.abs(step).max(axis=(1, 2), keepdims=True)
         M = M + (step * np.minimum(1.0, 0.2 / np.maximum(length, 1e-300))).reshape(M.shape)
-    slope, jacobian = _linearised(target, M)
+    slope, jacobian = linearised(target, M)
     inside = np.linalg.norm(M, 2, axis=(1, 2)) < 1 + 1e-7  # no frame has others
     held = (np.abs(slope).max(axis=(1, 2)) < 1e-10 * size) & inside
     M, rates = M[held], np.sort(np.linalg.eigvals(jacobian[held]).real, axis=1)
@@ -215,7 +215,7 @@ def _matrices(
     )
 
 
-def _linearised(target: Target, M: Array) -> tuple[Array, Array]:
+def linearised(target: Target, M: Array) -> tuple[Array, Array]:
     """Return the slope of the planted flow and its Jacobian, shape (n, r * r, r * r)."""
     n, r, _ = M.shape
     units = 1e-5 * np.eye(r * r).reshape(r * r, 1, r, r)

@@ -19,6 +19,7 @@ from ..simulation.simulate import simulate
 from ..targets.ladder import leaps
 from ..targets.target import Target
 from .distribution import escape_time_quantiles
+from .known_frame import KnownFrame
 from .known_link import KnownLink
 from .prediction import KNOWN, REASONS, START, Prediction
 from .race import Race
@@ -46,8 +47,9 @@ def theory(
     whichever comes first is learned next. Where the directions decouple each has its own clock;
     otherwise the flow is reduced to what is not learned, saddle by saddle. The simulator takes no
     part in either: both are explicit steps on arrays over runs, which share with it the target's
-    tensors alone. For the planted flow, whose link is known, escape times are quadratures, for
-    targets of rank 1 only.
+    tensors alone. For the planted flow, whose link is known, escape times are quadratures
+    for targets of rank 1; for others the flow is reduced in the same way, and which direction comes
+    first, or that none does (``escape_time`` inf), follows from the signs in M(0).
 
     Parameters
     ----------
@@ -221,7 +223,7 @@ def _model(recipe: Recipe) -> tuple[Race | KnownLink, Target]:
             "look at mids.saddles and mids.plateaus, or at single neurons whose activation is the "
             "link"
         )
-    return KnownLink(planted), weighted
+    return (KnownLink if planted.rank == 1 else KnownFrame)(planted), weighted
 
 
 def has_theory(ds: xr.Dataset) -> bool:
@@ -241,7 +243,7 @@ def _is_known(recipe: Recipe) -> bool:
     """Tell whether there is a theory for a target and flow."""
     if recipe.flow is None or recipe.flow.fast_link:
         return True
-    return recipe.target.rank == 1 and recipe.flow.planted_target(recipe.target) is not None
+    return recipe.flow.planted_target(recipe.target) is not None
 
 
 def _law_of(

@@ -107,9 +107,3 @@ def test_compare_and_scaling_know_the_planted_flow():
     assert fit.rate.item() == "d" and fit.expected.item() == 1.0
     assert fit.low.item() < 1.0 < fit.high.item()
     assert [order(s)[0] for s in (1, 2, 3, 4, 5)] == [0, 0, 0.5, 1, 1.5]
-
-
-def test_several_directions_have_no_theory_and_the_error_says_what_to_do():
-    ds = mids.simulate("h1(z1)*h1(z2)", dim=100, runs=1, flow="planted")
-    with pytest.raises(DatasetError, match=r"only for rank 1; look at mids\.saddles"):
-        ds.mi.theory()

@@ -1,0 +1,312 @@
+r"""Escape times of the planted flow for targets of several directions, run by run.
+
+Where k directions are learned, :math:`M = U V^T + U_\perp N V_\perp^T`, and what is left of
+:math:`M' = D - M \mathrm{sym}(M^T D)` is a flow of the same kind for N alone, with the components
+of the target along U summed: which direction comes first, and whether any does, the start decides.
+So plateaus are not integrated with what is learned, whose rates would make them stiff. Components
+that vanish at U are left out, so that small N keep their relative accuracy. Where N would turn U
+the whole equation is followed from an overlap of `REACH` on. It is integrated by explicit steps on
+arrays over runs, and shares nothing with the simulator but the target's tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import comb
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..targets.averaging import correlation, planted_slope
+from ..targets.ladder import TOLERANCE, complete, leaps, rotate
+from ..targets.target import Target
+from .critical_points import pulled
+from .decoupled import hermite_root
+from .known_link import KnownLink, order
+from .landscape import linearised
+from .prediction import NEVER, SLOW, Prediction, Record
+
+__all__ = ["KnownFrame"]
+
+Array = NDArray[np.float64]
+LEVELS = (0.1, 0.5, 0.9)
+RTOL, MAX_STEPS = 1e-7, 4000
+LEARNED, SMALL, REACH = 1 - 1e-6, 0.02, 0.05
+"""Overlaps: of what counts as learned, of others at that time, up to which U stands still."""
+STILL, GONE = 1e-10, 1e-3
+"""Slope relative to its parts, and size relative to the start, below which a run stays for good."""
+
+
+@dataclass(eq=False)
+class _Point:
+    """A saddle: frames of the target and the student, learned columns first, and what is left."""
+
+    target: Target
+    left: Array
+    right: Array
+    k: int
+
+    def __post_init__(self) -> None:
+        one, other = (rotate(self.target.tensors, f) for f in (self.left, self.right))
+        m, floor = len(self.left) - self.k, TOLERANCE * self.target.norm
+        self.parts: list[tuple[int, Array, Array]] = []
+        for s in range(1, len(one) if m else 1):
+            pair = []
+            for tensors in (one, other):
+                blocks = [
+                    comb(n, s) ** 0.5
+                    * tensors[n][(slice(self.k),) * (n - s) + (slice(self.k, None),) * s].reshape(
+                        -1, m**s
+                    )
+                    for n in range(s, len(tensors))
+                ]
+                pair.append(np.concatenate(blocks).reshape(-1, *(m,) * s))
+            if min(np.linalg.norm(part) for part in pair) > floor:
+                self.parts.append((s, pair[0], pair[1]))
+        self.exponent = self.parts[0][0] if self.parts else None
+        self.M = self.left[:, : self.k] @ self.right[:, : self.k].T
+        self.loss = self.target.norm**2 - float(correlation(self.target, self.M))
+        draws = np.random.default_rng(0).uniform(-0.3, 0.3, (3, m, m))
+        push = self.left.T @ planted_slope(self.target, self.whole(draws))[0] @ self.right
+        push[:, self.k :, self.k :] = 0.0
+        self.straight = bool(np.abs(push).max() < 1e-7 * self.target.norm**2)
+
+    def whole(self, N: Array) -> Array:
+        """M for N, shape (n, m, m)."""
+        return self.M + self.left[:, self.k :] @ N @ self.right[:, self.k :].T
+
+    def slope(self, N: Array) -> tuple[Array, Array, Array]:
+        """N', its part D, and the loss."""
+        D, value = np.zeros(N.shape), np.zeros(len(N))
+        for s, one, other in self.parts:
+            own = pulled(other, one, N).swapaxes(1, 2)
+            D += own
+            value += np.einsum("nij,nij->n", own, N) / s
+        inner = N.swapaxes(1, 2) @ D
+        return D - N @ (inner + inner.swapaxes(1, 2)) / 2, D, self.loss - value
+
+
+class KnownFrame(KnownLink):
+    """Theory of the planted flow for one target of several directions."""
+
+    method = "coupled"
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._ladder = leaps(target)
+        r = target.rank
+        self._points = [_Point(target, np.eye(r), np.eye(r), 0)]
+
+    @property
+    def ladder(self) -> str:
+        """The exponents and the orders in d of their times."""
+        rates = ", ".join(order(s)[1] for s in self._ladder.exponents)
+        return f"{' -> '.join(map(str, self._ladder.exponents))}: {rates}"
+
+    def predict(self, start: Array) -> Prediction:
+        """Predict the saddles of each run, shape (n, rank, rank)."""
+        n, r, _ = start.shape
+        self._crossing = np.full((n, r, 3), np.nan)
+        odds = np.linalg.svd(start, compute_uv=False) ** 2
+        self._crossing[odds[:, :, None] >= LEVELS] = 0.0
+        self._visited: list[dict[int, _Point]] = [{0: self._points[0]} for _ in range(n)]
+        self._between = np.zeros((n, r, r, r))
+        self._apart = np.full((n, r), -np.inf)
+        self._newest = np.zeros((n, r, r))
+        self._end = np.zeros(n)
+        clock, record = np.zeros(n), Record()
+        waiting = {id(self._points[0]): (self._points[0], list(range(n)), list(start))}
+        for _ in range(40 * r):
+            if not waiting:
+                break
+            key = min(waiting, key=lambda key: waiting[key][0].k)
+            for point, run, N in self._stretch(*waiting.pop(key), clock, record):
+                there = waiting.setdefault(id(point), (point, [], []))
+                there[1].append(run)
+                there[2].append(N)
+        for _, runs, _ in waiting.values():
+            self._end[runs] = SLOW
+        return replace(self._collect(n, r), curve=record.curve())
+
+    def _stretch(
+        self, point: _Point, runs: list[int], starts: list[Array], clock: Array, record: Record
+    ) -> list[tuple[_Point, int, Array]]:
+        """Follow runs around a saddle; return where they go, and their N there."""
+        from scipy.integrate import RK45
+
+        index, N, moves = np.array(runs), np.stack(starts), []
+        slope, D, loss = point.slope(N)
+        first, turned = np.linalg.norm(N, axis=(1, 2)), 1e-3 * self._target.norm**2
+        h = 0.01 * first / (np.linalg.norm(slope, axis=(1, 2)) + 1e-300)
+        record.note(index, clock[index], loss, -np.einsum("nij,nij->n", slope, D))
+        for _ in range(MAX_STEPS):
+            stages = [slope]
+            for row in RK45.A[1:]:
+                stages.append(point.slope(N + _combine(row, stages, h))[0])
+            trial = N + _combine(RK45.B, stages, h)
+            new, new_D, new_loss = point.slope(trial)
+            error = _combine(RK45.E, [*stages, new], h)
+            left, sizes, right = np.linalg.svd(trial)
+            mixed = np.abs(left.swapaxes(1, 2) @ error @ right.swapaxes(1, 2))
+            longer = np.maximum(sizes[:, :, None], sizes[:, None, :]) + 1e-150
+            worst = np.nan_to_num((mixed / longer).max(axis=(1, 2)) / RTOL, nan=np.inf)
+            good = worst <= 1
+            before = np.linalg.svd(N)
+            self._cross(
+                index[good],
+                point,
+                clock,
+                h[good],
+                [p[good] for p in before],
+                slope[good],
+                [p[good] for p in (left, sizes, right)],
+                new[good],
+            )
+            N, slope = (np.where(good[:, None, None], a, b) for a, b in ((trial, N), (new, slope)))
+            D, loss = np.where(good[:, None, None], new_D, D), np.where(good, new_loss, loss)
+            clock[index[good]] += h[good]
+            record.note(
+                index[good],
+                clock[index[good]],
+                loss[good],
+                -np.einsum("nij,nij->n", slope, D)[good],
+            )
+            h = h * np.clip(0.9 * np.maximum(worst, 1e-10) ** -0.2, 0.2, 4.0)
+            squares = np.where(good[:, None], sizes, before[1]) ** 2
+            still = np.linalg.norm(slope, axis=(1, 2)) <= STILL * np.linalg.norm(D, axis=(1, 2))
+            still |= np.linalg.norm(N, axis=(1, 2)) < GONE * first
+            done = squares[:, -1] > LEVELS[2]
+            self._end[index[still & ~done]] = NEVER
+            going = ~still & ~done
+            for i in np.flatnonzero(going & good):
+                j = int((squares[i] > LEARNED).sum())
+                move = None
+                turning = left[i].T @ slope[i] @ right[i].T
+                turning[j:, j:] = 0.0
+                if j and squares[i, j] < SMALL and np.abs(turning).max() < turned:
+                    move = self._settled(point.whole(N[i][None])[0], point.k + j)
+                elif point.k and not point.straight and squares[i, 0] > REACH:
+                    move = self._points[0], point.whole(N[i][None])[0]
+                if move is not None:
+                    going[i] = False
+                    moves.append((move[0], int(index[i]), move[1]))
+                    self._visited[index[i]].setdefault(move[0].k, move[0])
+            N, slope, D, loss, h, index, first = (
+                part[going] for part in (N, slope, D, loss, h, index, first)
+            )
+            if not len(index):
+                return moves
+        self._end[index] = SLOW
+        return moves
+
+    def _settled(self, M: Array, k: int) -> tuple[_Point, Array] | None:
+        """Saddle next to M with k directions learned, and N there; None if M is still turning."""
+        point = self._near(M, k)
+        whole = point.left.T @ M @ point.right
+        inner, off = whole[:k, :k], np.abs(whole[:k, k:]).max() + np.abs(whole[k:, :k]).max()
+        if np.abs(inner - np.eye(k)).max() + off > 0.01:
+            return None
+        return point, whole[k:, k:] - whole[k:, :k] @ np.linalg.solve(inner, whole[:k, k:])
+
+    def _near(self, M: Array, k: int) -> _Point:
+        """Saddle next to a matrix, by Newton's method from its k largest directions."""
+        left, _, right = np.linalg.svd(M)
+        found = (left[:, :k] @ right[:k])[None]
+        for known in self._points:
+            if known.k == k and np.abs(known.M - found).max() < 1e-3:
+                return known
+        for _ in range(12):
+            slope, jacobian = linearised(self._target, found)
+            step = np.linalg.pinv(jacobian[0], rcond=1e-6) @ slope.ravel()
+            if np.abs(step).max() > 0.3:
+                break
+            found = found - step.reshape(found.shape)
+            left, _, right = np.linalg.svd(found[0])
+            found = (left[:, :k] @ right[:k])[None]
+        for known in self._points:
+            if known.k == k and np.abs(known.M - found).max() < 1e-6:
+                return known
+        frames = complete(left[:, :k]), complete(right[:k].T)
+        self._points.append(_Point(self._target, *frames, k))
+        return self._points[-1]
+
+    def _cross(
+        self,
+        index: NDArray[np.int64],
+        point: _Point,
+        clock: Array,
+        h: Array,
+        old: list[Array],
+        slope: Array,
+        new: list[Array],
+        new_slope: Array,
+    ) -> None:
+        """Record crossings of the levels in a step, and where the directions stand."""
+        squares, rates = [], []
+        for (left, sizes, right), rate in ((old, slope), (new, new_slope)):
+            squares.append(sizes**2)
+            along = np.einsum("nik,nij,nkj->nk", left, rate, right)
+            rates.append(2 * sizes * along * h[:, None])
+        for level, height in enumerate(LEVELS):
+            rows, columns = np.nonzero((squares[0] < height) & (squares[1] >= height))
+            if not len(rows):
+                continue
+            part = hermite_root(
+                *(s[rows, columns] - height for s in squares),
+                *(rate[rows, columns] for rate in rates),
+            )
+            time = clock[index[rows]] + part * h[rows]
+            place = self._crossing[index[rows], point.k + columns, level]
+            self._crossing[index[rows], point.k + columns, level] = np.where(
+                np.isnan(place), time, place
+            )
+        left, _, right = new
+        overlap = np.concatenate([np.ones((len(index), point.k)), squares[1]], axis=1)
+        U = point.left[:, point.k :] @ left
+        for j in range(point.k, overlap.shape[1]):
+            rising = (LEVELS[0] < overlap[:, j]) & (overlap[:, j] < LEVELS[2])
+            self._newest[index[rising], j] = U[rising, :, j - point.k]
+            if not j:
+                continue
+            apart = np.minimum(overlap[:, j - 1], 1 - overlap[:, j])
+            further = apart > self._apart[index, j]
+            self._apart[index[further], j] = apart[further]
+            N = (left[further] * new[1][further][:, None, :]) @ right[further]
+            self._between[index[further], j] = point.whole(N)
+
+    def _collect(self, n: int, r: int) -> Prediction:
+        """Fill the result in."""
+        result = Prediction.empty(n, r)
+        spans = np.concatenate([step.learned for step in self._ladder], axis=1)
+        sizes = [step.learned.shape[1] for step in self._ladder]
+        step_of = np.repeat(np.arange(len(sizes)), sizes)
+        for i in range(n):
+            place = 0
+            for k in range(r):
+                enter = self._crossing[i, k - 1, 2] if k else 0.0
+                leave, escape = self._crossing[i, k, :2]
+                if np.isnan(enter) or (np.isnan(escape) and not self._end[i]):
+                    continue
+                point = self._visited[i].get(k) or self._near(self._between[i, k], k)
+                if point.exponent is None:
+                    continue
+                result.rank[i, place], result.exponent[i, place] = k, point.exponent
+                result.saddle_loss[i, place] = point.loss
+                result.enter_time[i, place], result.leave_time[i, place] = enter, leave
+                result.escape_time[i, place] = escape
+                if np.isnan(escape):
+                    result.reason[i, place] = self._end[i]
+                    if self._end[i] == NEVER:
+                        result.escape_time[i, place] = np.inf
+                else:
+                    new = self._newest[i, k]
+                    result.learned[i, place] = np.abs(new).argmax()
+                    parts = np.bincount(step_of, (spans.T @ new) ** 2, minlength=len(sizes))
+                    result.order[i, place] = parts.argmax()
+                place += 1
+        return result
+
+
+def _combine(weights: Array, parts: list[Array], h: Array) -> Array:
+    total = sum(w * part for w, part in zip(weights, parts, strict=False))
+    return np.asarray(h[:, None, None] * total)
