@@ -80,14 +80,17 @@ def error(target: Target, start: np.ndarray, crossing: np.ndarray, patience: flo
         return (push - gram @ push).ravel()
 
     at = crossing[order] * norm2
+    moments, place = np.unique(at, return_inverse=True)  # directions may pass together
     try:
-        solved = solve_ivp(slope, (0, at[-1]), start.ravel(), "DOP853", at, rtol=1e-11, atol=1e-15)
+        solved = solve_ivp(
+            slope, (0, at[-1]), start.ravel(), "DOP853", moments, rtol=1e-11, atol=1e-15
+        )
     except TimeoutError:
         return None
     if solved.status != 0:
         return None
     worst = 0.0
-    for i, flat, moment in zip(order, solved.y.T, at, strict=True):
+    for i, flat, moment in zip(order, solved.y.T[place], at, strict=True):
         matrix = flat.reshape(rank, students)
         gram = matrix @ matrix.T
         values, vectors = np.linalg.eigh(gram)
