@@ -15,6 +15,7 @@ from .online_sgd import OnlineSGD
 from .planted import Planted
 from .ridge import HermiteKernel
 from .two_layer import TwoLayer
+from .two_layer_sgd import TwoLayerSGD
 from .two_timescale import TwoTimescale
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Planted",
     "Problem",
     "TwoLayer",
+    "TwoLayerSGD",
     "TwoTimescale",
     "classes",
     "from_dict",
@@ -37,7 +39,10 @@ __all__ = [
 
 _FLOWS: dict[str, type[Flow]] = {
     flow.name: flow
-    for flow in (TwoTimescale, Planted, Joint, Ambient, OnlineSGD, Empirical, TwoLayer)
+    for flow in (
+        *(TwoTimescale, Planted, Joint, Ambient, OnlineSGD, Empirical),
+        *(TwoLayer, TwoLayerSGD),
+    )
 }
 
 
@@ -50,8 +55,8 @@ def names() -> tuple[str, ...]:
 
     Examples
     --------
-    >>> names()
-    ('two-timescale', 'planted', 'joint', 'ambient', 'online-sgd', 'empirical', 'two-layer')
+    >>> names()[-2:]
+    ('two-layer', 'two-layer-sgd')
     """
     return tuple(_FLOWS)
 

@@ -21,18 +21,14 @@ from .. import validation
 from ..errors import FileError, InputError
 from ..schema import LEVELS, VERSION
 from ..targets.target import Target
-from ..validation import FloatArray, IntArray
+from ..validation import FloatArray
 from .base import Problem
 from .sampled import SampledFlow, Trajectory, start
+from .stepped import Stepped
 
 __all__ = ["OnlineSGD"]
 
 SAMPLINGS = ("ambient", "projected")
-
-MOST_STEPS = 10**6
-"""Steps of the longest default time grid."""
-MOST_SAMPLES = 2**62
-"""Samples of a run, which have numbers below this."""
 
 PIECE_SECONDS = 1.0
 """Rough work between two looks at the clock."""
@@ -104,7 +100,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class OnlineSGD(SampledFlow):
+class OnlineSGD(Stepped, SampledFlow):
     r"""Projected stochastic gradient descent on fresh samples, the link refitted after each batch.
 
     Samples are :math:`x \sim N(0, I_d)` with labels :math:`F^*(x)` and noise. The link is the
@@ -171,10 +167,7 @@ class OnlineSGD(SampledFlow):
     def __post_init__(self) -> None:
         """Check the parameters."""
         super().__post_init__()
-        self._set(
-            step=validation.number(self.step, "step", above=0.0, at_most=1.0),
-            batch=validation.integer(self.batch, "batch", at_least=1),
-        )
+        self._set(**self._checked_steps())
         validation.one_of(self.sampling, SAMPLINGS, "sampling")
         if self.memory is not None:
             self._set(memory=validation.number(self.memory, "memory", at_least=1.0))
@@ -197,31 +190,7 @@ class OnlineSGD(SampledFlow):
         It has at most a million steps: pass ``time`` for longer runs.
         """
         grid = super().default_time(target, dim, student_rank, initial)
-        steps = np.unique(np.minimum(np.ceil(grid / self.step), MOST_STEPS))
-        return steps * self.step
-
-    def steps(self, time: FloatArray) -> IntArray:
-        """Return the steps done by each time; a time that is a whole number of steps has them all.
-
-        Parameters
-        ----------
-        time : (n,) float array
-
-        Returns
-        -------
-        (n,) int array
-
-        Raises
-        ------
-        InputError
-            If the last time takes more samples than the generator has.
-        """
-        if not float(time[-1]) / self.step < MOST_SAMPLES // self.batch:
-            raise InputError(
-                f"time up to {time[-1]:g} takes more than {MOST_SAMPLES:.2g} samples with step="
-                f"{self.step:g} and batch={validation.shown(self.batch)}; end it earlier"
-            )
-        return np.floor(time / self.step * (1 + 1e-12) + 1e-9).astype(np.int64)
+        return self.whole_steps(grid)
 
     def delay(self, exponent: Any) -> Any:
         """``step * (exponent * memory + 1/2)`` for each e-fold; NaN where all is remembered.
@@ -231,10 +200,6 @@ class OnlineSGD(SampledFlow):
         """
         memory = np.nan if self.memory is None else self.memory
         return self.step * (exponent * memory + 0.5)
-
-    def coordinates(self, time: FloatArray) -> dict[str, FloatArray | IntArray]:
-        """Return the samples used by each time."""
-        return {"samples": self.steps(time) * self.batch}
 
     def run_seconds(self, target: Target, dim: int, student_rank: int, time: FloatArray) -> float:
         """Rough work of one run in seconds."""

@@ -7,11 +7,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..errors import InputError
 from ..schema import LEVELS
+from ..targets.additive import AdditiveTarget
 from ..targets.target import Target
-from ..validation import FloatArray
+from ..validation import FloatArray, IntArray
 from .base import Problem
 from .initial import independent
+from .many_directions import check_separable, grid, integrate_many
 from .observables import CENSORED, CONVERGED, converged
 from .ridge import RidgeFlow
 
@@ -46,18 +49,44 @@ class TwoTimescale(RidgeFlow):
     """
 
     name: ClassVar[str] = "two-timescale"
+    tensors: ClassVar[bool] = False
+
+    def check(self, target: Target, dims: IntArray, student_rank: int) -> None:
+        """Raise InputError if the target has neither tensors nor directions learned one by one."""
+        super().check(target, dims, student_rank)
+        if isinstance(target, AdditiveTarget) and not target.dense:
+            check_separable(target)
+            if self.ridge > 0:
+                raise InputError(
+                    "the ridge is for targets with tensors, of a rank of at most 8; scale the "
+                    "link's coefficients of degree k by sqrt(q_k / (q_k + ridge)) instead"
+                )
+
+    def default_time(
+        self, target: Target, dim: int, student_rank: int, initial: FloatArray | None = None
+    ) -> FloatArray:
+        """Logarithmic grid past the last escape."""
+        if isinstance(target, AdditiveTarget) and not target.dense:
+            return grid(target, dim, student_rank, initial)
+        return super().default_time(target, dim, student_rank, initial)
 
     def variables(self, target: Target) -> tuple[str, ...]:
         """Those of every flow, with the stages' durations; it knows of G alone, not of M."""
-        usual = (*super().variables(target), "stage_duration", "gram")
+        usual = (*super().variables(target), "stage_duration")
+        if not _is_large(target):
+            usual = (*usual, "gram")
         return tuple(name for name in usual if name not in ("initial", "correlation"))
 
     def run_seconds(self, target: Target, dim: int, student_rank: int, time: FloatArray) -> float:
         """Rough work of one run in seconds: its steps and the points of the time grid."""
+        if _is_large(target):
+            return target.rank * (1e-3 + 2e-9 * target.rank**2 * student_rank)
         return target.rank**3 * (2e-5 + 6e-8 * len(time))
 
     def integrate(self, problem: Problem) -> dict[str, Any]:
         """Trajectories of a block of runs."""
+        if _is_large(problem.target):
+            return integrate_many(problem)
         from .engine.integrator import Output, integrate
         from .engine.tables import tables
 
@@ -104,3 +133,8 @@ class TwoTimescale(RidgeFlow):
         out["gram0"] = problem.initial @ problem.initial.swapaxes(1, 2)
         out["n_steps"], out["n_rhs"] = counts.T.copy()
         return out
+
+
+def _is_large(target: Target) -> bool:
+    """Tell whether a target has no tensors."""
+    return isinstance(target, AdditiveTarget) and not target.dense

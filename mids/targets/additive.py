@@ -168,7 +168,8 @@ def additive(
     Returns
     -------
     AdditiveTarget
-        For the flow ``TwoLayer``; up to rank 8 it is a target like any other.
+        For the flow ``TwoLayer``; also for ``TwoTimescale`` and `ladder` where the directions are
+        orthonormal and the link has no h1. Up to rank 8 it is a target like any other.
 
     Raises
     ------
@@ -292,10 +293,22 @@ class AdditiveTarget(Target):
         if not self.dense:
             raise InputError(
                 f"an additive target of rank {self.rank} and degree {self.degree} has no tensors, "
-                "which this needs; take the flow two-layer, or a rank of at most "
-                f"{MAX_RANK}"
+                "which this needs; take orthonormal directions and a link without h1, the flow "
+                f"two-layer, or a rank of at most {MAX_RANK}"
             )
         return symmetric_tensors(self.modes, self.coefficients)
+
+    @property
+    def separable(self) -> tuple[int, FloatArray, FloatArray] | None:
+        """Exponent, strengths and directions where these are many and learned one by one.
+
+        They are orthonormal, and the link has no h1, which all would share.
+        """
+        if self.dense or self.series[1] or not self.orthonormal:
+            return None
+        exponent = int(np.flatnonzero(self.series[1:])[0]) + 1
+        strengths = (self.weights * self.series[exponent]) ** 2
+        return exponent, strengths, self.directions.copy()
 
     def correlation(self, G: ArrayLike) -> tuple[float, FloatArray]:
         """``h(G)`` and its gradient H, shape (rank, rank), without tensors.

@@ -179,7 +179,8 @@ class Ladder:
             return "no leaps: the target is constant"
         names = []
         for step in self.steps:
-            inside = " ".join(f"-> {s}" for s in step.inside)
+            inside = " ".join(f"-> {s}" for s in step.inside[:7])
+            inside += f" ... {len(step.inside) + 1} directions" if len(step.inside) > 7 else ""
             names.append(f"{step.exponent}({inside})" if inside else str(step.exponent))
         doubt = self.holds_to
         known = "" if doubt == np.inf else f" (samples tell it up to d = {doubt:.2g})"
@@ -219,6 +220,8 @@ def ladder(target: Target | str) -> Ladder:
     [0, 1, 2]
     """
     target = as_target(target)
+    if target.separable is not None:
+        return _separable(*target.separable)
     tensors = target.tensors
     rank = target.rank
     total = sum(float(np.sum(tensor**2)) for tensor in tensors)
@@ -272,6 +275,27 @@ def _holds_to(target: Target, frame: Array, learned: int, exponent: int, strengt
         return float(np.min((strength / np.square(hidden)) ** (1.0 / (exponent - lower))))
 
 
+def _separable(exponent: int, strengths: Array, directions: Array) -> Ladder:
+    """Ladder of a sum of one link along orthonormal directions: one step learns them all.
+
+    Shapes: strengths (n,); directions (rank, n).
+    """
+    rank, n = directions.shape
+    order = np.argsort(-strengths, kind="stable")
+    step = Leap(
+        exponent=exponent,
+        subspace=np.zeros((rank, 0)),
+        learned=directions[:, order],
+        strength=float(strengths.max()),
+        weakest=float(strengths.min()),
+        loss=0.5 * float(strengths.sum()),
+        drift=0.0,
+        stable=True,
+        inside=(exponent,) * (n - 1),
+    )
+    return Ladder((step,), 0.0)
+
+
 leaps = ladder
 """The name of `ladder` in version 0.1."""
 
@@ -323,6 +347,8 @@ def _inside(target: Target, subspace: Array, learned: Array) -> tuple[int, ...]:
 
 def relevant_directions(target: Target) -> int:
     """Count the directions that a target depends on, which is the rank of its `leaps`."""
+    if target.separable is not None:
+        return len(target.separable[1])
     flat = [tensor.reshape(-1, target.rank) for tensor in target.tensors[1:]]
     if not flat:
         return 0

@@ -459,6 +459,11 @@ class Target:
         r"""The norm :math:`\|f^*\|` in :math:`L^2(\gamma_r)`, constant included."""
         return math.hypot(*self.coefficients.tolist())
 
+    @property
+    def separable(self) -> tuple[int, FloatArray, FloatArray] | None:
+        """Exponent, strengths and directions where many are learned one by one; None here."""
+        return None
+
     @functools.cached_property
     def tensors(self) -> tuple[FloatArray, ...]:
         r"""Symmetric tensors :math:`T_0, \dots, T_p`; read-only, see `mids.targets.basis`."""

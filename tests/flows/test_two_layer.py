@@ -9,7 +9,7 @@ import mids
 from mids.errors import InputError
 from mids.flows import TwoLayer
 from mids.flows.initial import stream
-from mids.flows.two_layer import gram
+from mids.flows.network import directions_factor, gram
 from mids.targets import Target, additive
 from mids.targets.basis import hermite_values
 
@@ -33,14 +33,15 @@ def network(**parameters):
 
 def slope(flow, target, W, a):
     """M', Q', a', loss and risk of the compiled right-hand side."""
-    from mids.flows.neurons import _slope
+    from mids.flows.engine.neuron_paths import risks
 
     rank, p = target.rank, W.shape[1]
-    state = np.concatenate([W[:rank].ravel(), (W.T @ W).ravel(), a])
-    out = np.empty_like(state)
-    losses = _slope(flow._network(target), rank, p, state, out)
-    M, Q = out[: rank * p].reshape(rank, p), out[rank * p : rank * p + p * p].reshape(p, p)
-    return M, Q, out[rank * p + p * p :], losses
+    state = np.concatenate([W[:rank].T.ravel(), (W.T @ W).ravel(), a])
+    slopes, losses = np.empty((1, len(state))), np.empty((2, 1))
+    risks(flow._network(target), rank, p, state[None], slopes, *losses)
+    out = slopes[0]
+    M, Q = out[: rank * p].reshape(p, rank), out[rank * p : rank * p + p * p].reshape(p, p)
+    return M.T, Q, out[rank * p + p * p :], losses[:, 0]
 
 
 def sample_gradient(flow, target, W, a, x):
@@ -159,7 +160,9 @@ def test_the_start_has_the_law_of_uniform_neurons():
     flow, dim, runs = TwoLayer(neurons=3), 12, 4000
     target = Target.parse("h1(z1) + h1(z2)")
     M = flow.draw_initial(target, 3, dim, np.arange(runs), 0)
-    Q = np.array([gram(m, dim, stream(0, dim, run, 4)) for run, m in enumerate(M)])
+    Q = np.array(
+        [gram(m.T, directions_factor(3, dim - 2, stream(0, dim, run, 4))) for run, m in enumerate(M)]
+    )
     W = np.random.default_rng(0).standard_normal((runs, dim, 3))
     W /= np.linalg.norm(W, axis=1, keepdims=True)
     direct = W.swapaxes(1, 2) @ W

@@ -1,0 +1,283 @@
+r"""The two-timescale flow of additive targets with hundreds of orthonormal directions.
+
+In the frame of the directions :math:`H_{ij} = a_i a_j \sum_k k c_k^2 G_{ij}^{k-1}` follows from G
+entry by entry. Directions whose rows of M(0) are orthogonal to all others' never meet, and are
+integrated by themselves; the others together, as ``M' = (I - G) H M``. A direction that has been
+learned to `LEARNED` leaves with its row and the student's column along it, so that what is left
+moves on one scale of time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import InputError
+from ..schema import LEVELS
+from ..targets.additive import AdditiveTarget, additive
+from ..targets.ladder import ladder
+from ..validation import FloatArray, IntArray
+from .base import Problem
+from .initial import least_overlap
+from .observables import CENSORED, CONVERGED, FAILED
+from .time_grid import fast_link_duration, logarithmic
+
+__all__ = ["check_separable", "grid", "integrate_many"]
+
+LEARNED = 1e-9
+"""What may lack of an overlap of 1 when its direction leaves the flow."""
+LATE = 0.1
+"""Fraction of runs that a default grid may leave before the last direction is learned."""
+MEET = 1e-14
+"""Cosine of two rows of M(0) below which their directions do not meet."""
+MAX_STEPS = 100_000
+
+
+def check_separable(target: AdditiveTarget) -> None:
+    """Raise InputError unless learned directions are those of the target."""
+    if target.separable is None:
+        raise InputError(
+            f"the flow 'two-timescale' of an additive target of rank {target.rank} needs "
+            "orthonormal directions and a link without h1, so that the directions are learned one "
+            "by one; take the flow two-layer, or a rank of at most 8"
+        )
+
+
+class Path(NamedTuple):
+    """What is known of directions on the grid.
+
+    Shapes: overlap (T, n); energy (T, degree + 1, n); crossing (n, levels); counts (2,).
+    """
+
+    overlap: FloatArray
+    energy: FloatArray
+    crossing: FloatArray
+    counts: IntArray
+
+
+def grid(
+    target: AdditiveTarget, dim: int, student_rank: int, initial: FloatArray | None
+) -> FloatArray:
+    """Grid that covers all but the latest escape of most runs, all clocks running side by side."""
+    from scipy.stats import chi2
+
+    step = ladder(target)[0]
+    freedom = max(student_rank - len(target.weights) + 1, 1)
+    delta = float(chi2.ppf(LATE, freedom)) / dim if initial is None else least_overlap(initial)
+    last = fast_link_duration(delta, step.exponent, step.weakest) + 10 / step.weakest
+    return logarithmic(10.0 ** np.floor(np.log10(0.01 / step.strength)), 2 * last)
+
+
+def integrate_many(problem: Problem) -> dict[str, Any]:
+    """Trajectories of a block of runs, as `TwoTimescale.integrate` gives them, without gram."""
+    target = problem.target
+    assert isinstance(target, AdditiveTarget)
+    runs, rank, q = problem.initial.shape
+    times, levels = len(problem.time), len(LEVELS)
+    orders = np.flatnonzero(target.series)
+    out: dict[str, Any] = {
+        "overlap": np.full((runs, times, rank), np.nan),
+        "energy": np.full((runs, times, len(target.modes)), np.nan),
+        "loss": np.full((runs, times), np.nan),
+        "crossing_time": np.full((runs, rank, levels), np.nan),
+        "status": np.zeros(runs, dtype=np.int8),
+        "gram0": problem.initial @ problem.initial.swapaxes(1, 2),
+    }
+    counts = np.zeros((runs, 2), dtype=np.int64)
+    count = len(target.weights)
+    for row, M0 in enumerate(problem.initial):
+        frame = target.directions.T @ M0  # beyond the directions nothing is ever learned
+        overlaps, energies = [], np.zeros((times, len(orders), count))
+        crossings = []
+        for of in components(frame):
+            found = path(target.weights[of], target.series, frame[of], problem)
+            overlaps.append(found.overlap)
+            crossings.append(found.crossing)
+            energies[:, :, of] = found.energy[:, orders]
+            counts[row] += found.counts
+        crossing = np.sort(np.concatenate(crossings), axis=0)  # NaN last
+        out["crossing_time"][row, :count] = crossing
+        overlap = np.sort(np.concatenate(overlaps, axis=1), axis=1)[:, ::-1]
+        out["overlap"][row] = np.pad(overlap, [(0, 0), (0, rank - count)])
+        if target.aligned:
+            out["energy"][row] = _in_order(target, energies, orders)
+        out["loss"][row] = 0.5 * (target.norm**2 - energies.sum(axis=(1, 2)))
+        learned = np.isfinite(crossing[: min(count, q), -1]).all()
+        out["status"][row] = CONVERGED if learned else CENSORED
+        if np.isnan(out["loss"][row]).any():
+            out["status"][row] = FAILED
+    half = out["crossing_time"][:, :, LEVELS.index(0.5)]
+    out["stage_duration"] = np.diff(half, prepend=0.0, axis=1)
+    out["n_steps"], out["n_rhs"] = counts.T.copy()
+    return out
+
+
+def _in_order(target: AdditiveTarget, energies: FloatArray, orders: IntArray) -> FloatArray:
+    """Energies by mode; the constant is one mode. Shapes: energies (T, orders, n)."""
+    parts = [
+        energies[:, n].sum(axis=1, keepdims=True) if k == 0 else energies[:, n]
+        for n, k in enumerate(orders)
+    ]
+    if orders[0] == 0 and len(target.modes) < sum(part.shape[1] for part in parts):
+        parts = parts[1:]  # weights that sum to zero leave no constant
+    return np.concatenate(parts, axis=1)
+
+
+def components(rows: FloatArray) -> list[IntArray]:
+    """Groups of directions whose rows are not orthogonal to each other.
+
+    Shapes: rows (n, q).
+    """
+    from scipy.sparse.csgraph import connected_components
+
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit = rows / np.where(norms > 0, norms, 1.0)
+    _, label = connected_components(np.abs(unit @ unit.T) > MEET, directed=False)
+    order = np.argsort(label, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(label[order])) + 1)
+
+
+def path(weights: FloatArray, series: FloatArray, rows: FloatArray, problem: Problem) -> Path:
+    """Path of directions that meet, or of one alone.
+
+    Shapes: weights (n,); series (degree + 1,); rows (n, q).
+    """
+    if len(weights) > 1:
+        return _together(weights, series, rows, problem)
+    from .two_timescale import TwoTimescale
+
+    # The flow of one direction is that of weight 1, at another pace.
+    pace = float(weights[0]) ** 2
+    start = np.linalg.norm(rows, keepdims=True)[None]
+    one = replace(
+        problem,
+        target=additive([1.0], series.tolist()),
+        initial=start,
+        runs=problem.runs[:1],
+        time=problem.time * pace,
+    )
+    found = TwoTimescale().integrate(one)
+    overlap = found["overlap"][0]
+    energy = pace * series**2 * overlap ** np.arange(len(series))
+    counts = np.array([found["n_steps"][0], found["n_rhs"][0]])
+    return Path(overlap, energy[:, :, None], found["crossing_time"][0] / pace, counts)
+
+
+def _together(
+    weights: FloatArray, series: FloatArray, rows: FloatArray, problem: Problem
+) -> Path:
+    """Dormand and Prince's steps, with errors relative to each row of M."""
+    from scipy.integrate import RK45
+    from scipy.optimize import brentq
+
+    time, levels = problem.time, np.array(LEVELS)
+    n, times = len(weights), len(time)
+    squares = series**2
+    kept = np.arange(n)
+    M = rows.copy()
+    overlap, energy = np.full((times, n), np.nan), np.full((times, len(series), n), np.nan)
+    crossing = np.full((n, len(levels)), np.nan)
+    counts = np.zeros(2, dtype=np.int64)
+
+    def slope(M: FloatArray, a: FloatArray) -> FloatArray:
+        G = M @ M.T
+        H = np.zeros_like(G)
+        for k in range(len(squares) - 1, 0, -1):
+            H = H * G + k * squares[k]
+        K = (H * a[:, None] * a) @ M
+        return np.asarray(K - G @ K)
+
+    def eigenvalues(M: FloatArray) -> FloatArray:
+        values = np.linalg.eigvalsh(M @ M.T if len(M) <= len(M.T) else M.T @ M)[::-1]
+        values = np.clip(np.pad(values, (0, len(M) - len(values))), 0.0, 1.0)
+        return np.concatenate([np.ones(n - len(M)), values])
+
+    def note(row: int, M: FloatArray) -> None:
+        overlap[row] = eigenvalues(M)
+        G = M @ M.T
+        power = np.ones_like(G)
+        for k, square in enumerate(squares):
+            energy[row, k] = square * weights**2
+            energy[row, k, kept] = square * weights[kept] * (power @ weights[kept])
+            power = power * G
+        if series[0]:  # the constant is learned at once, with all pairs
+            energy[row, 0] = squares[0] * weights * weights.sum()
+
+    t, row, first = 0.0, 0, None
+    values = eigenvalues(M)
+    crossing[values[:, None] >= levels] = 0.0
+    length = 0.0
+    for _ in range(MAX_STEPS):
+        a = weights[kept]
+        if first is None:
+            first = slope(M, a)
+            counts[1] += 1
+            fastest = float((np.abs(first).max(axis=1) / _row_sizes(M)).max(initial=0.0))
+            restart = 0.05 / fastest if fastest > 0 else time[-1]
+            length = min(length, restart) if length else 0.2 * restart
+        length = min(length, time[-1] - t) if t + 1.01 * length < time[-1] else time[-1] - t
+        stages = [first]
+        for coefficients in (*RK45.A[1:], RK45.B):
+            moved = sum(c * k for c, k in zip(coefficients, stages, strict=False) if c)
+            trial = M + length * moved
+            stages.append(slope(trial, a))
+        counts[1] += 6
+        error = length * np.abs(sum(e * k for e, k in zip(RK45.E, stages, strict=True)))
+        size = float((error.max(axis=1) / np.maximum(_row_sizes(M), _row_sizes(trial))).max())
+        size /= problem.rtol
+        if not size <= 1.0:
+            length *= max(0.2, 0.9 * size**-0.2) if size < np.inf else 0.1
+            if length <= 1e-15 * t or length < 1e-300:
+                break
+            continue
+        counts[0] += 1
+        before, old, t = t, M, t + length
+        tensor = np.stack(stages)
+
+        def inside(
+            theta: float,
+            old: FloatArray = old,
+            tensor: FloatArray = tensor,
+            length: float = length,
+        ) -> FloatArray:
+            powers = RK45.P @ theta ** np.arange(1, 5)
+            return np.asarray(old + length * np.tensordot(powers, tensor, axes=1))
+
+        while row < times and (time[row] <= t or t >= time[-1]):
+            note(row, inside((time[row] - before) / length))
+            row += 1
+        M, first = trial, stages[-1]
+        now = eigenvalues(M)
+        for i, k in zip(*np.nonzero((now[:, None] >= levels) & np.isnan(crossing)), strict=True):
+            level = levels[k]
+            below = eigenvalues(old)[i] - level
+
+            def excess(
+                theta: float, i: int = i, level: float = level, inside: Any = inside
+            ) -> float:
+                return float(eigenvalues(inside(theta))[i] - level)
+
+            high = 1.0 if below < 0.0 and excess(1.0) >= 0.0 else 0.0
+            high = brentq(excess, 0.0, 1.0, xtol=1e-10) if high else high
+            crossing[i, k] = before + length * high
+        if row == times:
+            break
+        length *= min(5.0, 0.9 * max(size, 1e-10) ** -0.2)
+        over = np.flatnonzero((M * M).sum(axis=1) > 1.0 - LEARNED)
+        for i in over[::-1]:
+            direction = M[i] / np.linalg.norm(M[i])
+            turned = np.linalg.qr(np.column_stack([direction, np.eye(M.shape[1])]))[0][:, 1:]
+            M, kept = np.delete(M, i, axis=0) @ turned, np.delete(kept, i)
+            first = None
+        if not M.size:
+            for late in range(row, times):
+                note(late, M)
+            break
+    return Path(overlap, energy, crossing, counts)
+
+
+def _row_sizes(M: FloatArray) -> FloatArray:
+    """Largest entry of each row, or what is none."""
+    return np.maximum(np.abs(M).max(axis=1, initial=0.0), 1e-150)
