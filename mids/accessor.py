@@ -204,6 +204,10 @@ class MultiIndexAccessor:
             self._ds, resamples=resamples, confidence=confidence, seed=seed, scale=scale
         )
 
+    def scaling_law(self, *, first: int = 3, last: int | None = None) -> xr.Dataset:
+        """Fit the power law of the loss of many directions: `mids.scaling_law`."""
+        return analysis.scaling_law(self._ds, first=first, last=last)
+
     def traps(self, *, confidence: float = 0.95) -> xr.Dataset:
         """Count how runs ended, and how often they are trapped: `mids.traps`."""
         return analysis.traps(self._ds, confidence=confidence)

@@ -10,6 +10,7 @@ from .race import race
 from .recorder import Recorder
 from .saddles import saddles
 from .scaling import scaling
+from .scaling_law import scaling_law
 from .subspace import subspace
 from .theory import theory
 from .trajectories import from_trajectories
@@ -27,6 +28,7 @@ __all__ = [
     "race",
     "saddles",
     "scaling",
+    "scaling_law",
     "subspace",
     "theory",
     "traps",

@@ -16,9 +16,11 @@ from ..simulation.by_recipe import by_recipe
 from ..simulation.joining import described, only
 from ..simulation.recipe import Recipe
 from ..simulation.simulate import simulate
+from ..targets.additive import AdditiveTarget
 from ..targets.ladder import leaps
 from ..targets.target import Target
 from .distribution import escape_time_quantiles
+from .index_vectors import neuron_times
 from .known_frame import KnownFrame
 from .known_link import KnownLink
 from .prediction import KNOWN, REASONS, START, Prediction
@@ -88,6 +90,10 @@ def theory(
         dims ``dim``, ``saddle`` and ``quantile``: the law for students whose frame is uniform,
         also of runs that do not stay there.
 
+        Neurons of `TwoLayer` under the correlation loss, on a sum of one h3, h4, ... along
+        orthonormal index vectors, have ``neuron_escape_time`` and ``neuron_nearest`` (the direction
+        they find; NaN, with a time of inf, if none) over ``neuron`` instead.
+
     Raises
     ------
     DatasetError
@@ -147,6 +153,8 @@ def predictions(
 ) -> xr.Dataset:
     """`theory` of one recipe, with levels at the places of the stays at which data have times."""
     _need_start(ds)
+    if (neurons := neuron_times(ds, recipe)) is not None:
+        return neurons
     target = recipe.target
     model, weighted = _model(recipe)
     constant = 0.5 * (target.norm**2 - weighted.norm**2)
@@ -214,16 +222,26 @@ def _model(recipe: Recipe) -> tuple[Race | KnownLink, Target]:
     """Return the theory of a recipe, and the target that its flow climbs."""
     flow = recipe.flow or flows.TwoTimescale()
     weighted = flow.effective_target(recipe.target)
+    if flow.fast_link and not _has_tensors(weighted):
+        raise DatasetError(
+            f"there is no theory of single runs for {weighted.rank} directions, which act on each "
+            "other; look at mids.saddles and mids.scaling_law"
+        )
     if flow.fast_link:
         return Race(weighted), weighted
     planted = flow.planted_target(weighted)
     if planted is None:
         raise DatasetError(
-            f"there is no theory of the flow {flow.name!r} with these parameters on this target; "
-            "look at mids.saddles and mids.plateaus, or at single neurons whose activation is the "
-            "link"
+            f"there is no theory of the flow {flow.name!r} with these parameters on this target, "
+            "only of single neurons whose activation is the link, and under the correlation loss "
+            "of sums of one h3, h4, ... along orthonormal index vectors: otherwise neurons, or "
+            "directions, act on each other; look at mids.saddles and mids.plateaus"
         )
     return (KnownLink if planted.rank == 1 else KnownFrame)(planted), weighted
+
+
+def _has_tensors(target: Target) -> bool:
+    return not isinstance(target, AdditiveTarget) or target.dense
 
 
 def has_theory(ds: xr.Dataset) -> bool:
@@ -242,7 +260,7 @@ def has_theory(ds: xr.Dataset) -> bool:
 def _is_known(recipe: Recipe) -> bool:
     """Tell whether there is a theory for a target and flow."""
     if recipe.flow is None or recipe.flow.fast_link:
-        return True
+        return _has_tensors(recipe.target)
     return recipe.flow.planted_target(recipe.target) is not None
 
 

@@ -126,7 +126,7 @@ def _in_order(target: AdditiveTarget, energies: FloatArray, orders: IntArray) ->
 
 
 def components(rows: FloatArray) -> list[IntArray]:
-    """Groups of directions whose rows are not orthogonal to each other.
+    """Return groups of directions whose rows are not orthogonal to each other.
 
     Shapes: rows (n, q).
     """
@@ -150,7 +150,7 @@ def path(weights: FloatArray, series: FloatArray, rows: FloatArray, problem: Pro
 
     # The flow of one direction is that of weight 1, at another pace.
     pace = float(weights[0]) ** 2
-    start = np.linalg.norm(rows, keepdims=True)[None]
+    start = np.array([[[np.linalg.norm(rows)]]])
     one = replace(
         problem,
         target=additive([1.0], series.tolist()),
@@ -165,9 +165,7 @@ def path(weights: FloatArray, series: FloatArray, rows: FloatArray, problem: Pro
     return Path(overlap, energy[:, :, None], found["crossing_time"][0] / pace, counts)
 
 
-def _together(
-    weights: FloatArray, series: FloatArray, rows: FloatArray, problem: Problem
-) -> Path:
+def _together(weights: FloatArray, series: FloatArray, rows: FloatArray, problem: Problem) -> Path:
     """Dormand and Prince's steps, with errors relative to each row of M."""
     from scipy.integrate import RK45
     from scipy.optimize import brentq
@@ -280,4 +278,4 @@ def _together(
 
 def _row_sizes(M: FloatArray) -> FloatArray:
     """Largest entry of each row, or what is none."""
-    return np.maximum(np.abs(M).max(axis=1, initial=0.0), 1e-150)
+    return np.asarray(np.maximum(np.abs(M).max(axis=1, initial=0.0), 1e-150))

@@ -1,4 +1,4 @@
-"""What flows that step on fresh samples have in common: steps and samples at the times of a grid."""
+"""What flows that step on fresh samples have in common: the steps done at each time of a grid."""
 
 from __future__ import annotations
 

@@ -15,12 +15,13 @@ from ..schema import LEVELS
 from ..targets.target import Target
 from ..validation import FloatArray
 from .base import Problem
-from .network import NetworkFlow, Path, gram, span
+from .network import NetworkFlow, Path, gram
 from .network_target import monomials
 
 __all__ = ["TwoLayer"]
 
 ITERATIONS = 30
+LOOK = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,38 +170,42 @@ def _integrated(
     )
     tableau = Tableau(np.ascontiguousarray(RK45.A), RK45.B, RK45.E, RK45.P)
     rank = problem.target.rank
-    steps = integrate(
-        net, rank, p, start, problem.time, problem.rtol, levels, tableau, keep, out
-    )
+    steps = integrate(net, rank, p, start, problem.time, problem.rtol, levels, tableau, keep, out)
     return out, steps
 
 
 def span_crossings(
     net: Any, steps: list[FloatArray], M: FloatArray, factor: FloatArray
 ) -> FloatArray:
-    """Times at which the overlaps of the span of neurons with steps of their own reach the levels.
+    """Find when the overlaps of the span of neurons with steps of their own reach the levels.
 
     Shapes: steps (n, 2 + 8 (rank + 2)) of each neuron; M (T, p, rank); returns (rank, levels).
     """
     from scipy.integrate import RK45
 
-    rank = M.shape[2]
-    size = rank + 2
+    from .engine.neuron_paths import overlaps_of, states_between
+
+    _, p, rank = M.shape
+    together = np.concatenate(steps)
+    ends = np.cumsum([0] + [len(own) for own in steps])
+    beside = factor @ factor.T
 
     def overlaps(times: FloatArray) -> FloatArray:
-        at = np.repeat(M[-1][None], len(times), axis=0)  # where they rest
-        for j, own in enumerate(steps):
-            n = np.clip(np.searchsorted(own[:, 0], times, side="right") - 1, 0, None)
-            theta = (times - own[n, 0]) / own[n, 1]
-            weights = np.stack([theta, theta**2, theta**3, theta**4], axis=1) @ RK45.P.T
-            stages = own[n, 2 + size :].reshape(-1, 7, size)[:, :, :rank]
-            inside = own[n, 2 : 2 + rank] + own[n, 1, None] * np.einsum(
-                "ts,tsr->tr", weights, stages
-            )
-            at[:, j] = np.where((theta <= 1.0)[:, None], inside, at[:, j])
-        return span(net, at, gram(at, factor))
+        states = np.zeros((len(times), p * rank + p * p))
+        out = np.empty((len(times), rank))
+        states_between(rank, together, ends, M[-1], beside, RK45.P, times, states)
+        overlaps_of(net, rank, p, states, out)
+        return out
 
-    times = np.unique(np.concatenate([own[:, 0] for own in steps] + [s[-1:, :2].sum(1) for s in steps]))
+    # Between two looks no neuron's squared overlap with the target moves by more than `LOOK`.
+    times = np.unique(np.append(together[:, 0], [own[-1, :2].sum() for own in steps]))
+    moved = np.zeros(len(times))
+    for own, m in zip(steps, M[-1], strict=True):
+        squares = np.append((own[:, 2 : 2 + rank] ** 2).sum(axis=1), m @ m)
+        ended = np.append(own[:, 0], own[-1, :2].sum())
+        moved += np.abs(np.diff(np.interp(times, ended, squares), prepend=squares[0]))
+    looks = np.diff(np.floor(np.cumsum(moved) / LOOK), append=np.inf, prepend=-1.0)
+    times = times[(looks[:-1] > 0) | (looks[1:] > 0)]
     found = overlaps(times)
     levels = np.array(LEVELS)
     crossing = np.full((rank, len(levels)), np.nan)

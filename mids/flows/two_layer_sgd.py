@@ -14,7 +14,7 @@ from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 from .base import Problem
 from .initial import frame, stream
-from .network import SMALL, NetworkFlow, Path, span
+from .network import NetworkFlow, Path, span
 from .network_target import monomials
 from .sampled import DATA, FRAME, MAX_DIM
 from .stepped import Stepped
@@ -161,9 +161,13 @@ class TwoLayerSGD(Stepped, NetworkFlow):
         )
         small = "crossing_time" in self.variables(problem.target)
         follow = rank if small else 0
-        nodes, weights = sphere_nodes(dim, len(self._series)) if self.smoothing else (
-            np.zeros(1),
-            np.ones(1),
+        nodes, weights = (
+            sphere_nodes(dim, len(self._series))
+            if self.smoothing
+            else (
+                np.zeros(1),
+                np.ones(1),
+            )
         )
         kind = KINDS.index(self.activation) if self.activation in KINDS else 0
         activation = Activation(kind, self._series, nodes, weights, self.smoothing)
@@ -209,7 +213,7 @@ class TwoLayerSGD(Stepped, NetworkFlow):
 def sphere_nodes(dim: int, count: int) -> tuple[FloatArray, FloatArray]:
     """Nodes and weights for the first coordinate of a uniform unit vector of R^(dim - 1).
 
-    They are exact for polynomials of degree ``2 count - 1``: eigenvalues of Gegenbauer's recurrence.
+    Exact for polynomials of degree ``2 count - 1``: eigenvalues of Gegenbauer's recurrence.
     """
     from scipy.linalg import eigh_tridiagonal
 
@@ -217,4 +221,4 @@ def sphere_nodes(dim: int, count: int) -> tuple[FloatArray, FloatArray]:
     n = np.arange(1, max(count, 2))
     beside = np.sqrt(n * (n + 2 * a - 1) / (4 * (n + a) * (n + a - 1)))
     nodes, vectors = eigh_tridiagonal(np.zeros(len(n) + 1), beside)
-    return nodes, np.ascontiguousarray(vectors[0] ** 2)
+    return np.asarray(nodes, dtype=np.float64), np.ascontiguousarray(vectors[0] ** 2)

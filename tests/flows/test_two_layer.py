@@ -144,6 +144,23 @@ def test_one_neuron_with_the_link_itself_is_the_planted_flow(s, size):
         )
 
 
+@pytest.mark.parametrize("target", [additive([1.0, 0.7, -0.5], "h3"), "h4(z1) + 0.6*h4(z2)"])
+def test_neurons_find_orthogonal_index_vectors_when_theory_says(target):
+    s = 3 if not isinstance(target, str) else 4
+    flow = TwoLayer(
+        neurons=3, activation=f"h{s}", loss="correlation", second_layer=(1.0, 0.5, -2.0)
+    )
+    ds = simulate(flow, target, dim=300, runs=4)
+    found = mids.theory(ds)
+    measured = ds.neuron_crossing_time.sel(level=0.5)
+    known = np.isfinite(found.neuron_escape_time)
+    assert (known == measured.notnull()).all() and 4 <= known.sum() <= 12
+    np.testing.assert_allclose(
+        measured.where(known), found.neuron_escape_time.where(known), rtol=1e-6
+    )
+    assert (ds.nearest == found.neuron_nearest.fillna(-1)).all()
+
+
 def test_the_loss_decreases_and_runs_do_not_depend_on_their_neighbours():
     flow = network(readout="trained", epsilon=0.1)
     ds = mids.simulate(TARGET, dim=1e3, runs=4, flow=flow, chunks=1)
@@ -161,7 +178,10 @@ def test_the_start_has_the_law_of_uniform_neurons():
     target = Target.parse("h1(z1) + h1(z2)")
     M = flow.draw_initial(target, 3, dim, np.arange(runs), 0)
     Q = np.array(
-        [gram(m.T, directions_factor(3, dim - 2, stream(0, dim, run, 4))) for run, m in enumerate(M)]
+        [
+            gram(m.T, directions_factor(3, dim - 2, stream(0, dim, run, 4)))
+            for run, m in enumerate(M)
+        ]
     )
     W = np.random.default_rng(0).standard_normal((runs, dim, 3))
     W /= np.linalg.norm(W, axis=1, keepdims=True)

@@ -15,7 +15,7 @@ from .neurons import Network, neuron_overlap, span_overlaps, terms_of, workspace
 from .normals import sample
 from .sampled import spread
 
-__all__ = ["KINDS", "Activation", "NeuronState", "NetworkRates", "descend"]
+__all__ = ["KINDS", "Activation", "NetworkRates", "NeuronState", "descend"]
 
 KINDS = ("polynomial", "erf", "relu", "tanh", "sigmoid")
 
@@ -134,7 +134,7 @@ def descend(
     state: NeuronState,
     stop: int,
 ) -> None:
-    """Steps until `stop` samples are used; those of a batch are drawn again where it is used twice.
+    """Step until `stop` samples are used; those of a batch are drawn again where it is used twice.
 
     With a smoothing lambda the activation is the average of ``sigma((w + lambda v) . x / norm)``
     over unit v orthogonal to w: over nodes of the first coordinate of v.
@@ -168,7 +168,7 @@ def descend(
                 terms_of(net, star, 0, term)
                 value = _label(net, alphas, term, table)
                 if rates.noise > 0.0:
-                    value += rates.noise * x[dim]
+                    value += rates.noise * float(x[dim])
                 project(frame, x, z)
                 square = 0.0
                 if act.smoothing > 0.0:

@@ -10,7 +10,7 @@ from .compile import compiled
 from .features import entry
 from .neurons import Network, Work, may_cross, neuron_overlap, slope, span_overlaps, workspace
 
-__all__ = ["Output", "Tableau", "integrate", "overlaps_of", "risks"]
+__all__ = ["Output", "Tableau", "integrate", "overlaps_of", "risks", "states_between"]
 
 MAX_STEPS = 1_000_000
 ITERATIONS = 60
@@ -104,10 +104,10 @@ def _at_rest(
         for i in range(j * rank, (j + 1) * rank):
             if abs(slopes[i]) > allowed * scale[i]:
                 return False
+    still = True
     for i in range(p * rank, len(y)):
-        if abs(slopes[i]) > 100.0 * rtol * scale[i]:
-            return False
-    return True
+        still = still and abs(slopes[i]) <= 100.0 * rtol * scale[i]
+    return still
 
 
 @compiled
@@ -311,6 +311,58 @@ def integrate(
 
 
 @entry
+def states_between(
+    rank: int,
+    steps: np.ndarray,
+    ends: np.ndarray,
+    last: np.ndarray,
+    beside: np.ndarray,
+    P: np.ndarray,
+    times: np.ndarray,
+    states: np.ndarray,
+) -> None:
+    """States of unit neurons with steps of their own, which rest where they last were.
+
+    What a neuron has beyond the target keeps its direction, so that Q follows from M.
+    Shapes: steps (n, 2 + 8 (rank + 2)), those of neuron j up to ``ends[j + 1]``; last (p, rank);
+    beside (p, p), the cosines beyond the target; states (times, size).
+    """
+    p, size = len(last), rank + 2
+    rest = np.empty(p)
+    for n in range(len(times)):
+        t = times[n]
+        for j in range(p):
+            low, high = ends[j], ends[j + 1]
+            while high - low > 1:
+                middle = (low + high) // 2
+                if steps[middle, 0] <= t:
+                    low = middle
+                else:
+                    high = middle
+            length = steps[low, 1]
+            theta = (t - steps[low, 0]) / length
+            square = 1.0
+            for i in range(rank):
+                m = last[j, i]
+                if theta <= 1.0:
+                    m = steps[low, 2 + i]
+                    for k in range(7):
+                        weight = ((P[k, 3] * theta + P[k, 2]) * theta + P[k, 1]) * theta + P[k, 0]
+                        m += length * theta * weight * steps[low, 2 + (k + 1) * size + i]
+                states[n, j * rank + i] = m
+                square -= m * m
+            rest[j] = np.sqrt(max(square, 0.0))
+        for j in range(p):
+            for i in range(j + 1):
+                product = rest[i] * rest[j] * beside[i, j]
+                for k in range(rank):
+                    product += states[n, i * rank + k] * states[n, j * rank + k]
+                product = 1.0 if i == j else product
+                states[n, p * rank + i * p + j] = product
+                states[n, p * rank + j * p + i] = product
+
+
+@entry
 def risks(
     net: Network,
     rank: int,
@@ -330,9 +382,7 @@ def risks(
 
 
 @entry
-def overlaps_of(
-    net: Network, rank: int, p: int, states: np.ndarray, out: np.ndarray
-) -> None:
+def overlaps_of(net: Network, rank: int, p: int, states: np.ndarray, out: np.ndarray) -> None:
     """Overlaps of the span along a path.
 
     Shapes: states (T, size); out (T, rank).

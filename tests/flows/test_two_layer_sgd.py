@@ -1,0 +1,116 @@
+"""Descent of a two-layer network on samples: its flow, its noise, reuse and smoothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import mids
+from mids.errors import InputError
+from mids.flows import TwoLayer, TwoLayerSGD
+from mids.flows.two_layer_sgd import sphere_nodes
+from tests.verification.networks import displacement, distance
+
+CORRELATION = {"activation": "h2", "loss": "correlation"}
+
+
+def simulate(target, flow, **arguments):
+    return mids.simulate(target, flow=flow, **{"dim": 32, "runs": 2, **arguments}).compute()
+
+
+def test_it_starts_where_the_flow_starts_and_tends_to_it():
+    far, near = distance([0.04, 0.004], 32, 4)
+    assert near < 0.5 * far and near < 0.1
+
+
+def test_several_neurons_and_a_trained_readout_follow_the_flow():
+    kind = {"neurons": 2, "activation": "erf", "readout": "trained", "second_layer": 0.5}
+    flows = TwoLayer(**kind), TwoLayerSGD(step=0.01, batch=200, **kind)
+    exact, found = (
+        simulate("h1(z1) + 0.5*h3(z1)", flow, runs=2, time=[0, 1, 2, 4]) for flow in flows
+    )
+    np.testing.assert_allclose(exact.neuron_gram[..., 0, :, :], found.neuron_gram[..., 0, :, :])
+    for name in ("neuron_overlap", "second_layer", "loss"):
+        np.testing.assert_allclose(found[name], exact[name], atol=0.08)
+    assert found.samples.values.tolist() == [0, 20000, 40000, 80000]
+
+
+@pytest.mark.parametrize(
+    "kind", [CORRELATION, {"activation": "h2", "noise": 0.7, "second_layer": 0.5}]
+)
+def test_drift_norm_and_fluctuations_are_those_of_the_sde(kind):
+    flow = TwoLayerSGD(step=0.002, batch=1, **kind)
+    found = displacement(flow, "h2(z1)", 256, 400, 8, np.array([[0.5]]))
+    with_norm = (found["measured"] - found["flow"] - found["norm"]) / found["error"]
+    without = (found["measured"] - found["flow"]) / found["error"]
+    assert abs(with_norm) < 4 < abs(without)
+    assert abs(found["variance"] - 1) < 0.5  # heavy tails: the fourth moment decides
+
+
+def test_numbers_depend_on_seed_dim_and_run_alone():
+    flow = TwoLayerSGD(step=0.01, batch=8, noise=0.1, reuse=2, **CORRELATION)
+    one = mids.simulate("h2(z1)", dim=[16, 32], runs=4, flow=flow, chunks=1, time=[0, 0.5])
+    two = mids.simulate("h2(z1)", dim=32, runs=[3, 1], flow=flow, time=[0, 0.25, 0.5])
+    np.testing.assert_array_equal(
+        one.neuron_overlap.sel(dim=[32], run=[3, 1]).isel(time=1), two.neuron_overlap.isel(time=2)
+    )
+    assert mids.replay(one).equals(one.compute())
+    mids.validate(one.compute())
+
+
+def test_a_second_look_at_each_batch_finds_what_one_look_does_not():
+    """Arnaboldi et al. 2024: the information exponent is 3, the generative one less."""
+    shared = {"activation": (0.0, 0.6, 0.6, 0.5), "loss": "correlation"}
+    grid, dim = [0.0, 30.0], 128
+    overlap = [
+        simulate(
+            "h3(z1)",
+            TwoLayerSGD(step=0.002, batch=1, **shared, **more),
+            dim=dim,
+            runs=4,
+            time=grid,
+        ).overlap.values[0, :, -1, 0]
+        for more in ({}, {"reuse": 2, "lookahead": 1.0 / dim})
+    ]
+    assert np.median(overlap[1]) > 4 * np.median(overlap[0])
+
+
+def test_smoothing_averages_over_a_sphere():
+    """One large batch steps along the gradient of the averaged loss, from its closed form."""
+    dim, m, radius = 24, 0.4, 1.5
+    flow = TwoLayerSGD(
+        activation="h3", loss="correlation", smoothing=radius, step=0.01, batch=200_000
+    )
+    ds = simulate("h3(z1)", flow, dim=dim, runs=1, initial=[[m]], time=[0.0, 0.01])
+    nodes, weights = sphere_nodes(dim, 4)
+
+    def loss(m):
+        inner = (m + radius * nodes * np.sqrt(1 - m * m)) / np.sqrt(1 + radius**2)
+        return -weights @ inner**3
+
+    slope = -(loss(m + 1e-5) - loss(m - 1e-5)) / 2e-5 * (1 - m * m)
+    moved = float(ds.neuron_overlap[0, 0, 1, 0, 0] - m) / 0.01
+    assert moved == pytest.approx(slope, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"step": 0.0}, "step must be"),
+        ({"batch": 0}, "batch must be"),
+        ({"reuse": 3}, "1 or 2"),
+        ({"lookahead": 0.1}, "reuse=2"),
+        ({"smoothing": 1.0, "loss": "squared"}, "smoothing is of the correlation loss"),
+        ({"noise": -1.0}, "noise must be"),
+        ({"second_layer": 0.0}, "never moves"),
+        ({"neurons": 0}, "at least 1"),
+    ],
+)
+def test_bad_parameters_are_named(parameters, message):
+    with pytest.raises(InputError, match=message):
+        TwoLayerSGD(**{**CORRELATION, **parameters})
+
+
+def test_samples_that_are_too_long_are_refused():
+    with pytest.raises(InputError, match="must be at most 1000000"):
+        mids.simulate("h2(z1)", dim=1e9, flow=TwoLayerSGD(**CORRELATION))
