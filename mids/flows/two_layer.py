@@ -13,14 +13,13 @@ import numpy as np
 
 from ..schema import LEVELS
 from ..targets.target import Target
-from ..validation import FloatArray
+from ..validation import FloatArray, IntArray
 from .base import Problem
 from .network import NetworkFlow, Path, gram
 from .network_target import monomials
 
 __all__ = ["TwoLayer"]
 
-ITERATIONS = 30
 LOOK = 0.02
 
 
@@ -182,6 +181,7 @@ def span_crossings(
     Shapes: steps (n, 2 + 8 (rank + 2)) of each neuron; M (T, p, rank); returns (rank, levels).
     """
     from scipy.integrate import RK45
+    from scipy.optimize.elementwise import find_root
 
     from .engine.neuron_paths import overlaps_of, states_between
 
@@ -213,20 +213,13 @@ def span_crossings(
     i, k = np.nonzero(above.any(axis=0))
     first = above.argmax(axis=0)[i, k]
     crossing[i, k] = times[first]
-    inner = first > 0
+    inner = first > 0  # the others are beyond at the start
     i, k, first = i[inner], k[inner], first[inner]
-    low, high = times[first - 1], times[first]
-    below, over = found[first - 1, i] - levels[k], found[first, i] - levels[k]
-    side = np.zeros(len(i))
-    for _ in range(ITERATIONS if len(i) else 0):  # Illinois' false position, all at once
-        middle = np.clip((low * over - high * below) / (over - below), low, high)
-        rest = overlaps(middle)[np.arange(len(i)), i] - levels[k]
-        right = rest >= 0.0
-        below = np.where(right, below * np.where(side > 0, 0.5, 1.0), rest)
-        over = np.where(right, rest, over * np.where(side < 0, 0.5, 1.0))
-        low, high = np.where(right, low, middle), np.where(right, middle, high)
-        side = np.where(right, 1.0, -1.0)
-        if (np.minimum(np.abs(rest), high / np.maximum(low, 1e-300) - 1) < 1e-12).all():
-            break
-    crossing[i, k] = high
+    if len(i):
+
+        def excess(at: FloatArray, i: IntArray, k: IntArray) -> FloatArray:
+            return overlaps(at)[np.arange(len(at)), i] - levels[k]
+
+        bracket = times[first - 1], times[first]
+        crossing[i, k] = find_root(excess, bracket, args=(i, k), tolerances={"xrtol": 1e-13}).x
     return crossing

@@ -61,7 +61,7 @@ def test_numbers_depend_on_seed_dim_and_run_alone():
 def test_a_second_look_at_each_batch_finds_what_one_look_does_not():
     """Arnaboldi et al. 2024: the information exponent is 3, the generative one less."""
     shared = {"activation": (0.0, 0.6, 0.6, 0.5), "loss": "correlation"}
-    grid, dim = [0.0, 30.0], 128
+    grid, dim = [0.0, 10.0], 128
     overlap = [
         simulate(
             "h3(z1)",
