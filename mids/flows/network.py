@@ -307,8 +307,20 @@ class NetworkFlow(Flow):
             elif self._learned(problem, out, row):
                 out["status"][row] = CONVERGED
             else:
-                out["status"][row] = TRAPPED if path.ended == 1 else CENSORED
+                stuck = path.ended == 1 or self._shrinks(net, path.M[-2:])
+                out["status"][row] = TRAPPED if stuck else CENSORED
         return {name: out[name] for name in self.variables(target)}
+
+    def _shrinks(self, net: Any, M: FloatArray) -> bool:
+        """Tell whether neurons that do not interact lose every direction they have not found.
+
+        Shapes: M (2, p, rank), at the last two times.
+        """
+        if self.loss != "correlation" or len(M) < 2:
+            return False
+        before, now = np.abs(M @ net.directions.T)
+        waiting = (now**2).max(axis=1) < LEVELS[-1]
+        return bool((now <= before)[waiting].all())
 
     def _learned(self, problem: Problem, out: Mapping[str, Any], row: int) -> bool:
         """Tell whether a run has learned the directions its neurons can hold, or has no risk."""
