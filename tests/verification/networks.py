@@ -79,7 +79,7 @@ def distance(steps: Sequence[float], dim: int, runs: int, **parameters: Any) -> 
     exact = mids.simulate(target, dim=dim, runs=runs, flow=TwoLayer(**shared), time=grid).compute()
     found = []
     for step in steps:
-        flow = TwoLayerSGD(step=step, batch=max(1, int(dim * step * 4)), **shared)
+        flow = TwoLayerSGD(step=step, batch=64, **shared)
         ds = mids.simulate(target, dim=dim, runs=runs, flow=flow, time=grid).compute()
         found.append(float(abs(ds.neuron_overlap - exact.neuron_overlap).max()))
     return found
