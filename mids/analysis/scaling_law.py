@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from .. import flows, validation
 from ..errors import DatasetError, InputError
-from ..simulation.joining import by_recipe, only
+from ..simulation.by_recipe import by_recipe
+from ..simulation.joining import only
 from ..simulation.recipe import Recipe
 from ..targets.additive import AdditiveTarget
 
@@ -76,7 +77,10 @@ def scaling_law(ds: xr.Dataset, *, first: int = 3, last: int | None = None) -> x
             "writes it; start from the original dataset"
         )
     validation.integer(first, "first", at_least=1)
-    return by_recipe(only(ds, "loss"), lambda part, recipe: _law(part, recipe, first, last))
+    found: xr.Dataset = by_recipe(
+        only(ds, "loss"), lambda part, recipe: _law(part, recipe, first, last)
+    )
+    return found
 
 
 def _law(ds: xr.Dataset, recipe: Recipe, first: int, last: int | None) -> xr.Dataset:

@@ -218,7 +218,7 @@ def span_crossings(
     if len(i):
 
         def excess(at: FloatArray, i: IntArray, k: IntArray) -> FloatArray:
-            return overlaps(at)[np.arange(len(at)), i] - levels[k]
+            return np.asarray(overlaps(at)[np.arange(len(at)), i] - levels[k])
 
         bracket = times[first - 1], times[first]
         crossing[i, k] = find_root(excess, bracket, args=(i, k), tolerances={"xrtol": 1e-13}).x
