@@ -47,7 +47,7 @@ def scaling_law(ds: xr.Dataset, *, first: int = 3, last: int | None = None) -> x
     xarray.Dataset
         Over the dims of the runs: ``exponent`` (the slope; NaN where the loss does not pass both
         ends); over those but ``run``: ``median``, ``low`` and ``high`` (a tenth of the runs beyond
-        each), ``decay`` (beta, fitted to the sizes of the coefficients), ``expected``, that is
+        each; NaN if a run has none), ``decay`` (beta, fitted to the sizes of the coefficients), ``expected``, that is
         ``-(2 beta - 1) / (kappa beta)`` for infinitely many directions, and ``finite``, the slope
         of the sum of as many plateaus as there are over the same part of the loss. kappa is 2 for a
         fast link and for neurons whose fixed second layer has the target's coefficients; for other
@@ -104,7 +104,7 @@ def _law(ds: xr.Dataset, recipe: Recipe, first: int, last: int | None) -> xr.Dat
         )
     scale = float(target.series[1:] @ target.series[1:])
     left = 0.5 * scale * np.append(np.cumsum((sizes**2)[::-1])[::-1], 0.0)
-    upper, lower = left[first], left[last]
+    upper, lower = left[first] / left[0], left[last] / left[0]
     index = np.log(np.arange(1, n + 1))
     decay = float(-np.polyfit(index, np.log(sizes), 1)[0])
     expected = finite = np.nan
@@ -127,7 +127,7 @@ def _law(ds: xr.Dataset, recipe: Recipe, first: int, last: int | None) -> xr.Dat
     )
     runs = exponent.chunk(run=-1) if exponent.chunks is not None else exponent
     low, median, high = (
-        runs.quantile(q, "run", skipna=True).drop_vars("quantile") for q in (0.1, 0.5, 0.9)
+        runs.quantile(q, "run", skipna=False).drop_vars("quantile") for q in (0.1, 0.5, 0.9)
     )
     out = xr.Dataset({"exponent": exponent, "median": median, "low": low, "high": high})
     for name, value in (("decay", decay), ("expected", expected), ("finite", finite)):
@@ -160,7 +160,7 @@ def _paired(recipe: Recipe, target: AdditiveTarget) -> bool:
 
 
 def _slope(loss: Array, time: Array, upper: float, lower: float) -> Array:
-    """Slope of log loss against log time between two losses.
+    """Slope of log loss against log time between two losses, relative to that at the start.
 
     Shapes: loss (..., T); time (T,); returns (...).
     """
@@ -170,7 +170,7 @@ def _slope(loss: Array, time: Array, upper: float, lower: float) -> Array:
     x = np.log(time[positive])
     even = np.linspace(x[0], x[-1], max(400, len(x))) if len(x) else x
     for n, row in enumerate(rows):
-        values = row[positive]
+        values = row[positive] / (row[0] if row[0] > 0 else 1.0)
         if len(x) < 2 or not np.isfinite(values).all() or values.min() > lower:
             continue
         y = np.interp(even, x, values)

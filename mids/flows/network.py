@@ -181,15 +181,15 @@ class NetworkFlow(Flow):
         """Logarithmic grid that covers the escapes of all but one in a hundred neurons."""
         from scipy.stats import chi2
 
-        layer = float(np.abs(self.second_layer).max()) or 1.0
+        layers = np.abs(self._layer[self._layer != 0]) if np.any(self.second_layer) else np.ones(1)
         start = math.sqrt(float(chi2.ppf(LATE, target.rank)) / dim)
         last, fastest = 0.0, math.inf
         for pull in pulls(target, self._series).values():
-            durations = [
-                duration(start, k, layer * strength) for k, strength in pull.items() if strength
-            ]
-            if durations:
-                last, fastest = max(last, min(durations)), min(fastest, *durations)
+            seen = [(k, strength) for k, strength in pull.items() if strength]
+            if seen:
+                slowest = min(duration(start, k, float(layers.min()) * c) for k, c in seen)
+                quickest = min(duration(start, k, float(layers.max()) * c) for k, c in seen)
+                last, fastest = max(last, slowest), min(fastest, quickest)
         slow = (self.epsilon or 0.0) / max(float(self._series @ self._series), 1e-300)
         first = 10.0 ** math.floor(math.log10(1e-3 * fastest))
         return logarithmic(first, 5.0 * (last + slow))

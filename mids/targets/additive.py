@@ -258,6 +258,7 @@ class AdditiveTarget(Target):
             rank=len(directions),
             degree=len(series) - 1,
             name=name,
+            estimate=None,
             missed_norm=link_norm_missed * float(np.linalg.norm(weights)),
         )
         aligned = np.array_equal(directions, np.eye(len(directions)))

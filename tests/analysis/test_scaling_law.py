@@ -49,8 +49,8 @@ def test_the_ladder_of_hundreds_of_directions_has_one_step():
     assert steps[0].strength == pytest.approx(small[0].strength)
 
 
-def test_the_loss_of_256_directions_is_a_power_law():
-    rank = 256
+def test_the_loss_of_many_directions_is_a_power_law():
+    rank = 64
     start = np.diag(np.full(rank, 0.02))
     ds = mids.simulate(power_law(rank), dim=1e4, runs=1, initial=start).compute()
     law = ds.mi.scaling_law()
