@@ -47,7 +47,8 @@ def scaling_law(ds: xr.Dataset, *, first: int = 3, last: int | None = None) -> x
     xarray.Dataset
         Over the dims of the runs: ``exponent`` (the slope; NaN where the loss does not pass both
         ends); over those but ``run``: ``median``, ``low`` and ``high`` (a tenth of the runs beyond
-        each; NaN if a run has none), ``decay`` (beta, fitted to the sizes of the coefficients), ``expected``, that is
+        each; NaN if a run has no slope), ``decay`` (beta, fitted to the sizes of the coefficients),
+        ``expected``, that for infinitely many directions,
         ``-(2 beta - 1) / (kappa beta)`` for infinitely many directions, and ``finite``, the slope
         of the sum of as many plateaus as there are over the same part of the loss. kappa is 2 for a
         fast link and for neurons whose fixed second layer has the target's coefficients; for other
@@ -110,7 +111,7 @@ def _law(ds: xr.Dataset, recipe: Recipe, first: int, last: int | None) -> xr.Dat
     expected = finite = np.nan
     if _paired(recipe, target):
         expected = -(2 * decay - 1) / (2 * decay)
-        times = np.geomspace(1.0, sizes[-1] ** -2 * sizes[0] ** 2, 4000)
+        times = np.append(0.0, np.geomspace(1.0, sizes[-1] ** -2 * sizes[0] ** 2, 4000))
         plateaus = left[np.searchsorted(sizes**-2 * sizes[0] ** 2, times, side="right")]
         finite = float(_slope(plateaus[None], times, upper, lower)[0])
     loss = ds["loss"]
