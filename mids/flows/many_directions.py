@@ -9,6 +9,7 @@ moves on one scale of time.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -25,6 +26,8 @@ from .observables import CENSORED, CONVERGED, FAILED
 from .time_grid import fast_link_duration, logarithmic
 
 __all__ = ["check_separable", "grid", "integrate_many"]
+
+Integrate = Callable[[Problem], dict[str, Any]]
 
 LEARNED = 1e-9
 """What may lack of an overlap of 1 when its direction leaves the flow."""
@@ -70,8 +73,8 @@ def grid(
     return logarithmic(10.0 ** np.floor(np.log10(0.01 / step.strength)), 2 * last)
 
 
-def integrate_many(problem: Problem) -> dict[str, Any]:
-    """Trajectories of a block of runs, as `TwoTimescale.integrate` gives them, without gram."""
+def integrate_many(problem: Problem, alone: Integrate) -> dict[str, Any]:
+    """Trajectories of a block of runs, those of `alone` for single directions, without gram."""
     target = problem.target
     assert isinstance(target, AdditiveTarget)
     runs, rank, q = problem.initial.shape
@@ -92,7 +95,7 @@ def integrate_many(problem: Problem) -> dict[str, Any]:
         overlaps, energies = [], np.zeros((times, len(orders), count))
         crossings = []
         for of in components(frame):
-            found = path(target.weights[of], target.series, frame[of], problem)
+            found = path(target.weights[of], target.series, frame[of], problem, alone)
             overlaps.append(found.overlap)
             crossings.append(found.crossing)
             energies[:, :, of] = found.energy[:, orders]
@@ -139,15 +142,19 @@ def components(rows: FloatArray) -> list[IntArray]:
     return np.split(order, np.flatnonzero(np.diff(label[order])) + 1)
 
 
-def path(weights: FloatArray, series: FloatArray, rows: FloatArray, problem: Problem) -> Path:
+def path(
+    weights: FloatArray,
+    series: FloatArray,
+    rows: FloatArray,
+    problem: Problem,
+    alone: Integrate,
+) -> Path:
     """Path of directions that meet, or of one alone.
 
     Shapes: weights (n,); series (degree + 1,); rows (n, q).
     """
     if len(weights) > 1:
         return _together(weights, series, rows, problem)
-    from .two_timescale import TwoTimescale
-
     # The flow of one direction is that of weight 1, at another pace.
     pace = float(weights[0]) ** 2
     start = np.array([[[np.linalg.norm(rows)]]])
@@ -158,7 +165,7 @@ def path(weights: FloatArray, series: FloatArray, rows: FloatArray, problem: Pro
         runs=problem.runs[:1],
         time=problem.time * pace,
     )
-    found = TwoTimescale().integrate(one)
+    found = alone(one)
     overlap = found["overlap"][0]
     energy = pace * series**2 * overlap ** np.arange(len(series))
     counts = np.array([found["n_steps"][0], found["n_rhs"][0]])

@@ -86,7 +86,7 @@ class TwoTimescale(RidgeFlow):
     def integrate(self, problem: Problem) -> dict[str, Any]:
         """Trajectories of a block of runs."""
         if _is_large(problem.target):
-            return integrate_many(problem)
+            return integrate_many(problem, self.integrate)
         from .engine.integrator import Output, integrate
         from .engine.tables import tables
 

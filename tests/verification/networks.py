@@ -74,13 +74,19 @@ def displacement(
 
 def distance(steps: Sequence[float], dim: int, runs: int, **parameters: Any) -> list[float]:
     """Largest difference of m between descent at some steps and the flow from the same start."""
-    target, shared = "h2(z1)", {"activation": "h2", "loss": "correlation"} | parameters
-    grid = np.linspace(0.0, 3.0, 13)
-    exact = mids.simulate(target, dim=dim, runs=runs, flow=TwoLayer(**shared), time=grid).compute()
+    shared = {"activation": "h2", "loss": "correlation"} | parameters
+    same: dict[str, Any] = {
+        "target": "h2(z1)",
+        "dim": dim,
+        "runs": runs,
+        "initial": [[0.4]],
+        "time": np.linspace(0.0, 3.0, 13),
+    }
+    exact = mids.simulate(flow=TwoLayer(**shared), **same).compute()
     found = []
     for step in steps:
         flow = TwoLayerSGD(step=step, batch=64, **shared)
-        ds = mids.simulate(target, dim=dim, runs=runs, flow=flow, time=grid).compute()
+        ds = mids.simulate(flow=flow, **same).compute()
         found.append(float(abs(ds.neuron_overlap - exact.neuron_overlap).max()))
     return found
 
