@@ -67,7 +67,7 @@ def extended(tmp_path_factory):
     shutil.copy(FLOW, package / "flows" / "toy.py")
     listed = package / "flows" / "__init__.py"
     edit(listed, "from .two_timescale", "from .toy import ToyFlow\nfrom .two_timescale")
-    edit(listed, "Empirical, TwoLayer)", "Empirical, TwoLayer, ToyFlow)")
+    edit(listed, "(TwoLayer, TwoLayerSGD)", "(TwoLayer, TwoLayerSGD, ToyFlow)")
 
     tables = package / "targets" / "_coefficients.py"
     edit(tables, "FAMILIES: Mapping", f"{COEFFICIENTS.lstrip()}FAMILIES: Mapping")

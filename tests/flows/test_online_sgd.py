@@ -663,7 +663,7 @@ def test_wrong_parameters_are_named(parameters, message):
         (OnlineSGD(ridge=1e300), {}, "lower the ridge"),
         (OnlineSGD(), {"time": [0.0, 1e20]}, "end it earlier"),
         (OnlineSGD(step=1e-300), {"time": [0.0, 1.0]}, "end it earlier"),
-        (OnlineSGD(batch=10**400), {}, "end it earlier"),
+        (OnlineSGD(batch=10**30), {}, "end it earlier"),
     ],
 )
 def test_flows_that_cannot_run_are_named_before_any_work(flow, arguments, message):

@@ -110,7 +110,7 @@ def test_bad_input_is_named(arguments, message):
 
 
 def test_what_needs_tensors_says_so():
-    with pytest.raises(InputError, match="take the flow two-layer"):
+    with pytest.raises(InputError, match="the flow two-layer"):
         _ = additive(np.ones(9), "h2").tensors
-    with pytest.raises(InputError, match="'two-timescale' needs the target's tensors"):
-        mids.simulate(additive(np.ones(9), "h2"), dim=100, time=[0.0, 1.0])
+    with pytest.raises(InputError, match="'planted' needs the target's tensors"):
+        mids.simulate(additive(np.ones(9), "h2"), dim=100, time=[0.0, 1.0], flow="planted")
