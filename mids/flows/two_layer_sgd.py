@@ -37,8 +37,10 @@ class TwoLayerSGD(Stepped, NetworkFlow):
               a_j^2 \, E[\delta^2 \sigma'(w_j \cdot x)^2] \, m_j
 
     from :math:`m_j'`, and m_j fluctuates with the covariance of the gradient, ``step / batch``
-    times it in a unit of time (Ben Arous, Gheissari, Jagannath 2021). Losses are those of
-    `TwoLayer`, on the population, without the noise.
+    times it in a unit of time (Ben Arous, Gheissari, Jagannath 2021): to first order in the squared
+    length of a single step, ``dim (step / batch)**2`` times that of a sample's factor, whose tails
+    are heavy for activations and targets of high degree. Losses are those of `TwoLayer`, on the
+    population, without the noise.
 
     Parameters
     ----------
