@@ -179,9 +179,17 @@ class MultiIndexAccessor:
         """Return the learned directions, eigenvectors of G(t): `mids.subspace`."""
         return analysis.subspace(self._ds, time=time)
 
-    def theory(self, *, quantiles: Sequence[float] = (), samples: int = 500) -> xr.Dataset:
+    def theory(
+        self,
+        *,
+        quantiles: Sequence[float] = (),
+        samples: int = 2048,
+        leading_order: bool = False,
+    ) -> xr.Dataset:
         """Predict the saddles from the initial conditions: `mids.theory`."""
-        return analysis.theory(self._ds, quantiles=quantiles, samples=samples)
+        return analysis.theory(
+            self._ds, quantiles=quantiles, samples=samples, leading_order=leading_order
+        )
 
     def compare(self) -> xr.Dataset:
         """Compare the measured saddles with the theory: `mids.compare`."""

@@ -13,24 +13,34 @@ arrays over runs, and shares nothing with the simulator but the target's tensors
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..targets.averaging import gradient
 from ..targets.ladder import complete, leaps
+from ..targets.polynomial import polynomial
 from ..targets.target import Target
-from .critical_points import LARGEST, NEAR, CriticalPoint, Stepper, Turning
-from .decoupled import hermite, hermite_root
-from .prediction import LEVELS, NEVER, SLOW, Prediction, Record, factors
+from .critical_points import NEAR, CriticalPoint
+from .prediction import KNOWN, LEVELS, NEVER, SLOW, Prediction, Record, factors
 
-__all__ = ["Coupled"]
+if TYPE_CHECKING:
+    from . import reduced_flow
+
+__all__ = ["Race"]
 
 Array = NDArray[np.float64]
 
 MAX_STEPS = 4000
 """Steps of one stretch, between two critical subspaces."""
 MAX_STRETCHES = 60
+RTOL = 3e-7
+"""Local error per step, relative, of every direction that is not learned, and of the time."""
+NODES = 2**16
+"""Steps of all runs that are kept at a time."""
+LARGEST = 1e4
+"""Root of the odds of what is learned, where it is followed again."""
 REACH = 0.05
 """Overlap up to which the learned subspace is taken to stand still."""
 LEARNED, SMALL = np.log(1e4), np.log(0.02)
@@ -41,13 +51,12 @@ AT_ONCE = 0.02
 """Growth of others, relative to that of what is learned, which a subspace follows at once."""
 
 
-class Coupled:
-    """Race of one target, by the reduced flow."""
-
-    method = "coupled"
+class Race:
+    """Theory of one target: who wins, and when, saddle by saddle."""
 
     def __init__(self, target: Target, *, leading: bool = False) -> None:
         self.rank = target.rank
+        self.ladder = leaps(target)
         self._target = target
         self._leading = leading
 
@@ -58,46 +67,48 @@ class Coupled:
         points: list[CriticalPoint] = []
         for chosen, factor in factors(gram0):
             if factor.shape[2]:
-                race = _Race(self._target, factor, chosen, record, points, self._leading)
+                race = _Batch(self._target, factor, chosen, record, points, self._leading)
                 race.run()
                 self._collect(race, result, points)
         return replace(result, curve=record.curve())
 
-    def _collect(self, race: _Race, result: Prediction, points: list[CriticalPoint]) -> None:
-        """Fill the result in."""
-        n, c = race.crossing.shape[:2]
-        ladder = leaps(self._target)
+    def _collect(self, race: _Batch, result: Prediction, points: list[CriticalPoint]) -> None:
+        """Fill the result in; shapes (n, k), k the number of directions learned."""
+        enter = np.concatenate([np.zeros((len(race.names), 1)), race.crossing[:, :-1, 2]], axis=1)
+        leave, escape = race.crossing[:, :, 0], race.crossing[:, :, 1]
+        ends = np.isnan(escape)
+        known = ~ends | (np.isfinite(enter) & (race.never | race.slow)[:, None])
+        first = np.arange(escape.shape[1]) == 0
+        wanted = known & (race.visited < 0) & (ends | first | (enter < leave))
+        for k in np.flatnonzero(wanted.any(axis=0)):
+            runs = np.flatnonzero(wanted[:, k])
+            race.visited[runs, k] = race.nearest(race.between[runs, k], int(k))
+        passed = race.visited < 0  # on the way from one direction to the next but one
+        of = np.where(passed, 0, race.visited)
+        exponents = np.array([np.nan if p.exponent is None else p.exponent for p in points])[of]
+        known &= passed | ~np.isnan(exponents)
+        ladder = self.ladder
         spans = np.concatenate([step.learned for step in ladder], axis=1)
-        step_of = np.concatenate([np.full(s.learned.shape[1], i) for i, s in enumerate(ladder)])
-        for i in range(n):
-            row = race.names[i]
-            place = 0
-            for k in range(c):
-                enter = race.crossing[i, k - 1, 2] if k else 0.0
-                leave, escape = race.crossing[i, k, 0], race.crossing[i, k, 1]
-                point = race.visited[i].get(k)
-                ends = np.isnan(escape)
-                if ends and not (np.isfinite(enter) and (race.never[i] or race.slow[i])):
-                    continue
-                if point is None and (ends or k == 0 or enter < leave):
-                    point = _find(self._target, race.between[i, k][:, :k], points, self._leading)
-                if point is None or point.exponent is None:
-                    continue
-                result.rank[row, place] = k
-                result.exponent[row, place] = point.exponent
-                result.saddle_loss[row, place] = point.loss
-                result.enter_time[row, place] = enter
-                result.leave_time[row, place] = leave
-                if ends:
-                    result.escape_time[row, place] = np.inf if race.never[i] else np.nan
-                    result.reason[row, place] = NEVER if race.never[i] else SLOW
-                else:
-                    result.escape_time[row, place] = escape
-                    new = race.newest[i, k]
-                    result.learned[row, place] = np.abs(new).argmax()
-                    parts = np.bincount(step_of, (spans.T @ new) ** 2, minlength=len(ladder))
-                    result.order[row, place] = parts.argmax()
-                place += 1
+        step_of = np.repeat(np.arange(len(ladder)), [s.learned.shape[1] for s in ladder])
+        parts = (race.newest @ spans) ** 2 @ (step_of[:, None] == np.arange(len(ladder)))
+        slow = np.where(race.never[:, None], np.inf, np.nan)
+        reason = np.where(race.never[:, None], NEVER, SLOW)
+        columns = {
+            "rank": np.broadcast_to(np.arange(escape.shape[1]), escape.shape),
+            "exponent": np.where(passed, np.nan, exponents),
+            "saddle_loss": np.where(passed, np.nan, np.array([p.loss for p in points])[of]),
+            "enter_time": enter,
+            "leave_time": leave,
+            "escape_time": np.where(ends, slow, escape),
+            "learned": np.where(ends, np.nan, np.abs(race.newest).argmax(axis=2)),
+            "order": np.where(ends, np.nan, parts.argmax(axis=2)),
+            "reason": np.where(ends, reason, KNOWN),
+            "method": race.method,
+        }
+        rows, place = np.nonzero(known)
+        at = np.cumsum(known, axis=1)[rows, place] - 1
+        for name, column in columns.items():
+            getattr(result, name)[race.names[rows], at] = column[rows, place]
 
 
 @dataclass
@@ -111,7 +122,7 @@ class _Waiting:
     learned: int = 0
 
 
-class _Race:
+class _Batch:
     """State and record of runs whose students have the same number of directions.
 
     Shapes: crossing (n, c, level); between (n, c, rank, c); newest (n, c, rank).
@@ -135,7 +146,8 @@ class _Race:
         self.never, self.slow = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
         odds = np.sum(factor**2, axis=1)  # the columns are orthogonal at the start
         self.crossing = np.where(odds[:, :, None] >= np.exp(LEVELS), 0.0, np.nan)
-        self.visited: list[dict[int, CriticalPoint]] = [{} for _ in range(n)]
+        self.method = np.ones((n, c))
+        self.visited = np.full((n, c), -1)  # numbers of the critical points
         # For each k the frame when k directions are learned and the next one is not, most clearly.
         self.between = np.zeros((n, c, rank, c))
         self._apart = np.full((n, c), -np.inf)
@@ -145,8 +157,7 @@ class _Race:
         """Follow every run to its end."""
         n, rank, _ = self.factor.shape
         origin = _find(self._target, np.zeros((rank, 0)), self._points, self._leading)
-        for run in range(n):
-            self.visited[run][0] = origin
+        self.visited[:, 0] = self._points.index(origin)
         waiting = {(id(origin), 0): _Waiting(origin, list(range(n)), list(self.factor))}
         for _ in range(MAX_STRETCHES):
             if not waiting:
@@ -163,52 +174,95 @@ class _Race:
 
     def _stretch(self, start: _Waiting) -> dict[tuple[int, int], _Waiting]:
         """Follow runs around one critical subspace; return where they go, and their L there."""
-        index = np.array(start.runs)
-        k, c = start.learned, self.crossing.shape[1]
-        point: CriticalPoint | Turning
-        if start.point is None:
-            point = Turning(self._target, np.stack(start.frames), k)
+        from . import reduced_flow as reduced
+
+        k, index, point = start.learned, np.array(start.runs), start.point
+        factor = np.stack(start.factors)
+        if point is None:
+            frames = np.stack(start.frames)
         else:
-            point = start.point
-        stepper = Stepper(point, np.stack(start.factors), self.clock[index])
-        frames = _frames(point, len(index))
-        tried = np.full((len(index), c + 1), np.inf)
-        before = stepper.log_odds()
+            whole = np.concatenate([point.learned, point.normal], axis=1)
+            frames = np.repeat(whole[None], len(index), axis=0)
+        n, m, c = factor.shape
+        tried = np.full((n, c + 1), np.inf)
+        step = np.full(n, 0.1)
         moves: dict[tuple[int, int], _Waiting] = {}
-        limited = k > 0 and not point.straight
-        self._note(point.loss, index, stepper)
-        for _ in range(MAX_STEPS):
-            old = stepper.clock, stepper.pace.copy()
-            step, _ = stepper.advance()
-            if isinstance(point, Turning):
-                point.follow(stepper.factor)
-                frames = point.frames
-            after = stepper.log_odds()
-            self._cross(index, k, step, old, stepper, before, after)
-            taken = step > 0
-            self._remember(frames, k, index, after[0], stepper.factor)
-            going = after[0][:, -1] <= LEVELS[2]
-            still = going & (stepper.pace > 1e290)
-            self.never[index[still]] = True
-            going &= ~still
-            if limited:
-                for i in np.flatnonzero(going & taken & (stepper.lengths[:, 0] ** 2 > REACH)):
-                    going[i] = False
-                    self._leave(moves, int(index[i]), frames[i], k, stepper.factor[i])
-            self._settle(frames, k, index, stepper, after[0], going, tried, moves)
-            self._note(point.loss, index, stepper, taken)
-            before = after
-            if not going.all():
-                self.clock[index] = stepper.clock
-                stepper.keep(going)
-                if isinstance(point, Turning):
-                    point.keep(going)
-                index, tried, frames = index[going], tried[going], frames[going]
-                before = before[0][going], before[1][going]
-            if not len(index):
-                return moves
-        self.clock[index], self.slow[index] = stepper.clock, True
+        how = np.where(np.arange(self.crossing.shape[1]) > k, 3, 2 if point is None else 1)
+        link, work = self._prepared(point, k, m)
+        rules = reduced.Rules(MAX_STEPS, RTOL, LEVELS, REACH, LEARNED, SMALL, SLOWER, TURN, AT_ONCE)
+        while len(index):
+            record = (self.clock, self.crossing, self._apart, self.between, self.newest)
+            code, found = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+            runs = reduced.Runs(factor, frames, step, tried, code, found, index, *record)
+            limited = k > 0 and point is not None and not point.straight
+            level = self._points[0].loss if point is None else point.loss
+            before = np.isnan(self.crossing[index, :, 1])
+            first = 0
+            while first < n:
+                work.used[0] = 0
+                first = reduced.follow(
+                    link, rules, runs, work, first, k, point is None, limited, level
+                )
+                rows, *values = work.nodes[: work.used[0]].T
+                self._record.note(self.names[rows.astype(np.int64)], *values)
+            new = before & np.isfinite(self.crossing[index, :, 1])
+            self.method[index] = np.where(new, how, self.method[index])
+            self.never[index[code == reduced.NEVER]] = True
+            self.slow[index[code == reduced.LEFT]] = True
+            for i in np.flatnonzero(code == reduced.LEAVES):
+                self._leave(moves, int(index[i]), frames[i], k, factor[i])
+            again = np.zeros(n, dtype=bool)
+            for i in np.flatnonzero(code == reduced.MEETS):
+                again[i] = not self._meets(moves, int(index[i]), frames[i], k, factor[i], found[i])
+            index, factor, frames = index[again], factor[again], frames[again]
+            tried, step, n = tried[again], step[again], len(index)
         return moves
+
+    def nearest(self, frames: Array, k: int) -> NDArray[np.int64]:
+        """Numbers of the critical points next to the first k columns of some frames."""
+        from . import reduced_flow as reduced
+
+        found = np.full(len(frames), -1)
+        rank = frames.shape[1]
+        whole = np.linalg.qr(frames[:, :, :k], mode="complete")[0]
+        if 0 < k < rank:
+            link, work = self._prepared(None, k, rank - k)
+            floor = 1e-13 * np.abs(self._target.coefficients).max() ** 2
+            reduced.criticals(link, work, whole, k, floor)
+        while (found < 0).any():
+            for number, point in enumerate(self._points):
+                if point.learned.shape[1] == k:
+                    found[(found < 0) & (point.tilts(whole[:, :, :k]) < NEAR)] = number
+            if (found < 0).any():
+                new = whole[found.argmin(), :, :k]
+                self._points.append(CriticalPoint.near(self._target, new, leading=self._leading))
+                found[found.argmin()] = len(self._points) - 1
+        return found
+
+    def _prepared(
+        self, point: CriticalPoint | None, k: int, m: int
+    ) -> tuple[reduced_flow.Link, reduced_flow.Work]:
+        """Polynomial at a point, or of the target itself, and space to work in."""
+        from . import reduced_flow as reduced
+
+        table, coefficients = polynomial(self._target)
+        rank, top = table.rank, max(table.degrees)
+        size, wide = max(rank, top, 3) + 1, max(m * k, 4)
+        link = reduced.Link(
+            coefficients if point is None else point.coefficients,
+            *(table.weight, table.last, table.start, table.place, table.source, table.power),
+            *(table.factor, table.lower, table.successor, table.root, top),
+        )
+        work = reduced.Work(
+            np.empty(len(table.modes)),
+            np.empty(len(table.lower)),
+            np.zeros((32, size, size)),
+            np.zeros((7, size, size)),
+            np.zeros((4, wide, wide)),
+            np.empty((max(NODES, MAX_STEPS + 2), 4)),
+            np.zeros(1, dtype=np.int64),
+        )
+        return link, work
 
     def _leave(
         self, moves: dict[tuple[int, int], _Waiting], run: int, frame: Array, k: int, L: Array
@@ -229,116 +283,33 @@ class _Race:
             move.factors.append(np.concatenate([LARGEST * U, V @ L], axis=1))
         move.runs.append(run)
 
-    def _settle(
+    def _meets(
         self,
-        frames: Array,
-        k: int,
-        index: NDArray[np.int64],
-        stepper: Stepper,
-        log_odds: Array,
-        going: NDArray[np.bool_],
-        tried: Array,
         moves: dict[tuple[int, int], _Waiting],
-    ) -> None:
-        """Find runs that have come to a larger critical subspace, and send them there."""
-        learned = log_odds > LEARNED
-        apart = learned[:, 0] & (learned | (log_odds < 0)).all(axis=1) & ~learned.all(axis=1)
-        for i in np.flatnonzero(going & apart):
-            j = int(learned[i].sum())
-            L = stepper.factor[i]
-            U, H = L[:, :j] / stepper.lengths[i, :j], stepper.H[i]
-            own = float(np.linalg.eigvalsh(U.T @ H @ U)[0])
-            rest = H @ U - U @ (U.T @ H @ U)
-            push = float(np.linalg.norm(rest, 2))
-            others = H - U @ (U.T @ H)
-            others = others - (others @ U) @ U.T
-            fast = float(np.linalg.eigvalsh((others + others.T) / 2)[-1])
-            small = log_odds[i, j] < SMALL or fast < AT_ONCE / 2 * own
-            if own <= 0 or not small or push > min(TURN * own, 0.7 * tried[i, j]):
-                continue
-            if fast > SLOWER * own:
-                continue
-            tried[i, j] = push
-            whole = frames[i].copy()
-            whole[:, k:] = whole[:, k:] @ complete(U)
-            found = _find(self._target, whole[:, : k + j], self._points, self._leading)
-            if not found.stable or found.tilt(whole[:, : k + j]) > 0.1:
-                continue
-            going[i] = False
-            run = int(index[i])
-            self.visited[run][k + j] = found
-            P = np.concatenate([LARGEST * frames[i][:, :k], frames[i][:, k:] @ L], axis=1)
-            if found.straight or log_odds[i, j] < np.log(REACH):
-                move = moves.setdefault((id(found), k + j), _Waiting(found, [], [], [], k + j))
-                move.runs.append(run)
-                move.factors.append(found.split(P[None])[0])
-            else:
-                turn = np.linalg.qr((whole[:, : k + j].T @ P).T, mode="complete")[0]
-                beside = (whole[:, k + j :].T @ P @ turn)[:, k + j :]
-                self._leave(moves, run, whole, k + j, beside)
-
-    def _note(
-        self,
-        level: float,
-        index: NDArray[np.int64],
-        stepper: Stepper,
-        taken: NDArray[np.bool_] | slice = slice(None),
-    ) -> None:
-        """Keep the loss and its slope."""
-        loss, slope = stepper.loss()
-        time = stepper.clock[taken]
-        self._record.note(self.names[index[taken]], time, level + loss[taken], slope[taken])
-
-    def _cross(
-        self,
-        index: NDArray[np.int64],
+        run: int,
+        frame: Array,
         k: int,
-        step: Array,
-        old: tuple[Array, Array],
-        stepper: Stepper,
-        before: tuple[Array, Array],
-        after: tuple[Array, Array],
-    ) -> None:
-        """Record the first crossings of the levels during a step."""
-        for level, height in enumerate(LEVELS):
-            crosses = (step[:, None] > 0) & (before[0] < height) & (after[0] >= height)
-            rows, columns = np.nonzero(crosses & np.isnan(self.crossing[index, k:, level]))
-            if not len(rows):
-                continue
-            part = hermite_root(
-                before[0][rows, columns] - height,
-                after[0][rows, columns] - height,
-                before[1][rows, columns] * step[rows],
-                after[1][rows, columns] * step[rows],
-            )
-            ends = old[0][rows], stepper.clock[rows]
-            slopes = old[1][rows] * step[rows], stepper.pace[rows] * step[rows]
-            time = np.clip(hermite(part, *ends, *slopes), *ends)
-            self.crossing[index[rows], k + columns, level] = time
-
-    def _remember(
-        self, frames: Array, k: int, index: NDArray[np.int64], log_odds: Array, factor: Array
-    ) -> None:
-        """Keep the frames in which some directions are learned, and the next is not."""
-        odds = np.concatenate([np.full((len(index), k), np.inf), log_odds], axis=1)
-        frame = factor / np.linalg.norm(factor, axis=1, keepdims=True)
-        frame = np.concatenate([frames[:, :, :k], frames[:, :, k:] @ frame], axis=2)
-        for j in range(1, odds.shape[1]):
-            apart = np.minimum(odds[:, j - 1], -odds[:, j])
-            further = apart > self._apart[index, j]
-            self._apart[index[further], j] = apart[further]
-            self.between[index[further], j] = frame[further]
-        for j in range(k, odds.shape[1]):
-            rising = (odds[:, j] < LEVELS[2]) & (odds[:, j] > LEVELS[0])
-            self.newest[index[rising], j] = frame[rising, :, j]
-
-
-def _frames(point: CriticalPoint | Turning, n: int) -> Array:
-    """Bases of U and of its complement of each run, shape (n, rank, rank)."""
-    if isinstance(point, Turning):
-        return point.frames
-    whole = np.concatenate([point.learned, point.normal], axis=1)
-    return np.repeat(whole[None], n, axis=0)
+        L: Array,
+        j: int,
+    ) -> bool:
+        """Send a run to a critical subspace with j more directions, if one is there."""
+        lengths = np.linalg.norm(L, axis=0)
+        whole = frame.copy()
+        whole[:, k:] = whole[:, k:] @ complete(L[:, :j] / lengths[:j])
+        found = _find(self._target, whole[:, : k + j], self._points, self._leading)
+        if not found.stable or found.tilt(whole[:, : k + j]) > 0.1:
+            return False
+        self.visited[run, k + j] = self._points.index(found)
+        P = np.concatenate([LARGEST * frame[:, :k], frame[:, k:] @ L], axis=1)
+        if found.straight or 2 * np.log(lengths[j]) < np.log(REACH):
+            move = moves.setdefault((id(found), k + j), _Waiting(found, [], [], [], k + j))
+            move.runs.append(run)
+            move.factors.append(found.split(P[None])[0])
+        else:
+            turn = np.linalg.qr((whole[:, : k + j].T @ P).T, mode="complete")[0]
+            beside = (whole[:, k + j :].T @ P @ turn)[:, k + j :]
+            self._leave(moves, run, whole, k + j, beside)
+        return True
 
 
 def _find(

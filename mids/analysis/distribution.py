@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .race import Race
+from .coupled import Race
 
 __all__ = ["escape_time_quantiles"]
 
@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 
 SEED = 2**31 - 1
 POINTS = 2**14
-"""Starts at each dimension where the directions decouple, fewer of those of many directions."""
+"""Starts at each dimension for one direction."""
 
 
 def escape_time_quantiles(
@@ -34,8 +34,8 @@ def escape_time_quantiles(
     """Quantiles of the escape times over initial conditions, shape (dims, saddle, quantiles)."""
     result = np.full((len(dims), model.rank, len(quantiles)), np.nan)
     for row, dim in zip(result, dims, strict=True):
-        if model.method == "decoupled":
-            gram0 = _successive(model.rank, student_rank, dim)
+        if model.rank == 1:
+            gram0 = _one(student_rank, dim)
         else:
             gram0 = _starts(model.rank, student_rank, dim, samples)
         times = model.predict(gram0).escape_time
@@ -46,22 +46,13 @@ def escape_time_quantiles(
     return result
 
 
-def _successive(r: int, q: int, dim: int) -> Array:
-    """As `_starts`, spread most evenly in the Schur complements, that decide there."""
-    from scipy.special import fdtri, ndtri
-    from scipy.stats import qmc
+def _one(q: int, dim: int) -> Array:
+    """As `_starts`, for one direction, from the distribution function of its odds."""
+    from scipy.special import fdtri
 
-    upper = np.triu_indices(r, 1)
-    uniform = qmc.Sobol(r + len(upper[0]), rng=SEED).random(POINTS if r == 1 else POINTS // 4)
-    T = np.zeros((len(uniform), r, r))
-    T[:, upper[0], upper[1]] = ndtri(uniform[:, r:]) / np.sqrt(dim)
-    for j in range(r):
-        above, below = q - j, dim - r - q + j + 1
-        odds = fdtri(above, below, uniform[:, j]) * above / below if above > 0 else 0.0
-        T[:, j, j] = np.sqrt(odds)
-    T[:, min(r, q) :] = 0.0
-    gram = np.eye(r) + T @ T.swapaxes(1, 2)
-    return np.asarray(T.swapaxes(1, 2) @ np.linalg.solve(gram, T))
+    below = dim - q
+    odds = fdtri(q, below, (np.arange(POINTS) + 0.5) / POINTS) * q / below
+    return np.asarray(odds / (1 + odds))[:, None, None]
 
 
 def _starts(r: int, q: int, dim: int, points: int) -> Array:

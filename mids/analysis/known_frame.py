@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from ..targets.averaging import correlation, planted_slope
 from ..targets.ladder import TOLERANCE, complete, leaps, rotate
 from ..targets.target import Target
-from .critical_points import pulled
-from .decoupled import hermite_root
 from .known_link import KnownLink, order
 from .landscape import linearised
 from .prediction import NEVER, SLOW, Prediction, Record
@@ -79,7 +77,7 @@ class _Point:
         """N', its part D, and the loss."""
         D, value = np.zeros(N.shape), np.zeros(len(N))
         for s, one, other in self.parts:
-            own = pulled(other, one, N).swapaxes(1, 2)
+            own = _pulled(other, one, N).swapaxes(1, 2)
             D += own
             value += np.einsum("nij,nij->n", own, N) / s
         inner = N.swapaxes(1, 2) @ D
@@ -88,8 +86,6 @@ class _Point:
 
 class KnownFrame(KnownLink):
     """Theory of the planted flow for one target of several directions."""
-
-    method = "coupled"
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -251,7 +247,7 @@ class KnownFrame(KnownLink):
             rows, columns = np.nonzero((squares[0] < height) & (squares[1] >= height))
             if not len(rows):
                 continue
-            part = hermite_root(
+            part = _hermite_root(
                 *(s[rows, columns] - height for s in squares),
                 *(rate[rows, columns] for rate in rates),
             )
@@ -291,7 +287,7 @@ class KnownFrame(KnownLink):
                 if point.exponent is None:
                     continue
                 result.rank[i, place], result.exponent[i, place] = k, point.exponent
-                result.saddle_loss[i, place] = point.loss
+                result.saddle_loss[i, place], result.method[i, place] = point.loss, 1
                 result.enter_time[i, place], result.leave_time[i, place] = enter, leave
                 result.escape_time[i, place] = escape
                 if np.isnan(escape):
@@ -310,3 +306,39 @@ class KnownFrame(KnownLink):
 def _combine(weights: Array, parts: list[Array], h: Array) -> Array:
     total = sum(w * part for w, part in zip(weights, parts, strict=False))
     return np.asarray(h[:, None, None] * total)
+
+
+def _pulled(one: Array, other: Array, D: Array) -> Array:
+    """Contract two components, (features, m, ..., m), through D but on one index of each, times s.
+
+    Shapes: D (n, m, m), from indices of `one` to those of `other`; returns (n, m, m).
+    """
+    s, m = one.ndim - 1, D.shape[1]
+    flat, part = (np.moveaxis(each, 0, -1).reshape(1, m, -1) for each in (other, one))
+    for _ in range(s - 1):
+        part = (D @ part).swapaxes(1, 2).reshape(len(D), m, -1)
+    # After s - 1 passes the features have come round to the last place.
+    return np.asarray(s * part @ _turned(flat, s - 1, m).swapaxes(1, 2))
+
+
+def _turned(flat: Array, passes: int, m: int) -> Array:
+    """Put the axes of a component into the order that they have after some passes."""
+    for _ in range(passes):
+        flat = flat.swapaxes(1, 2).reshape(1, m, -1)
+    return flat
+
+
+def _hermite_root(u0: Array, u1: Array, d0: Array, d1: Array) -> Array:
+    """Root in [0, 1] of the cubic with values u0 < 0 <= u1 and slopes d0, d1 at the ends."""
+    low, high = np.zeros_like(u0), np.ones_like(u0)
+    for _ in range(40):
+        x = (low + high) / 2
+        value = _hermite(x, u0, u1, d0, d1)
+        low, high = np.where(value < 0, x, low), np.where(value < 0, high, x)
+    return (low + high) / 2
+
+
+def _hermite(x: Array, u0: Array, u1: Array, d0: Array, d1: Array) -> Array:
+    """Cubic on [0, 1] with values u0, u1 and slopes d0, d1 at the ends."""
+    start = (1 - x) ** 2 * ((1 + 2 * x) * u0 + x * d0)
+    return np.asarray(start + x**2 * ((3 - 2 * x) * u1 + (x - 1) * d1))

@@ -38,8 +38,6 @@ def order(exponent: int) -> tuple[float, str]:
 class KnownLink:
     """Theory of the planted flow for one target."""
 
-    method = "quadrature"
-
     def __init__(self, target: Target) -> None:
         degrees = target.modes[:, 0]
         self._target = target

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import schema
-from .stay import Curve, predicted_level, stays
+from .stay import Curves, predicted_level, stays
 
 __all__ = [
     "KNOWN",
     "LEVELS",
+    "METHODS",
     "NEVER",
     "REASONS",
     "SLOW",
@@ -29,6 +30,8 @@ Array = NDArray[np.float64]
 LEVELS: Array = np.log([1 / 9, 1.0, 9.0])
 """Log-odds of the overlaps 0.1, 0.5 and 0.9."""
 KNOWN, NEVER, SLOW, START = range(4)
+METHODS = ("quadrature", "reduced_flow", "turning_subspace", "several_directions_at_once")
+"""Meanings of the values of `Prediction.method`."""
 REASONS = ("known", "never_left", "too_slow_to_follow", "start_is_no_correlation_matrix")
 """Meanings of the values of `Prediction.reason`."""
 
@@ -42,7 +45,8 @@ class Prediction:
     """The saddles of each run in the order in which they are left; rows padded with NaN.
 
     Shapes: all (n, saddle). `learned` is the axis along which the direction that is learned next
-    mainly points, `order` the step of the ladder to which it belongs, `reason` one of `REASONS`.
+    mainly points, `order` the step of the ladder to which it belongs, `reason` one of `REASONS`,
+    `method` one of `METHODS`.
     """
 
     rank: Array
@@ -54,6 +58,7 @@ class Prediction:
     learned: Array
     order: Array
     reason: Array
+    method: Array
     curve: Callable[[NDArray[np.int64], Array], Array] = _unknown
 
     @classmethod
@@ -62,29 +67,8 @@ class Prediction:
         rank, exponent, loss, enter, leave, escape, learned, order = (
             np.full((n, saddles), np.nan) for _ in range(8)
         )
-        reason = np.zeros((n, saddles))
-        return cls(rank, exponent, loss, enter, leave, escape, learned, order, reason)
-
-    @classmethod
-    def joined(cls, parts: Sequence[tuple[NDArray[np.int64], Prediction]]) -> Prediction:
-        """Put predictions for some rows each together."""
-        n = sum(len(rows) for rows, _ in parts)
-        result = cls.empty(n, parts[0][1].rank.shape[1])
-        part_of, place = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
-        for k, (rows, part) in enumerate(parts):
-            part_of[rows], place[rows] = k, np.arange(len(rows))
-            for field in fields(cls):
-                if field.name != "curve":
-                    getattr(result, field.name)[rows] = getattr(part, field.name)
-
-        def curve(rows: NDArray[np.int64], time: Array) -> Array:
-            values = np.full(len(rows), np.nan)
-            for k, (_, part) in enumerate(parts):
-                here = part_of[rows] == k
-                values[here] = part.curve(place[rows[here]], time[here])
-            return values
-
-        return replace(result, curve=curve)
+        reason, method = np.zeros((n, saddles)), np.zeros((n, saddles))
+        return cls(rank, exponent, loss, enter, leave, escape, learned, order, reason, method)
 
     def visited(self, overlaps: Array) -> NDArray[np.bool_]:
         """Tell which of the saddles a run stays at, by the rule of `stays`.
@@ -128,38 +112,20 @@ class Record:
     """Losses and their slopes at the steps of each run."""
 
     def __init__(self) -> None:
-        self._nodes: list[tuple[NDArray[np.int64], Array, Array, Array]] = []
+        self._nodes: list[Array] = []
 
     def note(self, runs: NDArray[np.int64], time: Array, loss: Array, slope: Array) -> None:
         """Keep one value for each of some runs, shape (n,) each."""
-        self._nodes.append((runs, time, loss, slope))
+        self._nodes.append(np.stack([runs, time, loss, slope], axis=1))
 
     def curve(self) -> Callable[[NDArray[np.int64], Array], Array]:
-        """Return the loss as a function of rows, that come one after the other, and times."""
-        curves: dict[int, Curve] = {}
-        if self._nodes:
-            run, time, loss, slope = map(np.concatenate, zip(*self._nodes, strict=True))
-            order = np.argsort(run, kind="stable")
-            run, time, loss, slope = (part[order] for part in (run, time, loss, slope))
-            later = np.append((np.diff(time) > 0) | (np.diff(run) != 0), True)
-            run, time, loss, slope = (part[later] for part in (run, time, loss, slope))
-            names, starts = np.unique(run, return_index=True)
-            ends = [*starts[1:], len(run)]
-            for name, begin, end in zip(names.tolist(), starts.tolist(), ends, strict=True):
-                at = slice(begin, end)
-                curves[name] = Curve(time[at], loss[at], slope[at])
-
-        def values(rows: NDArray[np.int64], time: Array) -> Array:
-            result = np.full(len(rows), np.nan)
-            ends = np.append(np.flatnonzero(np.diff(rows)) + 1, len(rows))
-            begin = 0
-            for end in ends if len(rows) else ():
-                if (known := curves.get(int(rows[begin]))) is not None:
-                    result[begin:end] = known(time[begin:end])
-                begin = end
-            return result
-
-        return values
+        """Return the loss as a function of rows and times, all of shape (n,)."""
+        if not self._nodes:
+            return _unknown
+        nodes = np.concatenate(self._nodes)
+        nodes = nodes[np.argsort(nodes[:, 0], kind="stable")]
+        later = np.append((np.diff(nodes[:, 1]) > 0) | (np.diff(nodes[:, 0]) != 0), True)
+        return Curves(*nodes[later].T)
 
 
 def odds(gram: Array) -> Array:

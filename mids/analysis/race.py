@@ -1,4 +1,4 @@
-r"""The race: which direction a run learns next, and when, by the theory that the target allows.
+r"""The race: how often a run breaks the order of the ladder.
 
 The ladder of a target is the order for :math:`d \to \infty`. At finite d a direction of a higher
 exponent s' that starts large may overtake one of exponent s: with a probability that falls only as
@@ -11,54 +11,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from .. import validation
 from ..flows.initial import draw_runs
-from ..targets.ladder import leaps
 from ..targets.target import Target, as_target
-from .coupled import Coupled
-from .decoupled import Decoupled
-from .prediction import Prediction, odds
+from .coupled import Race
 
-__all__ = ["Race", "race"]
-
-Array = NDArray[np.float64]
-
-ALIGNED = 0.02
-"""Overlap at the start beyond which the off-diagonal part of H may count."""
-
-DENSE = 20_000
-"""Entries of a tensor up to which it is used for that; the tensors of larger targets take long."""
-
-
-class Race:
-    """Theory of one target: `Decoupled` where its directions are, else `Coupled`."""
-
-    def __init__(self, target: Target) -> None:
-        self.rank = target.rank
-        self.ladder = leaps(target)
-        self._degree = target.degree
-        self._coupled = Coupled(target)
-        self._decoupled = Decoupled(target) if Decoupled.applies(target) else None
-
-    @property
-    def method(self) -> str:
-        """Which theory it is."""
-        return "coupled" if self._decoupled is None else "decoupled"
-
-    def predict(self, gram0: Array) -> Prediction:
-        """Predict the saddles of each run, shape (n, rank, rank)."""
-        if self._decoupled is None:
-            return self._coupled.predict(gram0)
-        near = np.trace(odds(gram0), axis1=1, axis2=2) > ALIGNED
-        if not near.any() or self.ladder.rank**self._degree > DENSE:
-            return self._decoupled.predict(gram0)
-        close, far = np.flatnonzero(near), np.flatnonzero(~near)
-        parts = [(close, self._coupled.predict(gram0[close]))]
-        if len(far):
-            parts.append((far, self._decoupled.predict(gram0[far])))
-        return Prediction.joined(parts)
+__all__ = ["race"]
 
 
 def race(
@@ -138,7 +98,7 @@ def race(
             ),
         },
         {"dim": dims, "saddle": np.arange(given.rank)},
-        {"ladder": repr(model.ladder), "method": model.method},
+        {"ladder": repr(model.ladder)},
     )
     for name in ("broken", "error", "runs", "other"):
         out[name].attrs["units"] = "1"

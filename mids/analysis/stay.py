@@ -8,42 +8,47 @@ level is above or below. It is taken where the curve is flattest in logarithmic 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Curve", "flattest", "level", "predicted_level", "stays"]
+__all__ = ["Curves", "flattest", "level", "predicted_level", "stays"]
 
 Array = NDArray[np.float64]
 
 _POINTS = 257
 
 
-@dataclass(frozen=True)
-class Curve:
-    """A decreasing curve known at some times with its slopes there.
+class Curves:
+    """Decreasing curves known at some times with their slopes there, one for each row.
 
-    Shapes: time, values, slopes (n,).
+    Shapes: row (increasing), time (increasing in each row), values, slopes (n,).
     """
 
-    time: Array
-    values: Array
-    slopes: Array
+    def __init__(self, row: Array, time: Array, values: Array, slopes: Array) -> None:
+        self._row, self._time, self._values, self._slopes = row, time, values, slopes
 
-    def __call__(self, time: Array) -> Array:
-        """Values at given times, by cubics that keep decreasing; constant beyond the ends."""
-        if len(self.time) == 1:
-            return np.full(len(time), self.values[0])
-        left = np.clip(np.searchsorted(self.time, time, side="right") - 1, 0, len(self.time) - 2)
-        length = np.diff(self.time)[left]
-        x = np.clip((time - self.time[left]) / length, 0.0, 1.0)
-        low, high = self.values[left], self.values[left + 1]
+    def __call__(self, rows: NDArray[np.int64], time: Array) -> Array:
+        """Values of rows at times, by cubics that keep decreasing; constant beyond the ends."""
+        first = np.searchsorted(self._row, rows)
+        end = np.searchsorted(self._row, rows, side="right")
+        known = end > first
+        low, high = first, np.maximum(end, 1)
+        for _ in range(int(np.max(end - first, initial=1)).bit_length()):
+            middle = (low + high) // 2
+            here = self._time[middle] <= time
+            low, high = np.where(here, middle, low), np.where(here, high, middle)
+        left = np.clip(low, first, np.maximum(end - 2, first))
+        right = np.minimum(left + 1, np.maximum(end - 1, 0))
+        left = np.minimum(left, right)
+        length = self._time[right] - self._time[left]
+        x = np.clip((time - self._time[left]) / np.where(length > 0, length, 1.0), 0.0, 1.0)
+        start, stop = self._values[left], self._values[right]
         # Steeper ends than three times the secant would make a cubic overshoot.
-        steepest = 3.0 * np.minimum(high - low, 0.0)
-        d0, d1 = (np.clip(self.slopes[left + k] * length, steepest, 0.0) for k in (0, 1))
-        start = (1 - x) ** 2 * ((1 + 2 * x) * low + x * d0)
-        return np.asarray(start + x**2 * ((3 - 2 * x) * high + (x - 1) * d1))
+        steepest = 3.0 * np.minimum(stop - start, 0.0)
+        d0, d1 = (np.clip(self._slopes[k] * length, steepest, 0.0) for k in (left, right))
+        before = (1 - x) ** 2 * ((1 + 2 * x) * start + x * d0)
+        return np.where(known, before + x**2 * ((3 - 2 * x) * stop + (x - 1) * d1), np.nan)
 
 
 def stays(enter: Array, leave: Array) -> NDArray[np.bool_]:

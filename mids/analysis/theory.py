@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
+from warnings import warn
 
 import numpy as np
 import xarray as xr
@@ -17,20 +18,32 @@ from ..simulation.joining import described, only
 from ..simulation.recipe import Recipe
 from ..simulation.simulate import simulate
 from ..targets.additive import AdditiveTarget
-from ..targets.ladder import leaps
+from ..targets.ladder import TOLERANCE, leaps
 from ..targets.target import Target
+from .coupled import Race
 from .distribution import escape_time_quantiles
 from .index_vectors import neuron_times
 from .known_frame import KnownFrame
 from .known_link import KnownLink
-from .prediction import KNOWN, REASONS, START, Prediction
-from .race import Race
+from .prediction import KNOWN, METHODS, REASONS, START, Prediction
 from .saddles import with_saddles
 
 __all__ = ["has_theory", "theory"]
 
 Array = NDArray[np.float64]
 
+COLUMNS = {
+    "visited": "whether the run stays there",
+    "exponent": "information exponent relative to them",
+    "loss": "predicted loss on the plateau",
+    "saddle_loss": "loss of the saddle",
+    "escape_time": "predicted escape time",
+    "learned": "axis along which the direction learned next mainly points",
+    "order": "step of the ladder to which that direction belongs",
+    "reason": "why an escape time is not finite",
+    "method": "how the escape time was found",
+}
+FLAGS = {"reason": REASONS, "method": METHODS}
 _ROUNDING = 1e-6
 
 
@@ -41,17 +54,17 @@ def theory(
     student_rank: int | None = None,
     flow: str | flows.Flow = "two-timescale",
     quantiles: Sequence[float] = (),
-    samples: int = 500,
+    samples: int = 2048,
+    leading_order: bool = False,
 ) -> xr.Dataset:
     """Predict the saddles of each run from its own initial condition.
 
     At every saddle all directions that are not learned race, with all orders of their overlaps:
-    whichever comes first is learned next. Where the directions decouple each has its own clock;
-    otherwise the flow is reduced to what is not learned, saddle by saddle. The simulator takes no
-    part in either: both are explicit steps on arrays over runs, which share with it the target's
-    tensors alone. For the planted flow, whose link is known, escape times are quadratures
-    for targets of rank 1; for others the flow is reduced in the same way, and which direction comes
-    first, or that none does (``escape_time`` inf), follows from the signs in M(0).
+    whichever comes first is learned next. The flow is reduced to what is not learned, saddle by
+    saddle. The simulator takes no part in it, and shares no code with it. For the planted flow,
+    whose link is known, escape times are quadratures for targets of rank 1; for others the flow is
+    reduced in the same way, and which direction comes first, or that none does (``escape_time``
+    inf), follows from the signs in M(0).
 
     Parameters
     ----------
@@ -68,7 +81,10 @@ def theory(
         Probabilities for which the law of the escape times over initial conditions is worked out;
         for a target 0.1, 0.5 and 0.9 if not given.
     samples : int
-        Initial conditions drawn for that at each dimension, where directions are coupled.
+        Initial conditions drawn for that at each dimension, for targets of rank 2 or more.
+    leading_order : bool
+        Also predict every escape time from the component of least degree at each saddle alone, the
+        law for ``d -> infinity``: ``escape_time_leading_order``, to see what the others change.
 
     Returns
     -------
@@ -81,14 +97,15 @@ def theory(
         ``escape_time`` (overlap of the next direction 1/2; inf where it never gets there, NaN where
         it is too slow to be followed), ``reason`` (a flag that tells these apart), ``learned`` (the
         axis along which the direction learned next mainly points), ``order`` (the step of
-        `mids.leaps` to which it belongs, which tells whether the ladder's order is broken); and
+        `mids.leaps` to which it belongs, which tells whether the ladder's order is broken),
+        ``method`` (a flag: a quadrature, the reduced flow at a subspace that stands still or at one
+        that turns, or several directions learned at once); and
         ``n_saddles`` (0 where the initial condition is not known, or not one). As in `saddles`, a
         run that starts beyond a saddle, the next overlap being 0.1 or more, does not visit it, nor
         does one that begins to learn the next direction before the last one is learned. The
-        attributes ``method`` ("decoupled", "coupled" or "quadrature") and ``ladder`` say how
-        and for which leaps. Lazy where `ds` is. With `quantiles`, ``escape_time_quantile`` with the
-        dims ``dim``, ``saddle`` and ``quantile``: the law for students whose frame is uniform,
-        also of runs that do not stay there.
+        attribute ``ladder`` names the leaps. Lazy where `ds` is. With `quantiles`,
+        ``escape_time_quantile`` with the dims ``dim``, ``saddle`` and ``quantile``: the law for
+        students whose frame is uniform, also of runs that do not stay there.
 
         Neurons of `TwoLayer` under the correlation loss, on a sum of one h3, h4, ... along
         orthonormal index vectors, have ``neuron_escape_time`` and ``neuron_nearest`` (the direction
@@ -124,7 +141,9 @@ def theory(
     if dim is not None or student_rank is not None:
         raise InputError("dim and student_rank are those of the dataset; leave them out")
     _need_start(ds)
-    out = by_recipe(only(ds, "loss", "gram0", "initial"), predictions)
+    out = by_recipe(
+        only(ds, "loss", "gram0", "initial"), partial(predictions, leading_order=leading_order)
+    )
     if quantiles:
         levels = [validation.number(p, "quantile", above=0.0, at_most=1.0) for p in quantiles]
         law = partial(
@@ -150,6 +169,7 @@ def predictions(
     recipe: Recipe,
     *,
     crossing: xr.DataArray | None = None,
+    leading_order: bool = False,
 ) -> xr.Dataset:
     """`theory` of one recipe, with levels at the places of the stays at which data have times."""
     _need_start(ds)
@@ -189,33 +209,54 @@ def predictions(
         dask="parallelized",
         kwargs={"model": model, "time": _times(ds)},
         output_dtypes=[np.float64],
-        dask_gufunc_kwargs={"output_sizes": {"column": 8, "saddle": target.rank}},
+        dask_gufunc_kwargs={"output_sizes": {"column": len(COLUMNS), "saddle": target.rank}},
     )
-    names = {
-        "exponent": "information exponent relative to them",
-        "loss": "predicted loss on the plateau",
-        "saddle_loss": "loss of the saddle",
-        "escape_time": "predicted escape time",
-        "learned": "axis along which the direction learned next mainly points",
-        "order": "step of the ladder to which that direction belongs",
-        "reason": "why an escape time is not finite",
-    }
-    parts = {name: columns.isel(column=k, drop=True) for k, name in enumerate(names, start=1)}
+    parts = {name: columns.isel(column=k, drop=True) for k, name in enumerate(COLUMNS)}
+    visited = parts.pop("visited").notnull()
     for name in ("loss", "saddle_loss"):
         parts[name] = parts[name] + constant
-    parts["reason"] = parts["reason"].astype(np.int8)
-    visited = columns.isel(column=0, drop=True).notnull()
+    for name in FLAGS:
+        parts[name] = parts[name].astype(np.int8)
     out = xr.Dataset({"visited": visited} | parts | {"n_saddles": visited.sum("saddle")})
-    names |= {"visited": "whether the run stays there", "n_saddles": "number of saddles"}
+    names = COLUMNS | {"n_saddles": "number of saddles"}
+    if leading_order and isinstance(model, Race):
+        limit = xr.apply_ufunc(
+            _predict,
+            start,
+            input_core_dims=[axes],
+            output_core_dims=[["column", "saddle"]],
+            dask="parallelized",
+            kwargs={"model": Race(weighted, leading=True), "time": None},
+            output_dtypes=[np.float64],
+            dask_gufunc_kwargs={"output_sizes": {"column": len(COLUMNS), "saddle": target.rank}},
+        )
+        name = "escape_time_leading_order"
+        out[name] = limit.isel(column=list(COLUMNS).index("escape_time"), drop=True)
+        names[name] = "escape time predicted by the component of least degree alone"
     for name, text in names.items():
         out[name].attrs = {"long_name": text, "units": "1"}
-    out["reason"].attrs = {
-        "long_name": names["reason"],
-        "flag_values": np.arange(len(REASONS), dtype=np.int8),
-        "flag_meanings": " ".join(REASONS),
-    }
+    for name, meanings in FLAGS.items():
+        out[name].attrs = {
+            "long_name": COLUMNS[name],
+            "flag_values": np.arange(len(meanings), dtype=np.int8),
+            "flag_meanings": " ".join(meanings),
+        }
     out = out.drop_vars(("axis", "axis_t", "student"), errors="ignore")
-    return with_saddles(out).assign_attrs(method=model.method, ladder=ladder)
+    return with_saddles(out).assign_attrs(ladder=ladder)
+
+
+def _warn_of_small(target: Target) -> None:
+    """Warn where the ladder rests on coefficients that others may hide."""
+    degree = target.modes.sum(axis=1)
+    sizes = np.abs(target.coefficients[degree > 0])
+    sizes = sizes[sizes > 1e-13 * sizes.max(initial=0.0)]  # rotations leave less of a zero
+    if len(sizes) and sizes.min() < 10 * TOLERANCE * sizes.max():
+        warn(
+            f"the smallest coefficient of the target is {sizes.min() / sizes.max():.1e} of the "
+            f"largest: the theory counts what is below {TOLERANCE:.0e} as zero, and may take a "
+            "later direction for the next one; leave it out, or make it larger",
+            stacklevel=2,
+        )
 
 
 def _model(recipe: Recipe) -> tuple[Race | KnownLink, Target]:
@@ -228,6 +269,7 @@ def _model(recipe: Recipe) -> tuple[Race | KnownLink, Target]:
             "other; look at mids.saddles and mids.scaling_law"
         )
     if flow.fast_link:
+        _warn_of_small(weighted)
         return Race(weighted), weighted
     planted = flow.planted_target(weighted)
     if planted is None:
@@ -333,17 +375,18 @@ def _predict(
     else:
         overlaps = np.linalg.eigvalsh(known)[:, ::-1]
     usable &= (overlaps[:, 0] <= 1 + _ROUNDING) & (overlaps[:, -1] >= -_ROUNDING)
-    out = np.full((len(flat), 8, rank), np.nan)
-    out[:, 7] = np.where(usable, KNOWN, START)[:, None]
+    out = np.full((len(flat), len(COLUMNS), rank), np.nan)
+    out[:, -1] = 0.0
+    out[:, -2] = np.where(usable, KNOWN, START)[:, None]
     if usable.any():
         found: Prediction = model.predict(flat[usable])
         level = found.loss(time, None if crossing is None else crossing[usable])
         columns = (
             *(found.rank, found.exponent, level, found.saddle_loss, found.escape_time),
-            *(found.learned, found.order, found.reason),
+            *(found.learned, found.order, found.reason, found.method),
         )
         visited = found.visited(overlaps[usable])
         rows, order = np.nonzero(visited)
         learned = found.rank[rows, order].astype(np.int64)
         out[np.flatnonzero(usable)[rows], :, learned] = np.stack(columns, axis=1)[rows, :, order]
-    return out.reshape(*runs, 8, rank)
+    return out.reshape(*runs, len(COLUMNS), rank)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import comb
 
 import numpy as np
@@ -219,7 +219,11 @@ def ladder(target: Target | str) -> Ladder:
     >>> [step.rank_before for step in steps]
     [0, 1, 2]
     """
-    target = as_target(target)
+    return _ladder(as_target(target))
+
+
+@lru_cache(maxsize=64)
+def _ladder(target: Target) -> Ladder:
     if target.separable is not None:
         return _separable(*target.separable)
     tensors = target.tensors
@@ -521,7 +525,10 @@ def _strongest(component: Array) -> Array:
     # Undamped, the iteration circles between directions of opposite sign, as in h1(z1)h1(z2).
     damping = np.full((len(v), 1), 0.5)
     value, slope = _strength(component, v)
-    for _ in range(1000):
+    for iteration in range(1000):
+        if iteration == 50:  # the best of them go on alone
+            best = np.argsort(-value)[:4]
+            v, slope, value, damping = v[best], slope[best], value[best], damping[best]
         trial = _unit(_unit(slope) + damping * v)
         trial_value, trial_slope = _strength(component, trial)
         worse = trial_value < value
@@ -530,7 +537,8 @@ def _strongest(component: Array) -> Array:
         v, slope = np.where(keep, v, trial), np.where(keep, slope, trial_slope)
         value = np.where(worse, value, trial_value)
         # The error of the value is quadratic in what remains of the slope along the sphere.
-        if np.abs(slope - value[:, None] * v).max() <= 1e-8 * value.max():
+        near = np.abs(slope - value[:, None] * v).max(axis=1) <= 1e-8 * value.max()
+        if near.all() or (iteration > 50 and near[value.argmax()]):
             break
     return np.asarray(v[value.argmax()])
 

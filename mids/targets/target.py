@@ -195,8 +195,9 @@ class Target:
         r"""Project a function on the Hermite polynomials up to a degree.
 
         The coefficients :math:`E[f(z) h_\beta(z)]` are computed by Gauss-Hermite quadrature, which
-        is exact for polynomials of degree up to ``2 * nodes - 1 - degree``. What the projection
-        leaves out is measured on the same nodes and kept as `missed_norm`.
+        is exact for polynomials of degree up to ``2 * nodes - 1 - degree``; without `nodes`, for
+        one or two variables, by one that is piecewise and exact also for kinks and jumps at zero.
+        What the projection leaves out is measured on the same nodes, kept as `missed_norm`.
 
         Parameters
         ----------
@@ -208,8 +209,8 @@ class Target:
         degree : int
             Highest total degree kept.
         nodes : int, optional
-            Quadrature nodes per variable, more than `degree`. By default as many as fit in five
-            million points, at most 100. Compare two choices if the function is not smooth.
+            Nodes of Gauss and Hermite per variable, more than `degree`. By default, for three
+            variables or more, as many as fit in five million points, at most 100.
         name : str, optional
             A label.
 
@@ -218,6 +219,12 @@ class Target:
         Target
             Without the coefficients below 1e-14 of the largest, 1e-5 of functions in single
             precision.
+
+        Warns
+        -----
+        UserWarning
+            If `missed_norm` changes by more than 1 % with fewer nodes; the message says by how
+            much.
 
         Raises
         ------
@@ -655,7 +662,8 @@ class Target:
 
     def __str__(self) -> str:
         """Return the expansion as an expression that `parse` reads back exactly."""
-        return self._expansion(len(self.modes), repr, "*")
+        text = self._expansion(len(self.modes), repr, "*")
+        return text if self.modes[:, -1].any() else f"{text} + 0*z{self.rank}"
 
     def __format__(self, spec: str) -> str:
         """Return the expansion with the coefficients in a format such as ``.6g``."""

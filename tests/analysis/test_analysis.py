@@ -14,8 +14,7 @@ import xarray as xr
 import mids
 from mids.analysis import coupled
 from mids.analysis.compare import summary
-from mids.analysis.coupled import Coupled
-from mids.analysis.decoupled import Decoupled
+from mids.analysis.coupled import Race
 from mids.errors import DatasetError, InputError
 from mids.flows.initial import draw_runs
 
@@ -256,11 +255,10 @@ def test_theory_never_runs_the_flow(text, monkeypatch):
     assert np.isfinite(mids.theory(start, quantiles=[0.5], samples=20).escape_time_quantile).all()
 
 
-@pytest.mark.parametrize("model", [Decoupled, Coupled])
-def test_a_prediction_leaves_nothing_behind(model):
+def test_a_prediction_leaves_nothing_behind():
     """Threads of dask predict blocks of a lazy dataset with one model at the same time."""
     target = mids.Target.parse(COUPLED[0])
-    predictor = model(target)
+    predictor = Race(target)
     before = pickle.dumps(predictor)
     gram0 = mids.simulate(target, dim=1e4, runs=2).gram0.values[0]
     assert np.isfinite(predictor.predict(gram0).escape_time).all()
@@ -276,9 +274,9 @@ def test_a_prediction_does_not_depend_on_the_other_runs(text, dim):
     target = mids.Target.parse(text).normalize()
     M = draw_runs(2, 2, dim, range(12), 3)
     gram0 = M @ M.swapaxes(1, 2)
-    together = Coupled(target).predict(gram0)
+    together = Race(target).predict(gram0)
     for i in range(len(M)):
-        alone = Coupled(target).predict(gram0[i : i + 1])
+        alone = Race(target).predict(gram0[i : i + 1])
         for name in ("rank", "exponent", "saddle_loss", "enter_time", "escape_time"):
             there, here = getattr(together, name)[i], getattr(alone, name)[0]
             np.testing.assert_allclose(there, here, rtol=1e-6, err_msg=name)
@@ -289,7 +287,7 @@ def test_saddles_that_are_left_by_turning_are_those_of_the_ladder(dim):
     """The flow leaves span e1 by turning towards another critical subspace, too."""
     target = mids.Target.parse("h2(z1) + h2(z1)*h1(z2)").normalize()
     M = draw_runs(2, 2, dim, range(40), 0)
-    found = Coupled(target).predict(M @ M.swapaxes(1, 2))
+    found = Race(target).predict(M @ M.swapaxes(1, 2))
     losses = found.saddle_loss[found.rank == 1]
     expected = mids.leaps(target)[1].loss
     assert len(losses) >= 39

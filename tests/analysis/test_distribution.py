@@ -6,7 +6,7 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
-from scipy.stats import chi2, f, ks_2samp, kstest
+from scipy.stats import chi2, f, ks_2samp
 
 import mids
 from mids.errors import DatasetError, InputError
@@ -25,32 +25,15 @@ def refuse(*args, **kwargs):
         ("h1(z1) + h1(z1)*h3(z2)", 2, 1e4),
         ("h2(z1) + h1(z1)*h2(z2)", 4, 1e6),
         ("h1(z1) + h1(z1)*h2(z2) + h2(z2)*h3(z3)", 3, 1e5),
+        ("parity(2)", 2, 1e5),
+        ("h1(z1) + h2(z1) + 1/2*h1(z1)*h1(z2)", 2, 1e5),
     ],
 )
 def test_simulated_runs_follow_the_law(text, student_rank, dim):
+    """Both are samples: these quantiles are the drawn times themselves, in order."""
     target = mids.Target.parse(text).normalize()
     ds = mids.simulate(target, dim=dim, runs=RUNS, seed=1, student_rank=student_rank)
-    ds = ds[["recipe", "gram0", "crossing_time", "status"]].compute()
-    predicted = mids.theory(ds, quantiles=PROBABILITIES)
-    law = predicted.escape_time_quantile.isel(dim=0)
-    for saddle in range(target.rank):
-        times = ds.crossing_time[0, :, saddle].sel(level=0.5).values
-        times[np.isnan(times)] = np.inf  # cut off: later than all others
-        quantiles = law.isel(saddle=saddle).values
-
-        def cumulative(t, quantiles=quantiles):
-            return np.interp(t, quantiles, PROBABILITIES, left=0.0, right=1.0)
-
-        assert kstest(times, cumulative).pvalue > 0.01
-
-
-@pytest.mark.parametrize("text", ["parity(2)", "h1(z1) + h2(z1) + 1/2*h1(z1)*h1(z2)"])
-def test_limit_flows_have_the_law_of_the_simulation(text):
-    target = mids.Target.parse(text).normalize()
-    ds = mids.simulate(target, dim=1e5, runs=RUNS, seed=2)[
-        ["recipe", "gram0", "crossing_time"]
-    ].compute()
-    # These quantiles are the samples themselves, in order.
+    ds = ds[["recipe", "gram0", "crossing_time"]].compute()
     samples = RUNS // 2
     each = (np.arange(samples) + 0.5) / samples
     law = mids.theory(ds.isel(run=[0]), quantiles=each, samples=samples).escape_time_quantile[0]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mids.analysis.stay import Curve, level, predicted_level
+from mids.analysis.stay import Curves, level, predicted_level
 
 RATE = 0.05
 
@@ -66,7 +66,11 @@ def test_the_level_of_few_points():
 def test_curves_pass_their_points_and_never_rise(drops, slopes):
     values = 100.0 - np.cumsum(drops)
     time = np.cumsum(0.1 + np.arange(len(values)))
-    through = Curve(time, values, -np.array(slopes[: len(values)]))
+    curve = Curves(np.zeros(len(time)), time, values, -np.array(slopes[: len(values)]))
+
+    def through(at):
+        return curve(np.zeros(len(at), dtype=int), at)
+
     np.testing.assert_allclose(through(time), values, rtol=1e-12)
     fine = through(np.linspace(time[0] - 1, time[-1] + 1, 999))
     assert (np.diff(fine) <= 1e-10).all()
@@ -75,6 +79,6 @@ def test_curves_pass_their_points_and_never_rise(drops, slopes):
 
 def test_curves_are_accurate_where_they_are_smooth():
     time = np.linspace(0, 5, 26)
-    decay = Curve(time, np.exp(-time), -np.exp(-time))
+    decay = Curves(np.zeros(26), time, np.exp(-time), -np.exp(-time))
     at = np.linspace(0, 5, 333)
-    np.testing.assert_allclose(decay(at), np.exp(-at), rtol=1e-5)
+    np.testing.assert_allclose(decay(np.zeros(333, dtype=int), at), np.exp(-at), rtol=1e-5)

@@ -333,6 +333,24 @@ def test_projection_recovers_a_polynomial(target):
     assert projected.missed_norm < 1e-12 * target.norm
 
 
+def test_missed_norm_of_functions_that_are_not_smooth():
+    """Against Parseval with the norms 1/2 of max(z, 0) and 1 of the sign, and exact series."""
+    relu = Target.from_function(lambda z: np.maximum(z[:, 0], 0), rank=1, degree=12)
+    sign = Target.from_function(lambda z: np.sign(z[:, 0]), rank=1, degree=12)
+    for target, square in ((relu, 0.5), (sign, 1.0)):
+        left = square - float(np.sum(target.coefficients**2))
+        assert target.missed_norm == pytest.approx(math.sqrt(left), rel=1e-9)
+    assert relu.missed_norm == pytest.approx(0.0313, abs=1e-4)
+    assert sign.missed_norm == pytest.approx(0.3841, abs=1e-4)
+    with pytest.warns(UserWarning, match="not being smooth"):
+        Target.from_function(lambda z: np.sign(z[:, 0] - 0.1), rank=1, degree=5, nodes=40)
+
+
+def test_text_keeps_variables_that_nothing_depends_on():
+    for target in (Target({(1, 0): 1.0}), Target({(0, 2, 0, 0): -0.5, (1, 0, 0, 0): 1.0})):
+        assert Target.parse(str(target)) == target
+
+
 def test_missed_norm_is_reported_and_kept():
     target = Target.from_function(lambda z: np.tanh(2 * z[..., 0]), rank=1, degree=5, name="tanh")
     assert target.modes.ravel().tolist() == [1, 3, 5]

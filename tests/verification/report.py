@@ -35,7 +35,7 @@ class Result:
     Attributes
     ----------
     case : Case
-    ladder, method : str
+    ladder : str
         Of the theory.
     saddles : pandas.DataFrame
         One row for each dimension and saddle.
@@ -48,7 +48,6 @@ class Result:
 
     case: Case
     ladder: str
-    method: str
     saddles: pd.DataFrame
     runs: pd.DataFrame
     fits: pd.DataFrame
@@ -121,7 +120,6 @@ def verify(case: Case, dims: Sequence[float], runs: int, seed: int) -> Result:
     return Result(
         case,
         compared.attrs["ladder"],
-        compared.attrs["method"],
         pd.DataFrame(saddles),
         pd.DataFrame(ended),
         _fits(case, ds, compared, exponents, seed),

@@ -11,7 +11,7 @@ from mids import Target, flows
 from mids.flows.base import Flow
 from mids.targets.basis import multi_indices
 
-__all__ = ["Case", "zoo"]
+__all__ = ["Case", "races", "zoo"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,38 @@ def zoo() -> Iterator[Case]:
     ridge = flows.TwoTimescale(ridge=0.5, kernel=flows.HermiteKernel(polynomial=2))
     yield Case("ladder 1-3, ridge", Target.parse(texts["ladder 1-3"]).normalize(), flow=ridge)
     yield Case("drift, ridge", Target.parse(texts["drift"]).normalize(), flow=ridge)
+
+
+def races() -> Iterator[Case]:
+    """Yield cases in which a direction of a higher exponent may win, or subspaces are unstable."""
+    two = {
+        **{f"{c} h2 + h3": f"{c}*h2(z1) + h3(z2)" for c in (0.03, 0.1, 0.3, 1, 3)},
+        "h3 + h4": "h3(z1) + h4(z2)",
+        "h4 + h5": "h4(z1) + h5(z2)",
+        **{f"h2 + {c} h1h2": f"h2(z1) + {c}*h1(z1)*h2(z2)" for c in (0.03, 0.3, 1, 3)},
+        **{f"h2 + {c} h2h1": f"h2(z1) + {c}*h2(z1)*h1(z2)" for c in (0.03, 0.3, 3)},
+        **{f"drift {c}": f"h1(z1) + h2(z1) + {c}*h1(z1)*h1(z2)" for c in (0.03, 0.1, 0.3, 1, 3)},
+        **{f"tilts {c}": f"h1(z1) + h2(z1) + {c}*h2(z2)" for c in (0.3, 1.4, 1.6, 2, 3)},
+        "weak": "0.03*h2(z1) + h3(z1) + 0.2*h2(z1)*h1(z2)",
+        "0.1 weak": "0.1*h2(z1) + h3(z1) + 0.2*h2(z1)*h1(z2)",
+        "mixed": "(z1+z2)^2 + 0.3*z1*z2^2",
+        "0.1 h1h1 + h2h2": "0.1*h1(z1)*h1(z2) + h2(z1)*h2(z2)",
+        "0.001 h1h1 + h2h2": "0.001*h1(z1)*h1(z2) + h2(z1)*h2(z2)",
+        "0.035 h2": "h2(z1) + 0.035*h2(z2)",
+        "three h2": "0.3671*h2(z1) + 0.7135*h1(z1)*h1(z2) + 0.5967*h2(z2)",
+        "three races": "h2(z1) + h3(z2) + h4(z3)",
+    }
+    targets = {name: Target.parse(text).normalize() for name, text in two.items()}
+    for name, target in targets.items():
+        yield Case(name, target)
+    for name in ("1 h2 + h3", "h2 + 1 h1h2", "tilts 1.6", "weak", "mixed", "0.035 h2"):
+        yield Case(f"{name}, rotated", targets[name].rotate(rotation(2)))
+    for name in ("1 h2 + h3", "h4 + h5", "tilts 1.6", "weak", "mixed"):
+        yield Case(f"{name}, q = 1", targets[name], 1)
+        yield Case(f"{name}, q = 4", targets[name], 4)
+    ridge = flows.TwoTimescale(ridge=0.5, kernel=flows.HermiteKernel(polynomial=2))
+    for name in ("1 h2 + h3", "tilts 3", "weak", "mixed"):
+        yield Case(f"{name}, ridge", targets[name], flow=ridge)
 
 
 def dense(rank: int, degree: int, seed: int) -> Target:
