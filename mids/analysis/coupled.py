@@ -146,7 +146,7 @@ class _Batch:
         self.never, self.slow = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
         odds = np.sum(factor**2, axis=1)  # the columns are orthogonal at the start
         self.crossing = np.where(odds[:, :, None] >= np.exp(LEVELS), 0.0, np.nan)
-        self.method = np.ones((n, c))
+        self.method = np.full((n, c), 2.0)
         self.visited = np.full((n, c), -1)  # numbers of the critical points
         # For each k the frame when k directions are learned and the next one is not, most clearly.
         self.between = np.zeros((n, c, rank, c))
@@ -187,7 +187,7 @@ class _Batch:
         tried = np.full((n, c + 1), np.inf)
         step = np.full(n, 0.1)
         moves: dict[tuple[int, int], _Waiting] = {}
-        how = np.where(np.arange(self.crossing.shape[1]) > k, 3, 2 if point is None else 1)
+        how = np.where(np.arange(self.crossing.shape[1]) > k, 4, 3 if point is None else 2)
         link, work = self._prepared(point, k, m)
         rules = reduced.Rules(MAX_STEPS, RTOL, LEVELS, REACH, LEARNED, SMALL, SLOWER, TURN, AT_ONCE)
         while len(index):

@@ -287,7 +287,7 @@ class KnownFrame(KnownLink):
                 if point.exponent is None:
                     continue
                 result.rank[i, place], result.exponent[i, place] = k, point.exponent
-                result.saddle_loss[i, place], result.method[i, place] = point.loss, 1
+                result.saddle_loss[i, place], result.method[i, place] = point.loss, 2
                 result.enter_time[i, place], result.leave_time[i, place] = enter, leave
                 result.escape_time[i, place] = escape
                 if np.isnan(escape):

@@ -60,7 +60,7 @@ class KnownLink:
         Shapes: start (n, 1, 1).
         """
         result = Prediction.empty(len(start), 1)
-        result.rank[:, 0] = 0.0
+        result.rank[:, 0], result.method[:, 0] = 0.0, 1.0
         result.exponent[:, 0] = self._exponent
         result.saddle_loss[:, 0] = self._plateau
         result.escape_time[:, 0] = [self.escape_time(float(m)) for m in start[:, 0, 0]]

@@ -30,7 +30,7 @@ Array = NDArray[np.float64]
 LEVELS: Array = np.log([1 / 9, 1.0, 9.0])
 """Log-odds of the overlaps 0.1, 0.5 and 0.9."""
 KNOWN, NEVER, SLOW, START = range(4)
-METHODS = ("quadrature", "reduced_flow", "turning_subspace", "several_directions_at_once")
+METHODS = ("none", "quadrature", "reduced_flow", "turning_subspace", "several_directions_at_once")
 """Meanings of the values of `Prediction.method`."""
 REASONS = ("known", "never_left", "too_slow_to_follow", "start_is_no_correlation_matrix")
 """Meanings of the values of `Prediction.reason`."""

@@ -194,7 +194,7 @@ class Recorder:
                     "pass samples=(inputs, outputs)"
                 )
             frame = leading_directions(W, weights, self.rank)
-            exponents, values, _, _ = project(
+            exponents, values, *_ = project(
                 network, self.rank, self.degree, NODES[self.rank], frame=frame
             )
             matrix = self.W_star.T @ frame

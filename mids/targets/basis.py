@@ -15,7 +15,6 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-from warnings import warn
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -225,13 +224,14 @@ def project(
     degree: int,
     nodes: int | None = None,
     frame: FloatArray | None = None,
-) -> tuple[IntArray, FloatArray, float, float]:
+) -> tuple[IntArray, FloatArray, float, float, float]:
     r"""Project a function on the Hermite polynomials up to a degree by quadrature.
 
-    Returns multi-indices, coefficients, the norm that is left out and the function's precision.
+    Returns multi-indices, coefficients, the norm that is left out, the function's precision, and
+    by how much that norm changes with a coarser rule.
     With a frame the function is one of inputs in R^d, in the span of its columns. Without `nodes`
     functions of one or two variables are integrated piecewise, between even points and zero, where
-    many have a kink or a jump. Warns where that norm changes with a coarser rule.
+    many have a kink or a jump.
 
     Shapes: frame (d, rank); returns (n, rank), (n,).
     """
@@ -254,14 +254,7 @@ def project(
         fine, coarse = gauss_hermite(n), gauss_hermite(max(3 * n // 4, degree + 1))
     exponents, coefficients, missed, precision = _projected(function, degree, frame, *fine, rank)
     error = abs(missed - _projected(function, degree, frame, *coarse, rank)[2])
-    size = float(np.linalg.norm(coefficients))
-    if error > max(0.01 * missed, max(1e-9, 100 * precision) * size):
-        warn(
-            f"the norm of what is left out, {missed:.4g}, is known to {error:.1g} only, the "
-            "function not being smooth; pass other nodes= and compare",
-            stacklevel=3,
-        )
-    return exponents, coefficients, missed, precision
+    return exponents, coefficients, missed, precision, error
 
 
 def _piecewise(panels: int) -> tuple[FloatArray, FloatArray]:

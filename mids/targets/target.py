@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
+from warnings import warn
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -240,7 +241,14 @@ class Target:
         rank = validation.integer(rank, "rank", at_least=1)
         degree = validation.integer(degree, "degree", at_least=1)
         check_size(rank, degree)
-        exponents, coefficients, missed, precision = project(function, rank, degree, nodes)
+        exponents, coefficients, missed, precision, error = project(function, rank, degree, nodes)
+        size = float(np.linalg.norm(coefficients))
+        if error > max(0.01 * missed, max(1e-9, 100 * precision) * size):
+            warn(
+                f"the norm of what is left out, {missed:.4g}, is known to {error:.1g} only, the "
+                "function not being smooth; pass other nodes= and compare",
+                stacklevel=2,
+            )
         return _rounded(
             exponents,
             coefficients,

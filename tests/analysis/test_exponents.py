@@ -78,6 +78,7 @@ def test_rotated_parity_is_a_bound():
     ],
     ids=["sign3", "sign2", "sign h3", "abs", "gauss", "four"],
 )
+@pytest.mark.filterwarnings("ignore:the norm of what is left out")
 def test_functions_that_are_no_polynomials(function, rank, exponent):
     found = mids.exponents(function, rank=rank)
     np.testing.assert_equal(found.generative.values, [exponent] + [NAN] * (rank - 1))

@@ -134,7 +134,7 @@ def test_matrix_acts_on_every_index():
 def test_projection_of_an_exponential(nodes):
     # exp(a z) has the coefficients exp(a^2 / 2) a^k / sqrt(k!) and the square norm exp(2 a^2).
     a, b, degree = 0.6, -0.4, 5
-    exponents, coefficients, missed, _ = hermite.project(
+    exponents, coefficients, missed, _, error = hermite.project(
         lambda z: np.exp(z @ [a, b]), rank=2, degree=degree, nodes=nodes
     )
     j, k = exponents.T
@@ -143,6 +143,7 @@ def test_projection_of_an_exponential(nodes):
     np.testing.assert_allclose(coefficients, expected, atol=1e-14)
     tail = math.exp(2 * (a**2 + b**2)) - np.square(expected).sum()
     assert missed == pytest.approx(math.sqrt(tail), rel=1e-9)
+    assert error < 1e-9
 
 
 def test_projection_of_a_polynomial_misses_nothing():
@@ -155,7 +156,7 @@ def test_projection_of_a_polynomial_misses_nothing():
             for (i, j, k), c in zip(exponents, coefficients, strict=True)
         )
 
-    _, projected, missed, _ = hermite.project(polynomial, rank=3, degree=4, nodes=6)
+    _, projected, missed, *_ = hermite.project(polynomial, rank=3, degree=4, nodes=6)
     np.testing.assert_allclose(projected, coefficients, atol=1e-13)
     assert missed < 1e-12
 
