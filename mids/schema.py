@@ -8,6 +8,7 @@ prints the registry for the documentation.
 
 from __future__ import annotations
 
+import copy
 import datetime
 import functools
 import hashlib
@@ -405,7 +406,7 @@ def recorded(recipes: Mapping[str, Mapping[str, Any]], grids: Mapping[str, Any])
 
 def recipes(ds: xr.Dataset) -> dict[str, dict[str, Any]]:
     """Recipes of a dataset by fingerprint, as JSON holds them, each checked for changes."""
-    return recipes_in(ds.attrs)[0]
+    return copy.deepcopy(recipes_in(ds.attrs)[0])  # what is decoded is shared by all datasets
 
 
 def grids(ds: xr.Dataset) -> dict[str, list[float]]:

@@ -172,3 +172,10 @@ def test_global_attributes(ds):
     assert ds.attrs["source"] == f"mids {mids.__version__}"
     assert "10.1002/cpa.70006" in ds.attrs["references"]
     assert {type(value) for value in ds.attrs.values()} == {str, int}
+
+
+def test_what_recipes_returns_is_free_to_be_changed():
+    ds = mids.simulate("h1(z1)", dim=100, runs=1)
+    (entry,) = mids.schema.recipes(ds).values()
+    entry["seed"] = 7
+    assert [other["seed"] for other in mids.schema.recipes(ds).values()] == [0]
