@@ -89,9 +89,8 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
     validation.dataset(ds)
     out = by_recipe(only(ds, *NEEDED), _compared)
     absent = out["ratio"].isnull() & (out["reason"] == KNOWN)  # padding of a larger target's dims
-    attrs = out["reason"].attrs
-    out["reason"] = out["reason"].where(~absent, np.int8(WHY.index("no_such_saddle")))
-    out["reason"].attrs = attrs
+    reason = out["reason"].where(~absent, np.int8(WHY.index("no_such_saddle")))
+    out = out.assign(reason=(reason.dims, reason.data, out["reason"].attrs))
     if out["ratio"].chunks is None and all(r.flow is None for r in described(ds, ("flow",))):
         doubt = _doubt(ds, out)
         if doubt:

@@ -317,7 +317,7 @@ def fingerprints(ds: xr.Dataset) -> tuple[xr.Variable, list[str]]:
         dim, name = next(iter(bare.items()))
         raise DatasetError(
             f"{name!r} has the dim {dim!r}, but 'recipe' does not say how the runs along it were "
-            f"made; {REMEDY}"
+            f"made; rename it back if it has another name now, or {REMEDY}"
         )
     cut = uniform_axes_cut(variable, "byte").transpose(..., "byte")
     values = cut.values

@@ -289,7 +289,7 @@ def test_a_lazy_dataset_stays_lazy():
     ("joined", "message"),
     [
         (lambda p: mids.concat([], "x"), "at least one"),
-        (lambda p: mids.concat([p["base"].loss], "x"), "xarray.Datasets"),
+        (lambda p: mids.concat([p["base"].loss], "x"), "xarray.Dataset, got"),
         (lambda p: mids.concat([p["base"], p["ridge"]], "x"), "all have the variables risk"),
         (
             lambda p: mids.concat([p["base"], made(time=[0.0, 1.0])], "x"),
@@ -543,7 +543,7 @@ def test_targets_may_be_callables():
         ({"flow": ["planted", "planted"]}, "name them"),
         ({"flow": [TwoTimescale(ridge=[0, 1]), "planted"]}, "list the flows one by one"),
         ({"flow": {"name": "joint", "link": ["fitted", "zero"]}}, "take the name of a variable"),
-        ({"seed": range(LARGEST_CELLS + 1)}, "recipes"),
+        ({"seed": range(LARGEST_CELLS + 1)}, "can be in one sweep"),
         ({"chunks": {"time": 3}}, "dim in chunks"),
         ({"target": lambda z: z[:, 0]}, "needs rank="),
         ({"time": -1.0}, "time must be"),

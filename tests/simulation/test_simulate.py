@@ -164,7 +164,7 @@ def test_coordinates_describe_the_modes():
     assert ds.exponents.dims == ("mode", "axis")
 
 
-@pytest.mark.parametrize("chunks", [1, 4, 6, 100, 10**400, "auto"])
+@pytest.mark.parametrize("chunks", [1, 4, 6, 100, 10**30, "auto"])
 def test_numbers_do_not_depend_on_chunks(chunks):
     assert identical(toy(chunks=chunks), toy())
 

@@ -653,7 +653,7 @@ def test_leaps_have_the_relative_exponents_they_name(orders):
         (targets.leaps, [], "orders must be a non-empty sequence"),
         (targets.leaps, 3, "orders must be a non-empty sequence"),
         (targets.leaps, [1, 0], "an order of leaps must be"),
-        (targets.leaps, "12", "an order of leaps must be"),
+        (targets.leaps, "12", "orders must be"),
         (targets.leaps, [10, 11], "degree at most 20"),
     ],
 )
