@@ -94,7 +94,7 @@ def _points(time: Array, values: Array) -> Array:
         size = (1.0 + (8.0 / n) ** 1.5) * np.median(share) / NORMAL
         if size <= 0:
             return np.zeros(n)
-        misfit = np.minimum((share / size) ** 2, FAR**2)
+        misfit = np.minimum(share / size, FAR) ** 2
         score = float(np.sum(0.5 * misfit + np.log(size * unit[1:-1]))) + 2.0 * (power > 0)
         if score < best[0]:
             best = (score, size * unit)
