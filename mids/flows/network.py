@@ -89,8 +89,8 @@ class NetworkFlow(Flow):
             )
         if self.readout == "fixed" and self.epsilon is not None:
             raise InputError(
-                f"epsilon is the time scale of a trained readout, got {self.epsilon!r} with "
-                'readout="fixed"; leave it out or pass readout="trained"'
+                f"epsilon is the time scale of a trained readout, got {validation.shown(self.epsilon)} "
+                'with readout="fixed"; leave it out or pass readout="trained"'
             )
         if self.norm == "free" and self.loss == "correlation":
             raise InputError(
