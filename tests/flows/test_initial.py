@@ -77,7 +77,7 @@ def test_learnable_directions_follow_the_chi_square_law_at_huge_dim():
     rank=st.integers(1, 6),
     student_rank=st.integers(1, 6),
     extra=st.sampled_from([0, 1, 5, 1000, 10**12]),
-    seed=st.integers(0, 2**200),
+    seed=st.integers(0, 2**128),
 )
 def test_matrices_are_correlations(rank, student_rank, extra, seed):
     dim = rank + student_rank + extra
@@ -107,7 +107,7 @@ def test_streams_differ_in_every_argument():
     # Among them the pairs that collide when keys are not split into words of fixed number.
     keys = [
         (seed, dim, run)
-        for seed in (0, 1, 7, 7 << 32, 2**32 + 1, 2**128, 2**160 + 7)
+        for seed in (0, 1, 7, 7 << 32, 2**32 + 1, 2**96, 2**128)
         for dim in (1, 2, 2**32, 2**32 + 1, 10**12)
         for run in (0, 1, 2**32, 2**32 + 1)
     ]
