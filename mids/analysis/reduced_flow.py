@@ -268,6 +268,24 @@ def _push(link, work, k, rank, frame, D, push, H):  # type: ignore[no-untyped-de
 
 
 @compiled
+def _angle(pp, qq, pq):  # type: ignore[no-untyped-def]
+    """Cosine and sine of the rotation that makes two columns of these products orthogonal."""
+    zeta = (qq - pp) / (2.0 * pq)
+    t = 1.0 / (abs(zeta) + np.sqrt(1.0 + zeta * zeta))
+    t = -t if zeta < 0.0 else t
+    cos = 1.0 / np.sqrt(1.0 + t * t)
+    return cos, cos * t
+
+
+@compiled
+def _turn(A, p, q, cos, sin, n):  # type: ignore[no-untyped-def]
+    """Rotate columns p and q of the first n rows, in place."""
+    for i in range(n):
+        x, y = A[i, p], A[i, q]
+        A[i, p], A[i, q] = cos * x - sin * y, sin * x + cos * y
+
+
+@compiled
 def _rotations(S, vectors, n):  # type: ignore[no-untyped-def]
     """Jacobi's rotations of a symmetric matrix, in place; its eigenvectors are the columns."""
     for i in range(n):
@@ -286,19 +304,10 @@ def _rotations(S, vectors, n):  # type: ignore[no-untyped-def]
             for q in range(p + 1, n):
                 if S[p, q] == 0.0:
                     continue
-                zeta = (S[q, q] - S[p, p]) / (2.0 * S[p, q])
-                t = 1.0 / (abs(zeta) + np.sqrt(1.0 + zeta * zeta))
-                t = -t if zeta < 0.0 else t
-                cos = 1.0 / np.sqrt(1.0 + t * t)
-                sin = cos * t
-                for i in range(n):
-                    x, y = S[i, p], S[i, q]
-                    S[i, p], S[i, q] = cos * x - sin * y, sin * x + cos * y
-                    x, y = vectors[i, p], vectors[i, q]
-                    vectors[i, p], vectors[i, q] = cos * x - sin * y, sin * x + cos * y
-                for i in range(n):
-                    x, y = S[p, i], S[q, i]
-                    S[p, i], S[q, i] = cos * x - sin * y, sin * x + cos * y
+                cos, sin = _angle(S[p, p], S[q, q], S[p, q])
+                _turn(S, p, q, cos, sin, n)
+                _turn(vectors, p, q, cos, sin, n)
+                _turn(S.T, p, q, cos, sin, n)
 
 
 @compiled
@@ -353,16 +362,9 @@ def _graded(L, error, lengths, m, c):  # type: ignore[no-untyped-def]
                 if abs(pq) <= 4e-16 * np.sqrt(pp * qq):
                     continue
                 done = False
-                zeta = (qq - pp) / (2.0 * pq)
-                t = 1.0 / (abs(zeta) + np.sqrt(1.0 + zeta * zeta))
-                t = -t if zeta < 0.0 else t
-                cos = 1.0 / np.sqrt(1.0 + t * t)
-                sin = cos * t
-                for i in range(m):
-                    x, y = L[i, p], L[i, q]
-                    L[i, p], L[i, q] = cos * x - sin * y, sin * x + cos * y
-                    x, y = error[i, p], error[i, q]
-                    error[i, p], error[i, q] = cos * x - sin * y, sin * x + cos * y
+                cos, sin = _angle(pp, qq, pq)
+                _turn(L, p, q, cos, sin, m)
+                _turn(error, p, q, cos, sin, m)
         if done:
             break
     for p in range(c):

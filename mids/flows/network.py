@@ -89,8 +89,9 @@ class NetworkFlow(Flow):
             )
         if self.readout == "fixed" and self.epsilon is not None:
             raise InputError(
-                f"epsilon is the time scale of a trained readout, got {validation.shown(self.epsilon)} "
-                'with readout="fixed"; leave it out or pass readout="trained"'
+                "epsilon is the time scale of a trained readout, got "
+                f'{validation.shown(self.epsilon)} with readout="fixed"; leave it out or pass '
+                'readout="trained"'
             )
         if self.norm == "free" and self.loss == "correlation":
             raise InputError(
