@@ -45,7 +45,7 @@ WHY = (
 
 
 def compare(ds: xr.Dataset) -> xr.Dataset:
-    """Hold the measured saddles of each run against the predicted ones.
+    """Compare the measured saddles of each run with the predicted ones.
 
     Saddles are matched by the number of directions learned; saddles that only one side knows are
     kept, with NaN on the other. One that the theory says is never left, as where a run is trapped,

@@ -1,4 +1,4 @@
-"""The folder of a catalog: its files, and changes that happen as a whole or not at all.
+"""The folder of a catalog: its files, and changes that are complete or leave no trace.
 
 A new file gets a name that no other had, then the index is replaced, which is the change, then the
 files that it no longer names go. The names of both are written to a journal before, so that the

@@ -105,7 +105,7 @@ def remove(folder: Path, keys: tuple[str, ...]) -> None:
 def verify(place: str, replay: int) -> None:
     """Check files and index of CATALOG, and replay some runs.
 
-    Holds the files against their checksums, the schema and the index. Exit code 1 if something is
+    Checks the files by their checksums, the schema and the index. Exit code 1 if something is
     wrong.
     """
     found = _open(place).verify(

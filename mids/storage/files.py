@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that appear under their names when they are complete."""
 
 from __future__ import annotations
 
