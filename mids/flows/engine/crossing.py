@@ -62,6 +62,8 @@ def cross(
     call_settle(pieces[SETTLE], where, active, KEPT_END, 2)
     f_high = log_odds[direction] - threshold
     f_low = state[START, direction - active.saturated] - threshold
+    # A run that starts close to the threshold has a short time, to the same relative accuracy.
+    enough = 10.0 * close * min(1.0, abs(f_low))
     for iteration in range(50):
         theta = trial(low, high, f_low, f_high, iteration)
         interpolate(state, size, theta)
@@ -77,7 +79,7 @@ def cross(
         call_begin(pieces[BEGIN], where, active, 2)
         missing = threshold - log_odds[direction]
         time = elapsed + missing / (2.0 * work.square[HESSIAN, direction, direction])
-        if abs(missing) < 10.0 * close:
+        if abs(missing) < enough:
             break
         theta = fraction(step.time_dense, time)
     return time

@@ -167,7 +167,7 @@ def run(
         if crossing[i, HALF] == 0.0:
             stage_duration[i] = 0.0
 
-    # This close to a level, time is linear in log-odds.
+    # This close to a level, time is linear in log-odds, to rtol of the time that has passed.
     near = np.sqrt(0.1 * rtol)
     last, row = time[-1], 0
     now, remainder, since = 0.0, 0.0, 0.0
@@ -185,7 +185,8 @@ def run(
         for i in range(saturated, learnable):
             for level in range(levels):
                 missing = thresholds[level] - log_odds[i]
-                if not np.isnan(crossing[i, level]) or abs(missing) > near:
+                close = near if now > 0.0 else rtol  # at the start, no time has passed
+                if not np.isnan(crossing[i, level]) or abs(missing) > close:
                     continue
                 if missing > 0.0 and i != clock:
                     continue
