@@ -4,8 +4,8 @@ Importing the package registers the accessor ``mi`` on xarray Datasets. Compiler
 and netCDF are imported on first use.
 """
 
-from . import accessor as accessor  # registers ``ds.mi``
 from . import catalog, errors, flows, plot, targets
+from .accessor import accessor
 from .analysis import (
     Recorder,
     compare,
@@ -34,6 +34,7 @@ from .targets.ladder import ladder, leaps
 __all__ = [
     "Recorder",
     "Target",
+    "accessor",
     "catalog",
     "combine_attrs",
     "compare",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, Unpack
 import numpy as np
 import xarray as xr
 
-from . import analysis, plot, schema
+from . import analysis, plot, schema, validation
 from .analysis.compare import comparable, measured
 from .analysis.describe import describe, description
 from .analysis.plateaus import Scale
@@ -23,7 +23,7 @@ from .targets import Target
 if TYPE_CHECKING:
     from matplotlib.animation import FuncAnimation
 
-__all__ = ["MultiIndexAccessor", "PlotAccessor"]
+__all__ = ["MultiIndexAccessor", "PlotAccessor", "accessor"]
 
 
 class PlotAccessor:
@@ -240,3 +240,31 @@ class MultiIndexAccessor:
             for name, text in rows
         )
         return f"<div><b>{escape(title)}</b><table>{cells}</table></div>"
+
+
+def accessor(ds: xr.Dataset) -> MultiIndexAccessor:
+    """Return ``ds.mi``, whose type editors and type checkers cannot know from the dataset.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+
+    Returns
+    -------
+    MultiIndexAccessor
+
+    Raises
+    ------
+    InputError
+        If `ds` is no dataset.
+
+    Examples
+    --------
+    >>> import mids
+    >>> ds = mids.simulate("h2(z1)", dim=100, runs=2)
+    >>> mids.accessor(ds).flow.name
+    'two-timescale'
+    """
+    validation.dataset(ds)
+    found: MultiIndexAccessor = ds.mi
+    return found

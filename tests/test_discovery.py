@@ -100,13 +100,15 @@ def test_a_tab_shows_what_there_is():
 
 
 SNIPPET = """
-import xarray as xr
 import mids
-from mids.accessor import MultiIndexAccessor
+from mids.flows import Joint, OnlineSGD, TwoTimescale
 
-ds = mids.simulate("h2(z1)", dim=[1e2, 1e4], runs=4)
-mi = MultiIndexAccessor(ds)
-also: mids.accessor.MultiIndexAccessor = mi
+ds = mids.simulate("h2(z1)", dim=[1e2, 1e4], runs=4, flow=TwoTimescale(ridge=[0.0, 1.0]))
+mids.simulate(["h1(z1)", "h2(z1)"], dim=[100, 400], seed=[0, 1], student_rank=[1, 2], time=1e3)
+mids.simulate({"a": lambda z: z[:, 0]}, rank=1, dim=100, flow=Joint(epsilon=[0.1, 1]))
+sgd = OnlineSGD(step=[0.1, 0.2], batch=[10, 20], readout=["hermite-ridge", "random-features"])
+mids.simulate(mids.Target.parse("h2(z1)"), dim=64, flow={"sgd": OnlineSGD(), "fast": "planted"})
+mi = mids.accessor(ds)
 reveal_type(ds)
 reveal_type(mi.saddles())
 reveal_type(mi.target)
@@ -115,31 +117,34 @@ reveal_type(mids.ladder(mi.target))
 reveal_type(mids.open_catalog("folder").search(rank=2))
 mi.plateaus(tolerance="small")
 mids.simulate("h2(z1)", dimension=100)
+TwoTimescale(penalty=0.1)
 """
+REVEALED = ["Dataset", "Dataset", "Target", "ndarray", "Ladder", "Catalog"]
+CHECKERS = {
+    "mypy": (["--strict"], r'Revealed type is "(.*)"'),
+    "pyright": (["--pythonpath", sys.executable], r'Type of ".*" is "(.*)"'),
+}
 
 
-def test_type_checkers_see_functions_and_accessor(tmp_path):
-    pytest.importorskip("mypy")
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_type_checkers_see_functions_and_accessor(tmp_path, checker):
+    pytest.importorskip(checker)
+    options, reveals = CHECKERS[checker]
     (tmp_path / "snippet.py").write_text(SNIPPET, "utf-8")
     checked = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", str(tmp_path / "snippet.py")],
+        [sys.executable, "-m", checker, *options, str(tmp_path / "snippet.py")],
         cwd=ROOT,
-        env=os.environ | {"MYPYPATH": str(ROOT)},
+        env=os.environ | {"MYPYPATH": str(ROOT), "PYTHONPATH": str(ROOT)},
         text=True,
         capture_output=True,
         check=False,
     )
-    revealed = re.findall(r'Revealed type is "(.*)"', checked.stdout)
-    assert [re.sub(r"\[.*", "", kind).rpartition(".")[2] for kind in revealed] == [
-        "Dataset",
-        "Dataset",
-        "Target",
-        "ndarray",
-        "Ladder",
-        "Catalog",
-    ], checked.stdout + checked.stderr
-    errors = re.findall(r"error: .*\[([\w-]+)\]$", checked.stdout, re.MULTILINE)
-    assert errors == ["arg-type", "call-arg"], checked.stdout
+    revealed = re.findall(reveals, checked.stdout)
+    kinds = [re.sub(r"\[.*", "", kind).rpartition(".")[2] for kind in revealed]
+    assert kinds == REVEALED, checked.stdout + checked.stderr
+    wrong = re.findall(r"snippet.py:(\d+).*error: ", checked.stdout)
+    last = len(SNIPPET.splitlines())
+    assert sorted(set(map(int, wrong))) == [last - 2, last - 1, last], checked.stdout
 
 
 @pytest.mark.parametrize(

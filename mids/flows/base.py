@@ -7,7 +7,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 
@@ -17,7 +17,10 @@ from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 from .initial import draw_runs
 
-__all__ = ["Flow", "FlowSweep", "Problem"]
+__all__ = ["Flow", "FlowSweep", "Problem", "Swept"]
+
+Swept: TypeAlias = Any
+"""The other type of a parameter: a list may be given, of which each flow has one value."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ..schema import LEVELS
 from ..targets.ladder import relevant_directions
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
-from .base import Problem
+from .base import Problem, Swept
 from .observables import CENSORED, CONVERGED, TRAPPED
 from .readout import Features
 from .sampled import SampledFlow, Trajectory, start
@@ -98,9 +98,9 @@ class Empirical(SampledFlow):
     """
 
     name: ClassVar[str] = "empirical"
-    n: int
-    accuracy: float = 3e-3
-    tolerance: float = 1e-6
+    n: int | Swept
+    accuracy: float | Swept = 3e-3
+    tolerance: float | Swept = 1e-6
 
     def __post_init__(self) -> None:
         """Check the parameters."""

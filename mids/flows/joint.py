@@ -12,7 +12,7 @@ from .. import validation
 from ..errors import InputError
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
-from .base import Problem
+from .base import Problem, Swept
 from .frames import averages, degrees, follow, learned_frame
 from .observables import link_on_modes, observables
 from .ridge import RidgeFlow
@@ -65,8 +65,8 @@ class Joint(RidgeFlow):
     """
 
     name: ClassVar[str] = "joint"
-    epsilon: float = 0.01
-    link: str = "fitted"
+    epsilon: float | Swept = 0.01
+    link: str | Swept = "fitted"
 
     def __post_init__(self) -> None:
         """Check the parameters."""

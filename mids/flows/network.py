@@ -15,7 +15,7 @@ from ..schema import LEVELS
 from ..targets.additive import hermite_series
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
-from .base import Flow, Problem
+from .base import Flow, Problem, Swept
 from .initial import stream
 from .network_target import duration, monomials, pulls, reached
 from .observables import CENSORED, CONVERGED, FAILED, TRAPPED
@@ -60,14 +60,14 @@ class NetworkFlow(Flow):
     fast_link: ClassVar[bool] = False
     orthonormal: ClassVar[bool] = False
     tensors: ClassVar[bool] = False
-    neurons: int = 1
+    neurons: int | Swept = 1
     activation: Any = "erf"
-    loss: str = "squared"
-    readout: str = "fixed"
-    epsilon: float | None = None
+    loss: str | Swept = "squared"
+    readout: str | Swept = "fixed"
+    epsilon: float | Swept | None = None
     second_layer: Any = 1.0
-    norm: str = "spherical"
-    degree: int | None = None
+    norm: str | Swept = "spherical"
+    degree: int | Swept | None = None
     _series: FloatArray = field(init=False, repr=False, compare=False)
     _left_out: float = field(init=False, repr=False, compare=False)
 

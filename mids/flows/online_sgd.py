@@ -22,7 +22,7 @@ from ..errors import FileError, InputError
 from ..schema import LEVELS, VERSION
 from ..targets.target import Target
 from ..validation import FloatArray
-from .base import Problem
+from .base import Problem, Swept
 from .sampled import SampledFlow, Trajectory, start
 from .stepped import Stepped
 
@@ -158,10 +158,10 @@ class OnlineSGD(Stepped, SampledFlow):
     """
 
     name: ClassVar[str] = "online-sgd"
-    step: float = 0.01
-    batch: int = 256
-    memory: float | None = 8.0
-    sampling: str = "ambient"
+    step: float | Swept = 0.01
+    batch: int | Swept = 256
+    memory: float | Swept | None = 8.0
+    sampling: str | Swept = "ambient"
     checkpoint: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:

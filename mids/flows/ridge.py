@@ -12,7 +12,7 @@ from .. import validation
 from ..errors import InputError
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
-from .base import Flow
+from .base import Flow, Swept
 from .time_grid import beyond_escapes
 
 __all__ = ["HermiteKernel", "RidgeFlow"]
@@ -155,8 +155,8 @@ class RidgeFlow(Flow):
     ``q_k / (q_k + ridge)`` (paper Prop. 3.3).
     """
 
-    ridge: float = 0.0
-    kernel: HermiteKernel | None = None
+    ridge: float | Swept = 0.0
+    kernel: HermiteKernel | Swept | None = None
 
     def __post_init__(self) -> None:
         """Check the parameters."""

@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..schema import LEVELS
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
-from .base import Flow, Problem
+from .base import Flow, Problem, Swept
 from .initial import frame, stream
 from .observables import observables
 from .readout import Features, Readout
@@ -79,13 +79,13 @@ class SampledFlow(Flow):
     Subclasses say which samples. `mids.flows.readout` has the links.
     """
 
-    readout: str = "hermite-ridge"
-    noise: float = 0.0
-    ridge: float = 1e-4
-    degree: int | None = None
-    kernel: HermiteKernel | None = None
-    features: int = 128
-    width: float = 1.5
+    readout: str | Swept = "hermite-ridge"
+    noise: float | Swept = 0.0
+    ridge: float | Swept = 1e-4
+    degree: int | Swept | None = None
+    kernel: HermiteKernel | Swept | None = None
+    features: int | Swept = 128
+    width: float | Swept = 1.5
 
     def __post_init__(self) -> None:
         """Check the parameters."""

@@ -7,6 +7,7 @@ import numpy as np
 from .. import validation
 from ..errors import InputError
 from ..validation import FloatArray, IntArray
+from .base import Swept
 
 __all__ = ["Stepped"]
 
@@ -19,8 +20,8 @@ MOST_SAMPLES = 2**62
 class Stepped:
     """A flow with the parameters `step` and `batch`, whose time is `step` times the steps done."""
 
-    step: float
-    batch: int
+    step: float | Swept
+    batch: int | Swept
 
     def _checked_steps(self) -> dict[str, float | int]:
         """Check `step` and `batch`."""

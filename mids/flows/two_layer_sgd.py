@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..schema import LEVELS
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
-from .base import Problem
+from .base import Problem, Swept
 from .initial import frame, stream
 from .network import NetworkFlow, Path, span
 from .network_target import monomials
@@ -79,12 +79,12 @@ class TwoLayerSGD(Stepped, NetworkFlow):
     """
 
     name: ClassVar[str] = "two-layer-sgd"
-    step: float = 1e-3
-    batch: int = 1
-    noise: float = 0.0
-    reuse: int = 1
-    lookahead: float | None = None
-    smoothing: float = 0.0
+    step: float | Swept = 1e-3
+    batch: int | Swept = 1
+    noise: float | Swept = 0.0
+    reuse: int | Swept = 1
+    lookahead: float | Swept | None = None
+    smoothing: float | Swept = 0.0
 
     def __post_init__(self) -> None:
         """Check the parameters."""
