@@ -206,9 +206,10 @@ class Folder:
     def _locked(self, *, create: bool = False, timeout: float = -1) -> Iterator[None]:
         """Keep other writers out; what the system refuses is an error that says so."""
         try:
+            lock = file_lock(self.root / ".lock")
             if create:
                 self.data.mkdir(parents=True, exist_ok=True)
-            with file_lock(self.root / ".lock").acquire(timeout=timeout):
+            with lock.acquire(timeout=timeout):
                 yield
         except OSError as error:
             if isinstance(error, MidsError):

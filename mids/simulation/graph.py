@@ -284,6 +284,11 @@ def _simulate_block(
     own = _own_shapes(flow, problem, shapes)
     causes: dict[int, str] = {}
     block = _integrate(flow, problem, own, causes)
+    if missing := own.keys() - block.keys():
+        raise RuntimeError(
+            f"the flow {flow.name} returned no {', '.join(sorted(missing))}; return it from "
+            "`integrate`, or name the variables that it has in `variables`"
+        )
     if "status" in block:
         for run in runs[np.asarray(block["status"]) == FAILED].tolist():
             gave_up = f"the flow {flow.name} gave up before rtol = {problem.rtol:g} was met"

@@ -552,12 +552,16 @@ def test_all_runs_may_fail():
     assert ds.mi.saddles().n_saddles.sum() == 0
 
 
-def test_flows_that_return_the_wrong_shape_are_named():
+@pytest.mark.parametrize(
+    "returned, told",
+    [({"loss": np.zeros(3)}, r"loss of shape \(3,\)"), ({}, "returned no crossing_time, energy")],
+)
+def test_flows_that_return_too_little_are_named(returned, told):
     class Broken(ToyFlow):
         def integrate(self, problem):
-            return super().integrate(problem) | {"loss": np.zeros(3)}
+            return (super().integrate(problem) if returned else {"loss": None}) | returned
 
-    with pytest.raises(RuntimeError, match=r"loss of shape \(3,\)"):
+    with pytest.raises(RuntimeError, match=told):
         toy(flow=Broken()).loss.compute()
 
 
