@@ -130,6 +130,11 @@ class Target:
             coefficients=coefficients,
         )
 
+    def _missing(self, norm: float) -> Target:
+        """Return this new target with what it leaves out."""
+        self.__dict__["missed_norm"] = norm
+        return self
+
     def __setattr__(self, attribute: str, value: object) -> None:
         """Refuse to change: targets are immutable."""
         raise AttributeError(f"a Target is immutable; build another one to change {attribute!r}")
@@ -386,10 +391,8 @@ class Target:
                 f"{validation.shown(modes)} and coefficients {validation.shown(values)}; "
                 "write it with Target.to_dict"
             )
-        target = cls(coefficients, name=data.get("name"))
         missed = validation.number(data.get("missed_norm", 0.0), "missed_norm", at_least=0)
-        target._set(target.modes, target.coefficients, target.name, missed)
-        return target
+        return cls(coefficients, name=data.get("name"))._missing(missed)
 
     @classmethod
     def from_json(cls, text: str) -> Target:
@@ -612,7 +615,10 @@ class Target:
         return _rounded(*tensor_coefficients(tensors), name=None, missed_norm=self.missed_norm)
 
     def __add__(self, other: object) -> Target:
-        """Add another target, of any rank; what cancels down to rounding level is dropped."""
+        """Add another target, of any rank; what cancels down to rounding level is dropped.
+
+        What both leave out is at most the sum of their `missed_norm`, which the sum has.
+        """
         if not isinstance(other, Target):
             return NotImplemented
         rank = max(self.rank, other.rank)
@@ -625,14 +631,16 @@ class Target:
             for beta, values in total.items()
             if abs(sum(values)) > ROUNDING * max(map(abs, values))
         }
-        return Target(kept)
+        return Target(kept)._missing(self.missed_norm + other.missed_norm)
 
     def __mul__(self, factor: object) -> Target:
         """Multiply by a number."""
         if isinstance(factor, bool) or not isinstance(factor, int | float | np.number):
             return NotImplemented
-        scaled = (self.coefficients * validation.number(float(factor), "factor")).tolist()
-        return Target(dict(zip(map(tuple, self.modes.tolist()), scaled, strict=True)))
+        factor = validation.number(float(factor), "factor")
+        scaled = (self.coefficients * factor).tolist()
+        target = Target(dict(zip(map(tuple, self.modes.tolist()), scaled, strict=True)))
+        return target._missing(self.missed_norm * abs(factor))
 
     __rmul__ = __mul__
 
@@ -702,8 +710,7 @@ def _rounded(
     kept = np.abs(coefficients) > rounding * np.abs(coefficients).max()
     modes = map(tuple, exponents[kept].tolist())
     target = Target(dict(zip(modes, coefficients[kept].tolist(), strict=True)), name=name)
-    target._set(target.modes, target.coefficients, name, missed_norm)
-    return target
+    return target._missing(missed_norm)
 
 
 def as_target(target: object) -> Target:

@@ -98,17 +98,17 @@ def test_a_spec_holds_a_sweep_and_options_go_before_it(run, tmp_path):
 def test_sweeps_on_the_command_line_and_in_files_are_those_of_python(run, tmp_path):
     time = [0.0, 1.0, 10.0]
     (tmp_path / "sweep.toml").write_text(
-        'target = ["h1(z1)", "h2(z1)"]\ndim = [50]\nruns = 2\nseed = [0, 3]\n'
+        'target = ["h1(z1)", "He3(z1)"]\ndim = [50]\nruns = 2\nseed = [0, 3]\n'
         f'time = {time}\n[flow]\nname = "two-timescale"\nridge = [0.0, 0.5]\n'
     )
     (tmp_path / "point.toml").write_text(f"dim = [50]\nruns = 2\ntime = {time}\n")
-    options = ["--sweep", "target=h1(z1);h2(z1)", "--sweep", "seed=0,3", "--sweep", "ridge=0.0,0.5"]
+    options = ["--sweep", "target=h1(z1);He3(z1)", "--sweep", "seed=0,3", "--sweep", "ridge=0.0,0.5"]
     for arguments in (["--spec", "sweep.toml"], ["--spec", "point.toml", *options]):
         done = run("simulate", *arguments, "-o", "o.nc")
         assert done.exit_code == 0, done.output
         with mids.open_dataset(tmp_path / "o.nc") as ds:
             expected = mids.simulate(
-                ["h1(z1)", "h2(z1)"],
+                ["h1(z1)", "He3(z1)"],
                 dim=50,
                 runs=2,
                 seed=[0, 3],
@@ -116,7 +116,7 @@ def test_sweeps_on_the_command_line_and_in_files_are_those_of_python(run, tmp_pa
                 time=time,
             )
             assert mids.simulation.differences(ds.compute(), expected) == []
-            assert ds.target.values.tolist() == ["h1(z1)", "h2(z1)"]
+            assert ds.target.values.tolist() == ["h1(z1)", "He3(z1)"]
             assert ds.ridge.values.tolist() == [0.0, 0.5]
         (tmp_path / "o.nc").unlink()
         head = done.stdout.splitlines()[0].split()

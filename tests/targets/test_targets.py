@@ -138,6 +138,9 @@ def test_names_are_strings():
         ("z1**4 - 6*z1**2 + 3", {(4,): math.sqrt(24)}),
         ("sqrt(2)*z1 + sqrt(4/9)*z2", {(1, 0): SQRT2, (0, 1): 2 / 3}),
         ("h0(z2)*z1", {(1, 0): 1}),
+        ("He3(z1)", {(3,): math.sqrt(6)}),
+        ("2*He2(z1)He1(z2)", {(2, 1): 2 * SQRT2}),
+        ("He3(z1) - z1**3 + 3*z1 + z2", {(0, 1): 1}),
         ("z1 + 0*z2", {(1, 0): 1}),
         ("z1 + z3**0", {(0, 0, 0): 1, (1, 0, 0): 1}),
         ("1e-20*z1 + z2", {(1, 0): 1e-20, (0, 1): 1}),
@@ -171,6 +174,34 @@ def test_families_parse_to_themselves(text, target):
     parsed = Target.parse(text)
     assert parsed == target
     assert parsed.name == target.name
+
+
+def test_targets_add_and_scale_as_functions():
+    one, two = Target.parse("h1(z1) - 2*h2(z1)*h1(z2)"), Target.parse("He3(z3) - h1(z1) + 0.3")
+    both = one + two
+    assert both.rank == 3 and (1, 0, 0) not in map(tuple, both.modes.tolist())
+    z = points(3)
+    # Values are sums of terms of order 10, each rounded a few times at 1e-16 of itself.
+    np.testing.assert_allclose(both(z), one(z[:, :2]) + two(z), rtol=0, atol=1e-13)
+    assert both == two + one and Target.parse(str(both)) == both
+    assert 2 * one == one * 2.0 == one + one == Target.parse("2*h1(z1) - 4*h2(z1)*h1(z2)")
+    relu = Target.from_function(lambda z: np.maximum(z[:, 0], 0), rank=1, degree=4)
+    assert (-2 * relu).missed_norm == (relu + relu).missed_norm == 2 * relu.missed_norm > 0
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda t: t + 1, "unsupported operand"),
+        (lambda t: True * t, "unsupported operand"),
+        (lambda t: float("nan") * t, "finite number"),
+        (lambda t: 0 * t, "non-constant part"),
+        (lambda t: t + -1 * t, "non-constant part"),
+    ],
+)
+def test_sums_and_multiples_without_sense_are_refused(made, message):
+    with pytest.raises((TypeError, InputError), match=message):
+        made(Target.parse("He3(z1)"))
 
 
 @given(target=random_targets())
