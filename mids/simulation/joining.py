@@ -160,7 +160,7 @@ def concat(
             f"{dim!r} is the name of a variable of the schema; join along a dim of another name"
         )
     for part in parts:
-        recipes_of(part)
+        fingerprints(part)
     first = parts[0]
     for part in parts[1:]:
         differing = sorted(map(str, part.data_vars.keys() ^ first.data_vars.keys()))
@@ -238,6 +238,12 @@ def padded(parts: Sequence[xr.Dataset], joined_along: str) -> list[xr.Dataset]:
         ]
         if counted:
             parts = [p.drop_vars(dim, errors="ignore") for p in parts]
+    for name in ("degree", "exponents"):  # 0 above where a dataset lacks the mode or axis
+        found = [part.coords[name].variable for part in parts if name in part.coords]
+        of_modes = all(variable.dims == schema.COORDINATES[name].dims for variable in found)
+        if found and of_modes and joined_along != "mode":
+            known = found[0].copy(data=np.max([variable.values for variable in found], axis=0))
+            parts = [p.assign_coords({name: known}) if name in p.coords else p for p in parts]
     return parts
 
 
@@ -266,23 +272,6 @@ def recipes_of(ds: xr.Dataset, of: tuple[str, ...] = ALL) -> tuple[xr.Variable, 
     The variable holds positions in the list, -1 for runs that were masked, and has only those
     dims along which it varies.
     """
-    if "recipe" not in ds.variables:
-        old = "mids_spec" in ds.attrs
-        raise DatasetError(
-            "the dataset has no variable 'recipe', which says how its runs were made; "
-            + (
-                "open its file with mids.open_dataset, which adds it"
-                if old
-                else "take it along when you select variables, start from a dataset of "
-                "mids.simulate or mids.open_dataset, or pass target= to mids.from_trajectories"
-            )
-        )
-    if "run" not in ds.dims and "run" not in ds.coords:
-        raise DatasetError(
-            f"the dataset has no dimension or coordinate 'run', got the dims {list(ds.dims)}; "
-            "rename the one that counts the runs, or, since what is averaged over runs has no "
-            "recipe, apply this function before you average"
-        )
     cells, keys = fingerprints(ds)
     recorded = schema.recipes(ds)
     recipes: list[Recipe] = []
@@ -303,6 +292,23 @@ def fingerprints(ds: xr.Dataset) -> tuple[xr.Variable, list[str]]:
     The variable holds positions in the list, -1 for runs that were masked, and has only those
     dims along which it varies.
     """
+    if "recipe" not in ds.variables:
+        old = "mids_spec" in ds.attrs
+        raise DatasetError(
+            "the dataset has no variable 'recipe', which says how its runs were made; "
+            + (
+                "open its file with mids.open_dataset, which adds it"
+                if old
+                else "take it along when you select variables, start from a dataset of "
+                "mids.simulate or mids.open_dataset, or pass target= to mids.from_trajectories"
+            )
+        )
+    if "run" not in ds.dims and "run" not in ds.coords:
+        raise DatasetError(
+            f"the dataset has no dimension or coordinate 'run', got the dims {list(ds.dims)}; "
+            "rename the one that counts the runs, or, since what is averaged over runs has no "
+            "recipe, apply this function before you average"
+        )
     variable = ds["recipe"].variable
     if variable.sizes.get("byte") != schema.FINGERPRINT or variable.dtype not in STORED:
         raise _changed()

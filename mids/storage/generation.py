@@ -48,7 +48,10 @@ def generate(
     or cluster that dask uses, and marked when it is complete: the memory needed is that of the
     blocks being worked on. Call it again with the same arguments after any interruption: blocks
     whose checksums hold are kept, the others are simulated. With more runs, dims or values of a
-    sweep than before, only what is missing is simulated.
+    sweep than before, only what is missing is simulated. Values that bring new modes, directions or
+    columns of the student are refused: blocks are whole along these dims, so that all that was
+    written would have to be written again. They go into a store of their own, and `mids.concat`
+    joins what `mids.open_dataset` gives for both.
 
     Parameters
     ----------
@@ -271,6 +274,15 @@ def _grown(place: Place, before: Mapping[str, Any], ds: xr.Dataset) -> xr.Datase
         )
         if lost:
             found += _differing(lost[0], new[0] if new else {}, "")
+        elif new and any(
+            here["variables"].get(name, about)["shape"] != about["shape"]
+            for name, about in before["variables"].items()
+        ):
+            raise InputError(
+                f"{place.url} has no room for modes, directions or columns of the student that the "
+                "new values bring; generate these into a store of their own and join both with "
+                "mids.concat, or all values into a new store"
+            )
         for name in ("variables", "coordinates", "growing"):
             found += _differing(before[name], here[name], "")
     if found:

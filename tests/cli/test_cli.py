@@ -102,7 +102,14 @@ def test_sweeps_on_the_command_line_and_in_files_are_those_of_python(run, tmp_pa
         f'time = {time}\n[flow]\nname = "two-timescale"\nridge = [0.0, 0.5]\n'
     )
     (tmp_path / "point.toml").write_text(f"dim = [50]\nruns = 2\ntime = {time}\n")
-    options = ["--sweep", "target=h1(z1);He3(z1)", "--sweep", "seed=0,3", "--sweep", "ridge=0.0,0.5"]
+    options = [
+        "--sweep",
+        "target=h1(z1);He3(z1)",
+        "--sweep",
+        "seed=0,3",
+        "--sweep",
+        "ridge=0.0,0.5",
+    ]
     for arguments in (["--spec", "sweep.toml"], ["--spec", "point.toml", *options]):
         done = run("simulate", *arguments, "-o", "o.nc")
         assert done.exit_code == 0, done.output

@@ -194,6 +194,14 @@ def test_sweeps_grow_by_the_values_of_any_dim(tmp_path):
     assert SIMULATED.total() == 2 * 10
     assert ds.seed.values.tolist() == [0, 2, 1]
     assert not differences(mids.simulate(**sweep | {"seed": [0, 2, 1]}), ds)
+    wider = sweep | {"target": sweep["target"] | {"c": "h3(z1)"}, "seed": [0, 2, 1]}
+    state = (tmp_path / "sweep" / "mids.json").read_bytes()
+    with pytest.raises(InputError, match=r"no room for modes.*a store of their own"):
+        mids.generate(wider, tmp_path / "sweep")
+    assert (tmp_path / "sweep" / "mids.json").read_bytes() == state
+    own = mids.generate(wider | {"target": {"c": "h3(z1)"}}, tmp_path / "own")
+    expected, both = mids.simulate(**wider), mids.concat([ds, own], "target")
+    assert not differences(expected, both.sel(mode=expected.mode))
     swapped = sweep | {"target": {"b": TARGET, "a": "h2(z1)"}, "seed": [0, 2, 1]}
     with pytest.raises(InputError, match="recipe differs"):
         mids.generate(swapped, tmp_path / "sweep")
