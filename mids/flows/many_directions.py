@@ -3,7 +3,7 @@ r"""The two-timescale flow of additive targets with hundreds of orthonormal dire
 In the frame of the directions :math:`H_{ij} = a_i a_j \sum_k k c_k^2 G_{ij}^{k-1}` follows from G
 entry by entry. Directions whose rows of M(0) are orthogonal to all others' never meet, and are
 integrated by themselves; the others together, as ``M' = (I - G) H M``. A direction that has been
-learned to `LEARNED` leaves with its row and the student's column along it, so that what is left
+learned to the tolerance leaves with its row and the student's column along it, so that what is left
 moves on one scale of time.
 """
 
@@ -29,8 +29,6 @@ __all__ = ["check_separable", "grid", "integrate_many"]
 
 Integrate = Callable[[Problem], dict[str, Any]]
 
-LEARNED = 1e-9
-"""What may lack of an overlap of 1 when its direction leaves the flow."""
 LATE = 0.1
 """Fraction of runs that a default grid may leave before the last direction is learned."""
 MEET = 1e-14
@@ -173,26 +171,31 @@ def path(
 
 
 def _together(weights: FloatArray, series: FloatArray, rows: FloatArray, problem: Problem) -> Path:
-    """Dormand and Prince's steps, with errors relative to each row of M."""
-    from scipy.integrate import RK45
+    """Take steps of `scipy.integrate.DOP853`, with errors relative to each row of M."""
+    from scipy.integrate import DOP853
     from scipy.optimize import brentq
 
     time, levels = problem.time, np.array(LEVELS)
     n, times = len(weights), len(time)
     squares = series**2
-    kept = np.arange(n)
-    M = rows.copy()
+    kept, M = np.arange(n), rows.copy()
     overlap, energy = np.full((times, n), np.nan), np.full((times, len(series), n), np.nan)
     crossing = np.full((n, len(levels)), np.nan)
     counts = np.zeros(2, dtype=np.int64)
+    # The method's error is a mean over the rows; it could all be in one of them.
+    rtol = max(problem.rtol / np.sqrt(n), 3e-14)
 
-    def slope(M: FloatArray, a: FloatArray) -> FloatArray:
-        G = M @ M.T
-        H = np.zeros_like(G)
-        for k in range(len(squares) - 1, 0, -1):
-            H = H * G + k * squares[k]
-        K = (H * a[:, None] * a) @ M
-        return np.asarray(K - G @ K)
+    def slope(_: float, y: FloatArray) -> FloatArray:
+        M, a = y.reshape(len(kept), -1), weights[kept][:, None]
+        if len(squares) == 3:  # H = 2 c_2^2 a a^T G, which need not be formed
+            K = 2.0 * squares[2] * a * (M @ (M.T @ (a * M)))
+        else:
+            G = M @ M.T
+            H = np.zeros_like(G)
+            for k in range(len(squares) - 1, 0, -1):
+                H = H * G + k * squares[k]
+            K = a * (H @ (a * M))
+        return np.asarray(K - M @ (M.T @ K)).ravel()
 
     def eigenvalues(M: FloatArray) -> FloatArray:
         values = np.linalg.eigvalsh(M @ M.T if len(M) <= len(M.T) else M.T @ M)[::-1]
@@ -210,77 +213,58 @@ def _together(weights: FloatArray, series: FloatArray, rows: FloatArray, problem
         if series[0]:  # the constant is learned at once, with all pairs
             energy[row, 0] = squares[0] * weights * weights.sum()
 
-    t, row, first = 0.0, 0, None
-    values = eigenvalues(M)
-    crossing[values[:, None] >= levels] = 0.0
-    length = 0.0
-    for _ in range(MAX_STEPS):
-        a = weights[kept]
-        if first is None:
-            first = slope(M, a)
-            counts[1] += 1
-            fastest = float((np.abs(first).max(axis=1) / _row_sizes(M)).max(initial=0.0))
-            restart = 0.05 / fastest if fastest > 0 else time[-1]
-            length = min(length, restart) if length else 0.2 * restart
-        length = min(length, time[-1] - t) if t + 1.01 * length < time[-1] else time[-1] - t
-        stages = [first]
-        for coefficients in (*RK45.A[1:], RK45.B):
-            moved = sum(c * k for c, k in zip(coefficients, stages, strict=False) if c)
-            trial = M + length * moved
-            stages.append(slope(trial, a))
-        counts[1] += 6
-        error = length * np.abs(sum(e * k for e, k in zip(RK45.E, stages, strict=True)))
-        size = float((error.max(axis=1) / np.maximum(_row_sizes(M), _row_sizes(trial))).max())
-        size /= problem.rtol
-        if not size <= 1.0:
-            length *= max(0.2, 0.9 * size**-0.2) if size < np.inf else 0.1
-            if length <= 1e-15 * t or length < 1e-300:
-                break
-            continue
-        counts[0] += 1
-        before, old, t = t, M, t + length
-        tensor = np.stack(stages)
-
-        def inside(
-            theta: float,
-            old: FloatArray = old,
-            tensor: FloatArray = tensor,
-            length: float = length,
-        ) -> FloatArray:
-            powers = RK45.P @ theta ** np.arange(1, 5)
-            return np.asarray(old + length * np.tensordot(powers, tensor, axes=1))
-
-        while row < times and (time[row] <= t or t >= time[-1]):
-            note(row, inside((time[row] - before) / length))
-            row += 1
-        M, first = trial, stages[-1]
-        now = eigenvalues(M)
-        for i, k in zip(*np.nonzero((now[:, None] >= levels) & np.isnan(crossing)), strict=True):
-            level = levels[k]
-            below = eigenvalues(old)[i] - level
-
-            def excess(
-                theta: float, i: int = i, level: float = level, inside: Any = inside
-            ) -> float:
-                return float(eigenvalues(inside(theta))[i] - level)
-
-            high = 1.0 if below < 0.0 and excess(1.0) >= 0.0 else 0.0
-            high = brentq(excess, 0.0, 1.0, xtol=1e-10) if high else high
-            crossing[i, k] = before + length * high
-        if row == times:
+    crossing[eigenvalues(M)[:, None] >= levels] = 0.0
+    solver: Any = None
+    t, row = 0.0, 0
+    while row < times and counts[0] < MAX_STEPS:
+        if solver is None:
+            solver = DOP853(slope, t, M.ravel(), time[-1], rtol=rtol)
+        solver.atol = (rtol * _row_sizes(M)).repeat(M.shape[1])
+        evaluations, old = solver.nfev, M
+        solver.step()
+        if solver.status == "failed":
             break
-        length *= min(5.0, 0.9 * max(size, 1e-10) ** -0.2)
-        over = np.flatnonzero((M * M).sum(axis=1) > 1.0 - LEARNED)
-        for i in over[::-1]:
+        t, M = solver.t, solver.y.reshape(M.shape)
+        now = eigenvalues(M)
+        reached = np.argwhere((now[:, None] >= levels) & np.isnan(crossing))
+        if len(reached) or time[row] <= t:
+            dense = solver.dense_output()
+        while row < times and time[row] <= t:
+            note(row, dense(time[row]).reshape(M.shape))
+            row += 1
+        if len(reached):
+            below = eigenvalues(old)
+        for i, k in reached:
+
+            def excess(at: float, i: int = i, k: int = k, dense: Any = dense) -> float:
+                return float(eigenvalues(dense(at).reshape(len(kept), -1))[i] - levels[k])
+
+            outside = below[i] >= levels[k] or excess(t) <= 0.0
+            crossing[i, k] = t if outside else brentq(excess, solver.t_old, t, rtol=1e-12)
+        counts += 1, solver.nfev - evaluations
+        for i in _learned(M, problem.rtol)[::-1]:
             direction = M[i] / np.linalg.norm(M[i])
             turned = np.linalg.qr(np.column_stack([direction, np.eye(M.shape[1])]))[0][:, 1:]
-            M, kept = np.delete(M, i, axis=0) @ turned, np.delete(kept, i)
-            first = None
+            M, kept, solver = np.delete(M, i, axis=0) @ turned, np.delete(kept, i), None
         if not M.size:
             for late in range(row, times):
                 note(late, M)
             break
     return Path(overlap, energy, crossing, counts)
+
+
+def _learned(M: FloatArray, rtol: float) -> IntArray:
+    """Directions whose row is the student's up to the tolerance, and is orthogonal to the others.
+
+    Shapes: M (n, q).
+    """
+    squares = (M * M).sum(axis=1)
+    full = np.flatnonzero(squares > 1.0 - 10.0 * rtol)
+    if len(full) == M.shape[1]:  # the student has no direction left for the others
+        return full
+    along = (M @ M[full].T) ** 2
+    along[full, np.arange(len(full))] = 0.0
+    return np.asarray(full[(along <= rtol * squares[:, None]).all(axis=0)])
 
 
 def _row_sizes(M: FloatArray) -> FloatArray:

@@ -43,6 +43,15 @@ def test_a_student_of_lower_rank_learns_as_many_directions():
     mids.validate(ds)
 
 
+def test_directions_that_are_learned_leave_the_flow():
+    """What is left would otherwise be followed with steps of the fastest of those learned."""
+    time = np.append(0.0, np.geomspace(1.0, 1e7, 8))
+    ds = mids.simulate(power_law(10), dim=1e4, runs=1, student_rank=10, time=time).compute()
+    assert ds.status.item() == 0
+    assert ds.n_steps.item() < 3000
+    np.testing.assert_allclose(ds.overlap[0, 0, -1], 1.0, atol=1e-7)
+
+
 def test_the_ladder_of_hundreds_of_directions_has_one_step():
     steps = mids.ladder("additive(256, 0.75, h3)")
     assert (steps.exponents, steps.rank) == ((3,), 256)
