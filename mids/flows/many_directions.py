@@ -220,7 +220,7 @@ def _together(weights: FloatArray, series: FloatArray, rows: FloatArray, problem
         if solver is None:
             solver = DOP853(slope, t, M.ravel(), time[-1], rtol=rtol)
         solver.atol = (rtol * _row_sizes(M)).repeat(M.shape[1])
-        evaluations, old = solver.nfev, M
+        evaluations, old, q = solver.nfev, M, M.shape[1]
         solver.step()
         if solver.status == "failed":
             break
@@ -236,8 +236,8 @@ def _together(weights: FloatArray, series: FloatArray, rows: FloatArray, problem
             below = eigenvalues(old)
         for i, k in reached:
 
-            def excess(at: float, i: int = i, k: int = k, dense: Any = dense) -> float:
-                return float(eigenvalues(dense(at).reshape(len(kept), -1))[i] - levels[k])
+            def excess(at: float, i: int = i, k: int = k, read: Any = dense, q: int = q) -> float:
+                return float(eigenvalues(read(at).reshape(-1, q))[i] - levels[k])
 
             outside = below[i] >= levels[k] or excess(t) <= 0.0
             crossing[i, k] = t if outside else brentq(excess, solver.t_old, t, rtol=1e-12)
