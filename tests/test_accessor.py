@@ -226,6 +226,20 @@ def test_a_sweep_is_described_by_its_values():
     assert rows["flow"] == "two-timescale, student rank 1, rtol 1e-08"
 
 
+@pytest.mark.parametrize(
+    ("target", "leaps"),
+    [
+        ("staircase(5)", "1 -> 1 -> 1 -> 1 -> 1: log d, log d, log d, log d, log d"),
+        ("additive(64, 0.75, h3)", "64 directions): d^2"),
+        ("staircase(7)", "mids.ladder(ds.mi.target) finds them"),
+    ],
+)
+def test_the_ladder_is_shown_where_it_is_found_at_once(target, leaps):
+    ds = mids.simulate(target, dim=1000, runs=1, student_rank=1, time=[0.0, 1.0])
+    rows = dict(line.split(maxsplit=1) for line in repr(ds.mi).splitlines()[1:])
+    assert rows["leaps"].endswith(leaps)
+
+
 # -- foreign datasets ---------------------------------------------------------------------------
 
 

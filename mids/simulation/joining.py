@@ -32,6 +32,10 @@ REMEDY = (
     "xarray's functions, which keep all recipes"
 )
 ALL = ("flow", "student_rank", "seed", "initial", "rtol", "time")
+RESERVED = {*schema.VARIABLES, *schema.COORDINATES, *schema.OF_ONE_RUN, "saddle"} - {
+    *("dim", "run", "n", "time")
+}
+"""Names that are no dim to join datasets along."""
 STORED = ("uint8", "float32")
 """Types of the variable ``recipe``: xarray makes the second of the first where it masks runs."""
 FILLS: Mapping[str, Any] = {"f": np.nan, "b": False, "i": 0, "u": 0, "U": "", "T": ""}
@@ -148,16 +152,18 @@ def concat(
     for part in datasets if isinstance(datasets, Iterable) else [datasets]:
         validation.dataset(part, "each of datasets")
         parts.append(part)
-    if not isinstance(dim, str | xr.Variable | xr.DataArray | pd.Index):
+    name = _name(dim)
+    if not isinstance(name, str):
         raise InputError(
             f"dim must be the name of a dim or a variable of its labels, got "
             f"{validation.shown(dim)}; pass for example dim='seed'"
         )
     if not parts:
         raise InputError("concat takes a list of xarray.Datasets with at least one entry")
-    if str(dim) in schema.VARIABLES:
+    if name in RESERVED:
         raise InputError(
-            f"{dim!r} is the name of a variable of the schema; join along a dim of another name"
+            f"{name!r} is a name of the schema, which no runs are joined along; join along a dim "
+            "of another name"
         )
     for part in parts:
         fingerprints(part)
@@ -169,11 +175,20 @@ def concat(
                 f"the datasets do not all have the variables {', '.join(differing)}; select those "
                 "that all have, such as ds[['loss', 'status', 'recipe']]"
             )
-        if str(dim) != "time" and not _same(part, first, "time"):
+        if name != "time" and not _same(part, first, "time"):
             raise InputError(
                 "the datasets have different time grids; simulate them with the same time="
             )
+        if name == "time" and not part["recipe"].equals(first["recipe"]):
+            raise InputError("only datasets of the same runs can be joined along time")
     return joined(parts, dim)
+
+
+def _name(dim: object) -> object:
+    """Name of the dim that xarray joins along; None if it is none."""
+    if isinstance(dim, xr.Variable | xr.DataArray):
+        return dim.dims[0] if dim.ndim == 1 else None
+    return dim.name if isinstance(dim, pd.Index) else dim
 
 
 def _same(one: xr.Dataset, two: xr.Dataset, name: str) -> bool:
@@ -184,9 +199,9 @@ def _same(one: xr.Dataset, two: xr.Dataset, name: str) -> bool:
 
 def joined(parts: Sequence[xr.Dataset], dim: Any) -> xr.Dataset:
     """Join datasets along a dim, padded along the others where they are shorter."""
-    name = dim if isinstance(dim, str) else getattr(dim, "name", None) or dim.dims[0]
+    name = _name(dim)
     aligned = padded(parts, str(name))
-    several = [part for part in aligned if name in part.dims]
+    several = name != "time" and any(name in part.dims for part in aligned)
     if several:  # a variable without the dim has a value for each dataset, not one for all
         aligned = [
             part.assign(
@@ -201,7 +216,7 @@ def joined(parts: Sequence[xr.Dataset], dim: Any) -> xr.Dataset:
     return xr.concat(
         aligned,
         dim,
-        data_vars="all",
+        data_vars="minimal" if name == "time" else "all",
         coords="different",
         compat="equals",
         join="exact",
