@@ -12,21 +12,19 @@ arrays over runs, and shares nothing with the simulator but the target's tensors
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..targets.averaging import gradient
-from ..targets.ladder import complete, leaps
+from ..targets.ladder import leaps
 from ..targets.polynomial import polynomial
 from ..targets.target import Target
-from .critical_points import NEAR, CriticalPoint
+from . import reduced_flow as reduced
+from .critical_points import NEAR, CriticalPoint, critical_values
 from .prediction import KNOWN, LEVELS, NEVER, SLOW, Prediction, Record, factors
-
-if TYPE_CHECKING:
-    from . import reduced_flow
 
 __all__ = ["Race"]
 
@@ -37,8 +35,6 @@ MAX_STEPS = 4000
 MAX_STRETCHES = 60
 RTOL = 3e-7
 """Local error per step, relative, of every direction that is not learned, and of the time."""
-NODES = 2**16
-"""Steps of all runs that are kept at a time."""
 LARGEST = 1e4
 """Root of the odds of what is learned, where it is followed again."""
 REACH = 0.05
@@ -80,12 +76,17 @@ class Race:
         known = ~ends | (np.isfinite(enter) & (race.never | race.slow)[:, None])
         first = np.arange(escape.shape[1]) == 0
         wanted = known & (race.visited < 0) & (ends | first | (enter < leave))
+        exponents, losses = np.full((2, *known.shape), np.nan)
         for k in np.flatnonzero(wanted.any(axis=0)):
             runs = np.flatnonzero(wanted[:, k])
-            race.visited[runs, k] = race.nearest(race.between[runs, k], int(k))
-        passed = race.visited < 0  # on the way from one direction to the next but one
-        of = np.where(passed, 0, race.visited)
-        exponents = np.array([np.nan if p.exponent is None else p.exponent for p in points])[of]
+            exponents[runs, k], losses[runs, k] = critical_values(
+                self._target, race.between[runs, k], int(k)
+            )
+        for number, point in enumerate(points):
+            here = race.visited == number
+            losses[here] = point.loss
+            exponents[here] = np.nan if point.exponent is None else point.exponent
+        passed = (race.visited < 0) & ~wanted  # on the way from one direction to the next but one
         known &= passed | ~np.isnan(exponents)
         ladder = self.ladder
         spans = np.concatenate([step.learned for step in ladder], axis=1)
@@ -95,8 +96,8 @@ class Race:
         reason = np.where(race.never[:, None], NEVER, SLOW)
         columns = {
             "rank": np.broadcast_to(np.arange(escape.shape[1]), escape.shape),
-            "exponent": np.where(passed, np.nan, exponents),
-            "saddle_loss": np.where(passed, np.nan, np.array([p.loss for p in points])[of]),
+            "exponent": exponents,
+            "saddle_loss": losses,
             "enter_time": enter,
             "leave_time": leave,
             "escape_time": np.where(ends, slow, escape),
@@ -113,13 +114,15 @@ class Race:
 
 @dataclass
 class _Waiting:
-    """Runs that are to be followed around a critical subspace; None where it turns."""
+    """Runs that are to be followed with as many directions learned, in parts of shapes (n, ...).
 
-    point: CriticalPoint | None
-    runs: list[int]
-    factors: list[Array]
+    The number of their critical points; their L (m, c); the frames (rank, rank) of both.
+    """
+
+    points: list[NDArray[np.int64]] = field(default_factory=list)
+    runs: list[NDArray[np.int64]] = field(default_factory=list)
+    factors: list[Array] = field(default_factory=list)
     frames: list[Array] = field(default_factory=list)
-    learned: int = 0
 
 
 class _Batch:
@@ -152,178 +155,142 @@ class _Batch:
         self.between = np.zeros((n, c, rank, c))
         self._apart = np.full((n, c), -np.inf)
         self.newest = np.zeros((n, c, rank))
+        self._waiting: dict[tuple[int, bool], _Waiting] = {}  # by k, and whether U turns
 
     def run(self) -> None:
         """Follow every run to its end."""
         n, rank, _ = self.factor.shape
-        origin = _find(self._target, np.zeros((rank, 0)), self._points, self._leading)
-        self.visited[:, 0] = self._points.index(origin)
-        waiting = {(id(origin), 0): _Waiting(origin, list(range(n)), list(self.factor))}
+        if not self._points:
+            origin = np.zeros((rank, 0))
+            self._points.append(CriticalPoint.near(self._target, origin, leading=self._leading))
+        self.visited[:, 0] = 0
+        self._send(0, 0, np.arange(n), self.factor)
         for _ in range(MAX_STRETCHES):
-            if not waiting:
+            if not self._waiting:
                 return
             # Runs with the fewest directions first; others come back to the origin meanwhile.
-            key = min(waiting, key=lambda key: key[1])
-            for place, move in self._stretch(waiting.pop(key)).items():
-                there = waiting.setdefault(place, _Waiting(move.point, [], [], [], move.learned))
-                there.runs += move.runs
-                there.factors += move.factors
-                there.frames += move.frames
-        for left in waiting.values():
-            self.slow[left.runs] = True
+            k, turning = min(self._waiting)
+            self._stretch(self._waiting.pop((k, turning)), k, turning)
+        for left in self._waiting.values():
+            self.slow[np.concatenate(left.runs)] = True
 
-    def _stretch(self, start: _Waiting) -> dict[tuple[int, int], _Waiting]:
-        """Follow runs around one critical subspace; return where they go, and their L there."""
-        from . import reduced_flow as reduced
+    def _send(
+        self,
+        number: int,
+        k: int,
+        runs: NDArray[np.int64],
+        factors: Array,
+        frames: Array | None = None,
+    ) -> None:
+        """Let runs wait to be followed around a critical point, or with frames that turn."""
+        if not len(runs):
+            return
+        turning = frames is not None
+        if frames is None:
+            frames = np.repeat(self._points[number].frame[None], len(runs), axis=0)
+        move = self._waiting.setdefault((k, turning), _Waiting())
+        move.points.append(np.full(len(runs), number))
+        move.runs.append(runs)
+        move.factors.append(factors)
+        move.frames.append(frames)
 
-        k, index, point = start.learned, np.array(start.runs), start.point
-        factor = np.stack(start.factors)
-        if point is None:
-            frames = np.stack(start.frames)
-        else:
-            whole = np.concatenate([point.learned, point.normal], axis=1)
-            frames = np.repeat(whole[None], len(index), axis=0)
-        n, m, c = factor.shape
-        tried = np.full((n, c + 1), np.inf)
-        step = np.full(n, 0.1)
-        moves: dict[tuple[int, int], _Waiting] = {}
-        how = np.where(np.arange(self.crossing.shape[1]) > k, 4, 3 if point is None else 2)
-        link, work = self._prepared(point, k, m)
-        rules = reduced.Rules(MAX_STEPS, RTOL, LEVELS, REACH, LEARNED, SMALL, SLOWER, TURN, AT_ONCE)
-        while len(index):
-            record = (self.clock, self.crossing, self._apart, self.between, self.newest)
-            code, found = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
-            runs = reduced.Runs(factor, frames, step, tried, code, found, index, *record)
-            limited = k > 0 and point is not None and not point.straight
-            level = self._points[0].loss if point is None else point.loss
+    def _stretch(self, start: _Waiting, k: int, turning: bool) -> None:
+        """Follow runs with k directions learned, and send them where they go."""
+        index, number = np.concatenate(start.runs), np.concatenate(start.points)
+        frames, factor = np.concatenate(start.frames), np.concatenate(start.factors)
+        n, _, c = factor.shape
+        runs = reduced.Stretch(
+            *(index, frames, factor, np.full(n, 0.1), np.full((n, c + 1), np.inf)),
+            *(np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)),
+            level=np.array([point.loss for point in self._points])[number],
+            limited=np.array([k > 0 and not point.straight for point in self._points])[number],
+            turning=turning,
+            point=number,
+        )
+        how = np.where(np.arange(self.crossing.shape[1]) > k, 4, 3 if turning else 2)
+        rules = reduced.Rules(MAX_STEPS, RTOL, REACH, LEARNED, SMALL, SLOWER, TURN, AT_ONCE)
+        state = reduced.Runs(
+            self.names, self.clock, self.crossing, self._apart, self.between, self.newest
+        )
+        table, coefficients = polynomial(self._target)
+        while len(runs.names):
+            index = runs.names
             before = np.isnan(self.crossing[index, :, 1])
-            first = 0
-            while first < n:
-                work.used[0] = 0
-                first = reduced.follow(
-                    link, rules, runs, work, first, k, point is None, limited, level
-                )
-                rows, *values = work.nodes[: work.used[0]].T
-                self._record.note(self.names[rows.astype(np.int64)], *values)
+            if turning:
+                here = table.substitute(coefficients[:, None], runs.frames)
+            else:
+                known = [(point.coefficients, point.frame) for point in self._points]
+                own, fixed = (np.stack(part)[runs.point] for part in zip(*known, strict=True))
+                here = table.substitute(own.T, fixed.swapaxes(1, 2) @ runs.frames)
+            runs.follow(table, here, rules, state, self._record)
             new = before & np.isfinite(self.crossing[index, :, 1])
             self.method[index] = np.where(new, how, self.method[index])
-            self.never[index[code == reduced.NEVER]] = True
-            self.slow[index[code == reduced.LEFT]] = True
-            for i in np.flatnonzero(code == reduced.LEAVES):
-                self._leave(moves, int(index[i]), frames[i], k, factor[i])
-            again = np.zeros(n, dtype=bool)
-            for i in np.flatnonzero(code == reduced.MEETS):
-                again[i] = not self._meets(moves, int(index[i]), frames[i], k, factor[i], found[i])
-            index, factor, frames = index[again], factor[again], frames[again]
-            tried, step, n = tried[again], step[again], len(index)
-        return moves
+            self.never[index[runs.code == reduced.NEVER]] = True
+            self.slow[index[runs.code == reduced.LEFT]] = True
+            leaves, meets = runs.code == reduced.LEAVES, runs.code == reduced.MEETS
+            self._leave(index[leaves], runs.frames[leaves], k, runs.L[leaves])
+            again = meets.copy()
+            for j in np.unique(runs.found[meets]):
+                these = np.flatnonzero(meets & (runs.found == j))
+                gone = self._meet(index[these], runs.frames[these], k, runs.L[these], int(j))
+                again[these[gone]] = False
+            runs.keep(again)
 
-    def nearest(self, frames: Array, k: int) -> NDArray[np.int64]:
-        """Numbers of the critical points next to the first k columns of some frames."""
-        from . import reduced_flow as reduced
+    def _leave(self, runs: NDArray[np.int64], frames: Array, k: int, L: Array) -> None:
+        """Send runs whose subspace begins to turn to where that is followed."""
+        if not len(runs):
+            return
+        U, V = frames[:, :, :k], frames[:, :, k:]
+        across = L.swapaxes(1, 2)
+        D = L @ np.linalg.solve(np.eye(L.shape[2]) + across @ L, across)
+        H = gradient(self._target, U @ U.swapaxes(1, 2) + V @ D @ V.swapaxes(1, 2))
+        own = np.linalg.eigvalsh(U.swapaxes(1, 2) @ H @ U)[:, 0]
+        slow = np.linalg.eigvalsh(V.swapaxes(1, 2) @ H @ V)[:, -1] < AT_ONCE * own
+        self._send(0, k, runs[slow], L[slow], frames[slow])
+        P = np.concatenate([LARGEST * U, V @ L], axis=2)
+        self._send(0, 0, runs[~slow], P[~slow])
 
-        found = np.full(len(frames), -1)
-        rank = frames.shape[1]
-        whole = np.linalg.qr(frames[:, :, :k], mode="complete")[0]
-        if 0 < k < rank:
-            link, work = self._prepared(None, k, rank - k)
-            floor = 1e-13 * np.abs(self._target.coefficients).max() ** 2
-            reduced.criticals(link, work, whole, k, floor)
-        while (found < 0).any():
-            for number, point in enumerate(self._points):
-                if point.learned.shape[1] == k:
-                    found[(found < 0) & (point.tilts(whole[:, :, :k]) < NEAR)] = number
-            if (found < 0).any():
-                new = whole[found.argmin(), :, :k]
-                self._points.append(CriticalPoint.near(self._target, new, leading=self._leading))
-                found[found.argmin()] = len(self._points) - 1
-        return found
-
-    def _prepared(
-        self, point: CriticalPoint | None, k: int, m: int
-    ) -> tuple[reduced_flow.Link, reduced_flow.Work]:
-        """Polynomial at a point, or of the target itself, and space to work in."""
-        from . import reduced_flow as reduced
-
-        table, coefficients = polynomial(self._target)
-        rank, top = table.rank, max(table.degrees)
-        size, wide = max(rank, top, 3) + 1, max(m * k, 4)
-        link = reduced.Link(
-            coefficients if point is None else point.coefficients,
-            *(table.weight, table.last, table.start, table.place, table.source, table.power),
-            *(table.factor, table.lower, table.successor, table.root, top),
-        )
-        work = reduced.Work(
-            np.empty(len(table.modes)),
-            np.empty(len(table.lower)),
-            np.zeros((32, size, size)),
-            np.zeros((7, size, size)),
-            np.zeros((4, wide, wide)),
-            np.empty((max(NODES, MAX_STEPS + 2), 4)),
-            np.zeros(1, dtype=np.int64),
-        )
-        return link, work
-
-    def _leave(
-        self, moves: dict[tuple[int, int], _Waiting], run: int, frame: Array, k: int, L: Array
-    ) -> None:
-        """Send a run whose subspace begins to turn to where that is followed."""
-        U, V = frame[:, :k], frame[:, k:]
-        D = L @ np.linalg.solve(np.eye(L.shape[1]) + L.T @ L, L.T)
-        H = gradient(self._target, U @ U.T + V @ D @ V.T)
-        own = float(np.linalg.eigvalsh(U.T @ H @ U)[0])
-        fast = float(np.linalg.eigvalsh(V.T @ H @ V)[-1])
-        if fast < AT_ONCE * own:
-            move = moves.setdefault((0, k), _Waiting(None, [], [], [], k))
-            move.frames.append(frame)
-            move.factors.append(L)
-        else:
-            origin = self._points[0]
-            move = moves.setdefault((id(origin), 0), _Waiting(origin, [], []))
-            move.factors.append(np.concatenate([LARGEST * U, V @ L], axis=1))
-        move.runs.append(run)
-
-    def _meets(
-        self,
-        moves: dict[tuple[int, int], _Waiting],
-        run: int,
-        frame: Array,
-        k: int,
-        L: Array,
-        j: int,
-    ) -> bool:
-        """Send a run to a critical subspace with j more directions, if one is there."""
-        lengths = np.linalg.norm(L, axis=0)
-        whole = frame.copy()
-        whole[:, k:] = whole[:, k:] @ complete(L[:, :j] / lengths[:j])
-        found = _find(self._target, whole[:, : k + j], self._points, self._leading)
-        if not found.stable or found.tilt(whole[:, : k + j]) > 0.1:
-            return False
-        self.visited[run, k + j] = self._points.index(found)
-        P = np.concatenate([LARGEST * frame[:, :k], frame[:, k:] @ L], axis=1)
-        if found.straight or 2 * np.log(lengths[j]) < np.log(REACH):
-            move = moves.setdefault((id(found), k + j), _Waiting(found, [], [], [], k + j))
-            move.runs.append(run)
-            move.factors.append(found.split(P[None])[0])
-        else:
-            turn = np.linalg.qr((whole[:, : k + j].T @ P).T, mode="complete")[0]
-            beside = (whole[:, k + j :].T @ P @ turn)[:, k + j :]
-            self._leave(moves, run, whole, k + j, beside)
-        return True
+    def _meet(
+        self, runs: NDArray[np.int64], frames: Array, k: int, L: Array, j: int
+    ) -> NDArray[np.intp]:
+        """Send runs to critical subspaces with j more directions; return which have found one."""
+        U = frames[:, :, : k + j]
+        P = np.concatenate([LARGEST * frames[:, :, :k], frames[:, :, k:] @ L], axis=2)
+        small = 2 * np.log(L[:, j, j]) < np.log(REACH)
+        gone = []
+        for number, here in _find(self._target, U, self._points, self._leading):
+            point = self._points[number]
+            if point.stable:
+                here = here[point.tilts(U[here]) <= 0.1]
+                gone.append(here)
+                self.visited[runs[here], k + j] = number
+                stays = here if point.straight else here[small[here]]
+                self._send(number, k + j, runs[stays], point.split(P[stays]))
+                turns = np.setdiff1d(here, stays)
+                self._leave(runs[turns], frames[turns], k + j, L[turns, j:, j:])
+        return np.concatenate([np.zeros(0, dtype=np.intp), *gone])
 
 
 def _find(
-    target: Target, subspace: Array, points: list[CriticalPoint], leading: bool
-) -> CriticalPoint:
-    """Return the critical point next to a subspace, each one object."""
-    for known in points:
-        if known.isolated and known.tilt(subspace) < 0.03 and known.stable:
-            push = known.normal.T @ gradient(target, subspace @ subspace.T) @ subspace
-            if np.abs(push).max(initial=0.0) < 0.1 * np.abs(known.rates).min(initial=np.inf):
-                return known
-    point = CriticalPoint.near(target, subspace, leading=leading)
-    for known in points:
-        if known.tilt(point.learned) < NEAR:
-            return known
-    points.append(point)
-    return point
+    target: Target, subspaces: Array, points: list[CriticalPoint], leading: bool
+) -> Iterator[tuple[int, NDArray[np.intp]]]:
+    """Numbers of the critical points next to subspaces (n, rank, k), and which are next to each."""
+    k, number, left = subspaces.shape[2], 0, np.arange(len(subspaces))
+    H = gradient(target, subspaces @ subspaces.swapaxes(1, 2))
+    while len(left):
+        if number == len(points):
+            new = CriticalPoint.near(target, subspaces[left[0]], leading=leading)
+            alike = next((n for n, p in enumerate(points) if p.tilt(new.learned) < NEAR), None)
+            if alike is None:
+                points.append(new)
+            yield number if alike is None else alike, left[:1]
+            left = left[1:]
+            continue
+        point = points[number]
+        if point.learned.shape[1] == k and point.isolated and point.stable:
+            push = np.abs(point.normal.T @ H[left] @ subspaces[left]).max(axis=(1, 2), initial=0.0)
+            near = push < 0.1 * np.abs(point.rates).min(initial=np.inf)
+            near &= point.tilts(subspaces[left]) < 0.03
+            yield number, left[near]
+            left = left[~near]
+        number += 1

@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 
 from ..targets.averaging import gradient, loss
 from ..targets.ladder import TOLERANCE, complete, tilt_growth
-from ..targets.polynomial import polynomial, substitute
+from ..targets.polynomial import Monomials, polynomial
 from ..targets.target import Target
+from . import frame_gradient
 
-__all__ = ["CriticalPoint", "critical"]
+__all__ = ["CriticalPoint", "critical", "critical_values", "criticals"]
 
 Array = NDArray[np.float64]
 
@@ -54,24 +55,28 @@ class CriticalPoint:
     @classmethod
     def near(cls, target: Target, subspace: Array, *, leading: bool = False) -> CriticalPoint:
         """Analyse the critical subspace next to one that is nearly critical."""
-        learned = critical(target, subspace)
-        k = learned.shape[1]
+        k = subspace.shape[1]
+        U = critical(target, subspace)
+        # One basis, wherever the search began: no run's numbers depend on another run.
+        learned = np.linalg.eigh(np.round(U @ U.T, 12))[1][:, target.rank - k :]
         frame = complete(learned)
         rates: Array = np.linalg.eigvalsh(tilt_growth(target, learned)).astype(np.float64)
         table, coefficients = polynomial(target)
-        coefficients = substitute(table, coefficients, frame)
+        coefficients = table.substitute(coefficients[:, None], frame[None])
         degree = table.modes[:, k:].sum(axis=1)
-        sizes = np.sqrt(np.bincount(degree, table.weight * coefficients**2))
-        floor = TOLERANCE * float(np.sqrt(np.sum(sizes**2)))
-        exponent = next((s for s in range(1, len(sizes)) if sizes[s] > floor), None)
-        least = len(sizes) if exponent is None else exponent
-        kept = (degree == least) if leading else (degree >= least)
+        exponent = _exponents(table, coefficients, k)[0]
+        kept = (degree == exponent) if leading else (degree >= exponent)
+        coefficients = coefficients[:, 0]
         coefficients = np.where(kept, coefficients, 0.0)
         scale = float(np.sum(target.coefficients**2 * target.modes.sum(axis=1)))
         level = float(loss(target, learned @ learned.T))
-        return cls(
-            learned, frame[:, k:], level, exponent, coefficients, rates, 1e-7 * scale, target
-        )
+        known = int(exponent) if exponent <= degree.max() else None
+        return cls(learned, frame[:, k:], level, known, coefficients, rates, 1e-7 * scale, target)
+
+    @cached_property
+    def frame(self) -> Array:
+        """Basis (rank, rank) of both."""
+        return np.concatenate([self.learned, self.normal], axis=1)
 
     @property
     def stable(self) -> bool:
@@ -120,14 +125,39 @@ def critical(target: Target, subspace: Array, iterations: int = 10) -> Array:
     k = subspace.shape[1]
     if k in (0, target.rank):
         return subspace
-    for _ in range(iterations):
-        normal = complete(subspace)[:, k:]
-        push = normal.T @ gradient(target, subspace @ subspace.T) @ subspace
-        if np.abs(push).max() < 1e-13 * np.abs(target.coefficients).max() ** 2:
-            break
-        # Along a family of critical subspaces K is singular: the shortest way is taken.
-        tilt = np.linalg.lstsq(-tilt_growth(target, subspace), push.ravel(), rcond=1e-6)[0]
-        size = np.abs(tilt).max()
-        tilt *= min(1.0, 0.1 / size) if size > 0 else 1.0
-        subspace = np.linalg.qr(subspace + normal @ tilt.reshape(-1, k))[0]
-    return subspace
+    return criticals(target, complete(subspace)[None], k, iterations)[0, :, :k]
+
+
+def criticals(target: Target, frames: Array, k: int, iterations: int) -> Array:
+    """Turn frames (n, rank, rank) until the spans of their first k columns are critical."""
+    table, coefficients = polynomial(target)
+    floor = 1e-13 * float(np.abs(target.coefficients).max() ** 2)
+    return frame_gradient.criticals(table, coefficients, frames, k, floor, iterations)
+
+
+def critical_values(target: Target, frames: Array, k: int) -> tuple[Array, Array]:
+    """Exponents, NaN if nothing is left to learn, and losses of critical subspaces next to some.
+
+    Shapes: frames (n, rank, >= k), whose first k columns span them; returns (n,), (n,).
+    """
+    whole = np.linalg.qr(frames[:, :, :k], mode="complete")[0]
+    if 0 < k < target.rank:
+        whole = criticals(target, whole, k, 12)
+    table, coefficients = polynomial(target)
+    exponents = _exponents(table, table.substitute(coefficients[:, None], whole), k)
+    U = whole[:, :, :k]
+    exponents = np.where(exponents <= max(table.degrees), exponents, np.nan)
+    return exponents, loss(target, U @ U.swapaxes(1, 2))
+
+
+def _exponents(table: Monomials, coefficients: Array, k: int) -> Array:
+    """Least degrees in the variables from k on, one more than any degree if there is none.
+
+    Shapes: coefficients (n, runs).
+    """
+    degree = table.modes[:, k:].sum(axis=1)
+    parts = table.weight[:, None] * coefficients**2
+    sizes = np.stack([parts[degree == s].sum(axis=0) for s in range(max(table.degrees) + 1)])
+    floor = TOLERANCE**2 * sizes.sum(axis=0)
+    seen = np.concatenate([sizes[1:] > floor, np.ones((1, sizes.shape[1]), dtype=bool)])
+    return np.asarray(1.0 + seen.argmax(axis=0))

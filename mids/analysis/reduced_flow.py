@@ -1,39 +1,34 @@
-"""Compiled steps of the flow reduced to what is not learned, one run after the other.
+"""The flow reduced to what is not learned, in array code over runs, which come last in every shape.
 
 A congruence flow ``X' = H X + X H`` with ``X = L L^T`` spans many orders of magnitude, so L is kept
-with orthogonal columns, longest first. Errors count relative to the longer of the two columns they
-mix, so that small directions keep their own relative accuracy; those within what is learned
-already do not count. Steps, of Dormand and Prince, are taken in units of the inverse norm of H.
+with orthogonal columns, longest first, which are the axes in which the polynomial of the target is
+written anew after each step: L begins each step as a diagonal matrix. Errors count relative to the
+longer of the two columns they mix, so that small directions keep their own relative accuracy; those
+within what is learned already do not count. Steps, of Dormand and Prince, are taken in units of
+the inverse norm of H.
 
-H comes from the polynomial of the target in the frame [U, V] (`mids.targets.polynomial`): with
-``D = B diag(F) B^T`` it is, for the coefficients a of ``p(B z)``,
-``B^T H B = sum_gamma w_gamma F^gamma (grad a)_gamma (grad a)_gamma^T``.
+H is that of `frame_gradient`. Where the learned subspace U turns with what is learned beside it,
+the frame [U, V] follows it such that ``V^T H U = 0``. Nothing is shared with the simulator.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
+from numpy.typing import NDArray
 
-__all__ = [
-    "LARGEST",
-    "LEAVES",
-    "LEFT",
-    "MEETS",
-    "NEVER",
-    "Link",
-    "Rules",
-    "Runs",
-    "Work",
-    "criticals",
-    "follow",
-]
+from ..targets.polynomial import Monomials, powers
+from .frame_gradient import answer, hessian, overlaps, product, still, tilted, twice
+from .prediction import LEVELS, Record
+
+__all__ = ["LARGEST", "LEAVES", "LEFT", "MEETS", "NEVER", "Rules", "Runs", "Stretch"]
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
 
 LARGEST = 1e4
 """Root of the odds to which a learned direction is followed (1 - overlap = 1e-8)."""
-OVERSHOT = 100 * LARGEST
 LEARNED, NEVER, LEAVES, MEETS, LEFT = range(5)
 """All learned; stands still; U begins to turn; may be at a larger one; takes too many steps."""
 STAGE = np.zeros((7, 6))
@@ -47,31 +42,12 @@ ERROR = np.array([-71 / 57600, 0, 71 / 16695, -71 / 1920, 17253 / 339200, -22 / 
 """Coefficients of Dormand and Prince's pair."""
 
 
-class Link(NamedTuple):
-    """A target's polynomial in some frame, of which the first `known` variables are learned."""
-
-    base: np.ndarray  # (monomials,)
-    weight: np.ndarray  # (monomials,)
-    last: (
-        np.ndarray
-    )  # (monomials, 2): a monomial of one degree less, and the variable that it lacks
-    start: np.ndarray
-    place: np.ndarray
-    source: np.ndarray
-    power: np.ndarray
-    factor: np.ndarray
-    lower: np.ndarray  # (gamma, rank)
-    successor: np.ndarray  # (gamma, rank)
-    root: np.ndarray  # (gamma,), w_gamma
-    top: int
-
-
-class Rules(NamedTuple):
+@dataclass(frozen=True)
+class Rules:
     """When a run is sent elsewhere; see `mids.analysis.coupled`."""
 
     steps: int
     rtol: float
-    levels: np.ndarray
     reach: float
     learned: float
     small: float
@@ -80,689 +56,363 @@ class Rules(NamedTuple):
     at_once: float
 
 
-class Runs(NamedTuple):
-    """State and record of runs, shapes as in `mids.analysis.coupled`."""
+@dataclass
+class Runs:
+    """What is known of runs; shapes as in `mids.analysis.coupled`, with the runs first."""
 
-    factor: np.ndarray  # (n, m, c)
-    frames: np.ndarray  # (n, rank, rank)
-    step: np.ndarray  # (n,)
-    tried: np.ndarray  # (n, c + 1)
-    code: np.ndarray  # (n,)
-    learned: np.ndarray  # (n,), further directions, where the code is MEETS
-    row: np.ndarray  # (n,), in what follows
-    clock: np.ndarray
-    crossing: np.ndarray
-    apart: np.ndarray
-    between: np.ndarray
-    newest: np.ndarray
+    names: Index
+    clock: Array
+    crossing: Array
+    apart: Array
+    between: Array
+    newest: Array
 
 
-class Work(NamedTuple):
-    """Scratch space, and the nodes: run, time, loss and slope at each step."""
+def _graded(L: Array, error: Array) -> tuple[Array, Array, Array]:
+    """Turn the columns of L orthogonal, longest first, and those of `error` with them.
 
-    moved: np.ndarray
-    lowered: np.ndarray
-    square: np.ndarray  # (40, size, size)
-    slopes: np.ndarray  # (7, size, size)
-    wide: np.ndarray  # (3, entries, entries)
-    nodes: np.ndarray
-    used: np.ndarray  # (1,), nodes
-
-
-compiled = njit(nogil=True, error_model="numpy", fastmath={"contract"})
-
-
-@compiled
-def _hessian(link, work, known, size, D, H):  # type: ignore[no-untyped-def]
-    """H over `size` variables after the known ones, for their overlaps D; returns h."""
-    rank = link.lower.shape[1]
-    B, rest, rows, powers = work.square[0], work.square[1], work.square[2], work.square[3]
-    order, F, slope = rows[0], rows[1], rows[2]
-    for i in range(size):
-        order[i] = i
-        for j in range(size):
-            rest[i, j] = D[i, j]
-            B[i, j] = 0.0
-    # Cholesky's factors without roots, the largest pivot first; rows of B in this order.
-    for j in range(size):
-        best = j
-        for i in range(j + 1, size):
-            if rest[int(order[i]), int(order[i])] > rest[int(order[best]), int(order[best])]:
-                best = i
-        order[j], order[best] = order[best], order[j]
-        for i in range(j):
-            B[j, i], B[best, i] = B[best, i], B[j, i]
-        p = int(order[j])
-        F[p] = max(rest[p, p], 0.0)
-        B[j, j] = 1.0
-        for i in range(j + 1, size):
-            B[i, j] = rest[int(order[i]), p] / F[p] if F[p] > 0.0 else 0.0
-        for i in range(j + 1, size):
-            for o in range(j + 1, size):
-                rest[int(order[i]), int(order[o])] -= B[i, j] * F[p] * B[o, j]
-    moved = work.moved
-    for row in range(moved.shape[0]):
-        moved[row] = link.base[row]
-    for j in range(size):
-        for i in range(j + 1, size):
-            t = B[i, j]
-            if t == 0.0:
-                continue
-            pair = (known + int(order[i])) * rank + known + int(order[j])
-            for row in range(link.start[pair], link.start[pair + 1]):
-                value = link.factor[row] * moved[link.source[row]]
-                if value != 0.0:
-                    for _ in range(link.power[row]):
-                        value *= t
-                    moved[link.place[row]] += value
-    for v in range(size):
-        powers[v, 0] = 1.0
-        for e in range(link.top - 1):
-            powers[v, e + 1] = powers[v, e] * F[v]
-    for i in range(size):
-        for j in range(size):
-            rest[i, j] = 0.0
-    lowered = work.lowered
-    for g in range(lowered.shape[0]):
-        weight = 1.0
-        for v in range(size):
-            weight *= powers[v, link.lower[g, known + v]]
-        lowered[g] = weight
-        weight *= link.root[g]
-        for v in range(size):
-            slope[v] = (link.lower[g, known + v] + 1) * moved[link.successor[g, known + v]]
-        for i in range(size):
-            if slope[i] != 0.0:
-                for j in range(i + 1):
-                    rest[i, j] += weight * slope[i] * slope[j]
-    value = 0.0
-    for row in range(moved.shape[0]):
-        v = link.last[row, 1] - known
-        if v >= 0 and moved[row] != 0.0:
-            value += link.weight[row] * moved[row] ** 2 * lowered[link.last[row, 0]] * F[v]
-    # H = B^-T (rest) B^-1, in the order of the pivots
-    for i in range(size):
-        for j in range(size):
-            p, q = int(order[i]), int(order[j])
-            H[i, j] = rest[max(p, q), min(p, q)]
-    for j in range(size):
-        for i in range(size - 1, -1, -1):
-            for o in range(i + 1, size):
-                H[i, j] -= B[o, i] * H[o, j]
-    for i in range(size):
-        for j in range(size - 1, -1, -1):
-            for o in range(j + 1, size):
-                H[i, j] -= B[o, j] * H[i, o]
-    for i in range(size):
-        for j in range(size):
-            rest[int(order[i]), int(order[j])] = 0.5 * (H[i, j] + H[j, i])
-    for i in range(size):
-        for j in range(size):
-            H[i, j] = rest[i, j]
-    return value
-
-
-@compiled
-def _overlaps(L, m, c, root, Z, D):  # type: ignore[no-untyped-def]
-    """``D = L (I + L^T L)^-1 L^T``."""
-    for i in range(c):
-        for j in range(i + 1):
-            total = 1.0 if i == j else 0.0
-            for p in range(m):
-                total += L[p, i] * L[p, j]
-            for o in range(j):
-                total -= root[i, o] * root[j, o]
-            root[i, j] = np.sqrt(total) if i == j else total / root[j, j]
-    for p in range(m):
-        for i in range(c):
-            total = L[p, i]
-            for o in range(i):
-                total -= root[i, o] * Z[p, o]
-            Z[p, i] = total / root[i, i]
-    for p in range(m):
-        for q in range(m):
-            total = 0.0
-            for i in range(c):
-                total += Z[p, i] * Z[q, i]
-            D[p, q] = total
-
-
-@compiled
-def _push(link, work, k, rank, frame, D, push, H):  # type: ignore[no-untyped-def]
-    """``V^T H U`` as a vector and ``V^T H V`` for a frame [U, V]; returns h."""
-    m = rank - k
-    G, whole, half = work.square[4], work.square[5], work.square[6]
-    for i in range(rank):
-        for b in range(m):
-            total = 0.0
-            for a in range(m):
-                total += frame[i, k + a] * D[a, b]
-            half[i, b] = total
-    for i in range(rank):
-        for j in range(rank):
-            total = 0.0
-            for a in range(k):
-                total += frame[i, a] * frame[j, a]
-            for b in range(m):
-                total += half[i, b] * frame[j, k + b]
-            G[i, j] = total
-    value = _hessian(link, work, 0, rank, G, whole)
-    for i in range(rank):
-        for b in range(m):
-            total = 0.0
-            for j in range(rank):
-                total += whole[i, j] * frame[j, k + b]
-            half[i, b] = total
-    for b in range(m):
-        for a in range(k):
-            total = 0.0
-            for i in range(rank):
-                total += half[i, b] * frame[i, a]
-            push[b * k + a] = total
-        for a in range(m):
-            total = 0.0
-            for i in range(rank):
-                total += half[i, b] * frame[i, k + a]
-            H[a, b] = total
-    return value
-
-
-@compiled
-def _angle(pp, qq, pq):  # type: ignore[no-untyped-def]
-    """Cosine and sine of the rotation that makes two columns of these products orthogonal."""
-    zeta = (qq - pp) / (2.0 * pq)
-    t = 1.0 / (abs(zeta) + np.sqrt(1.0 + zeta * zeta))
-    t = -t if zeta < 0.0 else t
-    cos = 1.0 / np.sqrt(1.0 + t * t)
-    return cos, cos * t
-
-
-@compiled
-def _turn(A, p, q, cos, sin, n):  # type: ignore[no-untyped-def]
-    """Rotate columns p and q of the first n rows, in place."""
-    for i in range(n):
-        x, y = A[i, p], A[i, q]
-        A[i, p], A[i, q] = cos * x - sin * y, sin * x + cos * y
-
-
-@compiled
-def _rotations(S, vectors, n):  # type: ignore[no-untyped-def]
-    """Jacobi's rotations of a symmetric matrix, in place; its eigenvectors are the columns."""
-    for i in range(n):
-        for j in range(n):
-            vectors[i, j] = 1.0 if i == j else 0.0
-    for _ in range(30):
-        off = 0.0
-        size = 0.0
-        for i in range(n):
-            size += S[i, i] ** 2
-            for j in range(i):
-                off += S[i, j] ** 2
-        if off <= 1e-30 * size or off == 0.0:
-            return
-        for p in range(n):
-            for q in range(p + 1, n):
-                if S[p, q] == 0.0:
-                    continue
-                cos, sin = _angle(S[p, p], S[q, q], S[p, q])
-                _turn(S, p, q, cos, sin, n)
-                _turn(vectors, p, q, cos, sin, n)
-                _turn(S.T, p, q, cos, sin, n)
-
-
-@compiled
-def _tilt(work, k, m, frame, theta, tilted):  # type: ignore[no-untyped-def]
-    """Turn a frame [U, V] so that U goes to the span of ``U + V theta``, theta a vector."""
-    rank = k + m
-    gram, vectors, root = work.square[7], work.square[8], work.square[9]
-    for side in range(2):
-        n = m if side else k
-        for i in range(n):
-            for j in range(n):
-                total = 0.0
-                for a in range(k if side else m):
-                    if side:
-                        total += theta[i * k + a] * theta[j * k + a]
-                    else:
-                        total += theta[a * k + i] * theta[a * k + j]
-                gram[i, j] = total
-        _rotations(gram, vectors, n)
-        for i in range(n):
-            for j in range(n):
-                total = 0.0
-                for a in range(n):
-                    total += vectors[i, a] * vectors[j, a] / np.sqrt(1.0 + max(gram[a, a], 0.0))
-                root[i, j] = total
-        for p in range(rank):
-            for j in range(n):
-                total = 0.0
-                for i in range(n):
-                    own = frame[p, k + i] if side else frame[p, i]
-                    for a in range(k if side else m):
-                        if side:
-                            own -= frame[p, a] * theta[i * k + a]
-                        else:
-                            own += frame[p, k + a] * theta[a * k + i]
-                    total += own * root[i, j]
-                tilted[p, k + j if side else j] = total
-
-
-@compiled
-def _graded(L, error, lengths, m, c):  # type: ignore[no-untyped-def]
-    """Turn the columns of L orthogonal, longest first, and those of `error` with them."""
+    Jacobi's one-sided rotations. Returns both, shapes (m, c, n), and the lengths (c, n).
+    """
+    both, (m, c, _) = np.concatenate([L, error]), L.shape
     for _ in range(40):
         done = True
         for p in range(c):
             for q in range(p + 1, c):
-                pp = qq = pq = 0.0
-                for i in range(m):
-                    pp += L[i, p] * L[i, p]
-                    qq += L[i, q] * L[i, q]
-                    pq += L[i, p] * L[i, q]
-                if abs(pq) <= 4e-16 * np.sqrt(pp * qq):
+                P, Q = both[:, p], both[:, q]
+                pp, qq, pq = (
+                    np.einsum("in,in->n", x[:m], y[:m]) for x, y in ((P, P), (Q, Q), (P, Q))
+                )
+                turn = np.abs(pq) > 4e-16 * np.sqrt(pp * qq)
+                if not turn.any():
                     continue
                 done = False
-                cos, sin = _angle(pp, qq, pq)
-                _turn(L, p, q, cos, sin, m)
-                _turn(error, p, q, cos, sin, m)
+                zeta = (qq - pp) / np.where(turn, 2 * pq, np.inf)
+                t = np.copysign(turn / (np.abs(zeta) + np.sqrt(1 + zeta**2)), zeta)
+                cos = 1 / np.sqrt(1 + t**2)
+                both[:, p], both[:, q] = cos * (P - t * Q), cos * (t * P + Q)
         if done:
             break
-    for p in range(c):
-        total = 0.0
-        for i in range(m):
-            total += L[i, p] ** 2
-        lengths[p] = max(np.sqrt(total), 1e-150)
-    for p in range(c):
-        best = p
-        for q in range(p + 1, c):
-            if lengths[q] > lengths[best]:
-                best = q
-        if best != p:
-            lengths[p], lengths[best] = lengths[best], lengths[p]
-            for i in range(m):
-                L[i, p], L[i, best] = L[i, best], L[i, p]
-                error[i, p], error[i, best] = error[i, best], error[i, p]
+    lengths = np.maximum(np.sqrt(np.einsum("ian,ian->an", both[:m], both[:m])), 1e-150)
+    if (np.diff(lengths, axis=0) > 0).any():
+        order = np.argsort(-lengths, axis=0, kind="stable")
+        both = np.take_along_axis(both, order[None], axis=1)
+        lengths = np.take_along_axis(lengths, order, axis=0)
+    return both[:m], both[m:], lengths
 
 
-@compiled
-def _flow(link, work, k, turning, frame, inverse, L, m, c, H):  # type: ignore[no-untyped-def]
-    """H over its norm; returns the inverse of that norm, and h."""
-    D, tilted = work.square[10], work.square[11]
-    _overlaps(L, m, c, work.square[12], work.square[13], D)
-    if turning:
-        push, theta = work.wide[1, 0], work.wide[1, 1]
-        _push(link, work, k, k + m, frame, D, push, H)
-        for a in range(m * k):
-            theta[a] = 0.0
-            for b in range(m * k):
-                theta[a] -= inverse[a, b] * push[b]
-        _tilt(work, k, m, frame, theta, tilted)
-        value = _push(link, work, k, k + m, tilted, D, push, H)
-    else:
-        value = _hessian(link, work, k, m, D, H)
-    norm = 0.0
-    for i in range(m):
-        for j in range(m):
-            norm += H[i, j] ** 2
-    norm = np.sqrt(norm) + 1e-300
-    for i in range(m):
-        for j in range(m):
-            H[i, j] /= norm
-    return 1.0 / norm, value
+def _axes(columns: Array) -> Array:
+    """Orthonormal bases (n, m, m) whose first vectors are the columns (m, c, n)."""
+    m, c, n = columns.shape
+    basis = columns.transpose(2, 0, 1)
+    if c == m:
+        return basis
+    rest = np.broadcast_to(np.eye(m)[:, c:], (n, m, m - c))
+    Q, R = np.linalg.qr(np.concatenate([basis, rest], axis=2))
+    signs = np.where(np.diagonal(R, axis1=1, axis2=2) < 0, -1.0, 1.0)
+    return np.concatenate([basis, (Q * signs[:, None, :])[:, :, c:]], axis=2)
 
 
-@compiled
-def _answer(link, work, k, m, frame, D, inverse):  # type: ignore[no-untyped-def]
-    """Inverse of how ``V^T H U`` answers to tilts of U, none along which it does not."""
-    n = m * k
-    push, theta, columns, turned = work.wide[1, 0], work.wide[1, 1], work.wide[2], work.wide[3]
-    H, tilted = work.square[14], work.square[11]
-    _push(link, work, k, k + m, frame, D, push, H)
-    first = work.wide[1, 2]
-    for a in range(n):
-        first[a] = push[a]
-    for b in range(n):
-        for a in range(n):
-            theta[a] = 1e-6 if a == b else 0.0
-        _tilt(work, k, m, frame, theta, tilted)
-        _push(link, work, k, k + m, tilted, D, push, H)
-        for a in range(n):
-            columns[a, b] = (push[a] - first[a]) / 1e-6
-            turned[a, b] = 1.0 if a == b else 0.0
-    lengths = work.wide[1, 3]
-    _graded(columns, turned, lengths, n, n)
-    for a in range(n):
-        for b in range(n):
-            inverse[a, b] = 0.0
-            for o in range(n):
-                if lengths[o] > 1e-6 * lengths[0]:
-                    inverse[a, b] += turned[a, o] * columns[b, o] / lengths[o] ** 2
-
-
-@compiled
-def _root(u0, u1, d0, d1):  # type: ignore[no-untyped-def]
-    """Root in [0, 1] of the cubic with values u0 < 0 <= u1 and slopes d0, d1 at the ends."""
-    low, high = 0.0, 1.0
-    for _ in range(40):
-        x = 0.5 * (low + high)
-        if _cubic(x, u0, u1, d0, d1) < 0.0:
-            low = x
-        else:
-            high = x
-    return 0.5 * (low + high)
-
-
-@compiled
-def _cubic(x, u0, u1, d0, d1):  # type: ignore[no-untyped-def]
+def _cubic(x: Array, u0: Array, u1: Array, d0: Array, d1: Array) -> Array:
+    """Cubic with values u0, u1 and slopes d0, d1 at 0 and 1."""
     start = (1 - x) ** 2 * ((1 + 2 * x) * u0 + x * d0)
-    return start + x**2 * ((3 - 2 * x) * u1 + (x - 1) * d1)
+    return np.asarray(start + x**2 * ((3 - 2 * x) * u1 + (x - 1) * d1))
 
 
-@compiled
-def _arrives(rules, work, L, lengths, H, m, c, tried):  # type: ignore[no-untyped-def]
-    """How many directions a subspace has at which a run has arrived, or 0."""
-    odds = 2.0 * np.log(lengths[0])
-    j = 0
-    while j < c and 2.0 * np.log(lengths[j]) > rules.learned:
-        j += 1
-    if j == 0 or j == c or lengths[j] >= 1.0:
-        return 0
-    U, HU, S, vectors = work.square[15], work.square[16], work.square[17], work.square[18]
-    for p in range(m):
-        for a in range(j):
-            U[p, a] = L[p, a] / lengths[a]
-    for p in range(m):
-        for a in range(j):
-            total = 0.0
-            for q in range(m):
-                total += H[p, q] * U[q, a]
-            HU[p, a] = total
-    inner = work.square[19]
-    for a in range(j):
-        for b in range(j):
-            total = 0.0
-            for p in range(m):
-                total += U[p, a] * HU[p, b]
-            inner[a, b] = total
-            S[a, b] = total
-    _rotations(S, vectors, j)
-    own = S[0, 0]
-    for a in range(j):
-        own = min(own, S[a, a])
-    if own <= 0.0:
-        return 0
-    # (I - U U^T) H U, and (I - U U^T) H (I - U U^T)
-    side, others = work.square[20], work.square[21]
-    for p in range(m):
-        for a in range(j):
-            total = HU[p, a]
-            for b in range(j):
-                total -= U[p, b] * inner[b, a]
-            side[p, a] = total
-    for a in range(j):
-        for b in range(j):
-            total = 0.0
-            for p in range(m):
-                total += side[p, a] * side[p, b]
-            S[a, b] = total
-    _rotations(S, vectors, j)
-    push = 0.0
-    for a in range(j):
-        push = max(push, S[a, a])
-    push = np.sqrt(push)
-    if push > min(rules.turn * own, 0.7 * tried[j]):
-        return 0
-    for p in range(m):
-        for q in range(m):
-            total = H[p, q]
-            for a in range(j):
-                total -= U[p, a] * HU[q, a] + side[p, a] * U[q, a]
-            others[p, q] = total
-    _rotations(others, vectors, m)
-    fast = 0.0
-    for p in range(m):
-        fast = max(fast, others[p, p])
-    odds = 2.0 * np.log(lengths[j])
-    if not (odds < rules.small or fast < 0.5 * rules.at_once * own) or fast > rules.slower * own:
-        return 0
-    tried[j] = push
-    return j
+def _root(*ends: Array) -> Array:
+    """Root in [0, 1] of the cubic, which is negative at 0 and not at 1."""
+    low, high = np.zeros(ends[0].shape), np.ones(ends[0].shape)
+    for _ in range(40):
+        middle = (low + high) / 2
+        before = _cubic(middle, *ends) < 0
+        low, high = np.where(before, middle, low), np.where(before, high, middle)
+    return (low + high) / 2
 
 
-@compiled
-def _note(work, row, clock, level, L, H, pace, value, m, c):  # type: ignore[no-untyped-def]
-    """Keep time, loss and its slope."""
-    D, HD = work.square[10], work.square[12]
-    _overlaps(L, m, c, work.square[12], work.square[13], D)
-    for i in range(m):
-        for j in range(m):
-            total = 0.0
-            for o in range(m):
-                total += H[i, o] * D[o, j]
-            HD[i, j] = total
-    slope = 0.0
-    for i in range(m):
-        for j in range(m):
-            slope -= (H[i, j] - HD[i, j]) * HD[j, i]
-    node = work.nodes[work.used[0]]
-    node[0], node[1], node[2], node[3] = row, clock, level - 0.5 * value, slope / pace**2
-    work.used[0] += 1
+def _arrived(rules: Rules, lengths: Array, H: Array, tried: Array) -> Index:
+    """How many directions a subspace has at which each run has arrived, or 0."""
+    c, n = lengths.shape
+    log_odds = 2 * np.log(lengths)
+    many = (log_odds > rules.learned).sum(axis=0)
+    next_ = lengths[np.minimum(many, c - 1), np.arange(n)]
+    found = np.zeros(n, dtype=np.int64)
+    possible = np.flatnonzero((many > 0) & (many < c) & (next_ < 1))
+    for j in np.unique(many[possible]):
+        runs = possible[many[possible] == j]
+        there = H[:, :, runs].transpose(2, 0, 1)
+        own = np.linalg.eigvalsh(there[:, :j, :j])[:, 0]
+        push = np.sqrt(np.linalg.eigvalsh(there[:, :j, j:] @ there[:, j:, :j])[:, -1].clip(min=0.0))
+        fast = np.linalg.eigvalsh(there[:, j:, j:])[:, -1].clip(min=0.0)
+        small = (log_odds[j, runs] < rules.small) | (fast < 0.5 * rules.at_once * own)
+        still = push <= np.minimum(rules.turn * own, 0.7 * tried[runs, j])
+        runs, push = (
+            x[small & still & (own > 0) & (fast <= rules.slower * own)] for x in (runs, push)
+        )
+        tried[runs, j], found[runs] = push, j
+    return found
 
 
-@compiled
-def _rates(H, L, lengths, m, c, rates):  # type: ignore[no-untyped-def]
-    """Growth of the log-odds of each direction."""
-    for a in range(c):
-        total = 0.0
-        for i in range(m):
-            for j in range(m):
-                total += L[i, a] * H[i, j] * L[j, a]
-        rates[a] = 2.0 * total / lengths[a] ** 2
+class _Steps:
+    """State of the runs that go on, in axes in which L is diagonal."""
 
-
-@compiled
-def _remember(runs, row, frame, L, lengths, levels, k, m, c):  # type: ignore[no-untyped-def]
-    """Keep the frames in which some directions are learned, and the next is not."""
-    rank = k + m
-    for j in range(max(k, 1), k + c):
-        apart = -2.0 * np.log(lengths[j - k])
-        if j > k:
-            apart = min(apart, 2.0 * np.log(lengths[j - k - 1]))
-        if apart > runs.apart[row, j]:
-            runs.apart[row, j] = apart
-            for p in range(rank):
-                for a in range(k + c):
-                    if a < k:
-                        runs.between[row, j, p, a] = frame[p, a]
-                    else:
-                        total = 0.0
-                        for q in range(m):
-                            total += frame[p, k + q] * L[q, a - k]
-                        runs.between[row, j, p, a] = total / lengths[a - k]
-    for a in range(c):
-        if levels[0] < 2.0 * np.log(lengths[a]) < levels[2]:
-            for p in range(rank):
-                total = 0.0
-                for q in range(m):
-                    total += frame[p, k + q] * L[q, a]
-                runs.newest[row, k + a, p] = total / lengths[a]
-
-
-entry = njit(nogil=True, error_model="numpy", fastmath={"contract"}, cache=True)
-
-
-@entry
-def criticals(link, work, frames, known, floor):  # type: ignore[no-untyped-def]
-    """Turn frames [U, V] until U is critical, by Newton's method, which needs no stability."""
-    rank = frames.shape[1]
-    m = rank - known
-    D, H, tilted = work.square[10], work.square[14], work.square[11]
-    push, theta = work.wide[1, 0], work.wide[1, 1]
-    for i in range(m):
-        for j in range(m):
-            D[i, j] = 0.0
-    for i in range(frames.shape[0]):
-        for _ in range(12):
-            _push(link, work, known, rank, frames[i], D, push, H)
-            largest = 0.0
-            for a in range(m * known):
-                largest = max(largest, abs(push[a]))
-            if largest < floor:
-                break
-            _answer(link, work, known, m, frames[i], D, work.wide[0])
-            _push(link, work, known, rank, frames[i], D, push, H)
-            size = 0.0
-            for a in range(m * known):
-                theta[a] = 0.0
-                for b in range(m * known):
-                    theta[a] -= work.wide[0, a, b] * push[b]
-                size = max(size, abs(theta[a]))
-            for a in range(m * known):
-                theta[a] *= min(1.0, 0.1 / size) if size > 0.0 else 1.0
-            _tilt(work, known, m, frames[i], theta, tilted)
-            for p in range(rank):
-                for q in range(rank):
-                    frames[i, p, q] = tilted[p, q]
-
-
-@entry
-def follow(link, rules, runs, work, first, known, turning, limited, level):  # type: ignore[no-untyped-def]
-    """Follow runs, from the `first` on, until each has a code; returns where it ran out of nodes.
-
-    `level` is the loss of what is reduced from; `limited` where U turns when others are learned.
-    """
-    n, m, c = runs.factor.shape
-    H, stage, error, trial = work.square[22], work.square[23], work.square[24], work.square[25]
-    new, inverse = work.square[26], work.wide[0]
-    lengths, before, rates, later = (
-        work.square[27, 0],
-        work.square[27, 1],
-        work.square[28, 0],
-        work.square[28, 1],
-    )
-    paces = work.square[29, 0]
-    longer = work.square[30, 0]
-    tilted = work.square[31]
-    for i in range(first, n):
-        if work.used[0] + rules.steps + 2 > work.nodes.shape[0]:
-            return i
-        row = runs.row[i]
-        L, frame = runs.factor[i], runs.frames[i]
-        _graded(L, error, lengths, m, c)
+    def __init__(
+        self, table: Monomials, coefficients: Array, frames: Array, L: Array, turning: bool
+    ) -> None:
+        self.table, self.turning = table, turning
+        self.frames, self.coefficients = frames, coefficients
+        self.m = len(L)
+        self.k = table.rank - self.m
+        columns, _, self.lengths = _graded(L, np.zeros(L.shape))
+        self._turn(np.arange(L.shape[2]), _axes(columns / self.lengths))
         if turning:
-            _overlaps(L, m, c, work.square[12], work.square[13], work.square[10])
-            _answer(link, work, known, m, frame, work.square[10], inverse)
-        pace, value = _flow(link, work, known, turning, frame, inverse, L, m, c, H)
-        _rates(H, L, lengths, m, c, rates)
-        _note(work, row, runs.clock[row], level, L, H, pace, value, m, c)
-        step, clock = runs.step[i], runs.clock[row]
-        code = LEFT
+            self.inverse = answer(table, self.coefficients, overlaps(self.diagonal()))
+        H, self.pace = self.flow(self.diagonal())
+        self.H = H
+
+    def diagonal(self) -> Array:
+        """L (m, c, n)."""
+        L = np.zeros((self.m, *self.lengths.shape))
+        c = len(self.lengths)
+        L[range(c), range(c)] = self.lengths
+        return L
+
+    def _turn(self, runs: Index, axes: Array) -> None:
+        """Change to other axes beside U."""
+        old = self.coefficients[:, runs]
+        self.coefficients[:, runs] = self.table.substitute(old, axes, self.k)
+        self.frames[runs, :, self.k :] = self.frames[runs, :, self.k :] @ axes
+
+    def flow(self, L: Array) -> tuple[Array, Array]:
+        """H over its norm, and the inverse of that norm."""
+        D, here = overlaps(L), self.coefficients
+        if self.turning:
+            theta = still(self.inverse, hessian(self.table, here, D)[1])
+            here = self.table.substitute(here, tilted(theta))
+        H, _ = hessian(self.table, here, D)
+        norm = np.sqrt(np.einsum("ijn,ijn->n", H, H)) + 1e-300
+        return H / norm, 1 / norm
+
+    def follow_turning(self, runs: Index) -> None:
+        """Turn U to where it stands still."""
+        here, L = self.coefficients[:, runs], self.diagonal()[:, :, runs]
+        D = overlaps(L)
+        self.inverse[runs] = answer(self.table, here, D)
+        theta = still(self.inverse[runs], hessian(self.table, here, D)[1])
+        turn = tilted(theta)
+        self.coefficients[:, runs] = self.table.substitute(here, turn)
+        self.frames[runs] = self.frames[runs] @ turn
+
+    def accept(self, runs: Index, trial: Array, lengths: Array, H: Array, pace: Array) -> None:
+        """Go on from the end of a step; shapes with the given runs only."""
+        axes = _axes(trial / lengths)
+        self._turn(runs, axes)
+        self.lengths[:, runs] = np.minimum(lengths, LARGEST)
+        turn = axes.transpose(1, 2, 0)
+        self.H[:, :, runs] = product(turn.swapaxes(0, 1), product(H, turn))
+        self.pace[runs] = pace
+        if self.turning:
+            self.follow_turning(runs)
+
+    def keep(self, on: Index) -> None:
+        """Leave the other runs out."""
+        self.frames, self.coefficients = self.frames[on], self.coefficients[:, on]
+        self.lengths, self.pace, self.H = self.lengths[:, on], self.pace[on], self.H[:, :, on]
+        if self.turning:
+            self.inverse = self.inverse[on]
+
+    def loss(self, level: Array) -> tuple[Array, Array]:
+        """Loss, and its slope in time."""
+        F = np.zeros((self.m, len(self.pace)))
+        F[: len(self.lengths)] = self.lengths**2 / (1 + self.lengths**2)
+        modes = self.table.modes[:, self.k :]
+        parts = self.table.weight[:, None] * powers(F, modes) * self.coefficients**2
+        if not self.turning:  # what is learned counts as the level
+            parts = parts[modes.any(axis=1)]
+        value = np.sum(parts, axis=0)
+        slope = -np.einsum("ijn,in,jn->n", self.H**2, F, 1 - F) / self.pace**2
+        return level - 0.5 * value, slope
+
+
+@dataclass
+class Stretch:
+    """Runs around critical subspaces with k directions, or subspaces that turn.
+
+    Shapes, with the runs first: frames (n, rank, rank), whose first columns are learned; L
+    (n, m, c); tried (n, c + 1); the others (n,). `found` counts directions learned besides where
+    the code is MEETS; `level` is the loss of what is reduced from; `limited` where U turns when
+    others are learned; `point` the number of the critical point.
+    """
+
+    names: Index
+    frames: Array
+    L: Array
+    step: Array
+    tried: Array
+    code: Index
+    found: Index
+    level: Array
+    limited: NDArray[np.bool_]
+    turning: bool
+    point: Index
+
+    def follow(
+        self, table: Monomials, coefficients: Array, rules: Rules, runs: Runs, record: Record
+    ) -> None:
+        """Follow the runs until each has a code, from coefficients (n, runs) in its frame."""
+        at = twice(np.arange(len(self.names)))
+        L = np.moveaxis(self.L[at], 0, 2)
+        now = _Steps(table, coefficients[:, at], self.frames[at], L, self.turning)
+        k, c = now.k, len(now.lengths)
+        self.code[:] = LEFT
+        _note(record, runs, self.names[at], now, self.level[at])
+        passed = _Crossings()
         for _ in range(rules.steps):
-            for p in range(m):
-                for a in range(c):
-                    total = 0.0
-                    for q in range(m):
-                        total += H[p, q] * L[q, a]
-                    work.slopes[0, p, a] = total
-            paces[0] = pace
-            for s in range(1, 7):
-                place = trial if s == 6 else stage
-                for p in range(m):
-                    for a in range(c):
-                        total = 0.0
-                        for o in range(s):
-                            total += STAGE[s, o] * work.slopes[o, p, a]
-                        # A stage of a step much too long must stay finite, to be rejected.
-                        place[p, a] = min(max(L[p, a] + step * total, -OVERSHOT), OVERSHOT)
-                paces[s], value = _flow(
-                    link, work, known, turning, frame, inverse, place, m, c, new
-                )
-                for p in range(m):
-                    for a in range(c):
-                        total = 0.0
-                        for q in range(m):
-                            total += new[p, q] * place[q, a]
-                        work.slopes[s, p, a] = total
-            for p in range(m):
-                for a in range(c):
-                    total = 0.0
-                    for o in range(7):
-                        total += ERROR[o] * work.slopes[o, p, a]
-                    error[p, a] = step * total
-            _graded(trial, error, longer, m, c)
-            size = 0.0
-            for a in range(c):
-                for b in range(c):
-                    mixed = 0.0
-                    for p in range(m):
-                        mixed += trial[p, a] * error[p, b]
-                    most = max(longer[a], longer[b])
-                    least = min(min(longer[a], longer[b]), LARGEST)
-                    size = max(size, abs(mixed) / longer[a] / (most * (1.0 + least * least)))
-            elapsed = late = 0.0
-            for o in range(7):
-                late += ERROR[o] * paces[o]
-                if o < 6:
-                    elapsed += STAGE[6, o] * paces[o]
-            elapsed *= step
-            late = abs(step * late)
-            then = clock + elapsed
-            size = max(size, late / then) / rules.rtol if then > 0.0 else np.inf
-            if not np.isfinite(size):
-                size = np.inf
-            good = size <= 1.0 and then >= clock
-            taken = step
-            step *= min(max(0.9 * max(size, 1e-10) ** -0.2, 0.2), 4.0)
-            if not good:
-                continue
-            for a in range(c):
-                before[a] = 2.0 * np.log(lengths[a])
-                lengths[a] = min(longer[a], LARGEST)
-                for p in range(m):
-                    L[p, a] = trial[p, a] / longer[a] * lengths[a]
-            for p in range(m):
-                for q in range(m):
-                    H[p, q] = new[p, q]
-            old, pace = pace, paces[6]
-            _rates(H, L, lengths, m, c, later)
-            for a in range(c):
-                after = 2.0 * np.log(lengths[a])
-                for o in range(3):
-                    height = rules.levels[o]
-                    if before[a] < height <= after and np.isnan(runs.crossing[row, known + a, o]):
-                        part = _root(
-                            before[a] - height, after - height, rates[a] * taken, later[a] * taken
-                        )
-                        time = _cubic(part, clock, then, old * taken, pace * taken)
-                        runs.crossing[row, known + a, o] = min(max(time, clock), then)
-                rates[a] = later[a]
-            clock = then
-            if turning:
-                D, theta, push = work.square[10], work.wide[1, 1], work.wide[1, 0]
-                _overlaps(L, m, c, work.square[12], work.square[13], D)
-                _answer(link, work, known, m, frame, D, inverse)
-                _push(link, work, known, known + m, frame, D, push, new)
-                for a in range(m * known):
-                    theta[a] = 0.0
-                    for b in range(m * known):
-                        theta[a] -= inverse[a, b] * push[b]
-                _tilt(work, known, m, frame, theta, tilted)
-                for p in range(known + m):
-                    for q in range(known + m):
-                        frame[p, q] = tilted[p, q]
-            _remember(runs, row, frame, L, lengths, rules.levels, known, m, c)
-            _note(work, row, clock, level, L, H, pace, value, m, c)
-            if 2.0 * np.log(lengths[c - 1]) > rules.levels[2]:
-                code = LEARNED
-            elif pace > 1e290:
-                code = NEVER
-            elif limited and lengths[0] ** 2 > rules.reach:
-                code = LEAVES
-            else:
-                j = _arrives(rules, work, L, lengths, H, m, c, runs.tried[i])
-                if j:
-                    code, runs.learned[i] = MEETS, j
-            if code != LEFT:
+            if not len(at):
                 break
-        runs.code[i], runs.step[i], runs.clock[row] = code, step, clock
-    return n
+            step, names = self.step[at], self.names[at]
+            trial, error, H, paces = _trial(now, step)
+            trial, error, lengths = _graded(trial, error)
+            then = runs.clock[names] + step * np.sum(STAGE[6][:, None] * paces[:6], axis=0)
+            late = np.abs(step * np.sum(ERROR[:, None] * paces, axis=0))
+            size = np.maximum(_size(trial, error, lengths), late / np.maximum(then, 1e-300))
+            size = np.where(np.isfinite(size), size / rules.rtol, np.inf)
+            good = twice(np.flatnonzero((size <= 1) & (then >= runs.clock[names])))
+            self.step[at] *= np.clip(0.9 * np.maximum(size, 1e-10) ** -0.2, 0.2, 4.0)
+            if not len(good):
+                continue
+            before, rates = now.lengths[:, good], now.H[range(c), range(c)][:, good]
+            now.accept(good, trial[:, :, good], lengths[:, good], H[:, :, good], paces[6, good])
+            after, later = now.lengths[:, good], now.H[range(c), range(c)][:, good]
+            names, there = names[good], at[good]
+            log_odds = 2 * np.log(np.stack([before, after]))
+            passed.note(
+                *(names, log_odds, 2 * step[good] * np.stack([rates, later])),
+                *(np.stack([runs.clock[names], then[good]]), step[good] * paces[::6, good]),
+            )
+            runs.clock[names] = then[good]
+            _remember(runs, names, now.frames[good], after, k)
+            _note(record, runs, names, now, self.level[at], good)
+            code = np.full(len(good), LEFT)
+            code[log_odds[1, -1] > LEVELS[2]] = LEARNED
+            code[(code == LEFT) & (paces[6, good] > 1e290)] = NEVER
+            code[(code == LEFT) & self.limited[there] & (after[0] ** 2 > rules.reach)] = LEAVES
+            open_ = np.flatnonzero(code == LEFT)
+            tried = self.tried[there[open_]]
+            j = _arrived(rules, after[:, open_], now.H[:, :, good[open_]], tried)
+            self.tried[there[open_]], self.found[there[open_]] = tried, j
+            code[open_[j > 0]] = MEETS
+            self.code[there] = code
+            stops = np.zeros(len(at), dtype=bool)
+            stops[good] = code != LEFT
+            if stops.any():
+                self._put(now, at, stops)
+                left = twice(np.flatnonzero(~stops))
+                now.keep(left)
+                at = at[left]
+        self._put(now, at, np.ones(len(at), dtype=bool))
+        passed.write(runs.crossing, k)
+
+    def keep(self, on: NDArray[np.bool_]) -> None:
+        """Leave the other runs out."""
+        for name in (
+            "names",
+            "frames",
+            "L",
+            "step",
+            "tried",
+            "code",
+            "found",
+            "level",
+            "limited",
+            "point",
+        ):
+            setattr(self, name, getattr(self, name)[on])
+
+    def _put(self, now: _Steps, at: Index, chosen: NDArray[np.bool_]) -> None:
+        self.frames[at[chosen]] = now.frames[chosen]
+        self.L[at[chosen]] = np.moveaxis(now.diagonal()[:, :, chosen], 2, 0)
+
+
+def _trial(now: _Steps, step: Array) -> tuple[Array, Array, Array, Array]:
+    """L at the end of a step and its error (m, c, n), H there, and paces (7, n)."""
+    start = now.diagonal()
+    slopes = np.empty((7, *start.shape))
+    paces = np.empty((7, len(step)))
+    slopes[0], paces[0], H, stage = (
+        now.H[:, : len(now.lengths)] * now.lengths,
+        now.pace,
+        now.H,
+        start,
+    )
+    for s in range(1, 7):
+        moved = start + step * np.sum(STAGE[s, :s, None, None, None] * slopes[:s], axis=0)
+        # A stage of a step much too long must stay finite, to be rejected.
+        stage = np.clip(moved, -100 * LARGEST, 100 * LARGEST)
+        H, paces[s] = now.flow(stage)
+        slopes[s] = product(H, stage)
+    return stage, step * np.sum(ERROR[:, None, None, None] * slopes, axis=0), H, paces
+
+
+def _size(trial: Array, error: Array, lengths: Array) -> Array:
+    """Largest error of a column relative to the longer of it and what it is mixed with."""
+    mixed = np.abs(product(trial.swapaxes(0, 1), error)) / lengths[:, None]
+    most = np.maximum(lengths[:, None], lengths[None])
+    least = np.minimum(np.minimum(lengths[:, None], lengths[None]), LARGEST)
+    return np.asarray((mixed / (most * (1 + least**2))).max(axis=(0, 1)))
+
+
+class _Crossings:
+    """When overlaps pass the levels, from values and slopes at both ends of the steps."""
+
+    def __init__(self) -> None:
+        self._places: list[Index] = []
+        self._parts: list[Array] = []
+
+    def note(
+        self, names: Index, log_odds: Array, slopes: Array, times: Array, paces: Array
+    ) -> None:
+        """Keep the steps that pass a level; shapes (2, c, n), (2, n) of both ends."""
+        levels = LEVELS[:, None, None]
+        o, a, i = np.nonzero((log_odds[0] < levels) & (log_odds[1] >= levels))
+        if len(o):
+            self._places.append(np.stack([names[i], a, o]))
+            ends = [log_odds[:, a, i] - LEVELS[o], slopes[:, a, i], times[:, i], paces[:, i]]
+            self._parts.append(np.concatenate(ends))
+
+    def write(self, crossing: Array, k: int) -> None:
+        """Write those that were not known; the first one counts."""
+        if self._places:
+            places = np.concatenate(self._places, axis=1)[:, ::-1]
+            parts = np.concatenate(self._parts, axis=1)[:, ::-1]
+            place = (places[0], k + places[1], places[2])
+            new = np.isnan(crossing[place])
+            place, parts = tuple(x[new] for x in place), parts[:, new]
+            time = _cubic(_root(*parts[:4]), *parts[4:])
+            crossing[place] = np.clip(time, parts[4], parts[5])
+
+
+def _remember(runs: Runs, names: Index, frames: Array, lengths: Array, k: int) -> None:
+    """Keep the frames in which some directions are learned, and the next is not."""
+    c = len(lengths)
+    log_odds = 2 * np.log(lengths)
+    for j in range(max(k, 1), k + c):
+        apart = -log_odds[j - k]
+        if j > k:
+            apart = np.minimum(apart, log_odds[j - k - 1])
+        more = apart > runs.apart[names, j]
+        runs.apart[names[more], j] = apart[more]
+        runs.between[names[more], j, :, : k + c] = frames[more, :, : k + c]
+    a, i = np.nonzero((log_odds > LEVELS[0]) & (log_odds < LEVELS[2]))
+    runs.newest[names[i], k + a] = frames[i, :, k + a]
+
+
+def _note(
+    record: Record,
+    runs: Runs,
+    names: Index,
+    now: _Steps,
+    level: Array,
+    of: Index | slice = slice(None),
+) -> None:
+    """Keep loss and slope."""
+    loss, slope = now.loss(level)
+    record.note(runs.names[names], runs.clock[names], loss[of], slope[of])

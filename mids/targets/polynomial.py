@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import comb, factorial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,19 +17,21 @@ from numpy.typing import NDArray
 from .basis import multi_indices
 from .target import Target
 
-__all__ = ["Monomials", "monomials", "polynomial", "substitute"]
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+__all__ = ["Monomials", "monomials", "polynomial", "powers"]
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 
 class Monomials:
-    """Monomials of some degrees, and which of them shears and derivatives connect.
+    """Monomials of some degrees, and how a change of variables acts on their coefficients.
 
-    Shapes: modes (n, rank); weight (n,), of ``a^2`` in the norm; the shear with the number
-    ``a * rank + b`` adds ``factor * t**power`` times ``source`` to ``place``, from one entry of
-    `start` to the next, in an order in which it can be done in place; lower (g, rank), monomials of
-    one degree less; successor (g, rank), those times each variable.
+    Shapes: modes (n, rank); weight (n,), of ``a^2`` in the norm; lower (g, rank), monomials of one
+    degree less; successor (g, rank), rows of those times each variable; root (g,), their weights in
+    ``<grad p, grad p>``.
     """
 
     def __init__(self, rank: int, degrees: tuple[int, ...]) -> None:
@@ -45,41 +48,92 @@ class Monomials:
         self.weight: Array = factorials[self.modes].prod(1) / factorials[self.modes.sum(axis=1)]
         unit = np.eye(rank, dtype=np.int64)
         self.successor = np.stack([self.row(self.lower + unit[i]) for i in range(rank)], axis=1)
-        # w_gamma, and for each monomial one of a degree less and the last variable, which it lacks.
         own = self.lower.sum(axis=1)
         self.root: Array = factorials[self.lower].prod(1) / factorials[own] / (own + 1)
-        self.last = np.zeros((len(self.modes), 2), dtype=np.int64)
-        for i in range(rank):
-            self.last[self.successor[:, i], 0] = np.arange(len(self.lower))
-            self.last[self.successor[:, i], 1] = i
-        top = 2 * max(degrees) + 1
-        binomial = np.array([[float(comb(n, k)) for k in range(top)] for n in range(top)])
-        start, parts = [0], []
-        for a in range(rank):
-            for b in range(rank):
-                power = np.arange(1, max(degrees) + 1)
-                place, step = np.nonzero(self.modes[:, b, None] >= power) if a != b else ([], [])
-                place, step = np.asarray(place, dtype=np.int64), np.asarray(step, dtype=np.int64)
-                order = np.argsort(self.modes[place, a], kind="stable")
-                place, step = place[order], power[step[order]]
-                source = self.row(self.modes[place] + step[:, None] * (unit[a] - unit[b]))
-                factor = binomial[self.modes[place, a] + step, step]
-                parts.append((place, source, step, factor))
-                start.append(start[-1] + len(place))
-        self.start = np.array(start)
-        self.place, self.source, self.power, self.factor = map(
-            np.concatenate, zip(*parts, strict=True)
-        )
+        self._moves: dict[tuple[range, int], csr_array] = {}
 
     def row(self, modes: Index) -> Index:
         """Rows of some monomials."""
         return np.asarray(self._order[np.searchsorted(self._codes, modes @ self._radix)])
 
-    def shear(self, coefficients: Array, a: int, b: int, t: float) -> Array:
-        """Coefficients of p with ``z_a + t z_b`` in the place of ``z_a``."""
-        at = slice(*self.start[a * self.rank + b : a * self.rank + b + 2])
-        added = self.factor[at] * t ** self.power[at] * coefficients[self.source[at]]
-        return coefficients + np.bincount(self.place[at], added, len(coefficients))
+    def slope(self, coefficients: Array, i: int) -> Array:
+        """Coefficients of the derivative by a variable, (g, runs)."""
+        return (self.lower[:, i, None] + 1) * coefficients[self.successor[:, i]]
+
+    def move(self, coefficients: Array, moved: range, b: int, by: Array) -> Array:
+        """Put ``z_a + by_a z_b`` in the place of ``z_a`` for all a in `moved`.
+
+        Shapes: coefficients (n, runs); by (moved, runs).
+        """
+        # With z_a = by_a y_a the move is by 1, one matrix for all runs; 0 becomes very small.
+        least = 10.0 ** (-240 / max(self.degrees))
+        by = np.where(np.abs(by) < least, least, by)
+        scale = powers(by, self.modes[:, moved.start : moved.stop])
+        return np.asarray(self._by_one(moved, b) @ (coefficients * scale) / scale)
+
+    def _by_one(self, moved: range, b: int) -> csr_array:
+        """Matrix (n, n) of ``z_a + z_b`` in the place of each ``z_a``."""
+        if (moved, b) not in self._moves:
+            from scipy.sparse import csr_array, eye_array
+
+            n = len(self.modes)
+            matrix = csr_array(eye_array(n))
+            for a in moved:
+                source, power = np.nonzero(
+                    self.modes[:, a, None] >= np.arange(max(self.degrees) + 1)
+                )
+                shift = np.eye(self.rank, dtype=np.int64)[b] - np.eye(self.rank, dtype=np.int64)[a]
+                place = self.row(self.modes[source] + power[:, None] * shift)
+                pairs = zip(self.modes[source, a].tolist(), power.tolist(), strict=True)
+                choices = [float(comb(k, j)) for k, j in pairs]
+                matrix = csr_array((choices, (place, source)), shape=(n, n)) @ matrix
+            self._moves[moved, b] = matrix
+        return self._moves[moved, b]
+
+    def substitute(self, coefficients: Array, frames: Array, first: int = 0) -> Array:
+        """Coefficients of ``y -> p(frame y)``, of the variables from the `first` on.
+
+        Shapes: coefficients (n, runs or 1); frames (runs, m, m), not singular; returns (n, runs).
+        """
+        matrix, (runs, m, _) = frames.copy(), frames.shape
+        order = np.tile(np.arange(m), (runs, 1))
+        # frame = (permutation) (unit lower) (diagonal) (unit upper), with the largest pivots first
+        every = np.arange(runs)
+        for j in range(m):
+            pivot = j + np.abs(matrix[:, j:, j]).argmax(axis=1)
+            matrix[every, pivot], matrix[:, j] = matrix[:, j], matrix[every, pivot]
+            order[every, pivot], order[:, j] = order[:, j], order[every, pivot]
+            matrix[:, j + 1 :, j] /= matrix[:, j, j, None]
+            matrix[:, j + 1 :, j + 1 :] -= matrix[:, j + 1 :, j, None] * matrix[:, j, None, j + 1 :]
+        moved = np.repeat(coefficients, runs // coefficients.shape[1], axis=1)
+        for change in np.unique(order[(order != np.arange(m)).any(axis=1)], axis=0):
+            modes, here = self.modes.copy(), (order == change).all(axis=1)
+            modes[:, first + change] = self.modes[:, first : first + m]
+            moved[:, here] = moved[:, here][self.row(modes)]
+        matrix = matrix.transpose(1, 2, 0)
+        diagonal = matrix[range(m), range(m)]
+        for b in range(m - 1):
+            after = range(first + b + 1, first + m)
+            moved = self.move(moved, after, first + b, matrix[b + 1 :, b])
+        moved = moved * powers(diagonal, self.modes[:, first : first + m])
+        for b in range(m - 1, 0, -1):
+            before = range(first, first + b)
+            moved = self.move(moved, before, first + b, matrix[:b, b] / diagonal[:b])
+        return moved
+
+
+def powers(of: Array, modes: Index) -> Array:
+    """Products ``prod_a of_a^modes_a``, (n, runs).
+
+    Shapes: of (m, runs); modes (n, m).
+    """
+    table = np.ones((modes.max(initial=0) + 1, *of.shape))
+    for k in range(1, len(table)):
+        np.multiply(table[k - 1], of, out=table[k])
+    result = table[modes[:, 0], 0] if len(of) else np.ones((len(modes), of.shape[1]))
+    for a in range(1, len(of)):
+        result *= table[modes[:, a], a]
+    return np.asarray(result)
 
 
 @lru_cache(maxsize=16)
@@ -96,33 +150,3 @@ def polynomial(target: Target) -> tuple[Monomials, Array]:
     coefficients = np.zeros(len(table.modes))
     coefficients[rows] = target.coefficients[degree > 0] / np.sqrt(table.weight[rows])
     return table, coefficients
-
-
-def substitute(table: Monomials, coefficients: Array, frame: Array) -> Array:
-    """Coefficients of ``y -> p(frame y)``.
-
-    Shapes: frame (rank, rank), not singular.
-    """
-    rank = table.rank
-    matrix = frame.copy()
-    order = list(range(rank))
-    # frame = (permutation) (unit lower) (diagonal) (unit upper), with the largest pivots first
-    for j in range(rank):
-        pivot = j + int(np.abs(matrix[j:, j]).argmax())
-        matrix[[j, pivot]], (order[j], order[pivot]) = matrix[[pivot, j]], (order[pivot], order[j])
-        matrix[j + 1 :, j] /= matrix[j, j]
-        matrix[j + 1 :, j + 1 :] -= np.outer(matrix[j + 1 :, j], matrix[j, j + 1 :])
-    modes = np.empty_like(table.modes)
-    modes[:, :] = table.modes[:, order]
-    moved = np.zeros_like(coefficients)
-    moved[table.row(modes)] = coefficients
-    for b in range(rank):
-        for a in range(b + 1, rank):
-            if matrix[a, b]:
-                moved = table.shear(moved, a, b, matrix[a, b])
-    moved = moved * np.prod(np.diag(matrix) ** table.modes, axis=1)
-    for b in range(rank - 1, -1, -1):
-        for a in range(b):
-            if matrix[a, b]:
-                moved = table.shear(moved, a, b, matrix[a, b] / matrix[a, a])
-    return moved
