@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,9 +142,10 @@ def reindex(path: str | os.PathLike[str]) -> Catalog:
 class Catalog(Mapping[str, xr.Dataset]):
     """Datasets by key, in a folder or behind a URL; `mids.open_catalog` opens one.
 
-    ``catalog[key]`` is a lazy Dataset, to be closed or used in a ``with`` statement. In a folder,
-    every access sees what others have added or removed in the meantime; of a URL, the index is the
-    one that was there when the catalog was opened.
+    ``catalog[key]`` is a lazy Dataset, to be closed or used in a ``with`` statement;
+    ``xarray.DataTree.from_dict(catalog)`` is a tree of all. In a folder, every access sees what
+    others have added or removed in the meantime; of a URL, the index is the one that was there when
+    the catalog was opened.
 
     Examples
     --------
@@ -288,15 +289,6 @@ class Catalog(Mapping[str, xr.Dataset]):
         if key not in entries:
             raise _unknown(self.location, key, entries)
         return entries[key]
-
-    def to_datatree(self) -> xr.DataTree:
-        """Return all datasets as a tree with one node for each key, lazy.
-
-        Returns
-        -------
-        xarray.DataTree
-        """
-        return xr.DataTree.from_dict({key: self[key] for key in self})
 
     def __getitem__(self, key: str) -> xr.Dataset:
         return self.open(key, chunks={})
@@ -446,10 +438,6 @@ class Catalog(Mapping[str, xr.Dataset]):
             folder.change(join)
         return added
 
-    def reindex(self) -> None:
-        """Make the index again from the files: `mids.catalog.reindex`."""
-        reindex(self._folder("reindex").root)
-
     def verify(
         self, *, replay: int = 1, progress: Callable[[str], None] | None = None
     ) -> Verification:
@@ -469,33 +457,9 @@ class Catalog(Mapping[str, xr.Dataset]):
             With everything that is wrong, in sentences.
         """
         replay = validation.integer(replay, "replay", at_least=0)
-        return verify(self.entries, self.path, self.strays(), replay=replay, progress=progress)
-
-    def fetch(self, keys: Iterable[str] | None = None) -> list[Path]:
-        """Bring datasets to this machine.
-
-        Parameters
-        ----------
-        keys : iterable of str, optional
-            All if not given.
-
-        Returns
-        -------
-        list of pathlib.Path
-            Checked files.
-        """
-        return [self.path(key) for key in (self if keys is None else keys)]
-
-    def strays(self) -> list[str]:
-        """Name files in the data folder that the index does not have.
-
-        Returns
-        -------
-        list of str
-        """
-        if self._keys is not None or not isinstance(self._source, Folder):
-            return []
-        return self._source.strays()
+        whole = self._keys is None and isinstance(self._source, Folder)
+        strays = self._source.strays() if whole else []
+        return verify(self.entries, self.path, strays, replay=replay, progress=progress)
 
     def _folder(self, verb: str) -> Folder:
         if not isinstance(self._source, Folder):

@@ -22,7 +22,7 @@ from ..errors import FileError, InputError, MidsError, MissingDependencyError
 from ..storage import foreign
 from ..storage import netcdf as io
 from ..storage.files import replacing, sync
-from .index import DERIVED, INDEX, LARGEST_INDEX, Entry, check_key, documents, key_of_name, parse
+from .index import INDEX, LARGEST_INDEX, Entry, check_key, documents, key_of_name, parse
 
 __all__ = ["Folder", "describe", "file_lock"]
 
@@ -145,7 +145,8 @@ class Folder:
                         f"{self.root} has datasets but no {INDEX}; `mids catalog reindex` makes it "
                         "again from data/*.nc"
                     )
-                self._write({})
+                self._put(INDEX, documents([])[INDEX])
+                self._tidy({})
 
     def check_free(self, entries: Mapping[str, Entry], key: str) -> None:
         """Raise InputError if the key is taken."""
@@ -185,20 +186,21 @@ class Folder:
             gone = {entry.path for entry in before.values()} if not afresh else set()
             gone -= {entry.path for entry in after.values()}
             names = [Path(path).name for path in (*gone, *(entry.path for entry in new.values()))]
-            with replacing(self.root / JOURNAL) as temporary:
-                temporary.write_text(json.dumps(names))
+            self._put(JOURNAL, json.dumps(names).encode())
             try:
                 for source, entry in new.items():
                     os.replace(source, self.root / entry.path)
                 sync(self.data)
-                self._write(after)
+                self._put(INDEX, documents(after.values())[INDEX])
             finally:
-                self._tidy(self.entries() if (self.root / INDEX).exists() else {})
+                if (self.root / INDEX).exists():
+                    self._tidy(self.entries())
 
     def recover(self) -> None:
         """Finish or undo what an interrupted change left, where that is possible and needed."""
         waste = (f"{WORKSHOP}*", JOURNAL, ".*.mids-part")
-        if any(any(self.root.glob(pattern)) for pattern in waste) or self._stale():
+        left = any(any(self.root.glob(pattern)) for pattern in waste)
+        if left or self._stale(self.entries()):
             with contextlib.suppress(MidsError, OSError), self._locked(timeout=0):
                 self._tidy(self.entries())
 
@@ -219,22 +221,20 @@ class Folder:
                 "permissions and free space"
             ) from error
 
-    def _stale(self) -> list[tuple[str, bytes]]:
+    def _stale(self, entries: Mapping[str, Entry]) -> dict[str, bytes]:
         """Return the derived files that are not those of the index."""
-        stale = []
-        for name, content in documents(self.entries().values()).items():
-            found = None
+        stale = documents(entries.values())
+        del stale[INDEX]  # it may have been written in another way
+        for name in list(stale):
             with contextlib.suppress(FileError):
-                found = foreign.read(self.root / name, LARGEST_INDEX)
-            if name in DERIVED and found != content:
-                stale.append((name, content))
+                if foreign.read(self.root / name, LARGEST_INDEX) == stale[name]:
+                    del stale[name]
         return stale
 
-    def _write(self, entries: Mapping[str, Entry]) -> None:
-        """Replace the index, and then what is derived from it."""
-        for name, content in reversed(documents(entries.values()).items()):
-            with replacing(self.root / name) as temporary:
-                temporary.write_bytes(content)
+    def _put(self, name: str, content: bytes) -> None:
+        """Replace a file of the root."""
+        with replacing(self.root / name) as temporary:
+            temporary.write_bytes(content)
 
     def _tidy(self, entries: Mapping[str, Entry]) -> None:
         """Remove what a change has left, and derive again; the lock is held."""
@@ -246,9 +246,8 @@ class Folder:
                     if Path(name).name == name and name.endswith(".nc") and name not in known:
                         (self.data / name).unlink(missing_ok=True)
             journal.unlink()
-        for name, content in self._stale():
-            with replacing(self.root / name) as temporary:
-                temporary.write_bytes(content)
+        for name, content in self._stale(entries).items():
+            self._put(name, content)
         for path in self.root.glob(f"{WORKSHOP}*"):
             with contextlib.suppress(OSError), file_lock(path / "lock").acquire(timeout=0):
                 shutil.rmtree(path, ignore_errors=True)

@@ -27,7 +27,6 @@ from ..validation import shown
 
 __all__ = [
     "COLUMNS",
-    "DERIVED",
     "INDEX",
     "LARGEST_INDEX",
     "Entry",
@@ -39,7 +38,6 @@ __all__ = [
 ]
 
 INDEX = "datapackage.json"
-DERIVED = ("catalog.csv", "catalog.json")
 LARGEST_INDEX = 2**26
 """Bytes of the largest index that is read."""
 
@@ -71,6 +69,49 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "created": ("string", "when it was made"),
 }
 """Columns of the index: type and meaning."""
+
+TABLES: Mapping[str, Mapping[str, Any]] = {
+    "catalog.csv": {
+        "name": "catalog-table",
+        "profile": "tabular-data-resource",
+        "title": "The datasets, one row each",
+        "format": "csv",
+        "mediatype": "text/csv",
+        "encoding": "utf-8",
+        "schema": {
+            "fields": [
+                {"name": name, "type": kind, "description": meaning}
+                for name, (kind, meaning) in COLUMNS.items()
+            ],
+            "primaryKey": ["key"],
+        },
+    },
+    "catalog.json": {
+        "name": "catalog-collection",
+        "profile": "data-resource",
+        "type": "json",
+        "title": "The same as an ESM collection, for intake-esm",
+        "format": "json",
+        "mediatype": "application/json",
+        "encoding": "utf-8",
+    },
+}
+"""The files that follow from the index, as it describes them."""
+
+COLLECTION = {
+    "esmcat_version": "0.1.0",
+    "id": "mids-catalog",
+    "title": TITLE,
+    "description": DESCRIPTION,
+    "catalog_file": "catalog.csv",
+    "attributes": [{"column_name": name} for name in COLUMNS if name != "path"],
+    "assets": {"column_name": "path", "format": "netcdf"},
+    "aggregation_control": {
+        "variable_column_name": "title",  # searching it would select variables
+        "groupby_attrs": ["key", "schema"],
+        "aggregations": [],
+    },
+}
 
 LONGEST_TEXT = 2000
 LARGEST = 2**53
@@ -245,11 +286,10 @@ def _cell(key: str, name: str, value: object) -> Any:
 
 
 def documents(entries: Iterable[Entry]) -> dict[str, bytes]:
-    """Return the three files of the index."""
+    """Return the three files of the index, that which decides first."""
     ordered = sorted(entries, key=lambda entry: entry.key)
-    table, collection = _csv(ordered), _json(_collection())
-    derived = dict(zip(DERIVED, (table, collection), strict=True))
-    return derived | {INDEX: _json(_package(ordered, derived))}
+    derived = {"catalog.csv": _csv(ordered), "catalog.json": _json(COLLECTION)}
+    return {INDEX: _json(_package(ordered, derived)), **derived}
 
 
 def parse(content: bytes) -> dict[str, Entry]:
@@ -267,7 +307,7 @@ def parse(content: bytes) -> dict[str, Entry]:
     for resource in resources:
         if not isinstance(resource, Mapping):
             raise FileError("one of its resources is not an object")
-        if resource.get("path") in DERIVED:
+        if resource.get("path") in TABLES:
             continue
         entry = Entry.from_row(resource.get("entry"))
         described = (resource.get("path"), resource.get("hash"), resource.get("bytes"))
@@ -280,39 +320,12 @@ def parse(content: bytes) -> dict[str, Entry]:
 
 
 def _package(entries: Iterable[Entry], derived: Mapping[str, bytes]) -> dict[str, Any]:
-    kinds: dict[str, dict[str, Any]] = dict(
-        zip(
-            DERIVED,
-            (
-                {
-                    "name": "catalog-table",
-                    "profile": "tabular-data-resource",
-                    "title": "The datasets, one row each",
-                    "format": "csv",
-                    "mediatype": "text/csv",
-                    "encoding": "utf-8",
-                    "schema": {
-                        "fields": [
-                            {"name": name, "type": kind, "description": meaning}
-                            for name, (kind, meaning) in COLUMNS.items()
-                        ],
-                        "primaryKey": ["key"],
-                    },
-                },
-                {
-                    "name": "catalog-collection",
-                    "profile": "data-resource",
-                    "type": "json",
-                    "title": "The same as an ESM collection, for intake-esm",
-                    "format": "json",
-                    "mediatype": "application/json",
-                    "encoding": "utf-8",
-                },
-            ),
-            strict=True,
-        )
-    )
-    tables = [kinds[name] | {"path": name} | _checksum(derived[name]) for name in DERIVED]
+    """Return the description of all files; `TABLES` says what the derived ones are."""
+    tables = [
+        {**TABLES[name], "path": name, "bytes": len(content)}
+        | {"hash": f"sha256:{hashlib.sha256(content).hexdigest()}"}
+        for name, content in derived.items()
+    ]
     files = [
         {
             "name": entry.key,
@@ -328,40 +341,14 @@ def _package(entries: Iterable[Entry], derived: Mapping[str, bytes]) -> dict[str
         for entry in entries
     ]
     licenses = sorted({entry.license for entry in entries if entry.license.startswith("http")})
-    package: dict[str, Any] = {
+    named = [{"name": LICENSES.get(url, "other"), "path": url} for url in licenses]
+    return {
         "profile": "data-package",
         "name": "mids-catalog",
         "title": TITLE,
         "description": DESCRIPTION,
-        "licenses": [{"name": LICENSES.get(url, "other"), "path": url} for url in licenses],
+        **({"licenses": named} if named else {}),
         "resources": tables + files,
-    }
-    if not licenses:
-        del package["licenses"]
-    return package
-
-
-def _checksum(content: bytes) -> dict[str, Any]:
-    return {
-        "bytes": len(content),
-        "hash": f"sha256:{hashlib.sha256(content).hexdigest()}",
-    }
-
-
-def _collection() -> dict[str, Any]:
-    return {
-        "esmcat_version": "0.1.0",
-        "id": "mids-catalog",
-        "title": TITLE,
-        "description": DESCRIPTION,
-        "catalog_file": DERIVED[0],
-        "attributes": [{"column_name": name} for name in COLUMNS if name != "path"],
-        "assets": {"column_name": "path", "format": "netcdf"},
-        "aggregation_control": {
-            "variable_column_name": "title",  # searching it would select variables
-            "groupby_attrs": ["key", "schema"],
-            "aggregations": [],
-        },
     }
 
 

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import threading
 import time
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
@@ -111,91 +112,82 @@ def download(url: str, path: Path, most: int) -> None:
 
     Only another thread ends a wait for headers that come byte by byte.
     """
-    attempt = _Attempt(url, path, most)
-    thread = threading.Thread(target=attempt.run, daemon=True)
-    start = time.monotonic()
-    thread.start()
-    while thread.is_alive():
-        thread.join(0.05)
+    outcome: Future[None] = Future()
+    ended = threading.Event()
+
+    def work() -> None:
+        try:
+            outcome.set_result(_attempts(url, path, most, ended))
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    start, arrived = time.monotonic(), 0
+    while not wait([outcome], 0.05).done:
+        arrived = max(arrived, path.stat().st_size if path.exists() else 0)
         waited = time.monotonic() - start
-        if waited > PATIENCE_SECONDS + attempt.arrived / BYTES_PER_SECOND:
-            attempt.ended = True
+        if waited > PATIENCE_SECONDS + arrived / BYTES_PER_SECOND:
+            ended.set()
             raise FileError(
-                f"cannot fetch {url} ({attempt.arrived} bytes came in {waited:.0f} s); try again "
-                "with a faster connection"
+                f"cannot fetch {url} ({arrived} bytes came in {waited:.0f} s); try again with a "
+                "faster connection"
             )
-    if attempt.problem is not None:
-        raise attempt.problem
+    outcome.result()
 
 
-class _Attempt:
-    """A download in a thread of its own, tried again where it was cut off."""
-
-    def __init__(self, url: str, path: Path, most: int) -> None:
-        self.url, self.path, self.most = url, path, most
-        self.arrived = 0
-        self.ended = False
-        self.problem: BaseException | None = None
-
-    def run(self) -> None:
-        for attempt in range(ATTEMPTS):
-            time.sleep(WAIT_SECONDS * attempt)
-            try:
-                with _session() as session:
-                    self._fetch(session)
-                self.problem = None
-                return
-            except (FileError, InputError) as error:
-                self.problem = error
-                return
-            except Exception as error:  # whatever requests and below it make of an odd answer
-                reason = " ".join(printable(error).split())[:300]
-                self.problem = FileError(
-                    f"cannot fetch {self.url} ({reason}; {ATTEMPTS} attempts); check the address "
-                    "and the connection, and try again"
-                )
-
-    def _fetch(self, session: requests.Session) -> None:
-        headers = {"Accept-Encoding": "identity"}
-        with session.get(self.url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as answer:
-            if 400 <= answer.status_code < 500:
-                raise FileError(
-                    f"cannot fetch {self.url} (status {answer.status_code} {answer.reason}); check "
-                    "the address"
-                )
-            answer.raise_for_status()
-            came = 0
-            with self.path.open("wb") as file:
-                while block := answer.raw.read1(BLOCK):
-                    came += len(block)
-                    self.arrived = max(self.arrived, came)
-                    if came > self.most or self.ended:
-                        raise FileError(
-                            f"{self.url} has more than the {self.most} bytes it may have"
-                        )
-                    file.write(block)
-            promised = answer.headers.get("Content-Length", str(came))
-            if promised != str(came):
-                raise OSError(f"only {came} of {promised} bytes came")
+def _attempts(url: str, path: Path, most: int, ended: threading.Event) -> None:
+    """Download, again where it was cut off."""
+    reason = ""
+    for attempt in range(ATTEMPTS):
+        time.sleep(WAIT_SECONDS * attempt)
+        try:
+            return _fetch(url, path, most, ended)
+        except (FileError, InputError):
+            raise
+        except Exception as error:  # whatever requests and below it make of an odd answer
+            reason = " ".join(printable(error).split())[:300]
+    raise FileError(
+        f"cannot fetch {url} ({reason}; {ATTEMPTS} attempts); check the address and the "
+        "connection, and try again"
+    )
 
 
-def _session() -> requests.Session:
-    """Return a session that follows redirects within the host only."""
+def _fetch(url: str, path: Path, most: int, ended: threading.Event) -> None:
     import requests
 
-    class Session(requests.Session):
-        def get_redirect_target(self, resp: requests.Response) -> str | None:
-            target = super().get_redirect_target(resp)
-            if target and _origin(urljoin(resp.url, target)) != _origin(resp.url):
-                raise FileError(
-                    f"{resp.url} sends to another host, {target}, which was not asked for; open "
-                    "the catalog there if you trust it"
-                )
-            return target
-
-    session = Session()
+    session = requests.Session()
     session.max_redirects = REDIRECTS
-    return session
+    session.hooks["response"] = [_check_redirect]
+    session.headers["Accept-Encoding"] = "identity"
+    with session, session.get(url, stream=True, timeout=TIMEOUT_SECONDS) as answer:
+        if 400 <= answer.status_code < 500:
+            raise FileError(
+                f"cannot fetch {url} (status {answer.status_code} {answer.reason}); check the "
+                "address"
+            )
+        answer.raise_for_status()
+        came = 0
+        with path.open("wb", buffering=0) as file:
+            while block := answer.raw.read1(BLOCK):
+                came += len(block)
+                if came > most or ended.is_set():
+                    raise FileError(f"{url} has more than the {most} bytes it may have")
+                file.write(block)
+        promised = answer.headers.get("Content-Length", str(came))
+        if promised != str(came):
+            raise OSError(f"only {came} of {promised} bytes came")
+
+
+def _check_redirect(answer: requests.Response, **options: object) -> None:
+    """Raise FileError if an answer sends to another host."""
+    import requests
+
+    target = requests.Session().get_redirect_target(answer) or ""
+    if _origin(urljoin(answer.url, target)) != _origin(answer.url):
+        raise FileError(
+            f"{answer.url} sends to another host, {target}, which was not asked for; open the "
+            "catalog there if you trust it"
+        )
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

@@ -59,19 +59,11 @@ def text(location: str, entries: Iterable[Entry]) -> str:
 
 def html(location: str, entries: Iterable[Entry]) -> str:
     """Return the table for a notebook."""
+    import pandas as pd
+
     title, rows, rest = _table(location, entries)
-
-    def row(cells: Iterable[str], tag: str) -> str:
-        return "".join(
-            f"<{tag} style='text-align: {'right' if i in NUMERIC else 'left'}; padding: 0 .6em'>"
-            f"{escape(c)}</{tag}>"
-            for i, c in enumerate(cells)
-        )
-
-    head = f"<thead><tr>{row(HEADINGS, 'th')}</tr></thead>" if rows else ""
-    body = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in rows)
-    end = "".join(f"<div>{escape(line)}</div>" for line in rest)
-    return f"<div><b>{escape(title)}</b><table>{head}<tbody>{body}</tbody></table>{end}</div>"
+    table = pd.DataFrame(rows, columns=list(HEADINGS)).to_html(index=False, border=0)
+    return "\n".join([f"<b>{escape(title)}</b>", table, *map(escape, rest)])
 
 
 def _table(location: str, entries: Iterable[Entry]) -> tuple[str, list[tuple[str, ...]], list[str]]:

@@ -154,7 +154,7 @@ def test_datasets_are_lazy_and_complete(catalog):
 
 
 def test_a_tree_holds_all(catalog):
-    with catalog.to_datatree() as tree:
+    with xr.DataTree.from_dict(catalog) as tree:
         assert set(tree.children) == set(TARGETS)
         assert tree["s3"].dim.values.tolist() == [10000]
         assert tree["ladder"].ds.loss.chunks is not None

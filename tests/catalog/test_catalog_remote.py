@@ -184,7 +184,6 @@ def test_a_served_catalog_is_replayed_copied_and_added_to(folder, tmp_path):
             lambda c: c.add(mids.simulate("h1(z1)", dim=100), key="x"),
             lambda c: c.remove("d100"),
             lambda c: c.merge(mine),
-            lambda c: c.reindex(),
         ):
             with pytest.raises(InputError, match="behind a URL"):
                 write(mids.open_catalog(url))
