@@ -262,19 +262,15 @@ def _open(path: Path) -> int:
     """Open a file for reading if it is a plain one, not a link, device or pipe."""
     from ..errors import FileError
 
-    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+    flags = [getattr(os, name, 0) for name in ("O_BINARY", "O_NONBLOCK", "O_NOFOLLOW")]
+    if path.is_symlink():
+        raise FileError(f"{path} is a link, which a catalog must not hold; copy the file")
     try:
-        if path.is_symlink():
-            raise FileError(f"{path} is a link, which a catalog must not hold; copy the file")
-        descriptor = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))
+        descriptor = os.open(path, os.O_RDONLY | sum(flags))
     except FileNotFoundError:
         raise FileError(f"{path} is missing; get it again or reindex") from None
     except OSError as error:
-        raise (
-            error
-            if isinstance(error, FileError)
-            else FileError(f"cannot read {path} ({error.strerror})")
-        ) from None
+        raise FileError(f"cannot read {path} ({error.strerror})") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise FileError(f"{path} is no plain file")

@@ -10,7 +10,7 @@ interrupted one is recognised.
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -239,9 +239,10 @@ def _part(sizes: tuple[int, ...], most: int) -> int:
 
 def _check_names_and_attributes(ds: xr.Dataset) -> None:
     """Raise one error for all names and attributes that NetCDF would refuse or change."""
+    owners = {"the dataset": ds.attrs, **{n: v.attrs for n, v in ds.variables.items()}}
     problems = [
-        f"{place} has the attribute {name!r} of type {type(value).__name__}"
-        for place, attrs in _attributes(ds)
+        f"{owner} has the attribute {name!r} of type {type(value).__name__}"
+        for owner, attrs in owners.items()
         for name, value in attrs.items()
         if not isinstance(name, str) or not _storable(value)
     ]
@@ -252,21 +253,12 @@ def _check_names_and_attributes(ds: xr.Dataset) -> None:
     ]
     if problems:
         raise DatasetError(
-            "NetCDF cannot hold this dataset: "
-            + "; ".join(problems)
-            + "; attributes are strings, numbers and arrays of numbers (JSON text holds the rest)"
+            f"NetCDF cannot hold this dataset: {'; '.join(problems)}; attributes are strings, "
+            "numbers and arrays of numbers (JSON text holds the rest)"
         )
 
 
-def _attributes(ds: xr.Dataset) -> Iterator[tuple[Hashable, Mapping[Any, Any]]]:
-    yield "the dataset", ds.attrs
-    for name, variable in ds.variables.items():
-        yield name, variable.attrs
-
-
 def _storable(value: object) -> bool:
-    if isinstance(value, bool | np.bool_) or value is None:
-        return False
     if isinstance(value, str | bytes):
         return True
     array = np.asarray(value)

@@ -29,7 +29,7 @@ from .files import sync
 __all__ = ["Place", "claimed", "digest", "is_store", "open_store", "read_state", "write_state"]
 
 STORE_VERSION = 2
-"""Layout that this version writes and reads; version 1, of mids 0.1, had single NetCDF files."""
+"""Layout that this version writes and reads."""
 
 STATE = "mids.json"
 
@@ -80,16 +80,11 @@ class Place:
             return
         try:
             self.folder.mkdir(exist_ok=True)
-        except FileNotFoundError:
+        except OSError as error:
             raise InputError(
-                f"cannot write {self.url}: the folder {self.folder.parent} does not exist; "
-                "create it or give another"
+                f"cannot make the folder {self.url} ({error.strerror}); give a new one in a folder "
+                "that exists and can be written"
             ) from None
-        except FileExistsError:
-            raise InputError(f"cannot write {self.url}: it is a file; give a new folder") from None
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise InputError(f"cannot write {self.url} ({reason}); give another folder") from None
 
     def read(self, name: str) -> bytes | None:
         """Return the content of an object; None if there is none."""
@@ -215,12 +210,6 @@ def read_state(place: Place) -> dict[str, Any] | None:
     """Return what ``mids.json`` says of a store; None if there is none."""
     content = place.read(STATE)
     if content is None:
-        if place.read("store.json") is not None:
-            raise FileError(
-                f"{place.url} is a store of mids 0.1, which this version does not read; simulate "
-                "into a new store with mids.generate, or open the files of its blocks, such as "
-                "d100/r000000000.nc, with mids.open_dataset"
-            )
         return None
     try:
         state: dict[str, Any] = json.loads(content)
@@ -251,9 +240,7 @@ def write_state(place: Place, state: Mapping[str, Any]) -> None:
 def is_store(place: str | os.PathLike[str]) -> bool:
     """Tell whether a folder or URL holds a store, finished or not."""
     at = Place(place)
-    return (at.folder is None or at.folder.is_dir()) and any(
-        at.read(name) is not None for name in (STATE, "store.json")
-    )
+    return (at.folder is None or at.folder.is_dir()) and at.read(STATE) is not None
 
 
 def open_store(store: str | os.PathLike[str]) -> xr.Dataset:
