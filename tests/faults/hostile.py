@@ -60,6 +60,7 @@ class Ends(Counter):
     """What came of attempts, and which of them did what none may do."""
 
     longest = 0.0
+    longest_work = 0.0
 
     def __init__(self):
         super().__init__()
@@ -67,7 +68,7 @@ class Ends(Counter):
 
     def attempt(self, work, what):
         """Count how one attempt ends."""
-        start = time.monotonic()
+        start, worked = time.monotonic(), sum(os.times()[:4])
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -80,12 +81,13 @@ class Ends(Counter):
             at = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{Path(at.filename).name}:{at.lineno}"
             self.blame(f"{what!r:.300} ends with {error!r:.300} at {where}")
-        # Others use the machine, too: time as it would be alone.
-        load = max(os.getloadavg()[0] / (os.cpu_count() or 1), 1.0)
-        seconds = (time.monotonic() - start) / load
+        seconds, work_seconds = time.monotonic() - start, sum(os.times()[:4]) - worked
         self.longest = max(self.longest, seconds)
-        if seconds > LONGEST:
-            self.blame(f"{what!r:.300} took {seconds:.0f} s")
+        self.longest_work = max(self.longest_work, work_seconds)
+        # Others use the machine, too: waits as they would be alone.
+        load = max(os.getloadavg()[0] / (os.cpu_count() or 1), 1.0)
+        if max(work_seconds, seconds / load) > LONGEST:
+            self.blame(f"{what!r:.300} took {seconds:.0f} s, {work_seconds:.0f} s of them of CPU")
         self[end] += 1
 
     def blame(self, text):
@@ -101,7 +103,8 @@ class Ends(Counter):
     def __str__(self):
         """List the ends."""
         listed = ", ".join(f"{count} {end}" for end, count in self.most_common())
-        return f"{listed}; longest {self.longest:.1f} s"
+        times = f"{self.longest_work:.1f} s of CPU and {self.longest:.1f} s by the clock"
+        return f"{listed}; at most {times}"
 
 
 def mutated(tree, choose, values=VALUES):
