@@ -15,33 +15,20 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from .. import validation
-from ..errors import FileError, InputError, MidsError, MissingDependencyError
+from ..errors import FileError, InputError, MidsError
 from ..storage import foreign
 from ..storage import netcdf as io
-from ..storage.files import replacing, sync
+from ..storage.files import file_lock, replacing, sync
 from .index import INDEX, LARGEST_INDEX, Entry, check_key, documents, key_of_name, parse
 
-__all__ = ["Folder", "describe", "file_lock"]
+__all__ = ["Folder", "describe"]
 
 WORKSHOP = ".writing-"
 JOURNAL = ".changing"
 
 Change = Callable[[dict[str, Entry]], Mapping[Path, Entry]]
-
-
-def file_lock(path: Path) -> Any:
-    """Return a lock between processes that its owner's death releases."""
-    try:
-        from filelock import FileLock
-    except ImportError:
-        raise MissingDependencyError(
-            "changing a catalog needs filelock; install it with: python -m pip install "
-            "'mids[catalog]'"
-        ) from None
-    return FileLock(path, is_singleton=False)
 
 
 def describe(file: Path, key: str | None = None) -> Entry:

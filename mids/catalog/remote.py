@@ -21,7 +21,7 @@ from urllib.parse import urljoin, urlsplit
 
 from ..errors import FileError, InputError, MissingDependencyError, printable
 from ..storage import foreign
-from .folder import file_lock
+from ..storage.files import file_lock
 from .index import INDEX, LARGEST_INDEX, Entry, parse
 
 if TYPE_CHECKING:

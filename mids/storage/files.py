@@ -9,11 +9,12 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .. import validation
-from ..errors import FileError, InputError
+from ..errors import FileError, InputError, MissingDependencyError
 
-__all__ = ["check_output", "replacing", "sync"]
+__all__ = ["check_output", "file_lock", "replacing", "sync"]
 
 ABANDONED_SECONDS = 86_400.0
 """A temporary file that nobody has written to for so long was left by a process that was killed."""
@@ -30,10 +31,18 @@ def replacing(path: Path) -> Iterator[Path]:
         sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
-        for left in path.parent.glob(".*.mids-part"):
-            with contextlib.suppress(OSError):
-                if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
-                    left.unlink()
+
+
+def file_lock(path: Path) -> Any:
+    """Return a lock between processes that its owner's death releases."""
+    try:
+        from filelock import FileLock
+    except ImportError:
+        raise MissingDependencyError(
+            "catalogs and stores have one writer at a time, by filelock; install it with: "
+            'python -m pip install "mids[catalog,store]"'
+        ) from None
+    return FileLock(path, is_singleton=False)
 
 
 def sync(path: Path) -> None:
@@ -48,7 +57,10 @@ def sync(path: Path) -> None:
 
 
 def check_output(path: str | os.PathLike[str]) -> Path:
-    """Return the path of a file to write, or say why nothing can be written there."""
+    """Return the path of a file to write, or say why nothing can be written there.
+
+    What processes that were killed long ago left in its folder is removed.
+    """
     path = validation.path(path)
     folder = path.absolute().parent
     try:
@@ -63,4 +75,8 @@ def check_output(path: str | os.PathLike[str]) -> Path:
         )
     if is_folder:
         raise InputError(f"cannot write {path}: it is a folder; give the name of a file in it")
+    for left in folder.glob(".*.mids-part"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                left.unlink()
     return path

@@ -32,6 +32,9 @@ __all__ = ["generate"]
 FIRST = ("date_created", "history")
 """Attributes that stay as the first call wrote them."""
 
+TEMPORARY = (".partial", ".mids-part")
+"""Suffixes of what Zarr and `replacing` write before it gets its name."""
+
 FAILED = schema.STATUS.index("failed")
 
 
@@ -179,7 +182,7 @@ def _along(ds: xr.Dataset) -> tuple[str, ...]:
 
 def _check_empty(place: Place) -> None:
     ours = {"lock", "writer", "claims"}
-    if any(not name.endswith(".partial") for name in {*place.names()} - ours):
+    if any(not name.endswith(TEMPORARY) for name in {*place.names()} - ours):
         raise InputError(
             f"{place.url} is neither empty nor a store; give a new folder, or empty it"
         )
@@ -370,8 +373,9 @@ def _complete(
         if place.read(name) != content:
             place.write(name, content)
     if place.folder is not None:  # what killed processes had begun to write
-        for path in place.folder.rglob("*.partial"):
-            path.unlink(missing_ok=True)
+        for path in place.folder.rglob("*"):
+            if path.suffix in TEMPORARY:
+                path.unlink(missing_ok=True)
     failed = _intact_blocks(place, {name: ds[name].ndim for name in _lazy_names(ds)}, len(sizes))
     lengths = {**dict.fromkeys(sizes, 1), "run": chunk}
     blocks = product(*(range(ceil(size / lengths[name])) for name, size in sizes.items()))

@@ -13,9 +13,8 @@ import os
 import socket
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from math import ceil, prod
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ import xarray as xr
 
 from .. import validation
 from ..errors import FileError, InputError, MissingDependencyError
-from .files import sync
+from .files import file_lock, replacing
 
 __all__ = ["Place", "claimed", "digest", "is_store", "open_store", "read_state", "write_state"]
 
@@ -102,12 +101,9 @@ class Place:
             self.files.pipe_file(f"{self.root}/{name}", content, mode=mode)
             return
         path = self.folder / name
-        temporary = path.with_name(f".{uuid.uuid4().hex}.partial")
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        sync(temporary)
-        temporary.replace(path)
-        sync(path.parent)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
 
     def names(self, folder: str = "") -> list[str]:
         """Return the sorted names of what lies in a folder, which need not exist."""
@@ -135,20 +131,19 @@ def claimed(place: Place) -> Iterator[threading.Event]:
     claim that is not renewed any more is passed over.
     """
     owner = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T %Z')}"
-    with ExitStack() as stack:
-        if place.folder is None:
-            yield stack.enter_context(_claim_object(place, owner))
-            return
-        try:
-            from filelock import FileLock, Timeout
-        except ImportError:
-            raise MissingDependencyError(
-                'stores need filelock; install it with: python -m pip install "mids[store]"'
-            ) from None
-        try:
-            stack.enter_context(FileLock(place.folder / "lock", timeout=0))
-        except Timeout:
-            raise _busy(place, place.read("writer")) from None
+    if place.folder is None:
+        with _claim_object(place, owner) as lost:
+            yield lost
+        return
+    try:
+        held = file_lock(place.folder / "lock").acquire(timeout=0)
+    except TimeoutError:
+        raise _busy(place, place.read("writer")) from None
+    except OSError as error:
+        raise FileError(
+            f"cannot write {place.url} ({error.strerror or error}); check its permissions"
+        ) from None
+    with held:
         place.write("writer", owner.encode())
         yield threading.Event()
 

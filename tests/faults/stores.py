@@ -14,6 +14,7 @@ import dask
 import mids
 from mids.errors import MidsError
 from mids.simulation.replay import differences
+from mids.storage.generation import TEMPORARY
 
 from .kills import in_child
 
@@ -90,6 +91,6 @@ def kill_clients(folder, kills=100, sweep=SWEEP, seed=2, most=1.5):
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             killed += 1
-        assert not list(store.rglob("*.partial"))
+        assert not [path for path in store.rglob("*") if path.suffix in TEMPORARY]
         assert mids.open_dataset(store).compute().equals(reference)
     return f"{killed} writers of {stores} stores killed; equal arrays"
