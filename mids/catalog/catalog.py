@@ -457,8 +457,8 @@ class Catalog(Mapping[str, xr.Dataset]):
             With everything that is wrong, in sentences.
         """
         replay = validation.integer(replay, "replay", at_least=0)
-        whole = self._keys is None and isinstance(self._source, Folder)
-        strays = self._source.strays() if whole else []
+        source = self._source
+        strays = source.strays() if isinstance(source, Folder) and self._keys is None else []
         return verify(self.entries, self.path, strays, replay=replay, progress=progress)
 
     def _folder(self, verb: str) -> Folder:

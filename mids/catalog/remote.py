@@ -117,7 +117,8 @@ def download(url: str, path: Path, most: int) -> None:
 
     def work() -> None:
         try:
-            outcome.set_result(_attempts(url, path, most, ended))
+            _attempts(url, path, most, ended)
+            outcome.set_result(None)
         except BaseException as error:
             outcome.set_exception(error)
 
