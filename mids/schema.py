@@ -43,6 +43,7 @@ __all__ = [
     "fingerprint_bytes",
     "grid_digest",
     "grids",
+    "made_by",
     "recipes",
     "recipes_in",
     "recorded",
@@ -391,6 +392,14 @@ def fingerprint_bytes(fingerprints: Iterable[str]) -> np.ndarray:
     """Fingerprints as the variable ``recipe`` has them, shape (n, 32)."""
     joined = bytes.fromhex("".join(fingerprints))
     return np.frombuffer(joined, dtype=np.uint8).reshape(-1, FINGERPRINT)
+
+
+def made_by(names: Iterable[str]) -> str:
+    """Attribute ``recipes`` of variables made by recipes or joined of variables with such names."""
+    different = sorted({*names})
+    if len(different) == 1:
+        return different[0][:16]
+    return hashlib.sha256(" ".join(different).encode()).hexdigest()[:16]
 
 
 def grid_digest(time: Any) -> str:

@@ -166,6 +166,9 @@ def dataset(plan: Plan, blocks: tuple[int, ...]) -> xr.Dataset:
         prints.reshape(*plan.recipes.shape, 1, 1, schema.FINGERPRINT), (*sizes, schema.FINGERPRINT)
     )
     variables["recipe"] = xr.Variable((*plan.axes, *entry.dims), same, entry.attributes)
+    made = schema.made_by(recipe.fingerprint for recipe in plan.recipes.flat)
+    for variable in variables.values():
+        variable.attrs["recipes"] = made  # tells variables of other recipes apart after a merge
     return xr.Dataset(variables, _coordinates(plan), _attributes(plan))
 
 

@@ -87,6 +87,8 @@ def combine_attrs(variable_attrs: Sequence[Mapping[Any, Any]], context: Any = No
         values = [given[name] for given in attrs if name in given]
         if name == "mids_recipes":
             out[name] = _all_recipes(attrs)
+        elif name == "recipes":
+            out[name] = schema.made_by(map(str, values))
         elif name == "mids_schema" and len(set(values)) > 1:
             raise DatasetError(
                 f"the datasets have the schema versions {sorted(set(values))}; open their files "
@@ -327,6 +329,12 @@ def fingerprints(ds: xr.Dataset) -> tuple[xr.Variable, list[str]]:
     variable = ds["recipe"].variable
     if variable.sizes.get("byte") != schema.FINGERPRINT or variable.dtype not in STORED:
         raise _changed()
+    for name, array in ds.data_vars.items():
+        if len({variable.attrs.get("recipes"), array.attrs.get("recipes")} - {None}) > 1:
+            raise DatasetError(
+                f"{name!r} was made by other recipes than those that 'recipe' names: the dataset "
+                f"was merged of several; take all variables from one of them, or {REMEDY}"
+            )
     bare = {
         str(dim): name
         for name in schema.VARIABLES

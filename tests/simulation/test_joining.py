@@ -198,6 +198,26 @@ def test_what_is_computed_over_several_recipes_has_none(name, masked):
         assert not right_or_refused(found)
 
 
+@pytest.mark.parametrize("how", ATTRS)
+def test_variables_of_another_recipe_are_refused(parts, how):
+    """New defaults of xarray take the recipe of the first and what only the second has."""
+    one, two = parts["base"], parts["seed"]
+    halves = [["loss", "recipe"], ["crossing_time", "status", "gram0", "recipe"]]
+    try:
+        options = {} if how is None else {"combine_attrs": how}
+        of_both = xr.merge([one[halves[0]], two[halves[1]]], compat="override", **options)
+    except xr.MergeError:
+        return
+    with pytest.raises(DatasetError, match=r"mids\.concat"):
+        mids.theory(of_both)
+    with pytest.raises(DatasetError, match="'gram0' was made by other recipes"):
+        mids.theory(one.assign(gram0=two.gram0))
+    if how == "drop":  # the recipes of one, too
+        return
+    of_one = xr.merge([one[names] for names in halves], compat="override", **options)
+    np.testing.assert_array_equal(mids.theory(of_one).escape_time, mids.theory(one).escape_time)
+
+
 def test_a_dim_of_which_recipes_say_nothing_is_refused():
     one, two = marked(200), marked(307, "h3(z1)", seed=7)
     first = xr.concat([one, two], "x", data_vars=["loss"], coords="minimal", compat="override")
