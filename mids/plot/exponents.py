@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from typing import Unpack
 
 import numpy as np
@@ -55,8 +56,8 @@ def exponents(table: xr.Dataset, **layout: Unpack[Options]) -> np.ndarray:
         power, rate = here["power"].values, here["rate"].values
         ax.imshow(power, cmap="Greys", vmin=0, vmax=1.6 * largest, aspect="auto")
         for i, j in np.ndindex(power.shape):
-            words = re.sub(r"\^([\d.]+)", r"^{\1}", str(rate[i, j])).replace("<=", r"\leq")
-            words = words.replace("log", r"\,\log")
+            words = re.sub(r"(?<=\^)[\d.]+", lambda power: f"{{{Fraction(power[0])}}}", rate[i, j])
+            words = words.replace("log", r"\,\log").replace("<=", r"\leq")
             text = f"${words}$" if words else ""
             ax.text(j, i, text, ha="center", va="center")
         ax.set_xticks(range(here.sizes["saddle"]), here["saddle"].values)

@@ -26,6 +26,7 @@ __all__ = [
     "Colour",
     "colours",
     "draw_runs",
+    "drawn_runs",
     "key_line",
     "quantiles",
     "run_key",
@@ -99,7 +100,7 @@ def typical(values: FloatArray, left_out: np.ndarray | None = None) -> int:
     known = np.isfinite(values).all(axis=1)
     if left_out is not None and not left_out[known].all():
         known = known & ~left_out
-    if not known.any():
+    if not known.any() or not values.size:
         return 0
     distance = np.abs(values - np.median(values[known], axis=0)).mean(axis=1)
     return int(np.argmin(np.where(known, distance, np.inf)))
@@ -121,12 +122,13 @@ def trapped_runs(
 def run_key(panels: Panels, drawn: list[Colour]) -> list[Line2D]:
     """Return the entries of a key for one run, or for several of which one is drawn dark."""
     many = panels.runs() > 1
+    runs = "all runs" if panels.runs() <= MAX_RUNS else f"{MAX_RUNS} of {panels.runs()} runs"
     if panels.hue is not None:
         key = [key_line(colour.text, **colour.style) for colour in drawn]
-        return [*key, key_line("all runs", **RUN)] if many else key
+        return [*key, key_line(runs, **RUN)] if many else key
     if not many:
         return [key_line("run", **TYPICAL)]
-    return [key_line("all runs", **RUN), key_line("run closest to the median", **TYPICAL)]
+    return [key_line(runs, **RUN), key_line("run closest to the median", **TYPICAL)]
 
 
 def draw_runs(
@@ -135,11 +137,16 @@ def draw_runs(
     """Draw runs, shape (run, time), lightly, and one of them dark."""
     from matplotlib.collections import LineCollection
 
-    chosen = np.unique(np.linspace(0, len(y) - 1, min(len(y), MAX_RUNS)).astype(int))
+    chosen = drawn_runs(len(y))
     rows = np.broadcast_to(x, y.shape)
     lines = np.stack([rows[chosen], y[chosen]], axis=-1)
     ax.add_collection(LineCollection(list(lines), **light, zorder=1.5))
     ax.plot(rows[dark], y[dark], **{**TYPICAL, "zorder": 3, **style})
+
+
+def drawn_runs(count: int) -> np.ndarray:
+    """Return which of so many runs are drawn."""
+    return np.linspace(0, count - 1, min(count, MAX_RUNS)).astype(int)
 
 
 def quantiles(

@@ -10,7 +10,7 @@ import xarray as xr
 
 from .. import validation
 from .layout import Options, Panels, computed, need, power, take
-from .lines import colours, key_line, run_key, shades
+from .lines import colours, key_line, shades
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -156,8 +156,7 @@ def success(
     ratio = "samples $n / d$" if exponent == 1 else f"samples $n / d^{{{exponent}}}$"
     from matplotlib.patches import Patch
 
-    key: list[Artist] = list(run_key(panels, drawn)) if panels.hue else []
-    key = [artist for artist in key if artist.get_label() != "all runs"]
+    key: list[Artist] = [key_line(colour.text, **colour.style) for colour in drawn if colour.text]
     key.append(Patch(color="0.5", alpha=0.3, lw=0, label="68 % interval (Wilson)"))
     text = "samples $n$" if x == "n" else ratio
     return panels.finish(text, "fraction of runs that succeed", key)

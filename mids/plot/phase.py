@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import xarray as xr
@@ -10,10 +10,7 @@ import xarray as xr
 from .. import validation
 from ..errors import DatasetError, InputError
 from .layout import Layout, Options, Panels, computed, need, take
-from .lines import colours, draw_runs, key_line, run_key, trapped_runs, typical
-
-if TYPE_CHECKING:
-    pass
+from .lines import colours, draw_runs, drawn_runs, key_line, run_key, trapped_runs, typical
 
 __all__ = ["phase"]
 
@@ -36,8 +33,9 @@ def phase(
     """Draw two overlaps against each other, one panel for each dimension.
 
     On log-odds axes, where overlaps of 1/d and of 1 - 1/d have room; beyond 0.999 they are drawn
-    there. Circles are where the runs start. Squares are the critical points with none, the first
-    or both of the two directions learned: their overlaps are 0 or 1, which is beyond the axes.
+    there, as are those far below all starts. Circles are where runs start. Squares are the
+    critical points with none, the first or both of the two directions learned: their overlaps are
+    0 or 1, which is beyond the axes.
 
     Parameters
     ----------
@@ -90,18 +88,23 @@ def phase(
     (ds,) = computed(ds[status].assign(overlap=shown))
     data = ds["overlap"].clip(FLOOR, CEILING)
     drawn = colours(panels, data)
-    low = [float(data.isel(direction=k).min("time").quantile(0.02)) / 10 for k in (0, 1)]
+    starts = data.isel(time=0)
+    low = [float(starts.isel(direction=k).min()) / 10 for k in (0, 1)]
+    data = data.clip(xr.DataArray(low, dims="direction"))
     for ax, at in panels:
         for colour in drawn:
             here = at | colour.at
             x, y = take(data, here, "direction", "run", "time").values
             dark = typical(x + y, trapped_runs(ax, ds, here, named=panels.hue is None))
             draw_runs(ax, x, y, dark=dark, light=colour.light, **colour.style)
-            ax.plot(x[:, 0], y[:, 0], "o", color=colour.style["color"], markersize=2.5, zorder=4)
+            style = {"color": colour.style["color"], "markersize": 2.5, "zorder": 4}
+            rows = drawn_runs(len(x))
+            ax.plot(x[rows, 0], y[rows, 0], "o", **style)
         first = int(pair[0] > pair[1])  # overlaps are sorted: the lower index is learned first
         middle = (CEILING, low[1]) if first == 0 else (low[0], CEILING)
-        for place in ((low[0], low[1]), middle, (CEILING, CEILING)):
-            ax.plot(*place, **CRITICAL, zorder=5)
+        if data.isel(at, missing_dims="ignore").max("direction", skipna=False).notnull().any():
+            for place in ((low[0], low[1]), middle, (CEILING, CEILING)):
+                ax.plot(*place, **CRITICAL, zorder=5)
         ax.set(
             xscale="logit",
             yscale="logit",

@@ -107,9 +107,9 @@ def _axes_below(ax: Axes) -> Axes:
 
 
 def _finish_ratios(ratios: dict[Axes, Axes], values: FloatArray) -> None:
-    """Label the panels of ratios, on one scale that shows most of them."""
+    """Label the panels of ratios, on one scale that shows all that are within a factor of 100."""
     found = np.abs(np.log(values[np.isfinite(values) & (values > 0)]))
-    widest = float(np.clip(1.3 * np.quantile(found, 0.99), 1e-6, 5)) if len(found) else 1.0
+    widest = float(np.clip(1.3 * found.max(), 1e-6, 5)) if len(found) else 1.0
     for ax, below in ratios.items():
         below.axhline(1.0, color=THEORY, linewidth=1.0, zorder=1)
         if widest < 1:
@@ -247,6 +247,7 @@ def _draw_guide(
         curve, text = start + slope * np.log(fine), r"$a + b\,\log d$, fitted"
     else:
         curve = medians[seen][-1] * (fine / dims[seen][-1]) ** power
-        text = "constant, expected" if power == 0 else f"$d^{{{Fraction(power)}}}$, expected"
+        grows = {0: "constant", 1: "$d$"}.get(power, f"$d^{{{Fraction(power)}}}$")
+        text = f"{grows}, expected"
     ax.plot(fine, np.where(curve > 0, curve, np.nan), color=colour.style["color"], **GUIDE)
     return text
