@@ -176,11 +176,14 @@ def check_format(path: Path) -> None:
 def need(ds: xr.Dataset, *names: str, remedy: str = "") -> None:
     """Raise an error if a dataset lacks a variable."""
     if not isinstance(ds, xr.Dataset):
-        raise InputError(f"the picture needs an xarray.Dataset, got {type(ds).__name__}{remedy}")
+        raise InputError(
+            f"the picture needs an xarray.Dataset, got {type(ds).__name__}"
+            f"{remedy or '; make one with mids.simulate(target, dim=[1e2, 1e4])'}"
+        )
     missing = [name for name in names if name not in ds]
     if missing:
         raise DatasetError(
-            f"the picture needs the variable {' and '.join(missing)}, but the dataset has only "
+            f"the picture needs the variable {', '.join(missing)}, but the dataset has only "
             f"{', '.join(map(str, ds.data_vars))}{remedy}"
         )
 

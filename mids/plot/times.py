@@ -247,7 +247,7 @@ def _draw_guide(
         curve, text = start + slope * np.log(fine), r"$a + b\,\log d$, fitted"
     else:
         curve = medians[seen][-1] * (fine / dims[seen][-1]) ** power
-        grows = {0: "constant", 1: "$d$"}.get(power, f"$d^{{{Fraction(power)}}}$")
-        text = f"{grows}, expected"
+        grows = "d" if power == 1 else f"d^{{{Fraction(power)}}}"
+        text = "constant, expected" if power == 0 else f"${grows}$, expected"
     ax.plot(fine, np.where(curve > 0, curve, np.nan), color=colour.style["color"], **GUIDE)
     return text

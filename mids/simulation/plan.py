@@ -192,7 +192,10 @@ def expanded(target: Any, rank: int | None, degree: int) -> Any:
     if not callable(target) or isinstance(target, Target):
         return target
     if rank is None:
-        raise InputError("a target that is a callable needs rank=, the number of its variables")
+        raise InputError(
+            "a target that is a callable needs rank=, the number of its variables: it is called with "
+            "z of shape (points, rank), as in mids.simulate(lambda z: np.tanh(z[:, 0]), rank=1, ...)"
+        )
     return Target.from_function(target, rank, degree)
 
 

@@ -378,7 +378,8 @@ class Target:
         if not isinstance(data, Mapping) or not required <= set(data) <= required | optional:
             raise InputError(
                 "a stored target is a mapping with modes, coefficients and optionally name and "
-                f"missed_norm, got {validation.shown(data)}; write it with Target.to_dict"
+                f"missed_norm, got {validation.shown(data)}; write it with Target.to_dict, and "
+                "take the target of a dataset from ds.mi.target"
             )
         modes, values = data["modes"], data["coefficients"]
         try:

@@ -209,7 +209,7 @@ def test_wrong_directions_are_errors(ds, directions):
         ("modes", lambda ds: ds.isel(time=slice(None, None, -1)), "time must increase"),
         ("phase", lambda ds: ds.isel(direction=[0]), "needs two directions"),
         ("timescales", lambda ds: ds, r"variable escape_time.*draw.*ds\.mi\.plot\.timescales\(\)"),
-        ("escape_times", lambda ds: ds, "needs the variable escape_time and .* and censored"),
+        ("escape_times", lambda ds: ds, "needs the variable escape_time, .*, censored"),
         ("traps", lambda ds: ds, r"ds\.mi\.plot\.traps\(\)"),
         ("animate", lambda ds: ds, r"one run.*ds\.isel\(dim=0\)"),
     ],
