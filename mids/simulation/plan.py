@@ -193,8 +193,8 @@ def expanded(target: Any, rank: int | None, degree: int) -> Any:
         return target
     if rank is None:
         raise InputError(
-            "a target that is a callable needs rank=, the number of its variables: it is called with "
-            "z of shape (points, rank), as in mids.simulate(lambda z: np.tanh(z[:, 0]), rank=1, ...)"
+            "a target that is a callable needs rank=, the number of its variables: it is called "
+            "with z of shape (points, rank), such as lambda z: np.tanh(z[:, 0]) with rank=1"
         )
     return Target.from_function(target, rank, degree)
 
