@@ -197,6 +197,17 @@ def test_the_start_has_the_law_of_uniform_neurons():
     assert np.isfinite(flow.draw_initial(target, 3, 10**12, np.arange(2), 0)).all()
 
 
+def test_neurons_that_have_parted_take_few_steps():
+    """Their product vanishes; an error relative to it would be below that of rounding."""
+    flow = TwoLayer(neurons=2, activation="erf")
+    start = [[0.8, 0.2], [0.2, 0.8]]
+    ds = mids.simulate(
+        "additive(2, 0, erf)", dim=1e4, runs=2, flow=flow, initial=start, time=[0.0, 300.0]
+    ).compute()
+    assert (ds.n_rhs < 5000).all()
+    assert (ds.status == 0).all()  # what is left of the loss is below 1e-6
+
+
 def test_neurons_go_to_the_nearest_of_orthogonal_index_vectors():
     """Simsek, Bendjeddou, Hsu 2024: the greatest m_i(0) wins, for s >= 3."""
     flow = TwoLayer(neurons=6, activation="h3", loss="correlation")

@@ -67,7 +67,9 @@ def _scales(rank: int, p: int, y: np.ndarray, scale: np.ndarray) -> None:
             scale[i] = largest
     for i in range(p):
         begin = p * rank + i * p
-        largest = FLOOR
+        largest = FLOOR  # products of neurons that have parted vanish, and are not followed there
+        for j in range(i * rank, (i + 1) * rank):
+            largest += y[j] * y[j]
         for j in range(p):
             if j != i:
                 largest = max(largest, abs(y[begin + j]))
