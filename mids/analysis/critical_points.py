@@ -21,11 +21,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from ..targets import frame_gradient
 from ..targets.averaging import gradient, loss
 from ..targets.ladder import TOLERANCE, complete, tilt_growth
 from ..targets.polynomial import Monomials, polynomial
 from ..targets.target import Target
-from . import frame_gradient
 
 __all__ = ["CriticalPoint", "critical", "critical_values", "criticals"]
 

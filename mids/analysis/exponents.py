@@ -34,9 +34,9 @@ from ..targets.basis import (
     hermite_values,
     multi_indices,
     symmetric_tensors,
-    tensor_coefficients,
 )
-from ..targets.ladder import complete, leading_component, leaps, rate, rotate
+from ..targets.ladder import Component, complete, leaps, rate
+from ..targets.polynomial import polynomial as polynomial_of
 from ..targets.target import Target
 from .known_link import order as known_order
 
@@ -158,9 +158,9 @@ def exponents(
     if not any(step.drift for step in ladder):
         columns[1] = columns[0]
     else:
-        while (found := leading_component(_turned(known, U), U.shape[1])) is not None:
-            columns[1, U.shape[1]] = found[0]
-            U = _grown(U, found[1].reshape(-1, found[1].shape[-1]), 1e-9)
+        while (found := Component.of(known, U)).exponent is not None:
+            columns[1, U.shape[1]] = found.exponent
+            U = np.column_stack([U, found.normal @ found.span])
     U, tilt = np.zeros((known.rank, 0)), 0.0
     while U.shape[1] < (ladder.rank if polynomial else known.rank):
         k, share, error, missed, rows, tilt = _generative(function, polynomial, U, tilt)
@@ -190,11 +190,6 @@ def _read(
     return target, Target.from_function(target, given, 6 if degree is None else degree)
 
 
-def _turned(target: Target, U: Array) -> list[Array]:
-    """Tensors in a frame whose first columns are U."""
-    return rotate(target.tensors, complete(U)) if U.size else list(target.tensors)
-
-
 def _grown(U: Array, rows: Array, floor: float) -> Array:
     """Add what rows in the coordinates of the complement of U span."""
     _, sizes, span = np.linalg.svd(rows, full_matrices=False)
@@ -210,13 +205,12 @@ def _generative(
     """
     missed = 0.0
     cells = _cells(function, U)
-    rotated = [] if polynomial is None else _turned(polynomial, U)
     for order in range(1, HIGHEST + 1):
         rows = np.zeros((0, len(U) - U.shape[1]))
         if polynomial is not None:
-            if order == 1 and _symmetric(rotated, U.shape[1]):
+            if order == 1 and _symmetric(polynomial, U):
                 continue
-            rows = _seen_by_powers(polynomial, rotated, U, order)
+            rows = _seen_by_powers(polynomial, U, order)
         share, noise, kernel = _share(cells, order)
         least = CERTAIN * noise + tilt**2
         sizes, vectors = np.linalg.eigh(kernel)
@@ -234,26 +228,27 @@ def _generative(
     return np.nan, np.nan, np.nan, missed, rows, tilt
 
 
-def _symmetric(rotated: list[Array], k: int) -> bool:
+def _symmetric(target: Target, U: Array) -> bool:
     """Whether changes of sign that keep the link and z_U exclude every mean of z_p."""
-    betas, alphas = tensor_coefficients(rotated)
-    odd = betas[np.abs(alphas) > 1e-10 * np.linalg.norm(alphas), k:] % 2
+    table, coefficients = polynomial_of(target)
+    alphas = table.substitute(coefficients[:, None], complete(U)[None])[:, 0] * np.sqrt(
+        table.weight
+    )
+    odd = table.modes[np.abs(alphas) > 1e-10 * target.norm, U.shape[1] :] % 2
     flips = np.array(list(product((0, 1), repeat=odd.shape[1])))
     kept = ((odd @ flips.T) % 2 == 0).all(axis=0)
     return bool(flips[kept].any(axis=0).all())
 
 
-def _seen_by_powers(target: Target, rotated: list[Array], U: Array, order: int) -> Array:
+def _seen_by_powers(target: Target, U: Array, order: int) -> Array:
     """Orthonormal rows of the directions of z_p that powers of the label see, exactly.
 
     They span the moments ``E[h_beta(z_p) h_gamma(z_U) y^n]`` with beta of the given order.
     """
     rank, k = U.shape
     frame = complete(U)
-    leading = leading_component(rotated, k)
-    found = [np.zeros((0, rank - k))]
-    if leading is not None and leading[0] == order:
-        found.append(leading[1].reshape(-1, rank - k))
+    leading = Component.of(target, U)
+    found = [leading.rows if leading.exponent == order else np.zeros((0, rank - k))]
     nodes = min(int(NODES ** (1 / rank)), 48)
     powers = min((2 * nodes - 1 - order - k) // target.degree, 4)
     if powers > 1:

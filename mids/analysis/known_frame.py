@@ -17,8 +17,8 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
-from ..targets.averaging import correlation, planted_slope
-from ..targets.ladder import TOLERANCE, complete, leaps, rotate
+from ..targets.averaging import average, correlation, planted_slope
+from ..targets.ladder import TOLERANCE, complete, leaps
 from ..targets.target import Target
 from .known_link import KnownLink, order
 from .landscape import linearised
@@ -45,7 +45,7 @@ class _Point:
     k: int
 
     def __post_init__(self) -> None:
-        one, other = (rotate(self.target.tensors, f) for f in (self.left, self.right))
+        one, other = (average(self.target.tensors, f) for f in (self.left, self.right))
         m, floor = len(self.left) - self.k, TOLERANCE * self.target.norm
         self.parts: list[tuple[int, Array, Array]] = []
         for s in range(1, len(one) if m else 1):

@@ -7,8 +7,9 @@ longer of the two columns they mix, so that small directions keep their own rela
 within what is learned already do not count. Steps, of Dormand and Prince, are taken in units of
 the inverse norm of H.
 
-H is that of `frame_gradient`. Where the learned subspace U turns with what is learned beside it,
-the frame [U, V] follows it such that ``V^T H U = 0``. Nothing is shared with the simulator.
+H is that of `mids.targets.frame_gradient`. Where the learned subspace U turns with what is learned
+beside it, the frame [U, V] follows it such that ``V^T H U = 0``. Nothing is
+shared with the simulator.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..targets.frame_gradient import answer, hessian, overlaps, product, still, tilted, twice
 from ..targets.polynomial import Monomials, powers
-from .frame_gradient import answer, hessian, overlaps, product, still, tilted, twice
 from .prediction import LEVELS, Record
 
 __all__ = ["LARGEST", "LEAVES", "LEFT", "MEETS", "NEVER", "Rules", "Runs", "Stretch"]
@@ -228,7 +229,7 @@ class _Steps:
         if not self.turning:  # what is learned counts as the level
             parts = parts[modes.any(axis=1)]
         value = np.sum(parts, axis=0)
-        slope = -np.einsum("ijn,in,jn->n", self.H**2, F, 1 - F) / self.pace**2
+        slope = -np.einsum("ijn,in,jn->n", self.H**2, F, 1 - F) / self.pace / self.pace
         return level - 0.5 * value, slope
 
 

@@ -18,19 +18,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from math import comb
+from math import factorial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .frame_gradient import hessian, response, still, tilted
+from .polynomial import polynomial, powers
 from .target import Target, as_target
 
 __all__ = [
+    "Component",
     "Ladder",
     "Leap",
     "critical_subspace",
     "ladder",
-    "leading_component",
     "leaps",
     "rate",
     "relevant_directions",
@@ -226,42 +228,30 @@ def ladder(target: Target | str) -> Ladder:
 def _ladder(target: Target) -> Ladder:
     if target.separable is not None:
         return _separable(*target.separable)
-    tensors = target.tensors
-    rank = target.rank
-    total = sum(float(np.sum(tensor**2)) for tensor in tensors)
-    subspace = np.zeros((rank, 0))
+    subspace = np.zeros((target.rank, 0))
     drift = turning = 0.0
     steps: list[Leap] = []
     while True:
-        frame = complete(subspace)
-        k = subspace.shape[1]
-        rotated = rotate(tensors, frame)
-        loss = 0.5 * (total - _captured(rotated, k))
-        found = leading_component(rotated, k)
-        if found is None:
-            return Ladder(tuple(steps), max(loss, 0.0))
-        exponent, component = found
-        span, sizes = _row_space(component, _scale(tensors))
-        strength = _largest_strength(_restrict(component, span))
-        learned = frame[:, k:] @ span
+        found = Component.of(target, subspace)
+        if found.exponent is None:
+            return Ladder(tuple(steps), found.loss)
+        learned = found.normal @ found.span
         rates = np.linalg.eigvalsh(tilt_growth(target, subspace))
-        stable = bool(rates.max(initial=0.0) <= 1e-6 * _scale(tensors) ** 2)
-        weakest = float(sizes[-1] ** 2)
         inside = _inside(target, subspace, learned) if learned.shape[1] > 1 else ()
-        holds_to = _holds_to(target, frame, k, exponent, strength)
+        strength = float(found.strength(found.strongest()[None])[0][0])
         steps.append(
             Leap(
-                exponent,
-                subspace,
-                learned,
-                strength,
-                weakest,
-                loss,
-                drift,
-                stable,
-                inside,
-                turning,
-                holds_to,
+                exponent=found.exponent,
+                subspace=subspace,
+                learned=learned,
+                strength=strength,
+                weakest=float(found.sizes[-1] ** 2),
+                loss=found.loss,
+                drift=drift,
+                stable=bool(rates.max(initial=0.0) <= 1e-6 * _scale(target) ** 2),
+                inside=inside,
+                turning=turning,
+                holds_to=_holds_to(target, subspace, found.exponent, strength),
             )
         )
         spanned = np.column_stack([subspace, learned])
@@ -269,12 +259,13 @@ def _ladder(target: Target) -> Ladder:
         drift = _largest_angle(spanned, subspace)
 
 
-def _holds_to(target: Target, frame: Array, learned: int, exponent: int, strength: float) -> float:
+def _holds_to(target: Target, subspace: Array, exponent: int, strength: float) -> float:
     """Dimension up to which no component of lower order is first; see `Leap.holds_to`."""
     if target.estimate is None or exponent == 1:
         return np.inf
     lower = np.arange(1, exponent)
-    hidden = [target.estimate.undetected(frame, learned, order) for order in lower.tolist()]
+    frame, k = complete(subspace), subspace.shape[1]
+    hidden = [target.estimate.undetected(frame, k, order) for order in lower.tolist()]
     with np.errstate(divide="ignore"):  # labels without noise hide nothing
         return float(np.min((strength / np.square(hidden)) ** (1.0 / (exponent - lower))))
 
@@ -309,15 +300,13 @@ def _at_rest(target: Target, subspace: Array) -> tuple[Array, float]:
 
     Returns it and the sum of 1 / K over the growth rates of the rotations.
     """
-    scale = _scale(target.tensors)
     turning = 0.0
     subspace = critical_subspace(target, subspace)
     for _ in range(subspace.size):
-        found = leading_component(rotate(target.tensors, complete(subspace)), subspace.shape[1])
-        if found is None or found[0] == 1:  # it is left within log d all the same
+        if Component.of(target, subspace).exponent in (None, 1):  # left within log d all the same
             break
         rates, modes = np.linalg.eigh(tilt_growth(target, subspace))
-        if not len(rates) or rates[-1] <= 1e-6 * scale**2:
+        if not len(rates) or rates[-1] <= 1e-6 * _scale(target) ** 2:
             break
         k = subspace.shape[1]
         turning += float(1 / rates[-1])
@@ -333,19 +322,16 @@ def _inside(target: Target, subspace: Array, learned: Array) -> tuple[int, ...]:
     whole = np.column_stack([subspace, learned])
     U = subspace
     for _ in range(learned.shape[1] - 1):
-        k = U.shape[1]
-        frame = complete(U)
-        rotated = rotate(target.tensors, frame)
-        leading = leading_component(rotated, k)
-        if leading is None:
+        leading = Component.of(target, U)
+        if leading.exponent is None:
             break
-        v = frame[:, k:] @ _strongest(leading[1])
+        v = leading.normal @ leading.strongest()
         U, _ = _at_rest(target, np.linalg.qr(np.column_stack([U, v]))[0])
-        after = leading_component(rotate(target.tensors, complete(U)), U.shape[1])
+        after = Component.of(target, U).exponent
         beside = np.linalg.norm(U - whole @ (whole.T @ U))
         if after is None or beside > 1e-6:  # what is learned meanwhile belongs to a later step
             break
-        found.append(after[0])
+        found.append(after)
     return tuple(found)
 
 
@@ -353,10 +339,13 @@ def relevant_directions(target: Target) -> int:
     """Count the directions that a target depends on, which is the rank of its `leaps`."""
     if target.separable is not None:
         return len(target.separable[1])
-    flat = [tensor.reshape(-1, target.rank) for tensor in target.tensors[1:]]
-    if not flat:
+    if not target.modes.any():
         return 0
-    return _row_space(np.concatenate(flat), _scale(target.tensors))[1].size
+    table, coefficients = polynomial(target)
+    degree = table.lower.sum(axis=1) + 1
+    slopes = [table.slope(coefficients[:, None], i)[:, 0] for i in range(target.rank)]
+    rows = np.sqrt(table.root / degree)[:, None] * np.stack(slopes, axis=1)
+    return int((np.linalg.svd(rows, compute_uv=False) > TOLERANCE * _scale(target)).sum())
 
 
 def critical_subspace(target: Target, subspace: Array) -> Array:
@@ -371,25 +360,33 @@ def critical_subspace(target: Target, subspace: Array) -> Array:
     k = subspace.shape[1]
     if k in (0, target.rank):
         return subspace
-    scale = _scale(target.tensors)
-    tensors = tuple(tensor / scale for tensor in target.tensors)
+    scale = _scale(target) ** 2
+    table, coefficients = polynomial(target)
+    frame, D = complete(subspace), np.zeros((target.rank - k, target.rank - k, 1))
+    here = table.substitute(coefficients[:, None], frame[None])
+    inner = ~table.modes[:, k:].any(axis=1)
+
+    def value(coefficients: Array) -> float:
+        return float(table.weight[inner] @ coefficients[inner, 0] ** 2)
+
     step = 0.5
-    value, push = _ascent(tensors, subspace)
     for _ in range(MAX_ASCENT):
+        push = hessian(table, here, D)[1] / scale
         if np.abs(push).max() <= 1e-12:
             break
-        trial = np.linalg.qr(subspace + step * push)[0]
-        # The same subspace in the basis nearest to the old one: QR may flip signs.
-        left, _, right = np.linalg.svd(trial.T @ subspace)
-        trial = trial @ (left @ right)
-        trial_value, trial_push = _ascent(tensors, trial)
-        if trial_value < value - 1e-14 or step * np.linalg.norm(push) > 0.3:
+        K = response(table, here, D)[0] / scale
+        theta = step * push
+        if np.linalg.eigvalsh((K + K.T) / 2)[-1] < -1e-6:  # next to a maximum: Newton's step
+            theta = min(2 * step, 1.0) * still(np.linalg.inv(K)[None], push)
+        theta *= min(1.0, 0.3 / float(np.linalg.norm(theta)))
+        turn = tilted(theta)
+        trial = table.substitute(here, turn)
+        if value(trial) < value(here) - 1e-14 * scale:
             step /= 2
             continue
-        if np.linalg.norm(trial_push - push) < 0.5 * np.linalg.norm(push):
-            step *= 1.5
-        subspace, value, push = trial, trial_value, trial_push
-    return subspace
+        here, frame = trial, frame @ turn[0]
+        step = min(1.2 * step, 10.0)
+    return np.asarray(frame[:, :k])
 
 
 def tilt_growth(target: Target, subspace: Array) -> Array:
@@ -401,59 +398,111 @@ def tilt_growth(target: Target, subspace: Array) -> Array:
 
     Shapes: subspace (rank, k).
     """
-    k = subspace.shape[1]
-    m = target.rank - k
-    growth = np.zeros((m, k, m, k))
-    for n, tensor in enumerate(rotate(target.tensors, complete(subspace))):
-        if n == 0 or not growth.size:
-            continue
-        first = tensor[(slice(None), *(slice(None, k),) * (n - 1))].reshape(target.rank, -1)
-        inner = first @ first.T
-        growth += n * np.einsum("uw,ab->aubw", np.eye(k), inner[k:, k:])
-        growth -= n * np.einsum("uw,ab->aubw", inner[:k, :k], np.eye(m))
-        if n > 1:
-            second = tensor[(slice(None),) * 2 + (slice(None, k),) * (n - 2)]
-            second = second.reshape(target.rank, target.rank, -1)
-            learned, normal, mixed = second[:k, :k], second[k:, k:], second[k:, :k]
-            growth += n * (n - 1) * np.einsum("abz,uwz->aubw", normal, learned)
-            growth += n * (n - 1) * np.einsum("awz,buz->aubw", mixed, mixed)
-    return growth.reshape(m * k, m * k)
+    k, m = subspace.shape[1], target.rank - subspace.shape[1]
+    if not k * m:
+        return np.zeros((0, 0))
+    table, coefficients = polynomial(target)
+    here = table.substitute(coefficients[:, None], complete(subspace)[None])
+    return np.asarray(response(table, here, np.zeros((m, m, 1)))[0])
 
 
-def leading_component(
-    rotated: tuple[Array, ...] | list[Array], k: int, tolerance: float = TOLERANCE
-) -> tuple[int, Array] | None:
-    """Return the component of least degree in the directions that are not learned.
+@dataclass(frozen=True)
+class Component:
+    """The component of least degree in the directions V that are not learned.
 
-    Shapes: returns (int, ndarray).
+    Shapes: normal (rank, m), a basis V; rows (g, m), its unfolding; span (m, n), what it depends
+    on, and sizes (n,), how much; parts (u, b), factors of ``v^powers``, powers (b, m).
     """
-    degree = len(rotated) - 1
-    rank = rotated[1].shape[0] if degree else 0
-    floor = tolerance * _scale(rotated)
-    if k == rank:
-        return None
-    for s in range(1, degree + 1):
-        parts = []
-        for n in range(s, degree + 1):
-            block = rotated[n][(slice(None, k),) * (n - s) + (slice(k, None),) * s]
-            parts.append(np.sqrt(comb(n, s)) * block.reshape(k ** (n - s), *(rank - k,) * s))
-        component = np.concatenate(parts)
-        if np.linalg.norm(component) > floor:
-            return s, component
-    return None
 
+    exponent: int | None
+    loss: float
+    normal: Array
+    rows: Array
+    span: Array
+    sizes: Array
+    parts: Array
+    powers: NDArray[np.int64]
 
-def rotate(tensors: tuple[Array, ...] | list[Array], frame: Array) -> list[Array]:
-    """Express tensors in a frame: every index is contracted with `frame`, shape (rank, n)."""
-    out = []
-    for tensor in tensors:
-        result, done = tensor, 1
-        for _ in range(tensor.ndim):
-            done *= frame.shape[1]
-            # The indices before, this one, those after.
-            result = frame.T @ result.reshape(done // frame.shape[1], len(frame), -1)
-        out.append(np.asarray(result).reshape((frame.shape[1],) * tensor.ndim))
-    return out
+    @classmethod
+    def of(cls, target: Target, subspace: Array, tolerance: float = TOLERANCE) -> Component:
+        """Analyse what is left to learn beside a subspace (rank, k)."""
+        k, frame = subspace.shape[1], complete(subspace)
+        if k == target.rank or not target.modes.any():
+            m = target.rank - k
+            nothing = np.zeros((0, m))
+            return cls(
+                *(None, 0.0, frame[:, k:], nothing, nothing.T, np.zeros(0)),
+                *(np.zeros((0, 0)), np.zeros((0, m), dtype=np.int64)),
+            )
+        table, coefficients = polynomial(target)
+        here = table.substitute(coefficients[:, None], frame[None])[:, 0]
+        degree = table.modes[:, k:].sum(axis=1)
+        sizes, scale = table.weight * here**2, _scale(target)
+        norms = np.bincount(degree, sizes)
+        exponent = next(
+            (s for s in range(1, len(norms)) if norms[s] > (tolerance * scale) ** 2), None
+        )
+        s = exponent or 1
+        own = table.lower[:, k:].sum(axis=1) == s - 1
+        slopes = [table.slope(here[:, None], i)[own, 0] for i in range(k, target.rank)]
+        rows = np.sqrt(table.root[own, None] / s) * np.reshape(slopes, (target.rank - k, -1)).T
+        _, strengths, span = np.linalg.svd(rows, full_matrices=False)
+        kept = strengths > TOLERANCE * scale
+        chosen = (degree == s) & (sizes > (1e-15 * scale) ** 2)
+        modes = table.modes[chosen]
+        known, of = np.unique(modes[:, :k], axis=0, return_inverse=True)
+        factorials = np.array([float(factorial(n)) for n in range(target.degree + 1)])
+        weight = factorials[modes[:, :k]].prod(1) * factorials[s] / factorials[modes.sum(axis=1)]
+        parts = np.zeros((len(known), len(modes)))
+        parts[of.ravel(), np.arange(len(modes))] = np.sqrt(weight) * here[chosen]
+        return cls(
+            exponent=exponent,
+            loss=0.5 * float(norms[1:].sum()),
+            normal=frame[:, k:],
+            rows=rows,
+            span=span[kept].T,
+            sizes=strengths[kept],
+            parts=parts,
+            powers=modes[:, k:],
+        )
+
+    def strength(self, v: Array) -> tuple[Array, Array]:
+        """Strengths ``<A, (v v^T)^s A>`` of rows v, (n,), and half their gradients over s."""
+        inner = self.parts @ powers(v.T, self.powers)
+        outer = self.parts.T @ inner / max(self.powers[0].sum(), 1)
+        slope = np.empty(v.shape)
+        for j in range(v.shape[1]):
+            less = self.powers - (np.arange(v.shape[1]) == j)
+            here = less[:, j] >= 0
+            factor = self.powers[here, j, None] * outer[here]
+            slope[:, j] = np.sum(factor * powers(v.T, less[here]), axis=0)
+        return np.sum(inner**2, axis=0), slope
+
+    def strongest(self) -> Array:
+        """Find the unit vector of the largest strength, by power iterations from many starts."""
+        if self.exponent == 1:
+            return np.asarray(self.span[:, 0])
+        starts = np.random.default_rng(0).standard_normal((32, self.span.shape[1]))
+        v = _unit(np.concatenate([starts @ self.span.T, self.span.T]))
+        # Undamped, the iteration circles between directions of opposite sign, as in h1(z1)h1(z2).
+        damping = np.full((len(v), 1), 0.5)
+        value, slope = self.strength(v)
+        for iteration in range(1000):
+            if iteration == 50:  # the best of them go on alone
+                best = np.argsort(-value)[:4]
+                v, slope, value, damping = v[best], slope[best], value[best], damping[best]
+            trial = _unit(_unit(slope) + damping * v)
+            trial_value, trial_slope = self.strength(trial)
+            worse = trial_value < value
+            damping[worse] = np.minimum(2 * damping[worse], 1e8)  # a start that no longer moves
+            keep = worse[:, None]
+            v, slope = np.where(keep, v, trial), np.where(keep, slope, trial_slope)
+            value = np.where(worse, value, trial_value)
+            # The error of the value is quadratic in what remains of the slope along the sphere.
+            near = np.abs(slope - value[:, None] * v).max(axis=1) <= 1e-8 * value.max()
+            if near.all() or (iteration > 50 and near[value.argmax()]):
+                break
+        return np.asarray(v[value.argmax()])
 
 
 def complete(subspace: Array) -> Array:
@@ -463,93 +512,9 @@ def complete(subspace: Array) -> Array:
     return np.column_stack([subspace, basis[:, k:]])
 
 
-def _scale(tensors: tuple[Array, ...] | list[Array]) -> float:
+def _scale(target: Target) -> float:
     """Norm of the non-constant part."""
-    return float(np.sqrt(sum(np.sum(tensor**2) for tensor in tensors[1:])))
-
-
-def _captured(rotated: list[Array], k: int) -> float:
-    """``h(P_U)``: the squared norm of the part of the target that lives on U."""
-    return float(sum(np.sum(tensor[(slice(None, k),) * tensor.ndim] ** 2) for tensor in rotated))
-
-
-def _ascent(tensors: tuple[Array, ...], subspace: Array) -> tuple[float, Array]:
-    """``h(P_U)`` and its ascent direction ``(I - P_U) H U``."""
-    value = 0.0
-    gradient = np.zeros_like(subspace)
-    for n, tensor in enumerate(tensors):
-        part = tensor
-        for _ in range(n - 1):
-            part = np.tensordot(part, subspace, axes=(1, 0))
-        if n:
-            inner = np.tensordot(subspace, part, axes=(0, 0))
-            flat = part.reshape(part.shape[0], -1)
-            gradient += n * flat @ inner.reshape(inner.shape[0], -1).T
-            part = inner
-        value += float(np.sum(part**2))
-    return value, gradient - subspace @ (subspace.T @ gradient)
-
-
-def _row_space(component: Array, scale: float) -> tuple[Array, Array]:
-    """Orthonormal basis, shape (rank - k, n), of what the component depends on, and how much."""
-    _, sizes, rows = np.linalg.svd(component.reshape(-1, component.shape[-1]), full_matrices=False)
-    kept = sizes > TOLERANCE * scale
-    return rows[kept].T, sizes[kept]
-
-
-def _restrict(component: Array, span: Array) -> Array:
-    """Express the component's trailing axes in the basis `span`."""
-    for axis in range(1, component.ndim):
-        component = np.moveaxis(np.tensordot(component, span, axes=(axis, 0)), -1, axis)
-    return component
-
-
-def _largest_strength(component: Array) -> float:
-    """``max_v sum_f A_f(v, ..., v)^2`` over unit vectors."""
-    if component.ndim == 2:
-        return float(np.linalg.norm(component, 2) ** 2)
-    scale = float(np.abs(component).max())
-    return float(_strength(component / scale, _strongest(component)[None])[0][0]) * scale**2
-
-
-def _strongest(component: Array) -> Array:
-    """Find the unit vector of the largest strength, by power iterations from many starts."""
-    size = component.shape[-1]
-    if component.ndim == 2:
-        return np.asarray(np.linalg.svd(component)[2][0])
-    scale = float(np.abs(component).max())  # products of slopes overflow where strengths do not
-    component = component / scale
-    starts = np.random.default_rng(0).standard_normal((32, size))
-    rows = np.linalg.svd(component.reshape(-1, size), full_matrices=False)[2]
-    v = _unit(np.concatenate([starts, rows]))
-    # Undamped, the iteration circles between directions of opposite sign, as in h1(z1)h1(z2).
-    damping = np.full((len(v), 1), 0.5)
-    value, slope = _strength(component, v)
-    for iteration in range(1000):
-        if iteration == 50:  # the best of them go on alone
-            best = np.argsort(-value)[:4]
-            v, slope, value, damping = v[best], slope[best], value[best], damping[best]
-        trial = _unit(_unit(slope) + damping * v)
-        trial_value, trial_slope = _strength(component, trial)
-        worse = trial_value < value
-        damping[worse] = np.minimum(2 * damping[worse], 1e8)  # a start that no longer moves
-        keep = worse[:, None]
-        v, slope = np.where(keep, v, trial), np.where(keep, slope, trial_slope)
-        value = np.where(worse, value, trial_value)
-        # The error of the value is quadratic in what remains of the slope along the sphere.
-        near = np.abs(slope - value[:, None] * v).max(axis=1) <= 1e-8 * value.max()
-        if near.all() or (iteration > 50 and near[value.argmax()]):
-            break
-    return np.asarray(v[value.argmax()])
-
-
-def _strength(component: Array, v: Array) -> tuple[Array, Array]:
-    """Strength of each row of `v`, shape (n,), and half its gradient over s, shape (n, size)."""
-    part = np.moveaxis(np.tensordot(component, v, axes=(-1, 1)), -1, 0)
-    for _ in range(component.ndim - 3):
-        part = np.einsum("n...j,nj->n...", part, v)
-    inner = np.einsum("nfj,nj->nf", part, v)
-    return np.sum(inner**2, axis=1), np.einsum("nfj,nf->nj", part, inner)
+    return float(np.linalg.norm(target.coefficients[target.modes.any(axis=1)]))
 
 
 def _unit(v: Array) -> Array:

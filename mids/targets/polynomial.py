@@ -65,6 +65,8 @@ class Monomials:
 
         Shapes: coefficients (n, runs); by (moved, runs).
         """
+        if not by.any():
+            return coefficients
         # With z_a = by_a y_a the move is by 1, one matrix for all runs; 0 becomes very small.
         least = 10.0 ** (-240 / max(self.degrees))
         by = np.where(np.abs(by) < least, least, by)
@@ -76,16 +78,14 @@ class Monomials:
         if (moved, b) not in self._moves:
             from scipy.sparse import csr_array, eye_array
 
-            n = len(self.modes)
-            matrix = csr_array(eye_array(n))
+            n, top = len(self.modes), range(max(self.degrees) + 1)
+            binomial = np.array([[float(comb(i, j)) for j in top] for i in top])
+            matrix, unit = csr_array(eye_array(n)), np.eye(self.rank, dtype=np.int64)
             for a in moved:
-                source, power = np.nonzero(
-                    self.modes[:, a, None] >= np.arange(max(self.degrees) + 1)
-                )
-                shift = np.eye(self.rank, dtype=np.int64)[b] - np.eye(self.rank, dtype=np.int64)[a]
+                source, power = np.nonzero(self.modes[:, a, None] >= np.array(top))
+                shift = unit[b] - unit[a]
                 place = self.row(self.modes[source] + power[:, None] * shift)
-                pairs = zip(self.modes[source, a].tolist(), power.tolist(), strict=True)
-                choices = [float(comb(k, j)) for k, j in pairs]
+                choices = binomial[self.modes[source, a], power]
                 matrix = csr_array((choices, (place, source)), shape=(n, n)) @ matrix
             self._moves[moved, b] = matrix
         return self._moves[moved, b]
@@ -145,7 +145,7 @@ def monomials(rank: int, degrees: tuple[int, ...]) -> Monomials:
 def polynomial(target: Target) -> tuple[Monomials, Array]:
     """Monomials of the degrees of a target, and its coefficients; the constant is left out."""
     degree = target.modes.sum(axis=1)
-    table = monomials(target.rank, tuple(sorted({int(k) for k in degree} - {0})))
+    table = monomials(target.rank, tuple(np.unique(degree[degree > 0]).tolist()))
     rows = table.row(target.modes[degree > 0].astype(np.int64))
     coefficients = np.zeros(len(table.modes))
     coefficients[rows] = target.coefficients[degree > 0] / np.sqrt(table.weight[rows])

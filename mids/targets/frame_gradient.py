@@ -11,9 +11,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..targets.polynomial import Monomials, powers
+from .polynomial import Monomials, powers
 
-__all__ = ["answer", "criticals", "hessian", "overlaps", "product", "still", "tilted", "twice"]
+__all__ = [
+    "answer",
+    "criticals",
+    "hessian",
+    "overlaps",
+    "product",
+    "response",
+    "still",
+    "tilted",
+    "twice",
+]
 
 Array = NDArray[np.float64]
 
@@ -79,8 +89,8 @@ def tilted(theta: Array) -> Array:
     return np.asarray(np.linalg.solve(np.eye(k + m) - half, np.eye(k + m) + half))
 
 
-def answer(table: Monomials, coefficients: Array, D: Array) -> Array:
-    """Inverse (n, m k, m k) of how ``V^T H U`` answers to tilts; none along which it does not."""
+def response(table: Monomials, coefficients: Array, D: Array) -> Array:
+    """Matrix (n, m k, m k) of how ``V^T H U`` changes with tilts."""
     m, n = len(D), coefficients.shape[1]
     k = table.rank - m
     parts = []
@@ -92,8 +102,12 @@ def answer(table: Monomials, coefficients: Array, D: Array) -> Array:
     # H is quadratic in the coefficients, so that this difference is its derivative.
     push = hessian(table, np.concatenate(parts, axis=1), np.tile(D, 2 * m * k))[1]
     push = push.reshape(m * k, m * k, 2, n)
-    K = (push[:, :, 0] - push[:, :, 1]) / 2
-    return np.asarray(np.linalg.pinv(K.transpose(2, 0, 1), rcond=1e-6))
+    return np.asarray((push[:, :, 0] - push[:, :, 1]).transpose(2, 0, 1) / 2)
+
+
+def answer(table: Monomials, coefficients: Array, D: Array) -> Array:
+    """Inverse of `response`; none along which it does not change."""
+    return np.asarray(np.linalg.pinv(response(table, coefficients, D), rcond=1e-6))
 
 
 def still(inverse: Array, push: Array) -> Array:
