@@ -13,6 +13,7 @@ import datetime
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -103,23 +104,10 @@ OF_ONE_RUN = tuple(name for name in DIMENSIONS if name not in ("dim", "run", "n"
 
 @dataclass(frozen=True)
 class Variable:
-    """One entry of the schema.
+    """One entry of the schema; ``"str"`` is text of any length.
 
-    Parameters
-    ----------
-    dims : tuple of str
-        Dimensions in order.
-    dtype : str
-        NumPy type, or ``"str"`` for text of any length.
-    long_name : str
-        Its label in plots and files.
-    meaning : str
-        Definition, for the documentation and, as ``comment``, for readers of a file.
-    attrs : mapping
-        Attributes besides ``long_name`` and ``units``.
-    compact : str, optional
-        Narrower type in compact files, where it is accurate enough: curves that are drawn, fitted
-        and compared, but not times, initial conditions, or anything a replay starts from.
+    `compact` is a narrower type for compact files where it is accurate enough: of curves that are
+    drawn, fitted and compared, but not of times, or of what a replay starts from.
     """
 
     dims: tuple[str, ...]
@@ -152,199 +140,110 @@ class Variable:
         return any(dtype == np.dtype(name) for name in (self.dtype, self.compact) if name)
 
 
-VARIABLES: Mapping[str, Variable] = {
-    "loss": Variable(
-        ("dim", "run", "time"),
-        "float64",
-        "loss",
-        "objective of the flow, with the factor 1/2 (paper eq. 31)",
-        compact="float32",
-    ),
-    "risk": Variable(
-        ("dim", "run", "time"),
-        "float64",
-        "population risk",
-        "population risk with the factor 1/2, where it differs from the objective",
-        compact="float32",
-    ),
-    "overlap": Variable(
-        ("dim", "run", "time", "direction"),
-        "float64",
-        "overlap",
-        "eigenvalues of G in [0, 1], descending: squared cosines of the principal angles",
-        compact="float32",
-    ),
-    "gram": Variable(
-        ("dim", "run", "time", "axis", "axis_t"),
-        "float64",
-        "summary statistic G(t)",
-        "G(t) = M(t) M(t)^T: the learned subspace, in the coordinates of the link function",
-        compact="float32",
-    ),
-    "correlation": Variable(
-        ("dim", "run", "time", "axis", "student"),
-        "float64",
-        "correlation matrix M(t)",
-        "M(t) = W*^T W(t), for flows on M",
-        compact="float32",
-    ),
-    "link": Variable(
-        ("dim", "run", "time", "mode"),
-        "float64",
-        "coefficient of the student on the mode",
-        "E f(W^T x) H_beta(W*^T x), f the student's link, for flows that learn it: the coefficient "
-        "of the student on the mode beta of the target, alpha_beta where that is learned",
-        compact="float32",
-    ),
-    "energy": Variable(
-        ("dim", "run", "time", "mode"),
-        "float64",
-        "contribution of the mode to h(G)",
-        "alpha_beta (A_G f*)_beta; sums over mode to h(G), which is |f*|^2 - 2 loss where the link "
-        "is at its optimum without ridge",
-        compact="float32",
-    ),
-    "gram0": Variable(
-        ("dim", "run", "axis", "axis_t"),
-        "float64",
-        "initial summary statistic G(0)",
-        "G(0) = M(0) M(0)^T",
-    ),
-    "crossing_time": Variable(
-        ("dim", "run", "direction", "level"),
-        "float64",
-        "time at which the overlap first reaches the level",
-        "first time at which the direction's overlap reaches the level, from the dense output of "
-        "the integrator and not from the grid; NaN if it never does",
-    ),
-    "stage_duration": Variable(
-        ("dim", "run", "direction"),
-        "float64",
-        "time from the previous direction's overlap of 1/2 to this one's",
-        "difference of crossing times at level 0.5, kept apart by the integrator: exact where the "
-        "times themselves, of order d^(s - 1), are too large to be subtracted",
-    ),
-    "status": Variable(
-        ("dim", "run"),
-        "int8",
-        "how the run ended",
-        "0 converged; 1 censored: still on a plateau at the last time; 2 trapped; 3 failed",
-        {
-            "flag_values": np.arange(len(STATUS), dtype=np.int8),
-            "flag_meanings": " ".join(STATUS),
-        },
-    ),
-    "n_steps": Variable(
-        ("dim", "run"), "int64", "integration steps", "steps the integrator accepted"
-    ),
-    "n_rhs": Variable(
-        ("dim", "run"),
-        "int64",
-        "evaluations of the right-hand side",
-        "how often the integrator evaluated the flow",
-    ),
-    "initial": Variable(
-        ("dim", "run", "axis", "student"),
-        "float64",
-        "initial correlation matrix M(0)",
-        "M(0) = W*^T W(0), where the flow depends on more than G(0), or where each run was given "
-        "its own",
-    ),
-    "recipe": Variable(
-        ("dim", "run", "byte"),
-        "uint8",
-        "fingerprint of the recipe",
-        "names the recipe of the run in the attribute mids_recipes: the 32 bytes of the SHA-256 of "
-        "its canonical JSON, apart, so that no statistic over several recipes is one of them",
-    ),
-    "neuron_overlap": Variable(
-        ("dim", "run", "time", "neuron", "axis"),
-        "float64",
-        "correlation of the neuron with the axis",
-        "m_j = W*^T w_j of neuron j: its cosines where weights have unit norm",
-        compact="float32",
-    ),
-    "neuron_gram": Variable(
-        ("dim", "run", "time", "neuron", "neuron_t"),
-        "float64",
-        "products of the weights of two neurons",
-        "Q = W^T W",
-        compact="float32",
-    ),
-    "second_layer": Variable(
-        ("dim", "run", "time", "neuron"),
-        "float64",
-        "second layer",
-        "a_j, the weight of neuron j in the network",
-        compact="float32",
-    ),
-    "neuron_crossing_time": Variable(
-        ("dim", "run", "neuron", "level"),
-        "float64",
-        "time at which the neuron's overlap first reaches the level",
-        "first time at which the neuron's squared cosine with the nearest direction (axis of the "
-        "link, or index vector of an additive target) reaches the level; NaN if it never does",
-    ),
-    "nearest": Variable(
-        ("dim", "run", "neuron"),
-        "int64",
-        "direction nearest to the neuron at the end",
-        "its number, from 0; -1 where the squared cosine is below 1/2. A permutation where every "
-        "direction has one neuron",
-    ),
-    "coverage": Variable(
-        ("dim", "run"),
-        "int64",
-        "directions that neurons have reached",
-        "number of directions that are the nearest of some neuron at the end, squared cosine 1/2 "
-        "at least",
-    ),
-    "success": Variable(
-        ("dim", "run"),
-        "int8",
-        "whether the run succeeded",
-        "1 if all directions that the student can hold were learned at the end of the run, else 0",
-        {"flag_values": np.arange(2, dtype=np.int8), "flag_meanings": "no yes"},
-    ),
-    "final_overlap": Variable(
-        ("dim", "run", "direction"),
-        "float64",
-        "overlap at the end of the run",
-        "the variable overlap at the last time",
-    ),
-    "final_risk": Variable(
-        ("dim", "run"),
-        "float64",
-        "population risk at the end of the run",
-        "the variable risk at the last time",
-    ),
-}
+FLAGS = {"status": STATUS, "success": ("no", "yes")}
+"""Meanings of the values 0, 1, ... of the variables that have such."""
+
+
+def _entries(text: str) -> dict[str, Variable]:
+    """Read entries: name (dims) type or type/compact type: long name; below it the meaning."""
+    found = {}
+    for entry in re.findall(r"^(\w+) \((.*)\) (\w+)(?:/(\w+))?: (.*)\n((?: .*\n)+)", text, re.M):
+        name, dims, dtype, compact, label, meaning = entry
+        flags = FLAGS.get(name, ())
+        values = {"flag_values": np.arange(len(flags), dtype=np.int8)}
+        attrs = {**values, "flag_meanings": " ".join(flags)} if flags else {}
+        said = " ".join(meaning.split())
+        found[name] = Variable(tuple(dims.split()), dtype, label, said, attrs, compact or None)
+    return found
+
+
+VARIABLES: Mapping[str, Variable] = _entries("""
+loss (dim run time) float64/float32: loss
+    objective of the flow, with the factor 1/2 (paper eq. 31)
+risk (dim run time) float64/float32: population risk
+    population risk with the factor 1/2, where it differs from the objective
+overlap (dim run time direction) float64/float32: overlap
+    eigenvalues of G in [0, 1], descending: squared cosines of the principal angles
+gram (dim run time axis axis_t) float64/float32: summary statistic G(t)
+    G(t) = M(t) M(t)^T: the learned subspace, in the coordinates of the link function
+correlation (dim run time axis student) float64/float32: correlation matrix M(t)
+    M(t) = W*^T W(t), for flows on M
+link (dim run time mode) float64/float32: coefficient of the student on the mode
+    E f(W^T x) H_beta(W*^T x), f the student's link, for flows that learn it: the coefficient of
+    the student on the mode beta of the target, alpha_beta where that is learned
+energy (dim run time mode) float64/float32: contribution of the mode to h(G)
+    alpha_beta (A_G f*)_beta; sums over mode to h(G), which is |f*|^2 - 2 loss where the link is
+    at its optimum without ridge
+gram0 (dim run axis axis_t) float64: initial summary statistic G(0)
+    G(0) = M(0) M(0)^T
+crossing_time (dim run direction level) float64: time at which the overlap first reaches the level
+    first time at which the direction's overlap reaches the level, from the dense output of the
+    integrator and not from the grid; NaN if it never does
+stage_duration (dim run direction) float64: time since the previous direction's overlap of 1/2
+    difference of crossing times at level 0.5, kept apart by the integrator: exact where the
+    times themselves, of order d^(s - 1), are too large to be subtracted
+status (dim run) int8: how the run ended
+    0 converged; 1 censored: still on a plateau at the last time; 2 trapped; 3 failed
+n_steps (dim run) int64: integration steps
+    steps the integrator accepted
+n_rhs (dim run) int64: evaluations of the right-hand side
+    how often the integrator evaluated the flow
+initial (dim run axis student) float64: initial correlation matrix M(0)
+    M(0) = W*^T W(0), where the flow depends on more than G(0), or where each run was given its
+    own
+recipe (dim run byte) uint8: fingerprint of the recipe
+    names the recipe of the run in the attribute mids_recipes: the 32 bytes of the SHA-256 of
+    its canonical JSON, apart, so that no statistic over several recipes is one of them
+neuron_overlap (dim run time neuron axis) float64/float32: correlation of the neuron with the axis
+    m_j = W*^T w_j of neuron j: its cosines where weights have unit norm
+neuron_gram (dim run time neuron neuron_t) float64/float32: products of the weights of two neurons
+    Q = W^T W
+second_layer (dim run time neuron) float64/float32: second layer
+    a_j, the weight of neuron j in the network
+neuron_crossing_time (dim run neuron level) float64: time at which the neuron reaches the level
+    first time at which the neuron's squared cosine with the nearest direction (axis of the
+    link, or index vector of an additive target) reaches the level; NaN if it never does
+nearest (dim run neuron) int64: direction nearest to the neuron at the end
+    its number, from 0; -1 where the squared cosine is below 1/2. A permutation where every
+    direction has one neuron
+coverage (dim run) int64: directions that neurons have reached
+    number of directions that are the nearest of some neuron at the end, squared cosine 1/2 at
+    least
+success (dim run) int8: whether the run succeeded
+    1 if all directions that the student can hold were learned at the end of the run, else 0
+final_overlap (dim run direction) float64: overlap at the end of the run
+    the variable overlap at the last time
+final_risk (dim run) float64: population risk at the end of the run
+    the variable risk at the last time
+""")
 """Data variables by name."""
 
-COORDINATES: Mapping[str, Variable] = {
-    "dim": Variable(("dim",), "int64", "ambient dimension d", "ambient dimension d"),
-    "run": Variable(("run",), "int64", "run", "index of the run, part of its random stream"),
-    "time": Variable(
-        ("time",), "float64", "time", "time of the flow, increasing; no physical unit"
-    ),
-    "samples": Variable(
-        ("time",), "int64", "samples used", "samples that a stochastic flow has drawn by this time"
-    ),
-    "n": Variable(("n",), "int64", "samples", "number of samples of the empirical loss"),
-    "ratio": Variable(
-        ("dim", "n"), "float64", "samples in units of d^s", "n / d^s, s the largest leap"
-    ),
-    "direction": Variable(
-        ("direction",), "int64", "direction", "rank of the direction, 0 for the most learned"
-    ),
-    "neuron": Variable(("neuron",), "int64", "neuron", "number of the neuron"),
-    "level": Variable(("level",), "float64", "overlap level", "overlap that is reached"),
-    "degree": Variable(("mode",), "int64", "degree of the mode", "total degree |beta|"),
-    "exponents": Variable(
-        ("mode", "axis"), "int64", "multi-index of the mode", "the multi-index beta"
-    ),
-    "mode": Variable(("mode",), "str", "mode", 'text such as "h1(z1)h3(z2)"'),
-}
+COORDINATES: Mapping[str, Variable] = _entries("""
+dim (dim) int64: ambient dimension d
+    ambient dimension d
+run (run) int64: run
+    index of the run, part of its random stream
+time (time) float64: time
+    time of the flow, increasing; no physical unit
+samples (time) int64: samples used
+    samples that a stochastic flow has drawn by this time
+n (n) int64: samples
+    number of samples of the empirical loss
+ratio (dim n) float64: samples in units of d^s
+    n / d^s, s the largest leap
+direction (direction) int64: direction
+    rank of the direction, 0 for the most learned
+neuron (neuron) int64: neuron
+    number of the neuron
+level (level) float64: overlap level
+    overlap that is reached
+degree (mode) int64: degree of the mode
+    total degree |beta|
+exponents (mode axis) int64: multi-index of the mode
+    the multi-index beta
+mode (mode) str: mode
+    text such as "h1(z1)h3(z2)"
+""")
 """Coordinates by name; those named like a dimension are required wherever that is used."""
 
 
@@ -440,27 +339,20 @@ def recipes_in(
 def _decoded(text: str) -> tuple[dict[str, dict[str, Any]], dict[str, list[float]]]:
     try:
         decoded = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        found, times = decoded["recipes"], decoded["grids"]
+        right = len(decoded) == 2 and {*map(type, (found, times, *found.values()))} == {dict}
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        right = False
+    if not right:
         raise DatasetError(
-            f"the attribute mids_recipes is not JSON ({error}); restore it from the original file"
-        ) from None
-    if not isinstance(decoded, dict) or decoded.keys() != {"recipes", "grids"}:
-        raise DatasetError(
-            "the attribute mids_recipes is not a JSON object with recipes and grids; restore it "
-            "from the original file"
-        )
-    found, times = decoded["recipes"], decoded["grids"]
-    parts = [found, times, *(found.values() if isinstance(found, dict) else ())]
-    if not all(isinstance(part, dict) for part in parts):
-        raise DatasetError(
-            "the recipes and grids of mids_recipes must be JSON objects; restore the attribute "
-            "from the original file"
+            "the attribute mids_recipes is not JSON of two objects, recipes and grids, with an "
+            "object for each recipe; restore it from the original file"
         )
     for key, entry in found.items():
-        right = fingerprint(entry)
-        if key != right:
+        now = fingerprint(entry)
+        if key != now:
             raise DatasetError(
-                f"the recipe {key[:16]} in mids_recipes was changed: its fingerprint is {right}; "
+                f"the recipe {key[:16]} in mids_recipes was changed: its fingerprint is {now}; "
                 "restore the attribute from the original file, and simulate with other arguments "
                 "instead of editing it"
             )
@@ -574,18 +466,7 @@ def _value_problems(ds: xr.Dataset) -> Iterator[str]:
 
 
 def table() -> str:
-    """Return the registry as a table in Markdown.
-
-    Returns
-    -------
-    str
-        One row for each variable, then one for each coordinate.
-
-    Examples
-    --------
-    >>> "| n_steps | dim, run | int64 | steps the integrator accepted |" in table()
-    True
-    """
+    """Return the registry as a table in Markdown: variables, then coordinates."""
     lines = []
     for kind, entries in (("variable", VARIABLES), ("coordinate", COORDINATES)):
         lines += [f"| {kind} | dims | dtype | meaning |", "|---|---|---|---|"]
