@@ -15,6 +15,7 @@ from browser import browser
 FOLDER = Path(__file__).parents[1] / "notebooks"
 PAGES = sorted(FOLDER.glob("**/*.md"))
 PAGES = [page for page in PAGES if "generated" not in page.parts]
+API = [f"generated/mids.{name}" for name in ("simulate", "generate", "Target", "catalog.Catalog")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -80,7 +81,7 @@ def test_the_site_is_built_without_warnings_and_browsers_show_it(tmp_path):
         page = site / "generated" / f"mids.{name}.html"
         assert page.exists() or name in ("catalog", "errors", "flows", "plot", "targets"), name
     names = ["index", "concepts", "performance", "datasets", "flows/index", "catalogs"]
-    pages = [(site / f"{name}.html").as_uri() for name in [*names, "generated/mids.simulate"]]
+    pages = [(site / f"{name}.html").as_uri() for name in [*names, *API]]
     with browser() as look:
         for width in (390, 1400):
             for page, (found, log) in zip(

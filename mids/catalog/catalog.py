@@ -447,7 +447,7 @@ class Catalog(Mapping[str, xr.Dataset]):
         ----------
         replay : int
             Runs of each dataset that are simulated again, spread over its dimensions; 0 for none.
-            A run that would take more than `mids.catalog.verify.LONGEST_RUN` seconds is not.
+            A run that would take more than a minute is not.
         progress : callable, optional
             Called with each key before its turn.
 
