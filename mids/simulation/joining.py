@@ -151,7 +151,8 @@ def concat(
     (('seed', 'dim', 'run', 'byte'), 2)
     """
     parts = []
-    for part in datasets if isinstance(datasets, Iterable) else [datasets]:
+    several = isinstance(datasets, Iterable) and getattr(datasets, "ndim", 1)  # of arrays
+    for part in datasets if several else [datasets]:
         validation.dataset(part, "each of datasets")
         parts.append(part)
     name = _name(dim)

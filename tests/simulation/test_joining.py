@@ -597,6 +597,12 @@ def test_wrong_sweeps_are_refused_before_any_work(arguments, message):
         mids.simulate(**{**usual, **arguments})
 
 
+@pytest.mark.parametrize("given", [3, np.array(3), xr.DataArray(1), xr.Dataset({"a": 1}), [None]])
+def test_what_is_no_list_of_datasets_is_not_joined(given):
+    with pytest.raises(InputError, match=r"each of datasets must be an xarray\.Dataset"):
+        mids.concat(given, "seed")
+
+
 def test_parameters_that_a_flow_does_not_have_are_refused():
     with pytest.raises(InputError, match="epsilon"):
         TwoTimescale(epsilon=[0.1, 1])
