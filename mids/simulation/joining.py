@@ -151,8 +151,9 @@ def concat(
     (('seed', 'dim', 'run', 'byte'), 2)
     """
     parts = []
-    several = isinstance(datasets, Iterable) and getattr(datasets, "ndim", 1)  # of arrays
-    for part in datasets if several else [datasets]:
+    one = not isinstance(datasets, Iterable) or getattr(datasets, "ndim", None) == 0
+    each: Iterable[Any] = [datasets] if one else datasets
+    for part in each:
         validation.dataset(part, "each of datasets")
         parts.append(part)
     name = _name(dim)

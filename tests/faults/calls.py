@@ -56,7 +56,8 @@ def functions(simulated=True):
     if simulated:
         runs = mids.simulate("h1(z1)", dim=[100, 1000], runs=3, rtol=1e-4).compute()
         subjects = {"ds": runs, "comparison": mids.compare(runs), "counts": mids.traps(runs)}
-        subjects["diagram"] = mids.phase_diagram("h1(z1)", dim=20, n=[20], runs=2, duration=0.1)
+        diagram = mids.phase_diagram("h1(z1)", dim=20, n=[20], runs=2, duration=0.1)
+        subjects["diagram"] = diagram.compute()  # or the first call that is right compiles its flow
     right = {
         "Recorder": {"W_star": np.eye(3)},
         "Target": {"coefficients": {(1,): 1.0}},
