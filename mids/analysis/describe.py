@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from math import comb
 
 import numpy as np
 import xarray as xr
@@ -12,12 +13,13 @@ from ..errors import DatasetError, MidsError
 from ..simulation.joining import described
 from ..targets.additive import AdditiveTarget
 from ..targets.ladder import ladder
+from ..targets.target import Target
 from .compare import comparable
 
 __all__ = ["describe", "description", "in_memory"]
 
-QUICK = 10**5
-"""Entries of the largest tensor of a target whose ladder is found within half a second."""
+QUICK = 252
+"""Monomials, times the square of their least degree, of a ladder that is found within 50 ms."""
 TRAPPED = schema.STATUS.index("trapped")
 
 
@@ -49,6 +51,13 @@ def describe(ds: xr.Dataset) -> str:
     validation.dataset(ds)
     title, rows = description(ds)
     return "\n".join([title, *(f"  {name:<9}  {text}" for name, text in rows)])
+
+
+def _monomials(target: Target) -> int:
+    """How much work the ladder of a target is; see `QUICK`."""
+    degrees = target.modes.sum(axis=1)
+    least = int(degrees[degrees > 0].min(initial=target.degree))
+    return comb(target.rank + target.degree, target.degree) * least**2
 
 
 def description(ds: xr.Dataset) -> tuple[str, list[tuple[str, str]]]:
@@ -92,7 +101,7 @@ def _origin(ds: xr.Dataset) -> Iterator[tuple[str, str]]:
     if len(targets) == 1:
         yield "target", repr(targets[0])
         separable = isinstance(targets[0], AdditiveTarget) and not targets[0].dense
-        quick = separable or targets[0].rank ** targets[0].degree <= QUICK
+        quick = separable or _monomials(targets[0]) <= QUICK
         yield "leaps", repr(ladder(targets[0])) if quick else "mids.ladder(ds.mi.target) finds them"
     elif targets:
         yield "targets", f"{len(targets)}: {_listed(t.name or f'{t:.4g}' for t in targets)}"

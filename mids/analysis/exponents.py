@@ -28,6 +28,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import validation
 from ..errors import InputError
+from ..simulation.by_recipe import by_recipe
+from ..simulation.joining import only, recipes_of
+from ..simulation.recipe import Recipe
 from ..simulation.replay import target_of
 from ..targets.basis import (
     gauss_hermite,
@@ -106,9 +109,9 @@ def exponents(
     Parameters
     ----------
     target : xarray.Dataset, Target, str or callable
-        Of a dataset, the target of its runs. A callable takes points (n, `rank`). Its generative
-        exponents are those of the function itself, the others those of its expansion up to
-        `degree`, as for `mids.simulate`.
+        Of a dataset, the targets of its runs, one by one. A callable takes points (n, `rank`). Its
+        generative exponents are those of the function itself, the others those of its expansion up
+        to `degree`, as for `mids.simulate`.
     rank, degree : int, optional
         For a callable only.
 
@@ -125,14 +128,15 @@ def exponents(
         as text ("d^2", "log d"; "<= " in front of bounds) and as numbers, ``power`` of d times
         ``log_power`` of log d. Over ``scale``: ``exponent``, ``statement`` and ``source``.
         Attributes ``ladder`` and, for each
-        notion, the largest exponent met, its leap.
+        notion, the largest exponent met, its leap. A dataset of several targets has their dims as
+        well, and ``ladder`` as a variable.
 
     Raises
     ------
     InputError
         If the target cannot be read.
     DatasetError
-        If the runs of a dataset do not have one target; select those of one.
+        If a dataset does not name its targets.
 
     Notes
     -----
@@ -147,6 +151,8 @@ def exponents(
     >>> found.rate.sel(saddle=1, scale="planted, time").item()
     'd^0.5'
     """
+    if isinstance(target, xr.Dataset) and len(recipes_of(target, ())[1]) > 1:
+        return _of_several(target)
     function, known = _read(target, rank, degree)
     polynomial = known if function is known else None
     ladder = leaps(known)
@@ -169,6 +175,23 @@ def exponents(
             break
         U = _grown(U, rows, 0.0)
     return _table(columns, known, repr(ladder))
+
+
+def _of_several(ds: xr.Dataset) -> xr.Dataset:
+    """Exponents along the dims of the targets, and ``ladder``, their ladders as text."""
+
+    def of_one(_: xr.Dataset, recipe: Recipe) -> xr.Dataset:
+        found = exponents(recipe.target)
+        return found.assign(ladder=((), found.attrs["ladder"]))
+
+    found = by_recipe(only(ds), of_one, of=())
+    for name in ("exponent", "statement", "source"):
+        dims = set(found[name].dims) - {"scale"}
+        found[name] = found[name].isel(dict.fromkeys(dims, 0), drop=True)
+    coords = ds.coords.to_dataset()
+    return found.assign_coords(
+        {n: c for n, c in coords.coords.items() if {*c.dims} <= {*found["ladder"].dims}}
+    )
 
 
 def _read(

@@ -159,3 +159,16 @@ def test_what_is_no_target_is_refused():
         mids.exponents(3)
     with pytest.raises(InputError, match="rank"):
         mids.exponents(lambda z: z[:, 0])
+
+
+def test_targets_of_a_sweep_have_their_exponents_one_by_one():
+    targets = {"ladder": "h1(z1) + h1(z1)*h3(z2)", "square": "h2(z1)"}
+    found = mids.simulate(targets, dim=[1e2, 1e3], runs=2).mi.exponents()
+    for name, text in targets.items():
+        alone, here = mids.exponents(text), found.sel(target=name)
+        assert here.ladder.item() == alone.attrs["ladder"]
+        rank = alone.sizes["saddle"]
+        for column in ("information", "generative", "power", "rate", "source"):
+            np.testing.assert_array_equal(
+                here[column].isel(saddle=slice(rank), missing_dims="ignore"), alone[column]
+            )
