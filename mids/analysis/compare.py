@@ -107,6 +107,12 @@ def _compared(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset:
             ["level", "direction"], errors="ignore"
         )
     predicted = predictions(ds, recipe, crossing=crossing)
+    if "escape_time" not in predicted:
+        raise DatasetError(
+            f"the theory of the flow {recipe.flow and recipe.flow.name!r} on this target is one of "
+            "neurons, not of saddles; compare 'neuron_escape_time' of mids.theory(ds) with "
+            "'neuron_crossing_time'"
+        )
     if "visited" not in found:
         raise DatasetError(
             "compare matches saddles by the directions learned, which need the variable "

@@ -97,7 +97,7 @@ def _law(ds: xr.Dataset, recipe: Recipe, first: int, last: int | None) -> xr.Dat
         )
     sizes = np.sort(np.abs(target.weights))[::-1]
     n = len(sizes)
-    last = n // 4 if last is None else validation.integer(last, "last", at_least=1)
+    last = max(n // 4, first + 1) if last is None else validation.integer(last, "last", at_least=1)
     if not first < last <= n:
         raise InputError(
             f"first and last must satisfy 1 <= first < last <= {n}, the number of directions, got "

@@ -68,7 +68,8 @@ def animate(
     further = [str(n) for n, k in ds["loss"].sizes.items() if n not in ("run", "time") and k > 1]
     if further:
         raise DatasetError(
-            f"a film shows one run, but {' and '.join(further)} has several values; select one, "
+            f"a film shows one run, but {' and '.join(further)} "
+            f"{'have' if further[1:] else 'has'} several values; select one, "
             f"for example with ds.isel({further[0]}=0)"
         )
     if "time" not in ds["loss"].dims:

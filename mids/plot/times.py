@@ -197,7 +197,7 @@ def timescales(
                         key[f"{colour.text} {rate}"] = key_line(
                             rate, color=colour.style["color"], **GUIDE
                         )
-        ax.set(xscale="log", yscale="log")
+        ax.set(xscale="log", yscale="log", xlim=(0.8 * dims.min(), 1.25 * dims.max()))
     key["bars"] = key_line(
         "median, 10 % to 90 % of the runs", color="0.2", marker="|", markersize=9, linestyle="none"
     )

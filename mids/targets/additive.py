@@ -294,8 +294,8 @@ class AdditiveTarget(Target):
         if not self.dense:
             raise InputError(
                 f"an additive target of rank {self.rank} and degree {self.degree} has no tensors, "
-                "which this needs; take orthonormal directions and a link without h1, the flow "
-                f"two-layer, or a rank of at most {MAX_RANK}"
+                f"which this needs; take the flow two-layer, or a rank of at most {MAX_RANK} (the "
+                "ladder and the two-timescale flow take orthonormal directions and no h1)"
             )
         return symmetric_tensors(self.modes, self.coefficients)
 

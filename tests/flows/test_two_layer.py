@@ -293,3 +293,7 @@ def test_theory_is_that_of_the_planted_flow_or_refused():
     other = simulate(TwoLayer(neurons=2, activation="h3"), "h3(z1)", runs=2, time=[0.0, 1.0])
     with pytest.raises(mids.errors.DatasetError, match="no theory of the flow 'two-layer'"):
         mids.theory(other)
+    neurons = TwoLayer(neurons=2, activation="h3", loss="correlation")
+    apart = simulate(neurons, "h3(z1) + h3(z2)", runs=2)
+    with pytest.raises(mids.errors.DatasetError, match="one of neurons, not of saddles"):
+        mids.compare(apart)
