@@ -330,7 +330,10 @@ def test_an_index_cannot_name_files_elsewhere(folder, tmp_path):
             mids.open_catalog(url)
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>", b"[]", b'{"resources": 3}', bytes(10)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"<html>", b"[]", b'{"resources": 3}', b'{"resources": [{"path": []}]}', bytes(10)],
+)
 def test_what_is_no_index_is_an_error(tmp_path, content):
     (tmp_path / "datapackage.json").write_bytes(content)
     http = ThreadingHTTPServer(("127.0.0.1", 0), partial(Static, directory=str(tmp_path)))
