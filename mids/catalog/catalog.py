@@ -12,6 +12,7 @@ import xarray as xr
 
 from .. import schema, validation
 from ..errors import FileError, InputError
+from ..simulation.joining import held
 from ..storage import foreign
 from ..storage import netcdf as io
 from ..targets.ladder import leaps
@@ -232,8 +233,8 @@ class Catalog(Mapping[str, xr.Dataset]):
     def _has_target(self, key: str, target: Target, *, scaled: bool) -> bool:
         """Tell whether a dataset has runs on a target, by the recipes in its file."""
         with self[key] as ds:
-            held = [Target.from_dict(recipe["target"]) for recipe in schema.recipes(ds).values()]
-        return any(table.same_function(target, each, scaled=scaled) for each in held)
+            targets = [Target.from_dict(recipe["target"]) for recipe in held(ds)]
+        return any(table.same_function(target, each, scaled=scaled) for each in targets)
 
     def open(self, key: str, *, chunks: int | Mapping[Any, Any] | str | None = None) -> xr.Dataset:
         """Open a dataset.

@@ -21,6 +21,7 @@ import xarray as xr
 
 from .. import schema
 from ..errors import DatasetError, FileError, InputError, printable
+from ..simulation.joining import held
 from ..targets.ladder import leaps
 from ..targets.target import Target
 from ..validation import shown
@@ -229,7 +230,7 @@ def suggest_key(ds: xr.Dataset) -> str:
 
 def _described(ds: xr.Dataset) -> dict[str, Any]:
     """Return what a dataset says about itself."""
-    recipes = schema.recipes(ds).values()  # of flows that are not known here, too
+    recipes = held(ds)  # of flows that are not known here, too
     targets = list(dict.fromkeys(Target.from_dict(recipe["target"]) for recipe in recipes))
     names = dict.fromkeys(target.name or _formula(target) for target in targets)
     kinds = dict.fromkeys(str(recipe["flow"]["name"]) for recipe in recipes if "flow" in recipe)

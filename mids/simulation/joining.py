@@ -19,6 +19,7 @@ __all__ = [
     "described",
     "fingerprints",
     "has_recipes",
+    "held",
     "joined",
     "one_recipe",
     "only",
@@ -380,6 +381,12 @@ def _changed() -> DatasetError:
         f"without them, or its variable 'recipe' was computed with; {REMEDY}, and compute with "
         "single variables, such as ds.loss.max('seed'), not with whole datasets"
     )
+
+
+def held(ds: xr.Dataset) -> list[dict[str, Any]]:
+    """Return the recipes that runs have, as JSON holds them; all that are recorded if unknown."""
+    recorded = schema.recipes(ds)
+    return [recorded[key] for key in (fingerprints(ds)[1] if "recipe" in ds else recorded)]
 
 
 def described(ds: xr.Dataset, of: tuple[str, ...] = ALL) -> list[Recipe]:

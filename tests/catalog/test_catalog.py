@@ -485,6 +485,17 @@ def test_verify_holds_the_index_against_the_files(catalog, folder):
     assert "the index says information_exponent 7, but the file 3; reindex" in problem
 
 
+def test_of_a_selection_only_what_it_holds_is_in_the_index(catalog):
+    square, ladder = mids.Target.parse("h2(z1)"), mids.Target.parse("h1(z1) + h1(z1)*h5(z2)")
+    sweep = mids.simulate([square, ladder], dim=100, runs=2, time=[0.0, 1.0])
+    catalog.add(sweep.isel(target=1), key="part")
+    entry = catalog.to_dataframe().loc["part"]
+    assert entry["target"] == "h1(z1) + h1(z1)*h5(z2)"
+    assert (entry["rank"], entry["student_rank"], entry["leaps"]) == (2, 2, "1-5")
+    assert list(catalog.search(leaps=(1, 5))) == list(catalog.search(target=ladder)) == ["part"]
+    assert "part" not in catalog.search(target=square)
+
+
 # -- another checkout ---------------------------------------------------------------------------
 
 
