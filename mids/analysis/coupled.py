@@ -200,8 +200,13 @@ class _Batch:
         frames, factor = np.concatenate(start.frames), np.concatenate(start.factors)
         n, _, c = factor.shape
         runs = reduced.Stretch(
-            *(index, frames, factor, np.full(n, 0.1), np.full((n, c + 1), np.inf)),
-            *(np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)),
+            names=index,
+            frames=frames,
+            L=factor,
+            step=np.full(n, 0.1),
+            tried=np.full((n, c + 1), np.inf),
+            code=np.zeros(n, dtype=np.int64),
+            found=np.zeros(n, dtype=np.int64),
             level=np.array([point.loss for point in self._points])[number],
             limited=np.array([k > 0 and not point.straight for point in self._points])[number],
             turning=turning,

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from ..targets import frame_gradient
 from ..targets.averaging import gradient, loss
-from ..targets.ladder import TOLERANCE, complete, tilt_growth
 from ..targets.polynomial import Monomials, polynomial
+from ..targets.subspaces import TOLERANCE, complete, tilt_growth
 from ..targets.target import Target
 
 __all__ = ["CriticalPoint", "critical", "critical_values", "criticals"]

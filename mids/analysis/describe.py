@@ -11,7 +11,6 @@ import xarray as xr
 from .. import schema, validation
 from ..errors import DatasetError, MidsError
 from ..simulation.joining import described
-from ..targets.additive import AdditiveTarget
 from ..targets.ladder import ladder
 from ..targets.target import Target
 from .compare import comparable
@@ -53,8 +52,8 @@ def describe(ds: xr.Dataset) -> str:
     return "\n".join([title, *(f"  {name:<9}  {text}" for name, text in rows)])
 
 
-def _monomials(target: Target) -> int:
-    """How much work the ladder of a target is; see `QUICK`."""
+def _work(target: Target) -> int:
+    """Return how much work the ladder of a target is, in the units of `QUICK`."""
     degrees = target.modes.sum(axis=1)
     least = int(degrees[degrees > 0].min(initial=target.degree))
     return comb(target.rank + target.degree, target.degree) * least**2
@@ -100,8 +99,7 @@ def _origin(ds: xr.Dataset) -> Iterator[tuple[str, str]]:
     targets = list(dict.fromkeys(recipe.target for recipe in recipes))
     if len(targets) == 1:
         yield "target", repr(targets[0])
-        separable = isinstance(targets[0], AdditiveTarget) and not targets[0].dense
-        quick = separable or _monomials(targets[0]) <= QUICK
+        quick = targets[0].separable is not None or _work(targets[0]) <= QUICK
         yield "leaps", repr(ladder(targets[0])) if quick else "mids.ladder(ds.mi.target) finds them"
     elif targets:
         yield "targets", f"{len(targets)}: {_listed(t.name or f'{t:.4g}' for t in targets)}"

@@ -38,8 +38,9 @@ from ..targets.basis import (
     multi_indices,
     symmetric_tensors,
 )
-from ..targets.ladder import Component, complete, leaps, rate
+from ..targets.ladder import leaps, rate
 from ..targets.polynomial import polynomial as polynomial_of
+from ..targets.subspaces import Component, complete
 from ..targets.target import Target
 from .known_link import order as known_order
 

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..targets.averaging import average, correlation, planted_slope
-from ..targets.ladder import TOLERANCE, complete, leaps
+from ..targets.ladder import leaps
+from ..targets.subspaces import TOLERANCE, complete
 from ..targets.target import Target
 from .known_link import KnownLink, order
 from .landscape import linearised

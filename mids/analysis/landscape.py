@@ -10,7 +10,8 @@ from .. import flows, validation
 from ..errors import InputError
 from ..simulation.simulate import simulate
 from ..targets.averaging import correlation, gradient, planted_slope
-from ..targets.ladder import complete, leaps
+from ..targets.ladder import leaps
+from ..targets.subspaces import complete
 from ..targets.target import Target
 from .critical_points import CriticalPoint, critical
 

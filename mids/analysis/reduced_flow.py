@@ -14,12 +14,21 @@ shared with the simulator.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..targets.frame_gradient import answer, hessian, overlaps, product, still, tilted, twice
+from ..targets.frame_gradient import (
+    hessian,
+    inverse_response,
+    overlaps,
+    product,
+    resting_tilt,
+    tilted,
+    twice,
+)
 from ..targets.polynomial import Monomials, powers
 from .prediction import LEVELS, Record
 
@@ -32,15 +41,16 @@ LARGEST = 1e4
 """Root of the odds to which a learned direction is followed (1 - overlap = 1e-8)."""
 LEARNED, NEVER, LEAVES, MEETS, LEFT = range(5)
 """All learned; stands still; U begins to turn; may be at a larger one; takes too many steps."""
-STAGE = np.zeros((7, 6))
-STAGE[1, :1] = 1 / 5
-STAGE[2, :2] = 3 / 40, 9 / 40
-STAGE[3, :3] = 44 / 45, -56 / 15, 32 / 9
-STAGE[4, :4] = 19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729
-STAGE[5, :5] = 9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656
-STAGE[6] = 35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84
-ERROR = np.array([-71 / 57600, 0, 71 / 16695, -71 / 1920, 17253 / 339200, -22 / 525, 1 / 40])
-"""Coefficients of Dormand and Prince's pair."""
+
+
+@lru_cache
+def _pair() -> tuple[Array, Array]:
+    """Stages (7, 6) and error (7,) of Dormand and Prince's pair, which ends with its last stage."""
+    from scipy.integrate import RK45
+
+    stages = np.zeros((7, 6))
+    stages[:6, :5], stages[6] = RK45.A, RK45.B
+    return stages, RK45.E
 
 
 @dataclass(frozen=True)
@@ -165,7 +175,7 @@ class _Steps:
         columns, _, self.lengths = _graded(L, np.zeros(L.shape))
         self._turn(np.arange(L.shape[2]), _axes(columns / self.lengths))
         if turning:
-            self.inverse = answer(table, self.coefficients, overlaps(self.diagonal()))
+            self.inverse = inverse_response(table, self.coefficients, overlaps(self.diagonal()))
         H, self.pace = self.flow(self.diagonal())
         self.H = H
 
@@ -186,7 +196,7 @@ class _Steps:
         """H over its norm, and the inverse of that norm."""
         D, here = overlaps(L), self.coefficients
         if self.turning:
-            theta = still(self.inverse, hessian(self.table, here, D)[1])
+            theta = resting_tilt(self.inverse, hessian(self.table, here, D)[1])
             here = self.table.substitute(here, tilted(theta))
         H, _ = hessian(self.table, here, D)
         norm = np.sqrt(np.einsum("ijn,ijn->n", H, H)) + 1e-300
@@ -196,8 +206,8 @@ class _Steps:
         """Turn U to where it stands still."""
         here, L = self.coefficients[:, runs], self.diagonal()[:, :, runs]
         D = overlaps(L)
-        self.inverse[runs] = answer(self.table, here, D)
-        theta = still(self.inverse[runs], hessian(self.table, here, D)[1])
+        self.inverse[runs] = inverse_response(self.table, here, D)
+        theta = resting_tilt(self.inverse[runs], hessian(self.table, here, D)[1])
         turn = tilted(theta)
         self.coefficients[:, runs] = self.table.substitute(here, turn)
         self.frames[runs] = self.frames[runs] @ turn
@@ -263,6 +273,7 @@ class Stretch:
         L = np.moveaxis(self.L[at], 0, 2)
         now = _Steps(table, coefficients[:, at], self.frames[at], L, self.turning)
         k, c = now.k, len(now.lengths)
+        stages, errors = _pair()
         self.code[:] = LEFT
         _note(record, runs, self.names[at], now, self.level[at])
         passed = _Crossings()
@@ -272,8 +283,8 @@ class Stretch:
             step, names = self.step[at], self.names[at]
             trial, error, H, paces = _trial(now, step)
             trial, error, lengths = _graded(trial, error)
-            then = runs.clock[names] + step * np.sum(STAGE[6][:, None] * paces[:6], axis=0)
-            late = np.abs(step * np.sum(ERROR[:, None] * paces, axis=0))
+            then = runs.clock[names] + step * np.sum(stages[6][:, None] * paces[:6], axis=0)
+            late = np.abs(step * np.sum(errors[:, None] * paces, axis=0))
             size = np.maximum(_size(trial, error, lengths), late / np.maximum(then, 1e-300))
             size = np.where(np.isfinite(size), size / rules.rtol, np.inf)
             good = twice(np.flatnonzero((size <= 1) & (then >= runs.clock[names])))
@@ -285,10 +296,9 @@ class Stretch:
             after, later = now.lengths[:, good], now.H[range(c), range(c)][:, good]
             names, there = names[good], at[good]
             log_odds = 2 * np.log(np.stack([before, after]))
-            passed.note(
-                *(names, log_odds, 2 * step[good] * np.stack([rates, later])),
-                *(np.stack([runs.clock[names], then[good]]), step[good] * paces[::6, good]),
-            )
+            slopes = 2 * step[good] * np.stack([rates, later])
+            times = np.stack([runs.clock[names], then[good]])
+            passed.note(names, log_odds, slopes, times, step[good] * paces[::6, good])
             runs.clock[names] = then[good]
             _remember(runs, names, now.frames[good], after, k)
             _note(record, runs, names, now, self.level[at], good)
@@ -314,19 +324,9 @@ class Stretch:
 
     def keep(self, on: NDArray[np.bool_]) -> None:
         """Leave the other runs out."""
-        for name in (
-            "names",
-            "frames",
-            "L",
-            "step",
-            "tried",
-            "code",
-            "found",
-            "level",
-            "limited",
-            "point",
-        ):
-            setattr(self, name, getattr(self, name)[on])
+        for part in fields(self):
+            if part.name != "turning":  # the same for all
+                setattr(self, part.name, getattr(self, part.name)[on])
 
     def _put(self, now: _Steps, at: Index, chosen: NDArray[np.bool_]) -> None:
         self.frames[at[chosen]] = now.frames[chosen]
@@ -335,7 +335,7 @@ class Stretch:
 
 def _trial(now: _Steps, step: Array) -> tuple[Array, Array, Array, Array]:
     """L at the end of a step and its error (m, c, n), H there, and paces (7, n)."""
-    start = now.diagonal()
+    start, (stages, errors) = now.diagonal(), _pair()
     slopes = np.empty((7, *start.shape))
     paces = np.empty((7, len(step)))
     slopes[0], paces[0], H, stage = (
@@ -345,12 +345,12 @@ def _trial(now: _Steps, step: Array) -> tuple[Array, Array, Array, Array]:
         start,
     )
     for s in range(1, 7):
-        moved = start + step * np.sum(STAGE[s, :s, None, None, None] * slopes[:s], axis=0)
+        moved = start + step * np.sum(stages[s, :s, None, None, None] * slopes[:s], axis=0)
         # A stage of a step much too long must stay finite, to be rejected.
         stage = np.clip(moved, -100 * LARGEST, 100 * LARGEST)
         H, paces[s] = now.flow(stage)
         slopes[s] = product(H, stage)
-    return stage, step * np.sum(ERROR[:, None, None, None] * slopes, axis=0), H, paces
+    return stage, step * np.sum(errors[:, None, None, None] * slopes, axis=0), H, paces
 
 
 def _size(trial: Array, error: Array, lengths: Array) -> Array:

@@ -18,7 +18,8 @@ from ..simulation.joining import described, only
 from ..simulation.recipe import Recipe
 from ..simulation.simulate import simulate
 from ..targets.additive import AdditiveTarget
-from ..targets.ladder import TOLERANCE, leaps
+from ..targets.ladder import leaps
+from ..targets.subspaces import TOLERANCE
 from ..targets.target import Target
 from .coupled import Race
 from .distribution import escape_time_quantiles

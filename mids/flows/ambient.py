@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import InputError
 from ..schema import LEVELS
 from ..targets.averaging import gradient
-from ..targets.ladder import tilt_growth
+from ..targets.subspaces import tilt_growth
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 from .base import Problem

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from .polynomial import Monomials, powers
 
 __all__ = [
-    "answer",
     "criticals",
     "hessian",
+    "inverse_response",
     "overlaps",
     "product",
     "response",
-    "still",
+    "resting_tilt",
     "tilted",
     "twice",
 ]
@@ -105,12 +105,12 @@ def response(table: Monomials, coefficients: Array, D: Array) -> Array:
     return np.asarray((push[:, :, 0] - push[:, :, 1]).transpose(2, 0, 1) / 2)
 
 
-def answer(table: Monomials, coefficients: Array, D: Array) -> Array:
+def inverse_response(table: Monomials, coefficients: Array, D: Array) -> Array:
     """Inverse of `response`; none along which it does not change."""
     return np.asarray(np.linalg.pinv(response(table, coefficients, D), rcond=1e-6))
 
 
-def still(inverse: Array, push: Array) -> Array:
+def resting_tilt(inverse: Array, push: Array) -> Array:
     """Tilt (m, k, n) at which the push vanishes."""
     return np.asarray(-np.einsum("nab,bn->an", inverse, push.reshape(-1, push.shape[2]))).reshape(
         push.shape
@@ -134,7 +134,7 @@ def criticals(
         moving, here, D, push = moving[far], here[:, far], D[:, :, far], push[:, :, far]
         if not len(moving):
             break
-        theta = still(answer(table, here, D), push)
+        theta = resting_tilt(inverse_response(table, here, D), push)
         theta *= np.minimum(1.0, 0.1 / np.maximum(np.abs(theta).max(axis=(0, 1)), 1e-300))
         frames[moving] = frames[moving] @ tilted(theta)
     return frames

@@ -9,7 +9,8 @@ from scipy.stats import ortho_group
 from mids import simulate, targets
 from mids.targets.averaging import correlation, gradient, loss
 from mids.targets.basis import multi_indices
-from mids.targets.ladder import complete, critical_subspace, leaps, tilt_growth
+from mids.targets.ladder import leaps
+from mids.targets.subspaces import complete, critical_subspace, tilt_growth
 from mids.targets.target import Target
 
 
