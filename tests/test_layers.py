@@ -17,6 +17,7 @@ ROOT = Path(mids.__file__).parent
 WINGS = (
     "errors",
     "validation",
+    "variables",
     "schema",
     "targets",
     "flows",

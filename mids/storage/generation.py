@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import uuid
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
-from itertools import permutations, product
+from itertools import product
 from math import ceil
 from typing import Any
 
@@ -17,20 +16,16 @@ import numpy as np
 import xarray as xr
 
 from .. import schema, validation
-from ..errors import ClusterError, DatasetError, FileError, InputError, MidsError
-from ..simulation.joining import fingerprints
+from ..errors import ClusterError, FileError, InputError, MidsError
 from ..simulation.progress import cluster_client
 from ..simulation.progress import progress as showing
-from ..simulation.recipe import GIVEN
 from ..simulation.simulate import from_spec, read_spec
 from . import netcdf as io
 from .files import sync
+from .growth import block_dims, grown, lazy_names, state_of
 from .store import Place, claimed, digest, read_state, write_state
 
 __all__ = ["generate"]
-
-FIRST = ("date_created", "history")
-"""Attributes that stay as the first call wrote them."""
 
 TEMPORARY = (".partial", ".mids-part")
 """Suffixes of what Zarr and `replacing` write before it gets its name."""
@@ -106,7 +101,7 @@ def generate(
         if before is None:
             _check_empty(place)
         else:
-            ds = _grown(place, before, _lazy(spec, compact, before["chunk"]))
+            ds = grown(place, before, _lazy(spec, compact, before["chunk"]))
         try:
             _complete(place, before, ds, progress, lost)
         except (MidsError, OSError) as error:
@@ -138,16 +133,17 @@ def _lazy(spec: Any, compact: bool, chunk: int | None = None) -> xr.Dataset:
     given = {
         name: ds[name].compute()
         for name in ("recipe", "initial")
-        if name in ds and (name == "recipe" or ds[name].dims[: len(_along(ds))] != _along(ds))
+        if name in ds
+        and (name == "recipe" or ds[name].dims[: len(block_dims(ds))] != block_dims(ds))
     }
     ds = ds.assign(given)
-    lazy = _lazy_names(ds)
+    lazy = lazy_names(ds)
     if not lazy or "run" not in ds.chunksizes:
         raise InputError(
             "a store is written from a lazy dataset; write one in memory with mids.to_netcdf, or "
             'chunk it first: ds.chunk({"dim": 1, "run": 1000})'
         )
-    along = _along(ds)
+    along = block_dims(ds)
     for name, variable in ds.data_vars.items():
         if variable.dtype.kind not in "iufb" or (
             name in lazy and variable.dims[: len(along)] != along
@@ -168,18 +164,6 @@ def _lazy(spec: Any, compact: bool, chunk: int | None = None) -> xr.Dataset:
     )
 
 
-def _lazy_names(ds: xr.Dataset) -> list[str]:
-    """Return the names of the lazy variables, which are written block by block."""
-    return [str(name) for name, variable in ds.data_vars.items() if variable.chunks is not None]
-
-
-def _along(ds: xr.Dataset) -> tuple[str, ...]:
-    """Return the dims along which blocks are cut: those of any lazy variable up to ``run``."""
-    all_dims = [ds[name].dims for name in _lazy_names(ds) if "run" in ds[name].dims]
-    dims = max(all_dims, key=lambda dims: dims.index("run"), default=())
-    return tuple(map(str, dims[: dims.index("run") + 1])) if dims else ()
-
-
 def _check_empty(place: Place) -> None:
     ours = {"lock", "writer", "claims"}
     if any(not name.endswith(TEMPORARY) for name in {*place.names()} - ours):
@@ -188,129 +172,7 @@ def _check_empty(place: Place) -> None:
         )
 
 
-# -- what a store holds -------------------------------------------------------------------------
-
-
-def _state(ds: xr.Dataset) -> dict[str, Any]:
-    """Return what makes a store this store and no other, as JSON has it."""
-    along = _along(ds)
-    sizes = {name: ds.sizes[name] for name in along}
-    recipes = _recipes(ds)
-    # Recipes say nothing about what is derived, which its graph alone tells apart.
-    derived = {n for n in _lazy_names(ds) if not recipes or n not in schema.VARIABLES}
-    state = {
-        "chunk": ds.chunksizes["run"][0],
-        "sizes": sizes,
-        "labels": {name: ds[name].values.tolist() for name in along[:-1]},
-        "growing": _growing(ds, sizes),
-        "recipes": recipes,
-        "variables": {
-            str(name): {
-                "dims": list(variable.dims),
-                "dtype": variable.dtype.str,
-                "shape": [n for dim, n in variable.sizes.items() if dim not in along],
-                "graph": variable.data.name if name in derived else None,
-            }
-            for name, variable in ds.data_vars.items()
-        },
-        "coordinates": {
-            str(name): _digest(array.values)
-            for name, array in ds.coords.items()
-            if not {*array.dims} & {*along}
-        },
-        "attributes": {name: ds.attrs[name] for name in FIRST if name in ds.attrs},
-    }
-    plain: dict[str, Any] = json.loads(json.dumps(state))
-    return plain
-
-
-def _recipes(ds: xr.Dataset) -> dict[str, dict[str, Any]]:
-    """Return the recipes of a dataset by fingerprint; none if those of some runs are not known."""
-    try:
-        masked = bool((fingerprints(ds)[0] < 0).any())
-    except (DatasetError, KeyError):
-        masked = True
-    if masked:
-        return {}
-    found = schema.recipes(ds)
-    return {
-        key: {name: value for name, value in entry.items() if name != "versions"}
-        for key, entry in found.items()
-    }
-
-
-def _growing(ds: xr.Dataset, sizes: Mapping[str, int]) -> dict[str, str]:
-    """Return digests of what has the dims of the blocks, of its first entries only."""
-    names = {str(name) for name, array in ds.coords.items() if {*array.dims} & sizes.keys()}
-    names |= {"recipe"} & ds.data_vars.keys()
-    if any(recipe.get("initial") == GIVEN for recipe in _recipes(ds).values()):
-        names |= {"initial"} & ds.data_vars.keys()
-    first = ds.isel({name: slice(size) for name, size in sizes.items()})
-    return {name: _digest(first[name].values) for name in sorted(names)}
-
-
-def _digest(values: np.ndarray) -> str:
-    if values.dtype.kind not in "iufb":  # text, as any of NumPy's types
-        return digest(json.dumps(values.astype(str).tolist()).encode())
-    return digest(np.ascontiguousarray(values).tobytes())
-
-
-def _grown(place: Place, before: Mapping[str, Any], ds: xr.Dataset) -> xr.Dataset:
-    """Return the dataset in the order of the store, or say that the store holds another sweep."""
-    here = _state(ds)
-    sizes = before["sizes"]
-    found = _differing([*sizes], [*here["sizes"]], "dims of the blocks")
-    if not found and sizes["run"] > here["sizes"]["run"]:
-        found = _differing(sizes["run"], here["sizes"]["run"], "runs")
-    for name, labels in {} if found else before["labels"].items():
-        lacking = [label for label in labels if label not in here["labels"][name]]
-        if lacking:
-            found.append(f"{name} has {validation.shown(lacking)} there and not here")
-        order = [*labels, *(label for label in here["labels"][name] if label not in labels)]
-        if not lacking and order != here["labels"][name]:
-            ds = ds.isel({name: [here["labels"][name].index(label) for label in order]})
-    if not found:
-        here["growing"] = _growing(ds, sizes)
-        lost, new = (
-            [one[name] for name in one if name not in other]
-            for one, other in permutations((before["recipes"], here["recipes"]))
-        )
-        if lost:
-            found += _differing(lost[0], new[0] if new else {}, "")
-        elif new and any(
-            here["variables"].get(name, about)["shape"] != about["shape"]
-            for name, about in before["variables"].items()
-        ):
-            raise InputError(
-                f"{place.url} has no room for modes, directions or columns of the student that the "
-                "new values bring; generate these into a store of their own and join both with "
-                "mids.concat, or all values into a new store"
-            )
-        for name in ("variables", "coordinates", "growing"):
-            found += _differing(before[name], here[name], "")
-    if found:
-        raise InputError(
-            f"{place.url} holds another sweep: {'; '.join(found[:4])}"
-            + (f"; and {len(found) - 4} more" if len(found) > 4 else "")
-            + "; give the same arguments to complete it, more runs, dims or values of a sweep, "
-            "with the same time grid, to let it grow, or a new store"
-        )
-    return ds.assign_attrs(before["attributes"])
-
-
-def _differing(there: Any, here: Any, name: str) -> list[str]:
-    """Return what differs between two nested structures, in words."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        return [
-            text
-            for key in sorted(there.keys() | here.keys())
-            for text in _differing(there.get(key), here.get(key), f"{name}.{key}".strip("."))
-        ]
-    if there == here:
-        return []
-    if name == "time" or (isinstance(there, str) and len(there) == 64):  # digests
-        return [f"{name} differs"]
-    return [f"{name} is {validation.shown(there)} there and {validation.shown(here)} here"]
+# -- writing ------------------------------------------------------------------------------------
 
 
 def _template(ds: xr.Dataset, chunk: int) -> dict[str, bytes]:
@@ -322,7 +184,7 @@ def _template(ds: xr.Dataset, chunk: int) -> dict[str, bytes]:
     # NumPy's text of fixed length has no place in Zarr's specification.
     coords = ds.coords.to_dataset().compute().coords.items()
     ds = ds.assign_coords({n: c.astype(object) if c.dtype.kind in "UT" else c for n, c in coords})
-    blocks = dict.fromkeys(_along(ds), 1) | {"run": chunk}
+    blocks = dict.fromkeys(block_dims(ds), 1) | {"run": chunk}
     encoding = {
         name: {
             "_FillValue": None,  # integers stay integers
@@ -350,9 +212,6 @@ def _template(ds: xr.Dataset, chunk: int) -> dict[str, bytes]:
     return {name: content.to_bytes() for name, content in objects.items()}
 
 
-# -- writing ------------------------------------------------------------------------------------
-
-
 def _complete(
     place: Place,
     before: dict[str, Any] | None,
@@ -361,7 +220,7 @@ def _complete(
     lost: threading.Event,
 ) -> None:
     """Write what is missing of a store; its state says that it is complete once it is."""
-    state = _state(ds)
+    state = state_of(ds)
     sizes, chunk = state["sizes"], state["chunk"]
     changed = before is None or any(before[name] != state[name] for name in state)
     if before is not None and before["sizes"]["run"] < sizes["run"]:
@@ -376,7 +235,7 @@ def _complete(
         for path in place.folder.rglob("*"):
             if path.suffix in TEMPORARY:
                 path.unlink(missing_ok=True)
-    failed = _intact_blocks(place, {name: ds[name].ndim for name in _lazy_names(ds)}, len(sizes))
+    failed = _intact_blocks(place, {name: ds[name].ndim for name in lazy_names(ds)}, len(sizes))
     lengths = {**dict.fromkeys(sizes, 1), "run": chunk}
     blocks = product(*(range(ceil(size / lengths[name])) for name, size in sizes.items()))
     missing = [block for block in blocks if block not in failed]
@@ -439,8 +298,8 @@ def _tasks(ds: xr.Dataset, url: str, chunk: int) -> np.ndarray:
     """Return one task for each block, which writes it and returns how many of its runs failed."""
     import dask.array as da
 
-    along = _along(ds)
-    names = _lazy_names(ds)
+    along = block_dims(ds)
+    names = lazy_names(ds)
     positions = [
         da.arange(ds.sizes[name], chunks=chunk if name == "run" else 1, dtype=np.int64)
         for name in along

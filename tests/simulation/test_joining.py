@@ -482,7 +482,8 @@ def test_a_sweep_is_the_outer_product_of_its_parts():
     assert len(schema.recipes(lazy)) == 12
     lazy.mi.validate()
     ds = lazy.compute()
-    comparison = mids.compare(lazy).compute()
+    comparison, at_once = mids.compare(lazy).compute(), mids.compare(ds)
+    xr.testing.assert_allclose(comparison, at_once.transpose(*comparison.dims), rtol=1e-12)
     for (name, text), ridge in itertools.product(targets.items(), ridges):
         flow = TwoTimescale(ridge=ridge)
         own = made(target=text, dim=[100, 200, 400], runs=2, flow=flow, time=time)
@@ -499,6 +500,7 @@ def test_a_sweep_is_the_outer_product_of_its_parts():
                 here = here.isel(saddle=slice(rank))
             np.testing.assert_array_equal(here, expected, err_msg=f"{variable} at {at}")
     assert ds.overlap.sel(target="square", direction=1).isnull().all()
+    assert mids.simulation.differences(ds, mids.replay(ds)) == []
 
 
 LAZY = ("saddles", "theory", "compare", "scaling")
