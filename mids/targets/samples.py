@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from .. import validation
 from ..errors import InputError
 from ..validation import FloatArray, IntArray
 from .basis import hermite_values, mode_label, multi_indices
 
-__all__ = ["Estimate", "estimate"]
+__all__ = ["Estimate", "estimate", "read_samples"]
 
 TOLERATED = 0.05
 """Moment by which inputs may differ from normal ones, besides what chance explains."""
@@ -109,6 +111,31 @@ def features(z: FloatArray, modes: IntArray, degree: int) -> FloatArray:
     for i in range(z.shape[1]):
         out *= values[:, i, modes[:, i]]
     return out
+
+
+def read_samples(
+    z: ArrayLike, y: ArrayLike, frame: ArrayLike | None
+) -> tuple[FloatArray, FloatArray]:
+    """Check inputs, in the coordinates of the link or of a frame, and labels.
+
+    Shapes: z (n, rank), or (n, d) with frame (d, rank); y (n,) or (n, 1); returns (n, rank), (n,).
+    """
+    points = validation.matrix(z, "z" if frame is None else "X", None, None)
+    if frame is not None:
+        directions = validation.orthonormal(frame, "frame")
+        if points.shape[1] != len(directions):
+            raise InputError(
+                f"X has {points.shape[1]} columns and frame {len(directions)} rows, but both "
+                "need one for each input; pass the matrices of the same network"
+            )
+        points = points @ directions
+    labels = validation.finite_array(y, "y")
+    if labels.shape not in {(len(points),), (len(points), 1)}:
+        raise InputError(
+            f"y must have a label for each of the {len(points)} samples, got shape "
+            f"{labels.shape}; pass an array of shape ({len(points)},)"
+        )
+    return points, labels.ravel()
 
 
 def estimate(z: FloatArray, y: FloatArray, degree: int, confidence: float) -> Estimate:

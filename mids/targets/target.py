@@ -34,7 +34,7 @@ from .basis import (
     symmetric_tensors,
     tensor_coefficients,
 )
-from .samples import Estimate, estimate
+from .samples import Estimate, estimate, read_samples
 
 __all__ = ["Target"]
 
@@ -317,25 +317,11 @@ class Target:
         >>> target.labels, round(float(target.estimate.table["standard_error"][1]), 3)
         (('h1(z1)', 'h1(z1)h1(z2)'), 0.002)
         """
-        points = validation.matrix(z, "z" if frame is None else "X", None, None)
-        if frame is not None:
-            directions = validation.orthonormal(frame, "frame")
-            if points.shape[1] != len(directions):
-                raise InputError(
-                    f"X has {points.shape[1]} columns and frame {len(directions)} rows, but both "
-                    "need one for each input; pass the matrices of the same network"
-                )
-            points = points @ directions
-        labels = validation.finite_array(y, "y")
-        if labels.shape not in {(len(points),), (len(points), 1)}:
-            raise InputError(
-                f"y must have a label for each of the {len(points)} samples, got shape "
-                f"{labels.shape}; pass an array of shape ({len(points)},)"
-            )
+        points, labels = read_samples(z, y, frame)
         degree = validation.integer(degree, "degree", at_least=1)
         check_size(points.shape[1], degree)
         confidence = validation.number(confidence, "confidence", above=0.0, at_most=1 - 1e-12)
-        found = estimate(points, labels.ravel(), degree, confidence)
+        found = estimate(points, labels, degree, confidence)
         kept = found.kept
         if not kept[1:].any():
             raise InputError(

@@ -18,6 +18,7 @@ import click
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 from scipy.special import erf
 
 import mids
@@ -244,8 +245,8 @@ def main(curves: int, seed: int, only: str) -> None:
             right = found = true = 0
             for time, values, escapes, size in made:
                 times = method(time, values, size)
-                off = np.abs(np.log10(times[:, None] / escapes)) < NEAR
-                right += int(off.any(axis=0).sum())
+                near = np.abs(np.log10(times[:, None] / escapes)) < NEAR
+                right += int(near[linear_sum_assignment(near, maximize=True)].sum())
                 found += len(times)
                 true += len(escapes)
             cells.append(
