@@ -23,7 +23,7 @@ from ..validation import FloatArray, IntArray
 from .base import Problem
 from .initial import least_overlap
 from .observables import CENSORED, CONVERGED, FAILED
-from .time_grid import fast_link_duration, logarithmic
+from .time_grid import chi_squared_quantile, fast_link_duration, logarithmic
 
 __all__ = ["check_separable", "grid", "integrate_many"]
 
@@ -62,11 +62,9 @@ def grid(
     target: AdditiveTarget, dim: int, student_rank: int, initial: FloatArray | None
 ) -> FloatArray:
     """Grid that covers all but the latest escape of most runs, all clocks running side by side."""
-    from scipy.stats import chi2
-
     step = ladder(target)[0]
     freedom = max(student_rank - len(target.weights) + 1, 1)
-    delta = float(chi2.ppf(LATE, freedom)) / dim if initial is None else least_overlap(initial)
+    delta = chi_squared_quantile(LATE, freedom) / dim if initial is None else least_overlap(initial)
     last = fast_link_duration(delta, step.exponent, step.weakest) + 10 / step.weakest
     return logarithmic(10.0 ** np.floor(np.log10(0.01 / step.strength)), 2 * last)
 

@@ -19,7 +19,7 @@ from .base import Flow, Problem, Swept
 from .initial import stream
 from .network_target import duration, monomials, pulls, reached
 from .observables import CENSORED, CONVERGED, FAILED, TRAPPED
-from .time_grid import logarithmic
+from .time_grid import chi_squared_quantile, logarithmic
 
 __all__ = ["NetworkFlow", "Path", "gram"]
 
@@ -180,10 +180,8 @@ class NetworkFlow(Flow):
         self, target: Target, dim: int, student_rank: int, initial: FloatArray | None = None
     ) -> FloatArray:
         """Logarithmic grid that covers the escapes of all but one in a hundred neurons."""
-        from scipy.stats import chi2
-
         layers = np.abs(self._layer[self._layer != 0]) if np.any(self.second_layer) else np.ones(1)
-        start = math.sqrt(float(chi2.ppf(LATE, target.rank)) / dim)
+        start = math.sqrt(chi_squared_quantile(LATE, target.rank) / dim)
         last, fastest = 0.0, math.inf
         for pull in pulls(target, self._series).values():
             seen = [(k, strength) for k, strength in pull.items() if strength]

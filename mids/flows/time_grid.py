@@ -13,13 +13,20 @@ from ..targets.target import Target
 from ..validation import FloatArray
 from .initial import least_overlap
 
-__all__ = ["beyond_escapes", "fast_link_duration", "logarithmic"]
+__all__ = ["beyond_escapes", "chi_squared_quantile", "fast_link_duration", "logarithmic"]
 
 POINTS_PER_DECADE = 16
 SHORT = 400
 """Times of growth in a grid that shows each of them."""
 LATE = 1e-3
 """Fraction of runs that a default grid may leave on their last plateau."""
+
+
+def chi_squared_quantile(probability: float, freedom: int) -> float:
+    """Quantile of the chi-squared distribution, without the second that scipy.stats takes."""
+    from scipy.special import gammaincinv
+
+    return 2.0 * float(gammaincinv(freedom / 2, probability))
 
 
 def logarithmic(start: float, stop: float) -> FloatArray:
@@ -138,15 +145,13 @@ def beyond_escapes(
     >>> len(grid), grid[:2], bool(grid[-1] > np.log(10**6))
     (121, array([0.  , 0.01]), True)
     """
-    from scipy.stats import chi2
-
     steps = leaps(target).steps
     quantile = late / min(target.rank, student_rank)
     total = 0.0
     for step in steps:
         for learned in range(step.rank_before, min(step.rank_after, student_rank)):
             delta = (
-                float(chi2.ppf(quantile, freedom or student_rank - learned)) / dim
+                chi_squared_quantile(quantile, freedom or student_rank - learned) / dim
                 if initial is None
                 else least_overlap(initial)
             )
