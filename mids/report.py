@@ -21,8 +21,6 @@ from .analysis.plateaus import plateaus
 from .analysis.scaling import scaling
 from .errors import DatasetError, MissingDependencyError
 
-__all__ = ["page", "recipe"]
-
 WIDTH = 4.8
 """Of the pictures in inches: so wide that their text can be read on a telephone."""
 

@@ -19,17 +19,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..targets import frame_gradient
 from ..targets.averaging import gradient, loss
-from ..targets.polynomial import Monomials, polynomial
+from ..targets.polynomial import Monomials, criticals, polynomial
 from ..targets.subspaces import TOLERANCE, complete, tilt_growth
 from ..targets.target import Target
-
-__all__ = ["CriticalPoint", "critical", "critical_values", "criticals"]
-
-Array = NDArray[np.float64]
+from ..validation import FloatArray as Array
 
 NEAR = 1e-6
 """Tangent of the angle within which two subspaces are the same critical one."""
@@ -125,14 +120,7 @@ def critical(target: Target, subspace: Array, iterations: int = 10) -> Array:
     k = subspace.shape[1]
     if k in (0, target.rank):
         return subspace
-    return criticals(target, complete(subspace)[None], k, iterations)[0, :, :k]
-
-
-def criticals(target: Target, frames: Array, k: int, iterations: int) -> Array:
-    """Turn frames (n, rank, rank) until the spans of their first k columns are critical."""
-    table, coefficients = polynomial(target)
-    floor = 1e-13 * float(np.abs(target.coefficients).max() ** 2)
-    return frame_gradient.criticals(table, coefficients, frames, k, floor, iterations)
+    return criticals(*polynomial(target), complete(subspace)[None], k, iterations)[0, :, :k]
 
 
 def critical_values(target: Target, frames: Array, k: int) -> tuple[Array, Array]:
@@ -140,10 +128,10 @@ def critical_values(target: Target, frames: Array, k: int) -> tuple[Array, Array
 
     Shapes: frames (n, rank, >= k), whose first k columns span them; returns (n,), (n,).
     """
+    table, coefficients = polynomial(target)
     whole = np.linalg.qr(frames[:, :, :k], mode="complete")[0]
     if 0 < k < target.rank:
-        whole = criticals(target, whole, k, 12)
-    table, coefficients = polynomial(target)
+        whole = criticals(table, coefficients, whole, k, 12)
     exponents = _exponents(table, table.substitute(coefficients[:, None], whole), k)
     U = whole[:, :, :k]
     exponents = np.where(exponents <= max(table.degrees), exponents, np.nan)

@@ -15,8 +15,6 @@ from ..targets.ladder import ladder
 from ..targets.target import Target
 from .compare import comparable
 
-__all__ = ["describe", "description", "in_memory"]
-
 QUICK = 252
 """Monomials, times the square of their least degree, of a ladder that is found within 50 ms."""
 TRAPPED = schema.STATUS.index("trapped")

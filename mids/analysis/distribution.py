@@ -15,13 +15,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..validation import FloatArray as Array
 from .coupled import Race
-
-__all__ = ["escape_time_quantiles"]
-
-Array = NDArray[np.float64]
 
 SEED = 2**31 - 1
 POINTS = 2**14

@@ -8,14 +8,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from .. import validation
 from ..errors import InputError
-
-__all__ = ["BESIDE", "FORMS", "curves_of", "is_log", "numbers"]
-
-Array = NDArray[np.float64]
+from ..validation import FloatArray as Array
 
 EXPORTS = {"_step": "a W&B history", "Step": "a TensorBoard export"}
 """Columns of steps by which known exports are recognised."""

@@ -17,16 +17,12 @@ from itertools import pairwise
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from ..flows import TwoLayer
 from ..simulation.recipe import Recipe
 from ..targets.additive import AdditiveTarget
 from ..targets.target import Target
-
-__all__ = ["neuron_times"]
-
-Array = NDArray[np.float64]
+from ..validation import FloatArray as Array
 
 
 def neuron_times(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset | None:

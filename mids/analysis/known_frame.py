@@ -15,19 +15,17 @@ from dataclasses import dataclass, replace
 from math import comb
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..targets.averaging import average, correlation, planted_slope
 from ..targets.ladder import leaps
 from ..targets.subspaces import TOLERANCE, complete
 from ..targets.target import Target
+from ..validation import FloatArray as Array
+from ..validation import IntArray
 from .known_link import KnownLink, order
 from .landscape import linearised
 from .prediction import NEVER, SLOW, Prediction, Record
 
-__all__ = ["KnownFrame"]
-
-Array = NDArray[np.float64]
 LEVELS = (0.1, 0.5, 0.9)
 RTOL, MAX_STEPS = 1e-7, 4000
 LEARNED, SMALL, REACH = 1 - 1e-6, 0.02, 0.05
@@ -229,7 +227,7 @@ class KnownFrame(KnownLink):
 
     def _cross(
         self,
-        index: NDArray[np.int64],
+        index: IntArray,
         point: _Point,
         clock: Array,
         h: Array,

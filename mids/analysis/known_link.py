@@ -17,14 +17,10 @@ from itertools import pairwise
 from math import exp
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..targets.target import Target
+from ..validation import FloatArray as Array
 from .prediction import Prediction
-
-__all__ = ["KnownLink", "order"]
-
-Array = NDArray[np.float64]
 
 _HALF = 0.5**0.5
 

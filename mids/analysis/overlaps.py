@@ -11,8 +11,6 @@ from .. import validation
 from ..errors import InputError
 from ..validation import FloatArray
 
-__all__ = ["leading_directions", "overlaps"]
-
 
 def overlaps(W: Any, W_star: Any, *, rank: int | None = None, weights: Any = None) -> xr.Dataset:
     r"""Correlation matrix and overlaps of the subspace that a first layer spans.

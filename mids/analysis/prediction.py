@@ -9,23 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import schema
+from ..validation import FloatArray as Array
+from ..validation import IntArray
 from .stay import Curves, predicted_level, stays
-
-__all__ = [
-    "KNOWN",
-    "LEVELS",
-    "METHODS",
-    "NEVER",
-    "REASONS",
-    "SLOW",
-    "START",
-    "Prediction",
-    "Record",
-    "factors",
-    "odds",
-]
-
-Array = NDArray[np.float64]
 
 LEVELS: Array = np.log([1 / 9, 1.0, 9.0])
 """Log-odds of the overlaps 0.1, 0.5 and 0.9."""
@@ -36,7 +22,7 @@ REASONS = ("known", "never_left", "too_slow_to_follow", "start_is_no_correlation
 """Meanings of the values of `Prediction.reason`."""
 
 
-def _unknown(rows: NDArray[np.int64], time: Array) -> Array:
+def _unknown(rows: IntArray, time: Array) -> Array:
     return np.full(len(rows), np.nan)
 
 
@@ -59,7 +45,7 @@ class Prediction:
     order: Array
     reason: Array
     method: Array
-    curve: Callable[[NDArray[np.int64], Array], Array] = _unknown
+    curve: Callable[[IntArray, Array], Array] = _unknown
 
     @classmethod
     def empty(cls, n: int, saddles: int) -> Prediction:
@@ -100,7 +86,7 @@ class Prediction:
                 ends = crossing[rows, k - 1, -1], crossing[rows, k, 0]
                 measured = np.where(inner, ends[0], np.nan), np.where(inner, ends[1], np.nan)
 
-            def curve(index: NDArray[np.int64], at: Array, rows: NDArray[np.intp] = rows) -> Array:
+            def curve(index: IntArray, at: Array, rows: NDArray[np.intp] = rows) -> Array:
                 return self.curve(rows[index], at)
 
             found = predicted_level(curve, time, enter[rows], leave[rows], measured)
@@ -114,11 +100,11 @@ class Record:
     def __init__(self) -> None:
         self._nodes: list[Array] = []
 
-    def note(self, runs: NDArray[np.int64], time: Array, loss: Array, slope: Array) -> None:
+    def note(self, runs: IntArray, time: Array, loss: Array, slope: Array) -> None:
         """Keep one value for each of some runs, shape (n,) each."""
         self._nodes.append(np.stack([runs, time, loss, slope], axis=1))
 
-    def curve(self) -> Callable[[NDArray[np.int64], Array], Array]:
+    def curve(self) -> Callable[[IntArray, Array], Array]:
         """Return the loss as a function of rows and times, all of shape (n,)."""
         if not self._nodes:
             return _unknown
@@ -140,7 +126,7 @@ def odds(gram: Array) -> Array:
     return np.asarray((vectors * scaled[:, None, :]) @ vectors.swapaxes(1, 2))
 
 
-def factors(gram: Array) -> Iterator[tuple[NDArray[np.int64], Array]]:
+def factors(gram: Array) -> Iterator[tuple[IntArray, Array]]:
     """Yield runs and their P, shape (n, rank, c), with ``P P^T = X``, by the number c of columns.
 
     A student of lower rank than the target leaves zeros, up to rounding. Columns are orthogonal,

@@ -25,8 +25,6 @@ from ..validation import FloatArray
 from .overlaps import leading_directions, overlaps
 from .trajectories import from_trajectories
 
-__all__ = ["Recorder"]
-
 NODES = {1: 100, 2: 40, 3: 16}
 """Nodes of the quadrature in each of so many directions."""
 

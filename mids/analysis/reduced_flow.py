@@ -7,7 +7,7 @@ longer of the two columns they mix, so that small directions keep their own rela
 within what is learned already do not count. Steps, of Dormand and Prince, are taken in units of
 the inverse norm of H.
 
-H is that of `mids.targets.frame_gradient`. Where the learned subspace U turns with what is learned
+H is that of `mids.targets.polynomial`. Where the learned subspace U turns with what is learned
 beside it, the frame [U, V] follows it such that ``V^T H U = 0``. Nothing is
 shared with the simulator.
 """
@@ -20,16 +20,17 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ..targets.frame_gradient import (
+from ..targets.polynomial import (
+    Monomials,
     hessian,
     inverse_response,
     overlaps,
+    powers,
     product,
     resting_tilt,
     tilted,
     twice,
 )
-from ..targets.polynomial import Monomials, powers
 from .prediction import LEVELS, Record
 
 __all__ = ["LARGEST", "LEAVES", "LEFT", "MEETS", "NEVER", "Rules", "Runs", "Stretch"]

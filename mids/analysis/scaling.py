@@ -7,21 +7,17 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from .. import flows, validation
 from ..errors import DatasetError
 from ..simulation.by_recipe import by_recipe
 from ..simulation.recipe import Recipe
 from ..targets.ladder import leaps, rate
+from ..validation import FloatArray as Array
 from . import known_link
 from .compare import as_dimension
 from .plateaus import Scale
 from .saddles import saddles
-
-__all__ = ["scaling"]
-
-Array = NDArray[np.float64]
 
 
 def scaling(

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from .. import flows, validation
 from ..errors import DatasetError, InputError
@@ -19,10 +18,7 @@ from ..simulation.by_recipe import by_recipe
 from ..simulation.joining import only
 from ..simulation.recipe import Recipe
 from ..targets.additive import AdditiveTarget
-
-__all__ = ["scaling_law"]
-
-Array = NDArray[np.float64]
+from ..validation import FloatArray as Array
 
 FEWEST = 8
 """Directions that a power law needs."""

@@ -12,9 +12,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Curves", "flattest", "level", "predicted_level", "stays"]
-
-Array = NDArray[np.float64]
+from ..validation import FloatArray as Array
+from ..validation import IntArray
 
 _POINTS = 257
 
@@ -28,7 +27,7 @@ class Curves:
     def __init__(self, row: Array, time: Array, values: Array, slopes: Array) -> None:
         self._row, self._time, self._values, self._slopes = row, time, values, slopes
 
-    def __call__(self, rows: NDArray[np.int64], time: Array) -> Array:
+    def __call__(self, rows: IntArray, time: Array) -> Array:
         """Values of rows at times, by cubics that keep decreasing; constant beyond the ends."""
         first = np.searchsorted(self._row, rows)
         end = np.searchsorted(self._row, rows, side="right")
@@ -100,7 +99,7 @@ def flattest(place: Array, values: Array, inside: NDArray[np.bool_]) -> NDArray[
 
 
 def predicted_level(
-    curve: Callable[[NDArray[np.int64], Array], Array],
+    curve: Callable[[IntArray, Array], Array],
     grid: Array | None,
     enter: Array,
     stop: Array,

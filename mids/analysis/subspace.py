@@ -6,17 +6,13 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from .. import validation
 from ..errors import DatasetError
 from ..simulation.by_recipe import by_recipe
 from ..simulation.joining import has_recipes, only
 from ..simulation.recipe import Recipe
-
-__all__ = ["subspace"]
-
-Array = NDArray[np.float64]
+from ..validation import FloatArray as Array
 
 
 def subspace(ds: xr.Dataset, *, time: Any = None) -> xr.DataArray:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from .. import validation
 from ..errors import DatasetError
 from ..schema import STATUS
-
-__all__ = ["traps"]
-
-Array = NDArray[np.float64]
+from ..validation import FloatArray as Array
 
 
 def traps(ds: xr.Dataset, *, confidence: float = 0.95) -> xr.Dataset:

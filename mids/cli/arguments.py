@@ -14,8 +14,6 @@ import click
 
 from ..errors import InputError, MidsError, TargetSyntaxError
 
-__all__ = ["Main", "UserError", "numbers", "settings", "sweep_arguments", "sweep_options", "swept"]
-
 
 class UserError(click.ClickException):
     """A user's mistake: one line, exit code 2."""

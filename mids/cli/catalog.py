@@ -11,8 +11,6 @@ import click
 
 from .arguments import Main
 
-__all__ = ["catalog"]
-
 PLACE = click.argument("place", metavar="CATALOG")
 FOLDER = click.argument("folder", metavar="CATALOG", type=click.Path(path_type=Path))
 

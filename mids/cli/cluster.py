@@ -15,8 +15,6 @@ import click
 from .. import validation
 from ..errors import ClusterError, InputError, MissingDependencyError
 
-__all__ = ["cluster_options", "computing_on"]
-
 
 def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options ``--scheduler`` and ``--workers`` to a command."""

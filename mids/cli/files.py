@@ -17,8 +17,6 @@ from .reports import print_saddles
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["flows", "info", "opened", "report", "saddles", "targets"]
-
 ORIGIN = ("title", "summary", "failures", "source", "date_created", "license", "references")
 """Attributes that tell where a dataset comes from."""
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from ..analysis.plateaus import Scale
 
-__all__ = ["picture", "print_saddles", "print_table"]
-
 COLUMNS = {
     "dim": "d",
     "saddle": "learned",

@@ -17,8 +17,6 @@ from .reports import picture, print_saddles, print_table
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["phase_diagram", "replay", "simulate"]
-
 OF_THE_SWEEP = ("target", "flow", "seed", "student_rank")
 """What `--sweep` takes besides the parameters of the flow."""
 

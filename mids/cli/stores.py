@@ -9,8 +9,6 @@ import click
 from .. import schema
 from .cluster import cluster_options, computing_on
 
-__all__ = ["export", "generate"]
-
 
 @click.command(epilog="Example: mids generate --spec sweep.toml sweep --workers 8")
 @click.argument("store")

@@ -15,8 +15,6 @@ from .lines import MARKERS, RUN, TYPICAL, shades, time_limits, typical
 if TYPE_CHECKING:
     from matplotlib.animation import FuncAnimation
 
-__all__ = ["animate"]
-
 
 def animate(
     ds: xr.Dataset,

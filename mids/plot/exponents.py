@@ -11,8 +11,6 @@ import xarray as xr
 
 from .layout import Options, Panels, computed, need, take
 
-__all__ = ["exponents"]
-
 
 def exponents(table: xr.Dataset, **layout: Unpack[Options]) -> np.ndarray:
     """Draw what grows with d at each saddle: the darker, the larger the power of d.

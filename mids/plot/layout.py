@@ -19,21 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-__all__ = [
-    "TRAPPED",
-    "Layout",
-    "Options",
-    "Panels",
-    "check_format",
-    "computed",
-    "label",
-    "need",
-    "power",
-    "pyplot",
-    "take",
-    "value_text",
-]
-
 TRAPPED = STATUS.index("trapped")
 
 Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)

@@ -16,26 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-__all__ = [
-    "DASHES",
-    "MARKERS",
-    "PLATEAU",
-    "RUN",
-    "THEORY",
-    "TYPICAL",
-    "Colour",
-    "colours",
-    "draw_runs",
-    "drawn_runs",
-    "key_line",
-    "quantiles",
-    "run_key",
-    "shades",
-    "time_limits",
-    "trapped_runs",
-    "typical",
-]
-
 MAX_RUNS = 100
 """Runs drawn one by one; of more, an even selection is drawn."""
 

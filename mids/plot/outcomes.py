@@ -15,8 +15,6 @@ from .lines import colours, key_line, shades
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
 
-__all__ = ["success", "traps"]
-
 ENDS = ("trapped", "censored", "failed", "converged")
 HATCHES = ("", "////", "xxxx", "")
 

@@ -12,8 +12,6 @@ from ..errors import DatasetError, InputError
 from .layout import Layout, Options, Panels, computed, need, take
 from .lines import colours, draw_runs, drawn_runs, key_line, run_key, trapped_runs, typical
 
-__all__ = ["phase"]
-
 FLOOR, CEILING = 1e-14, 1 - 1e-3
 CRITICAL: dict[str, Any] = {
     "marker": "s",

@@ -16,8 +16,6 @@ from .lines import MARKERS, THEORY, Colour, colours, key_line, quantiles
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["escape_times", "timescales"]
-
 GUIDE: dict[str, Any] = {"linewidth": 0.9, "linestyle": (0, (1, 1.5)), "zorder": 1}
 CURE = "; pass what mids.compare returns, or draw the dataset itself with ds.mi.plot.{}()"
 

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-__all__ = ["loss", "modes", "overlap"]
-
 SIZE = (6.0, 1.9)
 LEVEL: dict[str, Any] = {"color": THEORY, "linewidth": 1.0, "linestyle": ":"}
 ESCAPE: dict[str, Any] = {"color": THEORY, "linewidth": 1.1, "linestyle": (0, (5, 3))}

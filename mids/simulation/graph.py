@@ -28,8 +28,6 @@ from .recipe import Recipe, versions
 if TYPE_CHECKING:
     import dask.array as da
 
-__all__ = ["block_sizes", "dataset"]
-
 FAILED = schema.STATUS.index("failed")
 BLOCK_BYTES = 64e6
 """Output of one block of runs that is not exceeded unless there are too many blocks."""

@@ -16,8 +16,6 @@ from ..targets.target import Target
 from . import graph as _graph
 from .plan import Plan, check
 
-__all__ = ["from_spec", "outcomes", "phase_diagram"]
-
 PATIENCE = 64.0
 """A run is given this many times the default duration of its flow, which is that of a typical run:
 where times are inversely proportional to the overlap at the start, 1 in 15 takes longer."""

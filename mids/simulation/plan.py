@@ -23,8 +23,6 @@ from ..targets.target import Target, as_target
 from ..validation import FloatArray, IntArray
 from .recipe import GIVEN, Recipe
 
-__all__ = ["Plan", "check", "expanded", "given_start"]
-
 LARGEST_RUNS = 10**8
 """Runs whose indices are held in memory."""
 LARGEST_CELLS = 10**6

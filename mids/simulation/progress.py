@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-__all__ = ["cluster_client", "progress"]
-
 DELAY = 2.0
 """Seconds before progress is shown."""
 REFRESH = 0.2

@@ -17,8 +17,6 @@ from ..flows.initial import check_initial
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 
-__all__ = ["GIVEN", "Recipe", "versions"]
-
 GIVEN = "variable"
 """Initial condition of runs that each have their own, in the variable ``initial``."""
 

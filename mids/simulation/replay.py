@@ -16,8 +16,6 @@ from .phase_diagram import outcomes
 from .plan import Plan, given_start
 from .recipe import GIVEN, Recipe, grid
 
-__all__ = ["differences", "flow_of", "replay", "target_of"]
-
 SELECTED = ("dim", "run", "time", "direction", "level")
 
 

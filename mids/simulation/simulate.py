@@ -23,8 +23,6 @@ OneTarget = Target | str | Function
 OneFlow = str | Flow
 Chunks = int | Literal["auto"] | tuple[int, ...] | Mapping[str, Any] | None
 
-__all__ = ["from_spec", "read_spec", "simulate"]
-
 
 def simulate(
     target: OneTarget | Sequence[OneTarget] | Mapping[str, OneTarget],

@@ -13,8 +13,6 @@ from .. import schema
 from ..errors import DatasetError, InputError
 from .recipe import GIVEN, Recipe
 
-__all__ = ["upgraded"]
-
 SIMULATED = ("target", "runs", "dim", "seed", "flow", "student_rank", "initial", "time", "rtol")
 
 

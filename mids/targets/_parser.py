@@ -1,6 +1,7 @@
-"""The reader of target expressions: a recursive-descent parser that expands as it reads.
+"""What a target is given by, coefficients or text, as Hermite coefficients.
 
-Grammar (blanks are free; juxtaposition multiplies, so mode labels such as ``h1(z1)h3(z2)`` read)::
+Text is read by recursive descent and expanded on the way. Grammar (blanks are free; juxtaposition
+multiplies, so mode labels such as ``h1(z1)h3(z2)`` read)::
 
     sum     = product (("+" | "-") product)*
     product = signed (("*" | "/") signed | power)*
@@ -25,12 +26,14 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, NoReturn, TypeAlias
 
+import numpy as np
+
 from ..errors import InputError, TargetSyntaxError
-from ..validation import shown
-from .basis import monomial_coefficients, product_coefficients
+from ..validation import FloatArray, IntArray, integer, number, shown
+from .basis import MAX_DEGREE, MAX_RANK, check_size, monomial_coefficients, product_coefficients
 
 Exponents: TypeAlias = tuple[int, ...]
-Family: TypeAlias = Callable[..., Mapping[Exponents, float]]
+Coefficients: TypeAlias = dict[Exponents, float]
 
 MAX_TEXT = 100_000
 MAX_NESTING = 50
@@ -47,6 +50,84 @@ _CALL = ("number", "(", "[", ",", "]", ")")
 _INDEXED = re.compile(r"(He|[hz])([0-9]{1,4})")
 
 
+def constant(given: object) -> InputError:
+    """Return the error of a target without a non-constant part."""
+    return InputError(
+        f"a target needs a non-constant part, got {shown(given)}; "
+        "include a variable with a coefficient other than 0"
+    )
+
+
+def canonical(coefficients: Mapping[Exponents, float]) -> tuple[IntArray, FloatArray]:
+    """Check coefficients and return modes and values in canonical order, without zeros."""
+    if not isinstance(coefficients, Mapping):
+        raise InputError(
+            "a target is given by a mapping of multi-indices to coefficients such as "
+            f"{{(1, 0): 0.6, (1, 3): 0.8}}, got {shown(coefficients)}; "
+            "use Target.parse for text and Target.from_function for functions"
+        )
+    terms: list[tuple[Exponents, float]] = []
+    for key, value in coefficients.items():
+        if not isinstance(key, tuple) or not key:
+            raise InputError(
+                f"a multi-index must be a non-empty tuple of degrees, got {shown(key)}; "
+                "write (2,) for h2(z1)"
+            )
+        beta = tuple(integer(k, "a degree in a multi-index", at_least=0) for k in key)
+        terms.append((beta, number(value, f"the coefficient of {beta}")))
+    ranks = {len(beta) for beta, _ in terms}
+    if len(ranks) > 1:
+        raise InputError(
+            f"all multi-indices must have the same length, the rank, got lengths {sorted(ranks)}; "
+            "pad the shorter ones with zeros"
+        )
+    terms = [(beta, value) for beta, value in terms if value]
+    if not any(sum(beta) for beta, _ in terms):
+        raise constant(dict(coefficients))
+    check_size(ranks.pop(), max(sum(beta) for beta, _ in terms))
+    terms.sort(key=lambda term: (sum(term[0]), [-k for k in term[0]]))
+    norm = math.hypot(*(value for _, value in terms))
+    if not 1e-100 <= norm <= 1e100:
+        raise InputError(
+            f"a target's norm must be between 1e-100 and 1e100, got {norm:g}; rescale it"
+        )
+    modes = np.array([beta for beta, _ in terms], dtype=np.int64)
+    return modes, np.array([value for _, value in terms], dtype=np.float64)
+
+
+def _hermite(degree: int) -> Coefficients:
+    return {(integer(degree, "degree", at_least=1),): 1.0}
+
+
+def _parity(rank: int) -> Coefficients:
+    rank = integer(rank, "rank", at_least=1)
+    check_size(rank, rank)
+    return {(1,) * rank: 1.0}
+
+
+def _staircase(rank: int) -> Coefficients:
+    rank = integer(rank, "rank", at_least=1)
+    check_size(rank, rank)
+    return _leaps(*[1] * rank)
+
+
+def _leaps(*orders: int) -> Coefficients:
+    """Equal coefficients on h_{s_1}(z1) ... h_{s_j}(zj), j = 1, 2, ..., of unit norm."""
+    checked = [integer(s, "an order of leaps", at_least=1) for s in orders]
+    rank = len(checked)
+    check_size(rank, sum(checked))
+    return {tuple(checked[:j] + [0] * (rank - j)): 1 / math.sqrt(rank) for j in range(1, rank + 1)}
+
+
+FAMILIES: Mapping[str, Callable[..., Coefficients]] = {
+    "hermite": _hermite,
+    "leaps": _leaps,
+    "parity": _parity,
+    "staircase": _staircase,
+}
+"""Coefficients of the named families, by their integer arguments."""
+
+
 class _Token(NamedTuple):
     kind: str  # "number", "name", "end", or the sign itself
     text: str
@@ -58,8 +139,9 @@ class _Term(NamedTuple):
     scale: float  # sum of the magnitudes that made the value
 
 
-_Expansion: TypeAlias = dict[Exponents, _Term]  # keys of length max_rank
+_Expansion: TypeAlias = dict[Exponents, _Term]  # keys of length MAX_RANK
 
+_CONSTANT = (0,) * MAX_RANK
 _ZERO = _Term(0.0, 0.0)
 _ONE = _Term(1.0, 1.0)
 
@@ -69,11 +151,9 @@ def _linearised(j: int, k: int) -> list[tuple[int, float]]:
     return [(i, c) for i, c in enumerate(product_coefficients(j, k).tolist()) if c]
 
 
-def expand(
-    text: str, families: Mapping[str, Family], max_rank: int, max_degree: int
-) -> tuple[dict[Exponents, float], str | None]:
-    """Expand an expression in the orthonormal Hermite basis."""
-    return _Reader(text, families, max_rank, max_degree).read()
+def expand(text: str) -> tuple[Coefficients, str | None]:
+    """Expand an expression in the orthonormal Hermite basis; name it if it is a family's call."""
+    return _Reader(text).read()
 
 
 def _tokens(text: str) -> list[_Token]:
@@ -101,13 +181,8 @@ def _tokens(text: str) -> list[_Token]:
 class _Reader:
     """One pass over one text."""
 
-    def __init__(
-        self, text: str, families: Mapping[str, Family], max_rank: int, max_degree: int
-    ) -> None:
+    def __init__(self, text: str) -> None:
         self.text = text
-        self.families = families
-        self.max_rank = max_rank
-        self.max_degree = max_degree
         self.rank = 1
         self.nesting = 0
         self.work = 0
@@ -153,7 +228,7 @@ class _Reader:
 
     # -- grammar --------------------------------------------------------------------------
 
-    def read(self) -> tuple[dict[Exponents, float], str | None]:
+    def read(self) -> tuple[Coefficients, str | None]:
         result = self.sum()
         if self.token.kind != "end":
             self.fail(f"expected an operator or the end, but {self.found(self.token)}", self.token)
@@ -163,7 +238,7 @@ class _Reader:
             if abs(term.value) > CANCELLED * term.scale
         }
         call, arguments = self.tokens[0].text, self.tokens[1:-1]
-        alone = call in self.families and all(t.kind in _CALL for t in arguments)
+        alone = call in FAMILIES and all(t.kind in _CALL for t in arguments)
         numbers = ",".join(t.text for t in arguments if t.kind == "number")
         return coefficients, f"{call}({numbers})" if alone else None
 
@@ -217,9 +292,9 @@ class _Reader:
         exponent = self.integer("an exponent")
         if self.token.kind in ("**", "^"):
             self.fail("a power of a power needs parentheses", self.token)
-        if exponent > self.max_degree:
-            self.fail(f"exponent {exponent} is too large; at most {self.max_degree}", operator)
-        beta, term = next(iter(base.items()), (self.constant_mode, _ZERO))
+        if exponent > MAX_DEGREE:
+            self.fail(f"exponent {exponent} is too large; at most {MAX_DEGREE}", operator)
+        beta, term = next(iter(base.items()), (_CONSTANT, _ZERO))
         if len(base) == 1 and sum(beta) == 1 and term == _ONE:  # a bare variable
             powers = enumerate(monomial_coefficients(exponent).tolist())
             return {tuple(k * i for i in beta): _Term(c, c) for k, c in powers if c}
@@ -250,8 +325,8 @@ class _Reader:
             return self.hermite(1, token)
         if indexed is not None:
             degree = int(indexed[2])
-            if degree > self.max_degree:
-                self.fail(f"degree {degree} is too large; at most {self.max_degree}", token)
+            if degree > MAX_DEGREE:
+                self.fail(f"degree {degree} is too large; at most {MAX_DEGREE}", token)
             self.expect("(", f"after {token.text}")
             variable = self.take()
             if not re.fullmatch("z[0-9]{1,4}", variable.text):
@@ -272,14 +347,14 @@ class _Reader:
             if argument < 0:
                 self.fail(f"sqrt of the negative number {argument:g}", token)
             return self.number(math.sqrt(argument), token)
-        if token.text in self.families:
+        if token.text in FAMILIES:
             return self.family(token)
-        known = ["z1", "h1(z1)", "sqrt", *self.families]
+        known = ["z1", "h1(z1)", "sqrt", *FAMILIES]
         close = difflib.get_close_matches(token.text, known, n=1)
         remedy = f"; did you mean {close[0]}?" if close else ""
         self.fail(
             f"{shown(token.text)} is unknown; allowed are z1, z2, ..., h1(z1), h2(z1), ..., "
-            f"sqrt(2) and the families {', '.join(self.families)}{remedy}",
+            f"sqrt(2) and the families {', '.join(FAMILIES)}{remedy}",
             token,
         )
 
@@ -296,34 +371,30 @@ class _Reader:
         if closing == "]":
             self.expect(")", f"to close {token.text}(")
         try:
-            coefficients = self.families[token.text](*arguments)
+            coefficients = FAMILIES[token.text](*arguments)
         except InputError as error:
             self.fail(str(error), token)
         except TypeError:
             self.fail(f"{token.text} takes one integer, got {arguments}", token)
         self.rank = max(self.rank, *map(len, coefficients))
         return {
-            beta + (0,) * (self.max_rank - len(beta)): _Term(c, abs(c))
+            beta + (0,) * (MAX_RANK - len(beta)): _Term(c, abs(c))
             for beta, c in coefficients.items()
         }
 
     # -- values ---------------------------------------------------------------------------
 
-    @property
-    def constant_mode(self) -> Exponents:
-        return (0,) * self.max_rank
-
     def number(self, value: float, token: _Token) -> _Expansion:
-        result = {self.constant_mode: _Term(value, abs(value))}
+        result = {_CONSTANT: _Term(value, abs(value))}
         self.check_finite(result, token)
         return result
 
     def hermite(self, degree: int, variable: _Token) -> _Expansion:
         index = int(variable.text[1:])
-        if not 1 <= index <= self.max_rank:
-            self.fail(f"variables are z1 to z{self.max_rank}, found {variable.text}", variable)
+        if not 1 <= index <= MAX_RANK:
+            self.fail(f"variables are z1 to z{MAX_RANK}, found {variable.text}", variable)
         self.rank = max(self.rank, index)
-        return {tuple(degree if i == index else 0 for i in range(1, self.max_rank + 1)): _ONE}
+        return {tuple(degree if i == index else 0 for i in range(1, MAX_RANK + 1)): _ONE}
 
     def constant(self, expansion: _Expansion, what: str, token: _Token) -> float:
         if any(sum(beta) and term.scale for beta, term in expansion.items()):
@@ -332,8 +403,8 @@ class _Reader:
 
     def multiply(self, left: _Expansion, right: _Expansion, operator: _Token) -> _Expansion:
         degree = sum(max(map(sum, side), default=0) for side in (left, right))
-        if degree > self.max_degree:
-            self.fail(f"the product has degree {degree}; at most {self.max_degree}", operator)
+        if degree > MAX_DEGREE:
+            self.fail(f"the product has degree {degree}; at most {MAX_DEGREE}", operator)
         result: _Expansion = {}
         for (beta, a), (gamma, b) in itertools.product(left.items(), right.items()):
             for choice in itertools.product(*map(_linearised, beta, gamma)):

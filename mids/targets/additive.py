@@ -33,8 +33,6 @@ from .basis import (
 )
 from .target import Target
 
-__all__ = ["ACTIVATIONS", "AdditiveTarget", "additive", "hermite_series"]
-
 LARGEST_RANK = 4096
 LARGEST_DEGREE = 60
 """Beyond it the coefficients that a quadrature gives are rounding."""
@@ -339,13 +337,7 @@ class AdditiveTarget(Target):
 
         Shapes: z (..., rank); returns (...).
         """
-        points = validation.finite_array(z, "z")
-        if points.ndim == 0 or points.shape[-1] != self.rank:
-            raise InputError(
-                f"z must have shape (..., rank) = (..., {self.rank}), got {points.shape}; "
-                "put the variables on the last axis"
-            )
-        values = hermite_values(points @ self.directions, self.degree) @ self.series
+        values = hermite_values(self._points(z) @ self.directions, self.degree) @ self.series
         return np.asarray(values @ self.weights)
 
     def information_exponent(self, subspace: ArrayLike | None = None) -> int | None:
@@ -368,10 +360,8 @@ class AdditiveTarget(Target):
 
     def rotate(self, rotation: ArrayLike) -> AdditiveTarget:
         """Return the target ``z -> f*(Q^T z)``: its directions rotated."""
-        Q = validation.matrix(rotation, "rotation", self.rank, self.rank)
-        if np.abs(Q.T @ Q - np.eye(self.rank)).max() > UNIT:
-            raise InputError("rotation must be orthogonal; make it so, by np.linalg.qr(Q)[0]")
-        return AdditiveTarget(self.weights.copy(), self.series.copy(), Q @ self.directions)
+        directions = self._rotation(rotation) @ self.directions
+        return AdditiveTarget(self.weights.copy(), self.series.copy(), directions)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the target as a dictionary of lists, floats and strings."""
@@ -409,15 +399,6 @@ class AdditiveTarget(Target):
     def __format__(self, spec: str) -> str:
         """Return the expansion with the coefficients in a format such as ``.6g``."""
         return super().__format__(spec) if self.dense else str(self)
-
-    def __repr__(self) -> str:
-        """Return name, sizes and the link."""
-        name = "" if self.name is None else f" {self.name!r}"
-        missed = f", missed norm {self.missed_norm:.6g}" if self.missed_norm else ""
-        return (
-            f"<AdditiveTarget{name} of rank {self.rank}, degree {self.degree}, "
-            f"norm {self.norm:.6g}{missed}: {self._described}>"
-        )
 
     @property
     def _described(self) -> str:

@@ -27,8 +27,6 @@ from ..validation import FloatArray
 from .basis import apply_to_indices, multiplicities
 from .target import Target
 
-__all__ = ["adjoint", "average", "correlation", "energy", "gradient", "loss", "planted_slope"]
-
 BLOCK_SIZE = 2**20
 """Entries of the largest intermediate array, unless a single tensor is larger."""
 

@@ -23,24 +23,6 @@ from .. import validation
 from ..errors import InputError
 from ..validation import FloatArray, IntArray
 
-__all__ = [
-    "MAX_DEGREE",
-    "MAX_RANK",
-    "MAX_TENSOR_SIZE",
-    "apply_to_indices",
-    "check_size",
-    "gauss_hermite",
-    "hermite_values",
-    "mode_label",
-    "monomial_coefficients",
-    "multi_indices",
-    "multiplicities",
-    "product_coefficients",
-    "project",
-    "symmetric_tensors",
-    "tensor_coefficients",
-]
-
 MAX_RANK = 8
 MAX_DEGREE = 20
 MAX_TENSOR_SIZE = 8**8

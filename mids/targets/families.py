@@ -8,10 +8,8 @@ import numpy as np
 
 from .. import validation
 from ..errors import InputError
-from ._coefficients import FAMILIES
+from ._parser import FAMILIES
 from .target import Target
-
-__all__ = ["hermite", "leaps", "names", "parity", "staircase"]
 
 
 def hermite(degree: int) -> Target:

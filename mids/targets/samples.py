@@ -12,8 +12,6 @@ from ..errors import InputError
 from ..validation import FloatArray, IntArray
 from .basis import hermite_values, mode_label, multi_indices
 
-__all__ = ["Estimate", "estimate", "read_samples"]
-
 TOLERATED = 0.05
 """Moment by which inputs may differ from normal ones, besides what chance explains."""
 

@@ -14,15 +14,11 @@ from dataclasses import dataclass
 from math import factorial
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .frame_gradient import hessian, response, resting_tilt, tilted
-from .polynomial import polynomial, powers
+from ..validation import FloatArray as Array
+from ..validation import IntArray as Index
+from .polynomial import hessian, polynomial, powers, response, resting_tilt, tilted
 from .target import Target
-
-__all__ = ["TOLERANCE", "Component", "complete", "critical_subspace", "tilt_growth", "varying_norm"]
-
-Array = NDArray[np.float64]
 
 # Relative to the norm of the target's non-constant part. A rotation of a target leaves about 1e-15
 # where there was a zero; coefficients anyone means are far larger.
@@ -103,7 +99,7 @@ class Component:
     span: Array
     sizes: Array
     parts: Array
-    powers: NDArray[np.int64]
+    powers: Index
 
     @classmethod
     def of(cls, target: Target, subspace: Array) -> Component:

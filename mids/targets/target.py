@@ -21,11 +21,8 @@ from numpy.typing import ArrayLike
 from .. import validation
 from ..errors import InputError
 from ..validation import FloatArray, IntArray
-from . import _parser
-from ._coefficients import FAMILIES, canonical, constant
+from ._parser import canonical, constant, expand
 from .basis import (
-    MAX_DEGREE,
-    MAX_RANK,
     apply_to_indices,
     check_size,
     hermite_values,
@@ -35,8 +32,6 @@ from .basis import (
     tensor_coefficients,
 )
 from .samples import Estimate, estimate, read_samples
-
-__all__ = ["Target"]
 
 ROUNDING = 1e-14
 """Coefficients below this fraction of the largest are dropped where arithmetic creates them."""
@@ -183,7 +178,7 @@ class Target:
         for kind, (_, read) in cls.kinds.items():
             if text.lstrip().startswith(f"{kind}("):
                 return read(text)
-        coefficients, name = _parser.expand(text, FAMILIES, MAX_RANK, MAX_DEGREE)
+        coefficients, name = expand(text)
         if not any(map(any, coefficients)):
             raise constant(text)
         return cls(coefficients, name=name)
@@ -482,18 +477,23 @@ class Target:
 
         Shapes: z (..., rank); returns (...).
         """
-        points = validation.finite_array(z, "z")
-        if points.ndim == 0 or points.shape[-1] != self.rank:
-            raise InputError(
-                f"z must have shape (..., rank) = (..., {self.rank}), got {points.shape}; "
-                "put the variables on the last axis"
-            )
+        points = self._points(z)
         powers = hermite_values(points, int(self.modes.max()))
         values = np.zeros(points.shape[:-1])
         for beta, coefficient in zip(self.modes.tolist(), self.coefficients.tolist(), strict=True):
             factors = (powers[..., i, k] for i, k in enumerate(beta) if k)
             values += functools.reduce(np.multiply, factors, coefficient)
         return values
+
+    def _points(self, z: ArrayLike) -> FloatArray:
+        """Check points (..., rank)."""
+        points = validation.finite_array(z, "z")
+        if points.ndim == 0 or points.shape[-1] != self.rank:
+            raise InputError(
+                f"z must have shape (..., rank) = (..., {self.rank}), got {points.shape}; "
+                "put the variables on the last axis"
+            )
+        return points
 
     def information_exponent(self, subspace: ArrayLike | None = None) -> int | None:
         r"""Return the information exponent, relative to a learned subspace if one is given.
@@ -591,6 +591,12 @@ class Target:
         >>> Target.parse("h1(z1)").rotate([[-1.0]])
         <Target of rank 1, degree 1, norm 1: -h1(z1)>
         """
+        Q = self._rotation(rotation)
+        tensors = [apply_to_indices(tensor, Q) for tensor in self.tensors]
+        return _rounded(*tensor_coefficients(tensors), name=None, missed_norm=self.missed_norm)
+
+    def _rotation(self, rotation: ArrayLike) -> FloatArray:
+        """Check an orthogonal matrix (rank, rank)."""
         Q = validation.matrix(rotation, "rotation", self.rank, self.rank)
         deviation = np.abs(Q.T @ Q - np.eye(self.rank)).max()
         if deviation > 1e-10:
@@ -598,8 +604,7 @@ class Target:
                 f"rotation must be orthogonal, got {validation.shown(Q.tolist())} with entries of "
                 f"Q^T Q - I up to {deviation:.1e}; make it so, for example by np.linalg.qr(Q)[0]"
             )
-        tensors = [apply_to_indices(tensor, Q) for tensor in self.tensors]
-        return _rounded(*tensor_coefficients(tensors), name=None, missed_norm=self.missed_norm)
+        return Q
 
     def __add__(self, other: object) -> Target:
         """Add another target, of any rank; what cancels down to rounding level is dropped.
@@ -675,14 +680,18 @@ class Target:
         return self._expansion(len(self.modes), lambda size: format(size, spec), "*")
 
     def __repr__(self) -> str:
-        """Return name, sizes and the first five terms."""
+        """Return name, sizes and the first terms."""
         name = "" if self.name is None else f" {self.name!r}"
         missed = f", missed norm {self.missed_norm:.6g}" if self.missed_norm else ""
-        more = f" + ... ({len(self.modes)} modes)" if len(self.modes) > 5 else ""
         return (
-            f"<Target{name} of rank {self.rank}, degree {self.degree}, norm {self.norm:.6g}"
-            f"{missed}: {self._expansion(5, '{:.6g}'.format, ' ')}{more}>"
+            f"<{type(self).__name__}{name} of rank {self.rank}, degree {self.degree}, "
+            f"norm {self.norm:.6g}{missed}: {self._described}>"
         )
+
+    @property
+    def _described(self) -> str:
+        more = f" + ... ({len(self.modes)} modes)" if len(self.modes) > 5 else ""
+        return self._expansion(5, "{:.6g}".format, " ") + more
 
 
 def _rounded(
