@@ -1,111 +1,23 @@
-"""The accessor ``ds.mi``: the functions of the package as methods of a Dataset."""
+"""The accessor ``ds.mi``: takes a Dataset, and gives the functions of the package as methods."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING, Literal, Unpack
 
-import numpy as np
 import xarray as xr
 
-from . import analysis, plot, schema, validation
-from .analysis.compare import comparable, measured
+from . import analysis, schema, validation
 from .analysis.describe import describe, description
 from .analysis.plateaus import Scale
 from .flows.base import Flow
-from .plot.layout import Options
+from .plot.accessor import PlotAccessor
 from .simulation import flow_of, replay, target_of
 from .storage import to_netcdf
 from .targets import Target
 
-if TYPE_CHECKING:
-    from matplotlib.animation import FuncAnimation
-
-__all__ = ["MultiIndexAccessor", "PlotAccessor", "accessor"]
-
-
-class PlotAccessor:
-    """The pictures of a dataset; keywords lay the panels out, see `mids.plot`.
-
-    It is ``ds.mi.plot``. Analyses are computed together with what is drawn, once.
-
-    Examples
-    --------
-    >>> import mids
-    >>> ds = mids.simulate("h1(z1) + h1(z1)*h3(z2)", dim=[100, 1e4], runs=4)
-    >>> ds.mi.plot.loss(col="dim", figsize=(8, 3)).shape
-    (1, 2)
-    """
-
-    def __init__(self, ds: xr.Dataset) -> None:
-        self._ds = ds
-
-    def _lazy(self) -> xr.Dataset:
-        """Return the dataset with lazy variables, so that nothing is analysed before checks."""
-        return self._ds.chunk({})
-
-    def loss(
-        self,
-        *,
-        theory: bool = True,
-        yscale: Literal["linear", "log"] | None = None,
-        **layout: Unpack[Options],
-    ) -> np.ndarray:
-        """Draw the loss with its plateaus and, if there is one, its theory: `mids.plot.loss`."""
-        ds = self._lazy()
-        known = theory and comparable(ds)
-        comparison = analysis.compare(ds) if known else None
-        return plot.loss(ds, comparison, analysis.plateaus(ds), yscale=yscale, **layout)
-
-    def overlap(self, **layout: Unpack[Options]) -> np.ndarray:
-        """Draw the overlaps against time: `mids.plot.overlap`."""
-        return plot.overlap(self._ds, **layout)
-
-    def modes(self, **layout: Unpack[Options]) -> np.ndarray:
-        """Draw what each Hermite degree contributes: `mids.plot.modes`."""
-        return plot.modes(self._ds, **layout)
-
-    def phase(
-        self, *, directions: tuple[int, int] = (0, 1), **layout: Unpack[Options]
-    ) -> np.ndarray:
-        """Draw two overlaps against each other: `mids.plot.phase`."""
-        return plot.phase(self._ds, directions=directions, **layout)
-
-    def escape_times(self, **layout: Unpack[Options]) -> np.ndarray:
-        """Draw measured against predicted escape times: `mids.plot.escape_times`."""
-        return plot.escape_times(analysis.compare(self._lazy()), **layout)
-
-    def timescales(self, **layout: Unpack[Options]) -> np.ndarray:
-        """Draw the escape times against d, with theory if there is one: `mids.plot.timescales`."""
-        ds = self._lazy()
-        found = analysis.compare(ds) if comparable(ds) else measured(ds)
-        return plot.timescales(found, analysis.scaling(ds), **layout)
-
-    def success(
-        self, *, x: Literal["ratio", "n"] = "ratio", **layout: Unpack[Options]
-    ) -> np.ndarray:
-        """Fractions of successful runs of a phase diagram: `mids.plot.success`."""
-        return plot.success(self._ds, x=x, **layout)
-
-    def traps(self, **layout: Unpack[Options]) -> np.ndarray:
-        """Draw how the runs ended: `mids.plot.traps`."""
-        return plot.traps(analysis.traps(self._lazy()), **layout)
-
-    def exponents(self, **layout: Unpack[Options]) -> np.ndarray:
-        """Draw what grows with d at each saddle of the target: `mids.plot.exponents`."""
-        return plot.exponents(analysis.exponents(self._ds), **layout)
-
-    def animate(
-        self,
-        *,
-        frames: int = 120,
-        interval: float = 50.0,
-        figsize: tuple[float, float] = (7.0, 3.0),
-    ) -> FuncAnimation:
-        """Show one run as a film: `mids.plot.animate`."""
-        return plot.animate(self._ds, frames=frames, interval=interval, figsize=figsize)
+__all__ = ["MultiIndexAccessor", "accessor"]
 
 
 @xr.register_dataset_accessor("mi")
@@ -129,25 +41,59 @@ class MultiIndexAccessor:
 
     @property
     def target(self) -> Target:
-        """The target of the dataset."""
+        """The target of the dataset.
+
+        Examples
+        --------
+        >>> import mids
+        >>> mids.simulate("h2(z1)", dim=100, runs=2).mi.target.degree
+        2
+        """
         return target_of(self._ds)
 
     @property
     def flow(self) -> Flow:
-        """The flow that made the dataset."""
+        """The flow that made the dataset.
+
+        Examples
+        --------
+        >>> import mids
+        >>> mids.simulate("h2(z1)", dim=100, runs=2, flow="planted").mi.flow
+        Planted()
+        """
         return flow_of(self._ds)
 
     @property
     def plot(self) -> PlotAccessor:
-        """The plots: ``ds.mi.plot.loss()`` and others."""
+        """The plots: ``ds.mi.plot.loss()`` and others.
+
+        Examples
+        --------
+        >>> import mids
+        >>> mids.simulate("h2(z1)", dim=[100, 1000], runs=2).mi.plot.loss(row="dim").shape
+        (2, 1)
+        """
         return PlotAccessor(self._ds)
 
     def describe(self) -> str:
-        """Return what the dataset holds: `mids.describe`."""
+        """Return what the dataset holds: `mids.describe`.
+
+        Examples
+        --------
+        >>> import mids
+        >>> mids.simulate("h2(z1)", dim=100, runs=2).mi.describe().splitlines()[0]
+        'multi-index dataset (schema 2)'
+        """
         return describe(self._ds)
 
     def validate(self) -> None:
-        """Check the dataset against the schema: `mids.validate`."""
+        """Check the dataset against the schema: `mids.validate`.
+
+        Examples
+        --------
+        >>> import mids
+        >>> mids.simulate("h2(z1)", dim=100, runs=2).mi.validate()  # nothing is wrong
+        """
         return schema.validate(self._ds)
 
     def plateaus(
@@ -160,7 +106,15 @@ class MultiIndexAccessor:
         contrast: float = 2.0,
         max_plateaus: int = 8,
     ) -> xr.Dataset:
-        """Find the plateaus of a variable: `mids.plateaus`."""
+        """Find the plateaus of a variable: `mids.plateaus`.
+
+        Examples
+        --------
+        >>> import mids
+        >>> ds = mids.simulate("h1(z1) + h1(z1)*h3(z2)", dim=1e4, runs=2)
+        >>> ds.mi.plateaus().loss[0, 0, :2].round(2).values.tolist()
+        [1.0, 0.5]
+        """
         return analysis.plateaus(
             self._ds,
             var,
@@ -172,11 +126,27 @@ class MultiIndexAccessor:
         )
 
     def saddles(self, *, scale: Scale | None = None, confidence: float = 0.95) -> xr.Dataset:
-        """Find the plateaus that are left again: `mids.saddles`."""
+        """Find the plateaus that are left again: `mids.saddles`.
+
+        Examples
+        --------
+        >>> import mids
+        >>> ds = mids.simulate("h1(z1) + h1(z1)*h3(z2)", dim=1e4, runs=2)
+        >>> ds.mi.saddles().n_saddles.values.tolist()
+        [[2, 2]]
+        """
         return analysis.saddles(self._ds, scale=scale, confidence=confidence)
 
     def subspace(self, *, time: float | Sequence[float] | None = None) -> xr.DataArray:
-        """Return the learned directions, eigenvectors of G(t): `mids.subspace`."""
+        """Return the learned directions, eigenvectors of G(t): `mids.subspace`.
+
+        Examples
+        --------
+        >>> import mids
+        >>> ds = mids.simulate("h1(z1) + h3(z2)", dim=100, runs=2)
+        >>> dict(ds.mi.subspace().isel(time=-1, run=0, dim=0).sizes)
+        {'axis': 2, 'direction': 2}
+        """
         return analysis.subspace(self._ds, time=time)
 
     def theory(
@@ -186,17 +156,40 @@ class MultiIndexAccessor:
         samples: int = 2048,
         leading_order: bool = False,
     ) -> xr.Dataset:
-        """Predict the saddles from the initial conditions: `mids.theory`."""
+        """Predict the saddles from the initial conditions: `mids.theory`.
+
+        Examples
+        --------
+        >>> import mids
+        >>> ds = mids.simulate("h1(z1) + h1(z1)*h3(z2)", dim=1e4, runs=2)
+        >>> ds.mi.theory().loss.sel(saddle=1).round(3).values.tolist()
+        [[0.5, 0.5]]
+        """
         return analysis.theory(
             self._ds, quantiles=quantiles, samples=samples, leading_order=leading_order
         )
 
     def compare(self) -> xr.Dataset:
-        """Compare the measured saddles with the theory: `mids.compare`."""
+        """Compare the measured saddles with the theory: `mids.compare`.
+
+        Examples
+        --------
+        >>> import mids
+        >>> ds = mids.simulate("h1(z1) + h1(z1)*h3(z2)", dim=1e4, runs=2)
+        >>> ds.mi.compare().ratio.sel(saddle=1).round(3).values.tolist()
+        [[1.0, 1.0]]
+        """
         return analysis.compare(self._ds)
 
     def exponents(self) -> xr.Dataset:
-        """Return the exponents of the target and the rates by them: `mids.exponents`."""
+        """Return the exponents of the target and the rates by them: `mids.exponents`.
+
+        Examples
+        --------
+        >>> import mids
+        >>> mids.simulate("h3(z1)", dim=100, runs=2).mi.exponents().attrs["ladder"]
+        '3: d^2'
+        """
         return analysis.exponents(self._ds)
 
     def scaling(
@@ -207,25 +200,66 @@ class MultiIndexAccessor:
         seed: int = 0,
         scale: Scale | None = None,
     ) -> xr.Dataset:
-        """Fit the growth of the escape times with d: `mids.scaling`."""
+        """Fit the growth of the escape times with d: `mids.scaling`.
+
+        Examples
+        --------
+        >>> import mids
+        >>> ds = mids.simulate("h3(z1)", dim=[1e3, 1e4, 1e5], runs=20)
+        >>> ds.mi.scaling().expected.item()
+        2.0
+        """
         return analysis.scaling(
             self._ds, resamples=resamples, confidence=confidence, seed=seed, scale=scale
         )
 
     def scaling_law(self, *, first: int = 3, last: int | None = None) -> xr.Dataset:
-        """Fit the power law of the loss of many directions: `mids.scaling_law`."""
+        """Fit the power law of the loss of many directions: `mids.scaling_law`.
+
+        Examples
+        --------
+        >>> import mids
+        >>> target = mids.targets.additive([i**-0.75 for i in range(1, 33)], "h3")
+        >>> mids.simulate(target, dim=1e4, runs=2).mi.scaling_law().expected.values.round(3)
+        array([-0.333])
+        """
         return analysis.scaling_law(self._ds, first=first, last=last)
 
     def traps(self, *, confidence: float = 0.95) -> xr.Dataset:
-        """Count how runs ended, and how often they are trapped: `mids.traps`."""
+        """Count how runs ended, and how often they are trapped: `mids.traps`.
+
+        Examples
+        --------
+        >>> import mids
+        >>> ds = mids.simulate("h3(z1)", dim=100, runs=8, flow="planted")
+        >>> ds.mi.traps().trapped.values.tolist()
+        [4]
+        """
         return analysis.traps(self._ds, confidence=confidence)
 
     def replay(self) -> xr.Dataset:
-        """Simulate the dataset again: `mids.replay`."""
+        """Simulate the dataset again: `mids.replay`.
+
+        Examples
+        --------
+        >>> import mids
+        >>> ds = mids.simulate("h2(z1)", dim=100, runs=2)
+        >>> ds.mi.replay().loss.equals(ds.loss)
+        True
+        """
         return replay(self._ds)
 
     def to_netcdf(self, path: str | os.PathLike[str], *, compact: bool = False) -> None:
-        """Write the dataset to a file: `mids.to_netcdf`."""
+        """Write the dataset to a file: `mids.to_netcdf`.
+
+        Examples
+        --------
+        >>> import mids, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     mids.simulate("h2(z1)", dim=100, runs=2).mi.to_netcdf(f"{folder}/runs.nc")
+        ...     mids.open_dataset(f"{folder}/runs.nc").sizes["run"]
+        2
+        """
         return to_netcdf(self._ds, path, compact=compact)
 
     def __repr__(self) -> str:

@@ -46,7 +46,17 @@ def printable(text: object) -> str:
 
 
 class MidsError(Exception):
-    """Base class of all errors raised on purpose by this package."""
+    """Base class of all errors raised on purpose by this package.
+
+    Examples
+    --------
+    >>> import mids
+    >>> try:
+    ...     mids.simulate("h2(z1)", dim=-5)
+    ... except mids.errors.MidsError as error:
+    ...     print(type(error).__name__)
+    InputError
+    """
 
     def __str__(self) -> str:
         """Return the message, safe for a terminal."""
@@ -54,7 +64,17 @@ class MidsError(Exception):
 
 
 class InputError(MidsError, ValueError):
-    """An argument is wrong; the message names it, what is allowed and the remedy."""
+    """An argument is wrong; the message names it, what is allowed and the remedy.
+
+    Examples
+    --------
+    >>> import mids
+    >>> try:
+    ...     mids.simulate("h2(z1)", dim=100, runs=0)
+    ... except mids.errors.InputError as error:
+    ...     print(error)
+    runs must be an integer of at least 1, got 0; pass a whole number such as 1
+    """
 
 
 class TargetSyntaxError(InputError):
@@ -97,16 +117,49 @@ class TargetSyntaxError(InputError):
 
 
 class DatasetError(MidsError, ValueError):
-    """A Dataset lacks something that is needed, or breaks the schema."""
+    """A Dataset lacks something that is needed, or breaks the schema.
+
+    Examples
+    --------
+    >>> import mids
+    >>> try:
+    ...     mids.simulate("h2(z1)", dim=100, runs=2).mi.scaling()
+    ... except mids.errors.DatasetError as error:
+    ...     print(str(error).partition(";")[0])
+    scaling needs at least two dimensions along 'dim', but the dataset has 1
+    """
 
 
 class FileError(MidsError, OSError):
-    """A file cannot be used: truncated, foreign, of a newer schema, or not writable."""
+    """A file cannot be used: truncated, foreign, of a newer schema, or not writable.
+
+    Examples
+    --------
+    >>> import mids
+    >>> mids.open_dataset("nowhere.nc")
+    Traceback (most recent call last):
+    mids.errors.FileError: nowhere.nc does not exist; check the path
+    """
 
 
 class ClusterError(MidsError, RuntimeError):
-    """Workers or their scheduler cannot be reached, or are lost again and again."""
+    """Workers or their scheduler cannot be reached, or are lost again and again.
+
+    Examples
+    --------
+    >>> import mids
+    >>> raise mids.errors.ClusterError("no worker came within 60 s; start one")
+    Traceback (most recent call last):
+    mids.errors.ClusterError: no worker came within 60 s; start one
+    """
 
 
 class MissingDependencyError(MidsError, ImportError):
-    """An optional package is not installed; the message gives the command that installs it."""
+    """An optional package is not installed; the message gives the command that installs it.
+
+    Examples
+    --------
+    >>> import mids
+    >>> isinstance(mids.errors.MissingDependencyError("plots need matplotlib"), ImportError)
+    True
+    """

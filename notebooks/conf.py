@@ -53,7 +53,7 @@ def public() -> dict[str, list[str]]:
             sections[f"mids.{name}"] = [f"{name}.{inner}" for inner in names]
         elif name != "__version__":
             sections["Functions and classes"].append(name)
-    accessors = ["accessor.MultiIndexAccessor", "accessor.PlotAccessor"]
+    accessors = ["accessor.MultiIndexAccessor", "plot.accessor.PlotAccessor"]
     return {**sections, "ds.mi and ds.mi.plot": accessors}
 
 

@@ -12,8 +12,9 @@ import pytest
 import xarray as xr
 
 import mids
-from mids.accessor import MultiIndexAccessor, PlotAccessor
+from mids.accessor import MultiIndexAccessor
 from mids.errors import DatasetError
+from mids.plot.accessor import PlotAccessor
 
 METHODS = sorted(
     name

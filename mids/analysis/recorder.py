@@ -111,6 +111,15 @@ class Recorder:
         -------
         bool
             Whether `record` is due, as the last recorded step is long enough ago.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> recorder = Recorder(np.eye(50)[:, :1], per_decade=2)
+        >>> recorder.record(0, 0.5, np.ones((50, 3)))
+        >>> recorder.record(10, 0.4, np.ones((50, 3)))
+        >>> recorder.wants(11), recorder.wants(32)
+        (False, True)
         """
         step = validation.integer(step, "step", at_least=0)
         if not self._steps or step == 0:
@@ -153,6 +162,16 @@ class Recorder:
         InputError
             If the step is not later than the last one, the loss is not one number, or the shape of
             W does not fit the directions of the target.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> recorder = Recorder(np.eye(50)[:, :1], degree=2)
+        >>> W = np.eye(50)[:, :1]
+        >>> recorder.record(0, 0.5, W, network=lambda x: (x[:, 0] ** 2 - 1) / 2**0.5)
+        >>> recorder.record(1, 0.4, W)
+        >>> recorder.dataset().link[0, 0, 0].values.round(6).tolist()  # h2(z1)
+        [0.0, 0.0, 1.0]
         """
         step = validation.integer(step, "step", at_least=0)
         if self._steps and step <= self._steps[-1]:
@@ -238,6 +257,15 @@ class Recorder:
         ------
         InputError
             If fewer than two steps were recorded.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> recorder = Recorder(np.eye(50)[:, :1])
+        >>> for step, loss in enumerate([0.5, 0.4, 0.1]):
+        ...     recorder.record(step, loss, np.eye(50)[:, :2])
+        >>> recorder.dataset(learning_rate=0.01, half=True).loss[0, 0].to_series().to_dict()
+        {0.0: 0.25, 0.01: 0.2, 0.02: 0.05}
         """
         if len(self._steps) < 2:
             raise InputError(

@@ -189,6 +189,15 @@ class Catalog(Mapping[str, xr.Dataset]):
         -------
         pandas.DataFrame
             With the keys as index.
+
+        Examples
+        --------
+        >>> import mids, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     catalog = mids.open_catalog(folder, create=True)
+        ...     key = catalog.add(mids.simulate("h2(z1)", dim=100, runs=2))
+        ...     catalog.to_dataframe()[["target", "runs"]].values.tolist()
+        [['h2(z1)', 2]]
         """
         return table.frame(self.entries.values())
 
@@ -217,6 +226,16 @@ class Catalog(Mapping[str, xr.Dataset]):
             If a column is unknown or a condition makes no sense for it.
         FileError
             If the file of a dataset that may have the target is damaged.
+
+        Examples
+        --------
+        >>> import mids, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     catalog = mids.open_catalog(folder, create=True)
+        ...     for target in ("h2(z1)", "h3(z1)"):
+        ...         key = catalog.add(mids.simulate(target, dim=100, runs=2), key=target[:2])
+        ...     list(catalog.search(target="h3*")), len(catalog.search(rank=slice(1, 2), runs=2))
+        (['h3'], 2)
         """
         given = conditions.get("target")
         target = given if isinstance(given, Target) else None
@@ -256,6 +275,16 @@ class Catalog(Mapping[str, xr.Dataset]):
             If there is no such key.
         FileError
             If the file is missing, damaged, or not the one that the index means.
+
+        Examples
+        --------
+        >>> import mids, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     catalog = mids.open_catalog(folder, create=True)
+        ...     key = catalog.add(mids.simulate("h2(z1)", dim=100, runs=2))
+        ...     with catalog.open(key) as ds:
+        ...         ds.sizes["run"]
+        2
         """
         return io.open_dataset(self.path(key), chunks=chunks)
 
@@ -274,6 +303,15 @@ class Catalog(Mapping[str, xr.Dataset]):
         ------
         InputError, FileError
             As `open`.
+
+        Examples
+        --------
+        >>> import mids, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     catalog = mids.open_catalog(folder, create=True)
+        ...     key = catalog.add(mids.simulate("h2(z1)", dim=100, runs=2))
+        ...     catalog.path(key).suffix
+        '.nc'
         """
         entry = self._entry(key)
         try:
@@ -336,6 +374,14 @@ class Catalog(Mapping[str, xr.Dataset]):
             If the dataset breaks the schema.
         FileError
             If the folder cannot be written.
+
+        Examples
+        --------
+        >>> import mids, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     catalog = mids.open_catalog(folder, create=True)
+        ...     catalog.add(mids.simulate("h2(z1)", dim=100, runs=2), key="square")
+        'square'
         """
         folder = self._folder("add to")
         overwrite = validation.flag(overwrite, "overwrite")
@@ -373,6 +419,15 @@ class Catalog(Mapping[str, xr.Dataset]):
         ------
         InputError
             If a key is not in the catalog, or the catalog is behind a URL.
+
+        Examples
+        --------
+        >>> import mids, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     catalog = mids.open_catalog(folder, create=True)
+        ...     catalog.remove(catalog.add(mids.simulate("h2(z1)", dim=100, runs=2)))
+        ...     len(catalog)
+        0
         """
 
         def drop(entries: dict[str, Entry]) -> Mapping[Path, Entry]:
@@ -405,6 +460,15 @@ class Catalog(Mapping[str, xr.Dataset]):
             If a key has different content in the two; the message lists all such keys.
         FileError
             If a file of `other` is damaged.
+
+        Examples
+        --------
+        >>> import mids, tempfile
+        >>> with tempfile.TemporaryDirectory() as ours, tempfile.TemporaryDirectory() as theirs:
+        ...     other = mids.open_catalog(theirs, create=True)
+        ...     key = other.add(mids.simulate("h2(z1)", dim=100, runs=2), key="square")
+        ...     mids.open_catalog(ours, create=True).merge(other)
+        ['square']
         """
         folder = self._folder("merge into")
         other = other if isinstance(other, Catalog) else open_catalog(other)
@@ -456,6 +520,15 @@ class Catalog(Mapping[str, xr.Dataset]):
         -------
         Verification
             With everything that is wrong, in sentences.
+
+        Examples
+        --------
+        >>> import mids, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     catalog = mids.open_catalog(folder, create=True)
+        ...     key = catalog.add(mids.simulate("h2(z1)", dim=100, runs=2))
+        ...     catalog.verify().ok
+        True
         """
         replay = validation.integer(replay, "replay", at_least=0)
         source = self._source

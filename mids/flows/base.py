@@ -113,6 +113,12 @@ class Flow(ABC):
         Returns
         -------
         int
+
+        Examples
+        --------
+        >>> from mids import Target, flows
+        >>> flows.get("planted").student_rank(Target.parse("h1(z1) + h3(z2)"))
+        2
         """
         return target.rank
 
@@ -126,6 +132,15 @@ class Flow(ABC):
         Returns
         -------
         Target or None
+
+        Examples
+        --------
+        >>> from mids import Target, flows
+        >>> target = Target.parse("h2(z1)")
+        >>> flows.get("planted").planted_target(target) == target
+        True
+        >>> flows.get("two-timescale").planted_target(target) is None
+        True
         """
         return None
 
@@ -145,6 +160,14 @@ class Flow(ABC):
         Returns
         -------
         (n, rank, student_rank) float array
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from mids import Target, flows
+        >>> target = Target.parse("h1(z1) + h3(z2)")
+        >>> flows.get("two-timescale").draw_initial(target, 2, 100, np.arange(8), seed=0).shape
+        (8, 2, 2)
         """
         return draw_runs(target.rank, student_rank, dim, runs, seed)
 
@@ -165,6 +188,12 @@ class Flow(ABC):
         dims : (n,) int array
             Ambient dimensions of the sweep.
         student_rank : int
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from mids import Target, flows
+        >>> flows.get("ambient").check(Target.parse("h2(z1)"), np.array([100]), 1)
         """
 
     @abstractmethod
@@ -186,6 +215,13 @@ class Flow(ABC):
         -------
         (n,) float array
             From 0, increasing.
+
+        Examples
+        --------
+        >>> from mids import Target, flows
+        >>> time = flows.get("two-timescale").default_time(Target.parse("h2(z1)"), 100, 1)
+        >>> float(time[0]), bool(time[-1] > 100)
+        (0.0, True)
         """
 
     def run_seconds(self, target: Target, dim: int, student_rank: int, time: FloatArray) -> float:
@@ -203,6 +239,13 @@ class Flow(ABC):
         Returns
         -------
         float
+
+        Examples
+        --------
+        >>> from mids import Target, flows
+        >>> target, flow = Target.parse("h2(z1)"), flows.get("two-timescale")
+        >>> 0 < flow.run_seconds(target, 100, 1, flow.default_time(target, 100, 1)) < 1
+        True
         """
         return 5e-4 * target.rank**2
 
@@ -218,6 +261,13 @@ class Flow(ABC):
         -------
         dict of str to array
             For example ``samples``, on the time grid.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from mids import flows
+        >>> flows.OnlineSGD(step=0.1, batch=10).coordinates(np.array([0.0, 1.0]))
+        {'samples': array([  0, 100])}
         """
         return {}
 
@@ -233,6 +283,12 @@ class Flow(ABC):
         -------
         float or array
             0 for flows in continuous time.
+
+        Examples
+        --------
+        >>> from mids import flows
+        >>> flows.get("two-timescale").delay(2.0)
+        0.0
         """
         return 0.0 * exponent
 
@@ -246,6 +302,12 @@ class Flow(ABC):
         Returns
         -------
         Target
+
+        Examples
+        --------
+        >>> from mids import Target, flows
+        >>> flows.TwoTimescale(ridge=1.0).effective_target(Target.parse("h2(z1)")).norm ** 2
+        0.5000000000000001
         """
         return target
 
@@ -261,6 +323,12 @@ class Flow(ABC):
         Returns
         -------
         tuple of str
+
+        Examples
+        --------
+        >>> from mids import Target, flows
+        >>> flows.get("two-timescale").variables(Target.parse("h2(z1)"))[:2]
+        ('loss', 'overlap')
         """
         return (
             "loss",
@@ -287,6 +355,22 @@ class Flow(ABC):
         -------
         dict of str to array
             The schema's variables without the axis ``dim``.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from mids import Target, flows
+        >>> problem = flows.Problem(
+        ...     target=Target.parse("h1(z1)"),
+        ...     dim=100,
+        ...     runs=np.array([0]),
+        ...     seed=0,
+        ...     initial=np.array([[[0.1]]]),
+        ...     time=np.array([0.0, 100.0]),
+        ...     rtol=1e-8,
+        ... )
+        >>> flows.get("planted").integrate(problem)["loss"].round(3).tolist()
+        [[0.9, 0.0]]
         """
 
     def to_dict(self) -> dict[str, Any]:
@@ -295,6 +379,12 @@ class Flow(ABC):
         Returns
         -------
         dict
+
+        Examples
+        --------
+        >>> from mids import flows
+        >>> flows.TwoTimescale(ridge=0.1).to_dict()
+        {'name': 'two-timescale', 'ridge': 0.1, 'kernel': None}
         """
         parameters = dataclasses.asdict(self)
         recorded = {field.name: parameters[field.name] for field in _recorded(type(self))}
@@ -317,6 +407,12 @@ class Flow(ABC):
         ------
         InputError
             If a name or value is wrong, or a parameter without default is missing.
+
+        Examples
+        --------
+        >>> from mids import flows
+        >>> flows.TwoTimescale.from_dict({"ridge": 0.1})
+        TwoTimescale(ridge=0.1, kernel=None)
         """
         fields = _recorded(cls)
         allowed = tuple(field.name for field in fields)

@@ -91,6 +91,11 @@ class HermiteKernel:
         InputError
             If the explicit eigenvalues do not reach the largest degree, or those of the formula
             fall below the range of double precision.
+
+        Examples
+        --------
+        >>> HermiteKernel(polynomial=2).of_degrees([0, 1, 3]).tolist()
+        [1.0, 0.25, 0.0625]
         """
         degrees = np.asarray(degrees)
         if self.eigenvalues is None:
@@ -119,6 +124,11 @@ class HermiteKernel:
         Returns
         -------
         dict
+
+        Examples
+        --------
+        >>> HermiteKernel(polynomial=2).to_dict()
+        {'polynomial': 2.0}
         """
         for name in ("polynomial", "exponential"):
             if getattr(self, name) is not None:
@@ -141,6 +151,11 @@ class HermiteKernel:
         ------
         InputError
             If a name or value is wrong.
+
+        Examples
+        --------
+        >>> HermiteKernel.from_dict({"polynomial": 2}) == HermiteKernel(polynomial=2)
+        True
         """
         for name in fields:
             validation.one_of(name, ("polynomial", "exponential", "eigenvalues"), "kernel field")

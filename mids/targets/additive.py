@@ -322,6 +322,15 @@ class AdditiveTarget(Target):
             ``sum_ij a_i a_j sum_k c_k^2 (v_i^T G v_j)^k``.
         (rank, rank) float array
             Its gradient.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from mids.targets import additive
+        >>> target = additive(np.ones(100), "h2").normalize()
+        >>> value, gradient = target.correlation(0.5 * np.eye(100))
+        >>> round(value, 6), gradient.shape
+        (0.25, (100, 100))
         """
         frame, squares = self.directions, self.series**2
         inner = frame.T @ np.asarray(G, dtype=np.float64) @ frame
