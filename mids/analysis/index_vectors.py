@@ -28,7 +28,9 @@ from ..validation import FloatArray as Array
 def neuron_times(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset | None:
     """Predict when each neuron finds which index vector; None where that is not known."""
     flow = recipe.flow
-    if not isinstance(flow, TwoLayer) or flow.loss != "correlation" or "initial" not in ds:
+    if not isinstance(flow, TwoLayer) or flow.loss != "correlation" or flow.step:
+        return None
+    if "initial" not in ds:
         return None
     found = _index_vectors(recipe.target, flow._series)
     if found is None or flow.planted_target(recipe.target) is not None:

@@ -264,6 +264,33 @@ class NetworkFlow(Flow):
             target_square=target.norm**2,
         )
 
+    def _activation(
+        self, smooth: tuple[FloatArray, FloatArray] | None = None, radius: float = 0.0
+    ) -> Any:
+        """Activation for compiled code that draws samples, averaged over nodes with weights."""
+        from .engine.neuron_descent import KINDS, Activation
+
+        kind = KINDS.index(self.activation) if self.activation in KINDS else 0
+        return Activation(kind, self._series, *(smooth or (np.zeros(1), np.ones(1))), radius)
+
+    def _start(self, problem: Problem, net: Any, rows: FloatArray) -> Any:
+        """State of compiled code that draws samples. Shapes: rows (p, rank or more)."""
+        from .engine.neuron_descent import NeuronState
+
+        rank, levels = problem.target.rank, np.array(LEVELS)
+        M, follow = rows[:, :rank], "crossing_time" in self.variables(problem.target)
+        cosines = ((M @ net.directions.T) ** 2).max(axis=1)
+        overlaps = span(net, M[None], (rows @ rows.T)[None])[0]
+        return NeuronState(
+            used=np.zeros(2, dtype=np.int64),
+            frame=rows,
+            layer=self._layer.copy(),
+            cosines=cosines,
+            overlaps=overlaps,
+            neuron_crossing=np.where(cosines[:, None] >= levels, 0.0, np.nan),
+            crossing=np.where(overlaps[:, None] >= levels, 0.0, np.nan)[: rank if follow else 0],
+        )
+
     def observe(self, problem: Problem, net: Any, paths: list[Path]) -> dict[str, Any]:
         """Return the schema's variables of a block of runs."""
         from .engine.neuron_paths import risks

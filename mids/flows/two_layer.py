@@ -11,12 +11,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from .. import validation
+from ..errors import InputError
 from ..schema import LEVELS
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
-from .base import Problem
+from .base import Problem, Swept
+from .initial import stream
 from .network import NetworkFlow, Path, gram
-from .network_target import monomials
+from .network_target import monomials, pulls
+from .sampled import DATA
 
 __all__ = ["TwoLayer"]
 
@@ -68,6 +72,15 @@ class TwoLayer(NetworkFlow):
     degree : int, optional
         Highest Hermite degree kept of an activation that is no polynomial, 24 if not given.
         `truncation_error` is what that leaves out.
+    step : float
+        0 for the flow. Else the SDE to which descent on samples with this step tends, see
+        `TwoLayerSGD`: the flow, what the division by the norm takes away, and fluctuations, in any
+        d. It is followed by Euler-Maruyama steps that change no overlap by more than 2 % of the
+        largest of its neuron.
+    batch : int
+        Samples in a step.
+    noise : float
+        Standard deviation of the noise on the labels.
 
     Raises
     ------
@@ -84,10 +97,37 @@ class TwoLayer(NetworkFlow):
     """
 
     name: ClassVar[str] = "two-layer"
+    step: float | Swept = 0.0
+    batch: int | Swept = 1
+    noise: float | Swept = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the parameters."""
+        super().__post_init__()
+        values: dict[str, Any] = {
+            "step": validation.number(self.step, "step", at_least=0.0, at_most=1.0),
+            "batch": validation.integer(self.batch, "batch", at_least=1),
+            "noise": validation.number(self.noise, "noise", at_least=0.0),
+        }
+        if not self.step and (self.batch != 1 or self.noise):
+            raise InputError(
+                "batch and noise are those of descent on samples, which the flow without a step "
+                "has not; pass step= with them, or leave them out"
+            )
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name and parameters in types that JSON knows; without a step there are no samples."""
+        data = super().to_dict()
+        if not self.step:
+            for name in ("step", "batch", "noise"):
+                del data[name]
+        return data
 
     def planted_target(self, target: Target) -> Target | None:
         """Return the target of a single neuron whose activation is the link; else there is none."""
-        if target.rank != 1 or self.neurons != 1 or self.epsilon is not None:
+        if target.rank != 1 or self.neurons != 1 or self.epsilon is not None or self.step:
             return None
         link = np.zeros(target.degree + 1)
         link[target.modes[:, 0]] = target.coefficients
@@ -107,12 +147,53 @@ class TwoLayer(NetworkFlow):
         """Trajectories of a block of runs."""
         net = self._network(problem.target)
         paths = [
-            self._path(problem, net, np.ascontiguousarray(M.T), self._beyond(problem, run))
+            (self._diffusion if self.step else self._path)(
+                problem, net, run, np.ascontiguousarray(M.T), self._beyond(problem, run)
+            )
             for run, M in zip(problem.runs.tolist(), problem.initial, strict=True)
         ]
         return self.observe(problem, net, paths)
 
-    def _path(self, problem: Problem, net: Any, M0: FloatArray, factor: FloatArray) -> Path:
+    def _diffusion(
+        self, problem: Problem, net: Any, run: int, M0: FloatArray, factor: FloatArray
+    ) -> Path:
+        """Path of one run of the SDE."""
+        from .engine.neuron_diffusion import Diffusion, diffuse
+
+        (p, rank), times = M0.shape, len(problem.time)
+        rest = np.sqrt(np.maximum(1.0 - (M0**2).sum(axis=1), 0.0))[:, None]
+        state = self._start(problem, net, np.concatenate([M0, rest * factor], axis=1))
+        key = stream(problem.seed, problem.dim, run, DATA).integers(2**32, size=2, dtype=np.uint64)
+        squares = np.arange(len(self._series)) ** 2
+        seen = pulls(problem.target, self._series).values()
+        rates = Diffusion(
+            rate=self.step / self.batch,
+            shortest=self.step,
+            noise=self.noise,
+            beyond=max(problem.dim - rank - p, 0),
+            pull=max(sum(k * k * strength for k, strength in pull.items()) for pull in seen),
+            mixing=float(squares @ self._series**2),
+        )
+        states = np.full((times, p * rank + p * p + p), np.nan)
+        alphas = monomials(problem.target).coefficients
+        diffuse(
+            *(net, alphas, self._activation(), rates, np.array(LEVELS), key, state),
+            *(problem.time, states),
+        )
+        M, Q, layers = np.split(states, [p * rank, p * rank + p * p], axis=1)
+        return Path(
+            M.reshape(times, p, rank),
+            Q.reshape(times, p, p),
+            layers,
+            state.neuron_crossing,
+            state.crossing,
+            np.array([state.used[0], state.used[0]]),
+            2 if state.used[1] else 0,
+        )
+
+    def _path(
+        self, problem: Problem, net: Any, run: int, M0: FloatArray, factor: FloatArray
+    ) -> Path:
         """Path of one run; neurons do not interact under the correlation loss."""
         (p, rank), times = M0.shape, len(problem.time)
         layer = self._layer

@@ -14,7 +14,7 @@ from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 from .base import Problem, Swept
 from .initial import frame, stream
-from .network import NetworkFlow, Path, span
+from .network import NetworkFlow, Path
 from .network_target import monomials
 from .sampled import DATA, FRAME, MAX_DIM
 from .stepped import Stepped
@@ -152,48 +152,25 @@ class TwoLayerSGD(Stepped, NetworkFlow):
 
     def _path(self, problem: Problem, net: Any, run: int, M0: FloatArray) -> Path:
         """Path of one run."""
-        from .engine.neuron_descent import KINDS, Activation, NetworkRates, NeuronState, descend
+        from .engine.neuron_descent import NetworkRates, descend
 
         (p, rank), times, dim = M0.shape, len(problem.time), problem.dim
-        levels = np.array(LEVELS)
         streams = (stream(problem.seed, dim, run, branch) for branch in (FRAME, DATA))
         rows, key = (
             self._rows(problem, run, M0, next(streams)),
             next(streams).integers(2**32, size=2, dtype=np.uint64),
         )
-        small = "crossing_time" in self.variables(problem.target)
-        follow = rank if small else 0
-        nodes, weights = (
-            sphere_nodes(dim, len(self._series))
-            if self.smoothing
-            else (
-                np.zeros(1),
-                np.ones(1),
-            )
-        )
-        kind = KINDS.index(self.activation) if self.activation in KINDS else 0
-        activation = Activation(kind, self._series, nodes, weights, self.smoothing)
+        smooth = sphere_nodes(dim, len(self._series)) if self.smoothing else None
+        activation = self._activation(smooth, self.smoothing)
         ahead = 0.0 if self.reuse == 1 else self.step if self.lookahead is None else self.lookahead
         stride = max(1, p // (4 * self.batch))
         rates = NetworkRates(self.step, self.batch, self.noise, ahead, stride)
-        terms = M0 @ net.directions.T
-        state = NeuronState(
-            used=np.zeros(2, dtype=np.int64),
-            frame=rows,
-            layer=self._layer.copy(),
-            cosines=(terms**2).max(axis=1),
-            overlaps=span(net, M0[None], (rows @ rows.T)[None])[0],
-            neuron_crossing=np.full((p, len(levels)), np.nan),
-            crossing=np.full((follow, len(levels)), np.nan),
-        )
-        state.neuron_crossing[state.cosines[:, None] >= levels] = 0.0
-        if follow:
-            state.crossing[state.overlaps[:, None] >= levels] = 0.0
+        state = self._start(problem, net, rows)
         M, Q = np.full((times, p, rank), np.nan), np.full((times, p, p), np.nan)
         layers = np.full((times, p), np.nan)
         alphas = monomials(problem.target).coefficients
         for row, stop in enumerate(self.steps(problem.time) * self.batch):
-            descend(net, alphas, activation, rates, levels, key, state, stop)
+            descend(net, alphas, activation, rates, np.array(LEVELS), key, state, stop)
             if state.used[1]:
                 break
             M[row], Q[row] = state.frame[:, :rank], state.frame @ state.frame.T

@@ -48,6 +48,28 @@ def test_drift_norm_and_fluctuations_are_those_of_the_sde(kind):
     assert found["variance"] == pytest.approx(1.0, abs=0.3)
 
 
+def test_the_sde_has_the_mean_and_variance_of_descent():
+    """Means within 4 standard errors, where the flow's are beyond; variances within sampling."""
+    kind = {"neurons": 2, "activation": "erf"}
+    samples = {"step": 0.02, "batch": 2, "noise": 0.3}
+    start, runs = [[0.4, 0.1], [0.2, 0.3]], 200
+    ends = []
+    for flow in (TwoLayerSGD(**kind, **samples), TwoLayer(**kind, **samples), TwoLayer(**kind)):
+        ds = simulate(
+            "additive(2, 0.3, erf)", flow, dim=64, runs=runs, initial=start, time=[0, 6.0]
+        )
+        last = ds.isel(dim=0, time=-1)
+        products = last.neuron_gram.values[:, 0, 1]
+        ends.append(np.column_stack([last.neuron_overlap.values.reshape(runs, 4), products]))
+    mean, variance = (np.array([f(end, axis=0) for end in ends]) for f in (np.mean, np.var))
+    error = np.sqrt((variance[0] + variance[1]) / runs)
+    assert (np.abs(mean[1] - mean[0]) < 4 * error).all()
+    assert (np.abs(mean[2] - mean[0]) > 4 * error).any()
+    np.testing.assert_allclose(variance[1] / variance[0], 1.0, atol=4 * np.sqrt(4 / runs))
+    far = simulate("h2(z1)", TwoLayer(**CORRELATION, step=1e-14), dim=10**12, time=[0.0, 1.0])
+    assert np.isfinite(far.loss).all() and mids.replay(far).equals(far)
+
+
 def test_numbers_depend_on_seed_dim_and_run_alone():
     flow = TwoLayerSGD(step=0.01, batch=8, noise=0.1, reuse=2, **CORRELATION)
     one = mids.simulate("h2(z1)", dim=[16, 32], runs=4, flow=flow, chunks=1, time=[0, 0.5])
@@ -110,6 +132,8 @@ def test_smoothing_averages_over_a_sphere():
 def test_bad_parameters_are_named(parameters, message):
     with pytest.raises(InputError, match=message):
         TwoLayerSGD(**{**CORRELATION, **parameters})
+    with pytest.raises(InputError, match="pass step= with them"):
+        TwoLayer(**CORRELATION, noise=0.1)
 
 
 def test_samples_that_are_too_long_are_refused():

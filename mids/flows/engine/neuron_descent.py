@@ -15,7 +15,18 @@ from .neurons import Network, neuron_overlap, span_overlaps, terms_of, workspace
 from .normals import sample
 from .sampled import spread
 
-__all__ = ["KINDS", "Activation", "NetworkRates", "NeuronState", "descend"]
+__all__ = [
+    "KINDS",
+    "Activation",
+    "NetworkRates",
+    "NeuronState",
+    "activate",
+    "descend",
+    "label_of",
+    "look",
+    "pack",
+    "watch",
+]
 
 KINDS = ("polynomial", "erf", "relu", "tanh", "sigmoid")
 
@@ -46,8 +57,8 @@ class NetworkRates(NamedTuple):
 class NeuronState(NamedTuple):
     """Everything a run carries on.
 
-    Shapes: used (2,); frame (p, d); layer (p,); cosines (p,); overlaps (r or 0,); neuron_crossing
-    (p, levels); crossing (r or 0, levels).
+    Shapes: used (2,); frame (p, d), or (p, r + p) of `diffuse`; layer (p,); cosines (p,); overlaps
+    (r or 0,); neuron_crossing (p, levels); crossing (r or 0, levels).
     """
 
     used: np.ndarray
@@ -70,7 +81,7 @@ def _hermite(x: float, values: np.ndarray) -> None:
 
 
 @compiled
-def _activate(act: Activation, u: float, table: np.ndarray) -> tuple[float, float]:
+def activate(act: Activation, u: float, table: np.ndarray) -> tuple[float, float]:
     """Activation and its derivative."""
     if act.kind == 1:
         return math.erf(u * math.sqrt(0.5)), math.sqrt(2.0 / math.pi) * math.exp(-0.5 * u * u)
@@ -91,7 +102,7 @@ def _activate(act: Activation, u: float, table: np.ndarray) -> tuple[float, floa
 
 
 @compiled
-def _label(net: Network, alphas: np.ndarray, term: np.ndarray, table: np.ndarray) -> float:
+def label_of(net: Network, alphas: np.ndarray, term: np.ndarray, table: np.ndarray) -> float:
     """Value of the target; `table` gets the Hermite polynomials of each term."""
     for n in range(len(term)):
         _hermite(term[n], table[n])
@@ -105,7 +116,7 @@ def _label(net: Network, alphas: np.ndarray, term: np.ndarray, table: np.ndarray
 
 
 @compiled
-def _watch(
+def watch(
     levels: np.ndarray,
     now: float,
     before: float,
@@ -121,6 +132,36 @@ def _watch(
                 if new[j] > old[j]:
                     part = max((levels[k] - old[j]) / (new[j] - old[j]), 0.0)
                 crossing[j, k] = before + (now - before) * part
+
+
+@compiled
+def look(
+    net: Network,
+    levels: np.ndarray,
+    now: float,
+    before: float,
+    state: NeuronState,
+    cosines: np.ndarray,
+) -> None:
+    """Note the levels that neurons have reached."""
+    for j in range(len(cosines)):
+        m = state.frame[j]
+        cosines[j] = neuron_overlap(net, m, 0, 1.0 if net.scaling == 0 else dot(m, m))
+    watch(levels, now, before, state.cosines, cosines, state.neuron_crossing)
+    for j in range(len(cosines)):
+        state.cosines[j] = cosines[j]
+
+
+@compiled
+def pack(state: NeuronState, rank: int, y: np.ndarray) -> None:
+    """Correlations and products of the neurons, from their weights."""
+    p = len(state.frame)
+    for j in range(p):
+        for i in range(rank):
+            y[j * rank + i] = state.frame[j, i]
+        for i in range(j + 1):
+            product = dot(state.frame[i], state.frame[j])
+            y[p * rank + i * p + j] = y[p * rank + j * p + i] = product
 
 
 @entry
@@ -166,7 +207,7 @@ def descend(
                 for i in range(rank):
                     star[i] = x[i]
                 terms_of(net, star, 0, term)
-                value = _label(net, alphas, term, table)
+                value = label_of(net, alphas, term, table)
                 if rates.noise > 0.0:
                     value += rates.noise * float(x[dim])
                 project(frame, x, z)
@@ -179,7 +220,7 @@ def descend(
                     values[j], slopes[j] = 0.0, 0.0
                     for m in range(len(act.nodes)):
                         shift = act.smoothing * act.nodes[m]
-                        one, two = _activate(act, (z[j] + shift * rest) / length, row)
+                        one, two = activate(act, (z[j] + shift * rest) / length, row)
                         values[j] += act.weights[m] * one
                         slopes[j] += act.weights[m] * two * (1.0 - shift * z[j] / rest) / length
                     fitted += state.layer[j] * values[j]
@@ -214,21 +255,11 @@ def descend(
         state.used[0] += rates.batch
         steps = state.used[0] // rates.batch
         now = rates.step * steps
-        for j in range(p):
-            m = state.frame[j]
-            cosines[j] = neuron_overlap(net, m, 0, 1.0 if net.scaling == 0 else dot(m, m))
-        _watch(levels, now, now - rates.step, state.cosines, cosines, state.neuron_crossing)
-        for j in range(p):
-            state.cosines[j] = cosines[j]
+        look(net, levels, now, now - rates.step, state, cosines)
         if len(state.crossing) > 0 and steps % rates.stride == 0:
-            for j in range(p):
-                for i in range(rank):
-                    y[j * rank + i] = state.frame[j, i]
-                for i in range(j + 1):
-                    product = dot(state.frame[i], state.frame[j])
-                    y[p * rank + i * p + j] = y[p * rank + j * p + i] = product
+            pack(state, rank, y)
             span_overlaps(y, rank, p, room)
             before = now - rates.step * rates.stride
-            _watch(levels, now, before, state.overlaps, room.overlaps, state.crossing)
+            watch(levels, now, before, state.overlaps, room.overlaps, state.crossing)
             for i in range(rank):
                 state.overlaps[i] = room.overlaps[i]
