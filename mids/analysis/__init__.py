@@ -4,13 +4,11 @@ from .compare import compare
 from .describe import describe
 from .exponents import exponents
 from .landscape import landscape
-from .overlaps import overlaps
 from .plateaus import plateaus
 from .race import race
-from .recorder import Recorder
+from .recorder import Recorder, overlaps
 from .saddles import saddles
-from .scaling import scaling
-from .scaling_law import scaling_law
+from .scaling import scaling, scaling_law
 from .subspace import subspace
 from .theory import theory
 from .trajectories import from_trajectories

@@ -42,7 +42,7 @@ from ..targets.ladder import leaps, rate
 from ..targets.polynomial import polynomial as polynomial_of
 from ..targets.subspaces import Component, complete
 from ..targets.target import Target
-from .known_link import order as known_order
+from .known_frame import order as known_order
 
 __all__ = ["exponents"]
 

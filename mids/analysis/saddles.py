@@ -16,7 +16,7 @@ from ..simulation.joining import has_recipes, only
 from ..simulation.recipe import Recipe
 from .noise import Noise, averaged
 from .plateaus import Scale, increasing_time, plateaus
-from .stay import level, stays
+from .prediction import level, stays
 
 __all__ = ["saddles", "with_saddles"]
 

@@ -24,8 +24,7 @@ from ..targets.target import Target
 from .coupled import Race
 from .distribution import escape_time_quantiles
 from .index_vectors import neuron_times
-from .known_frame import KnownFrame
-from .known_link import KnownLink
+from .known_frame import KnownFrame, KnownLink
 from .prediction import KNOWN, METHODS, REASONS, START, Prediction
 from .saddles import with_saddles
 

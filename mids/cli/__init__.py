@@ -8,8 +8,7 @@ from ..schema import VERSION
 from .arguments import Main
 from .catalog import catalog
 from .files import flows, info, report, saddles, targets
-from .simulations import phase_diagram, replay, simulate
-from .stores import export, generate
+from .simulations import export, generate, phase_diagram, replay, simulate
 
 __all__ = ["main"]
 

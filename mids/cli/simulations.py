@@ -1,8 +1,10 @@
-"""Commands that simulate."""
+"""Commands that simulate, also into stores for sweeps larger than memory."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +13,11 @@ import click
 from .. import schema
 from .arguments import sweep_arguments, sweep_options, swept
 from .cluster import cluster_options, computing_on
-from .files import opened
-from .reports import picture, print_saddles, print_table
+from .files import opened, picture, print_saddles, print_table
 
 if TYPE_CHECKING:
     import xarray as xr
+
 
 OF_THE_SWEEP = ("target", "flow", "seed", "student_rank")
 """What `--sweep` takes besides the parameters of the flow."""
@@ -54,9 +56,7 @@ def simulate(
     Prints, for each dimension and saddle, the loss of the plateau, the directions learned, the
     median measured and predicted escape times, their ratio, and how many runs are censored.
     """
-    from ..simulation.progress import progress
     from ..simulation.simulate import from_spec
-    from ..storage import netcdf as io
 
     arguments, parameters = sweep_arguments(spec, options, flow_options)
     if ridge is not None:
@@ -64,12 +64,39 @@ def simulate(
     for name, values in swept(sweeps).items():
         (arguments if name in OF_THE_SWEEP else parameters)[name] = values
     if parameters:
-        flow = arguments.get("flow", "two-timescale")
-        named = flow if isinstance(flow, dict) else {"name": flow}
-        arguments["flow"] = {**named, **parameters}
+        arguments["flow"] = _flow(arguments.get("flow", "two-timescale")) | parameters
+    with _outputs(output, plot, "loss") as save:
+        ds = from_spec(arguments)
+        with _computed(ds, output, scheduler, workers) as ds:
+            print_saddles(ds, save)
+
+
+def _flow(named: Any) -> dict[str, Any]:
+    """Return the table of a flow that may be given by its name."""
+    return named if isinstance(named, dict) else {"name": named}
+
+
+@contextmanager
+def _outputs(
+    output: Path | None, plot: Path | None, kind: str
+) -> Iterator[Callable[..., None] | None]:
+    """Give what draws a picture, once it is clear that the files can be written."""
+    from ..storage import netcdf as io
+
     written = [io.check_output(path) for path in (output, plot) if path is not None]
-    save = picture(plot, "loss") if plot else None
-    ds = from_spec(arguments)
+    yield picture(plot, kind) if plot else None
+    if written:
+        click.echo(f"wrote {' and '.join(map(str, written))}")
+
+
+@contextmanager
+def _computed(
+    ds: xr.Dataset, output: Path | None, scheduler: str | None, workers: int | None
+) -> Iterator[xr.Dataset]:
+    """Give a dataset in memory or, where it is written, from its file."""
+    from ..simulation.progress import progress
+    from ..storage import netcdf as io
+
     with computing_on(scheduler, workers):
         with progress():
             if output is None:
@@ -77,9 +104,7 @@ def simulate(
             else:
                 io.to_netcdf(ds, output)
         with ds if output is None else opened(output) as ds:
-            print_saddles(ds, save)
-    if written:
-        click.echo(f"wrote {' and '.join(map(str, written))}")
+            yield ds
 
 
 @click.command(epilog="Example: mids replay ladder.nc --runs 4")
@@ -130,27 +155,16 @@ def phase_diagram(
     Prints, for each dimension and number of samples, how many runs have learned all directions.
     """
     from ..simulation.phase_diagram import from_spec
-    from ..simulation.progress import progress
-    from ..storage import netcdf as io
 
     arguments, parameters = sweep_arguments(spec, options, flow_options)
     if parameters:
-        flow = arguments.get("flow", {})
-        arguments["flow"] = {**(flow if isinstance(flow, dict) else {"name": flow}), **parameters}
-    written = [io.check_output(path) for path in (output, plot) if path is not None]
-    save = picture(plot, "success") if plot else None
-    ds = from_spec(arguments)
-    with computing_on(scheduler, workers), progress():
-        if output is None:
-            ds = ds.compute()
-        else:
-            io.to_netcdf(ds, output)
-    with ds if output is None else io.open_dataset(output) as ds:
-        print_table(_successes(ds))
-        if save is not None:
-            save(ds)
-    if written:
-        click.echo(f"wrote {' and '.join(map(str, written))}")
+        arguments["flow"] = _flow(arguments.get("flow", {})) | parameters
+    with _outputs(output, plot, "success") as save:
+        ds = from_spec(arguments)
+        with _computed(ds, output, scheduler, workers) as ds:
+            print_table(_successes(ds))
+            if save is not None:
+                save(ds)
 
 
 def _successes(ds: xr.Dataset) -> Any:
@@ -162,3 +176,51 @@ def _successes(ds: xr.Dataset) -> Any:
     ratio = "n/d" if exponent == 1 else f"n/d^{exponent}"
     counts = counts.rename(columns={"dim": "d", "ratio": ratio})
     return counts[["d", "n", ratio, "succeed", "runs", "fraction"]]
+
+
+@click.command(epilog="Example: mids generate --spec sweep.toml sweep --workers 8")
+@click.argument("store")
+@click.option(
+    "--spec",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="TOML file with arguments of mids.simulate.",
+)
+@click.option("--compact", is_flag=True, help="Round the curves to float32.")
+@cluster_options
+def generate(
+    store: str, spec: Path, compact: bool, scheduler: str | None, workers: int | None
+) -> None:
+    """Simulate a sweep into STORE, block by block.
+
+    STORE is a folder or a URL. The same command resumes what was interrupted, and simulates what is
+    missing where there are more runs, dims or values of a sweep than before.
+    """
+    from ..analysis.describe import in_memory
+    from ..simulation.simulate import read_spec
+    from ..storage import generate as write
+    from ..storage.store import Place
+
+    arguments = read_spec(spec)
+    Place(store).zarr()  # a package that is missing is named before workers start
+    with computing_on(scheduler, workers):
+        ds = write(arguments, store, compact=compact)
+    runs = ds["recipe"].size // schema.FINGERPRINT
+    click.echo(f"{store} is complete: {runs} runs, {in_memory(ds)} in memory")
+    if "failures" in ds.attrs:
+        click.echo(ds.attrs["failures"])
+
+
+@click.command(epilog="Example: mids export sweep sweep.nc")
+@click.argument("store")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--compact", is_flag=True, help="Round the curves to float32.")
+def export(store: str, file: Path, compact: bool) -> None:
+    """Write STORE to the NetCDF file FILE, block by block."""
+    from ..simulation.progress import progress
+    from ..storage import to_netcdf
+    from ..storage.store import open_store
+
+    with open_store(store) as ds, progress():
+        to_netcdf(ds, file, compact=compact)
+    click.echo(f"wrote {file}")

@@ -24,12 +24,10 @@ printed in grey. Light grey lines are always runs, the black one the run closest
 yellow its plateaus, and red the theory.
 """
 
-from .animation import animate
-from .exponents import exponents
 from .layout import check_format
 from .outcomes import success, traps
-from .phase import phase
-from .times import escape_times, timescales
+from .portraits import animate, phase
+from .times import escape_times, exponents, timescales
 from .trajectories import loss, modes, overlap
 
 __all__ = [

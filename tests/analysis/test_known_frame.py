@@ -8,8 +8,7 @@ from scipy.integrate import solve_ivp
 from scipy.stats import ortho_group
 
 import mids
-from mids.analysis.known_frame import KnownFrame
-from mids.analysis.known_link import KnownLink
+from mids.analysis.known_frame import KnownFrame, KnownLink
 from mids.flows.initial import draw_runs
 from mids.targets.averaging import planted_slope
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mids.analysis.stay import Curves, level, predicted_level
+from mids.analysis.prediction import Curves, level, predicted_level
 
 RATE = 0.05
 

@@ -10,7 +10,7 @@ from scipy.integrate import solve_ivp
 from scipy.stats import binomtest
 
 import mids
-from mids.analysis.known_link import KnownLink, order
+from mids.analysis.known_frame import KnownLink, order
 from mids.errors import DatasetError, InputError
 
 
