@@ -6,27 +6,26 @@ and netCDF are imported on first use.
 
 from . import catalog, errors, flows, plot, targets
 from .accessor import accessor
-from .analysis import (
-    Recorder,
-    compare,
-    describe,
-    exponents,
-    from_trajectories,
-    landscape,
-    overlaps,
-    plateaus,
-    race,
-    saddles,
-    scaling,
-    scaling_law,
-    subspace,
-    theory,
-    traps,
-)
+from .analysis.compare import compare
+from .analysis.describe import describe
+from .analysis.exponents import exponents
+from .analysis.landscape import landscape
+from .analysis.plateaus import plateaus
+from .analysis.race import race
+from .analysis.recorder import Recorder, overlaps
+from .analysis.saddles import saddles
+from .analysis.scaling import scaling, scaling_law
+from .analysis.subspace import subspace
+from .analysis.theory import theory
+from .analysis.trajectories import from_trajectories
+from .analysis.traps import traps
 from .catalog import open_catalog
 from .schema import VERSION as __version__  # noqa: F401
 from .schema import validate
-from .simulation import combine_attrs, concat, phase_diagram, progress, replay, simulate
+from .simulation.joining import combine_attrs, concat
+from .simulation.phase_diagram import phase_diagram
+from .simulation.progress import progress
+from .simulation.simulate import replay, simulate
 from .storage import generate, open_dataset, to_netcdf
 from .targets import Target
 from .targets.ladder import ladder, leaps

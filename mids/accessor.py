@@ -8,16 +8,21 @@ from html import escape
 
 import xarray as xr
 
-from . import analysis, schema, validation
+from . import schema, validation
+from .analysis.compare import compare
 from .analysis.describe import describe, description
-from .analysis.plateaus import Scale
+from .analysis.exponents import exponents
+from .analysis.plateaus import Scale, plateaus
+from .analysis.saddles import saddles
+from .analysis.scaling import scaling, scaling_law
+from .analysis.subspace import subspace
+from .analysis.theory import theory
+from .analysis.traps import traps
 from .flows.base import Flow
 from .plot.accessor import PlotAccessor
-from .simulation import flow_of, replay, target_of
+from .simulation.simulate import flow_of, replay, target_of
 from .storage import to_netcdf
 from .targets import Target
-
-__all__ = ["MultiIndexAccessor", "accessor"]
 
 
 @xr.register_dataset_accessor("mi")
@@ -115,7 +120,7 @@ class MultiIndexAccessor:
         >>> ds.mi.plateaus().loss[0, 0, :2].round(2).values.tolist()
         [1.0, 0.5]
         """
-        return analysis.plateaus(
+        return plateaus(
             self._ds,
             var,
             scale=scale,
@@ -135,7 +140,7 @@ class MultiIndexAccessor:
         >>> ds.mi.saddles().n_saddles.values.tolist()
         [[2, 2]]
         """
-        return analysis.saddles(self._ds, scale=scale, confidence=confidence)
+        return saddles(self._ds, scale=scale, confidence=confidence)
 
     def subspace(self, *, time: float | Sequence[float] | None = None) -> xr.DataArray:
         """Return the learned directions, eigenvectors of G(t): `mids.subspace`.
@@ -147,7 +152,7 @@ class MultiIndexAccessor:
         >>> dict(ds.mi.subspace().isel(time=-1, run=0, dim=0).sizes)
         {'axis': 2, 'direction': 2}
         """
-        return analysis.subspace(self._ds, time=time)
+        return subspace(self._ds, time=time)
 
     def theory(
         self,
@@ -165,9 +170,7 @@ class MultiIndexAccessor:
         >>> ds.mi.theory().loss.sel(saddle=1).round(3).values.tolist()
         [[0.5, 0.5]]
         """
-        return analysis.theory(
-            self._ds, quantiles=quantiles, samples=samples, leading_order=leading_order
-        )
+        return theory(self._ds, quantiles=quantiles, samples=samples, leading_order=leading_order)
 
     def compare(self) -> xr.Dataset:
         """Compare the measured saddles with the theory: `mids.compare`.
@@ -179,7 +182,7 @@ class MultiIndexAccessor:
         >>> ds.mi.compare().ratio.sel(saddle=1).round(3).values.tolist()
         [[1.0, 1.0]]
         """
-        return analysis.compare(self._ds)
+        return compare(self._ds)
 
     def exponents(self) -> xr.Dataset:
         """Return the exponents of the target and the rates by them: `mids.exponents`.
@@ -190,7 +193,7 @@ class MultiIndexAccessor:
         >>> mids.simulate("h3(z1)", dim=100, runs=2).mi.exponents().attrs["ladder"]
         '3: d^2'
         """
-        return analysis.exponents(self._ds)
+        return exponents(self._ds)
 
     def scaling(
         self,
@@ -209,9 +212,7 @@ class MultiIndexAccessor:
         >>> ds.mi.scaling().expected.item()
         2.0
         """
-        return analysis.scaling(
-            self._ds, resamples=resamples, confidence=confidence, seed=seed, scale=scale
-        )
+        return scaling(self._ds, resamples=resamples, confidence=confidence, seed=seed, scale=scale)
 
     def scaling_law(self, *, first: int = 3, last: int | None = None) -> xr.Dataset:
         """Fit the power law of the loss of many directions: `mids.scaling_law`.
@@ -223,7 +224,7 @@ class MultiIndexAccessor:
         >>> mids.simulate(target, dim=1e4, runs=2).mi.scaling_law().expected.values.round(3)
         array([-0.333])
         """
-        return analysis.scaling_law(self._ds, first=first, last=last)
+        return scaling_law(self._ds, first=first, last=last)
 
     def traps(self, *, confidence: float = 0.95) -> xr.Dataset:
         """Count how runs ended, and how often they are trapped: `mids.traps`.
@@ -235,7 +236,7 @@ class MultiIndexAccessor:
         >>> ds.mi.traps().trapped.values.tolist()
         [4]
         """
-        return analysis.traps(self._ds, confidence=confidence)
+        return traps(self._ds, confidence=confidence)
 
     def replay(self) -> xr.Dataset:
         """Simulate the dataset again: `mids.replay`.

@@ -13,8 +13,7 @@ from click.testing import CliRunner
 import mids
 from mids.cli import main
 from mids.report import page, recipe
-from mids.simulation.replay import differences
-from mids.simulation.simulate import from_spec
+from mids.simulation.simulate import differences, from_spec
 
 pytest.importorskip("matplotlib").use("Agg")
 

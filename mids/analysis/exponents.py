@@ -31,7 +31,7 @@ from ..errors import InputError
 from ..simulation.by_recipe import by_recipe
 from ..simulation.joining import only, recipes_of
 from ..simulation.recipe import Recipe
-from ..simulation.replay import target_of
+from ..simulation.simulate import target_of
 from ..targets.basis import (
     gauss_hermite,
     hermite_values,

@@ -36,12 +36,9 @@ def neuron_times(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset | None:
     if found is None or flow.planted_target(recipe.target) is not None:
         return None
     order, strengths, directions = found
-    start = ds["initial"]
-    if start.chunks is not None:
-        start = start.chunk(axis=-1, student=-1)
     columns = xr.apply_ufunc(
         _times,
-        start,
+        ds["initial"],
         input_core_dims=[["axis", "student"]],
         output_core_dims=[["column", "neuron"]],
         dask="parallelized",
@@ -52,7 +49,10 @@ def neuron_times(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset | None:
             "layer": flow._layer * flow._series[order],
         },
         output_dtypes=[np.float64],
-        dask_gufunc_kwargs={"output_sizes": {"column": 2, "neuron": flow.neurons}},
+        dask_gufunc_kwargs={
+            "output_sizes": {"column": 2, "neuron": flow.neurons},
+            "allow_rechunk": True,
+        },
     )
     out = xr.Dataset(
         {

@@ -134,8 +134,6 @@ def _fitted(found: xr.Dataset, _: Recipe | None = None, **arguments: Any) -> xr.
     failed = found["failed"]
     unvisited = escape.isnull() & ~trapped & ~failed
     over = ["dim", "run"]
-    if escape.chunks is not None:
-        escape = escape.chunk(dim=-1, run=-1, saddle=-1)
     columns, local = xr.apply_ufunc(
         _fit,
         escape,
@@ -145,7 +143,7 @@ def _fitted(found: xr.Dataset, _: Recipe | None = None, **arguments: Any) -> xr.
         dask="parallelized",
         kwargs=arguments,
         output_dtypes=[np.float64, np.float64],
-        dask_gufunc_kwargs={"output_sizes": {"column": 7}},
+        dask_gufunc_kwargs={"output_sizes": {"column": 7}, "allow_rechunk": True},
     )
     slope, low, high, *time, n_dims = (columns.isel(column=k, drop=True) for k in range(7))
     out = xr.Dataset(
@@ -372,17 +370,15 @@ def _law(ds: xr.Dataset, recipe: Recipe, first: int, last: int | None) -> xr.Dat
         times = np.append(0.0, np.geomspace(1.0, sizes[-1] ** -2 * sizes[0] ** 2, 4000))
         plateaus = left[np.searchsorted(sizes**-2 * sizes[0] ** 2, times, side="right")]
         finite = float(_fall(plateaus[None], times, upper, lower)[0])
-    loss = ds["loss"]
-    if loss.chunks is not None:
-        loss = loss.chunk(time=-1)
     exponent = xr.apply_ufunc(
         _fall,
-        loss,
+        ds["loss"],
         ds["time"],
         input_core_dims=[["time"], ["time"]],
         dask="parallelized",
         kwargs={"upper": upper, "lower": lower},
         output_dtypes=[np.float64],
+        dask_gufunc_kwargs={"allow_rechunk": True},
     )
     runs = exponent.chunk(run=-1) if exponent.chunks is not None else exponent
     low, median, high = (

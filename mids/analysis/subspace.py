@@ -76,8 +76,6 @@ def _subspace(ds: xr.Dataset, recipe: Recipe | None = None) -> xr.Dataset:
     whole = axes == ["axis", "axis_t"]
     if "time" not in gram.dims:
         gram = gram.expand_dims("time")
-    if gram.chunks is not None:
-        gram = gram.chunk(dict.fromkeys(["time", *axes], -1))
     size = gram.sizes["axis"]
     found: xr.DataArray = xr.apply_ufunc(
         _eigenvectors if whole else _singular_vectors,
@@ -86,7 +84,7 @@ def _subspace(ds: xr.Dataset, recipe: Recipe | None = None) -> xr.Dataset:
         output_core_dims=[["time", "axis", "direction"]],
         dask="parallelized",
         output_dtypes=[np.float64],
-        dask_gufunc_kwargs={"output_sizes": {"direction": size}},
+        dask_gufunc_kwargs={"output_sizes": {"direction": size}, "allow_rechunk": True},
     )
     found = found.assign_coords(direction=np.arange(size))
     found.attrs = {"long_name": "component of the learned direction", "units": "1"}

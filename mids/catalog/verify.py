@@ -13,8 +13,8 @@ from .. import schema
 from ..errors import MidsError, printable
 from ..simulation.joining import recipes_of
 from ..simulation.recipe import grid
-from ..simulation.replay import differences
-from ..simulation.replay import replay as simulate_again
+from ..simulation.simulate import differences
+from ..simulation.simulate import replay as simulate_again
 from ..storage import netcdf as io
 from .index import COLUMNS, Entry
 

@@ -145,8 +145,9 @@ def print_saddles(
     confidence: float = 0.95,
 ) -> None:
     """Print the saddles, against theory if there is one, and how many runs are trapped; draw."""
-    from ..analysis import compare, plateaus, traps
-    from ..analysis.compare import comparable, measured, summary
+    from ..analysis.compare import comparable, compare, measured, summary
+    from ..analysis.plateaus import plateaus
+    from ..analysis.traps import traps
     from ..simulation.progress import progress
 
     with progress():

@@ -116,8 +116,8 @@ def replay(file: Path, runs: int | None) -> None:
     Exit code 1 if it differs.
     """
     from ..simulation.progress import progress
-    from ..simulation.replay import differences
-    from ..simulation.replay import replay as again
+    from ..simulation.simulate import differences
+    from ..simulation.simulate import replay as again
 
     with opened(file) as ds:
         ds = ds.isel(run=slice(runs))

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack
 import numpy as np
 import xarray as xr
 
-from .. import analysis, plot
-from ..analysis.compare import comparable, measured
+from .. import plot
+from ..analysis.compare import comparable, compare, measured
+from ..analysis.exponents import exponents
+from ..analysis.plateaus import plateaus
+from ..analysis.scaling import scaling
+from ..analysis.traps import traps
 from ..errors import InputError
 from .layout import Options
 
 if TYPE_CHECKING:
     from matplotlib.animation import FuncAnimation
-
-__all__ = ["PlotAccessor"]
 
 
 class PlotAccessor:
@@ -60,8 +62,8 @@ class PlotAccessor:
         """
         ds = self._lazy()
         known = theory and comparable(ds)
-        comparison = analysis.compare(ds) if known else None
-        return plot.loss(ds, comparison, analysis.plateaus(ds), yscale=yscale, **layout)
+        comparison = compare(ds) if known else None
+        return plot.loss(ds, comparison, plateaus(ds), yscale=yscale, **layout)
 
     def overlap(self, **layout: Unpack[Options]) -> np.ndarray:
         """Draw the overlaps against time: `mids.plot.overlap`.
@@ -109,7 +111,7 @@ class PlotAccessor:
         >>> ds.mi.plot.escape_times(col="dim").shape
         (1, 2)
         """
-        return plot.escape_times(analysis.compare(self._lazy()), **layout)
+        return plot.escape_times(compare(self._lazy()), **layout)
 
     def timescales(self, **layout: Unpack[Options]) -> np.ndarray:
         """Draw the escape times against d, with theory if there is one: `mids.plot.timescales`.
@@ -122,8 +124,8 @@ class PlotAccessor:
         'ambient dimension $d$'
         """
         ds = self._lazy()
-        found = analysis.compare(ds) if comparable(ds) else measured(ds)
-        return plot.timescales(found, analysis.scaling(ds), **layout)
+        found = compare(ds) if comparable(ds) else measured(ds)
+        return plot.timescales(found, scaling(ds), **layout)
 
     def success(
         self, *, x: Literal["ratio", "n"] = "ratio", **layout: Unpack[Options]
@@ -149,7 +151,7 @@ class PlotAccessor:
         >>> ds.mi.plot.traps()[0, 0].get_ylabel()
         'share of runs'
         """
-        return plot.traps(analysis.traps(self._lazy()), **layout)
+        return plot.traps(traps(self._lazy()), **layout)
 
     def exponents(self, **layout: Unpack[Options]) -> np.ndarray:
         """Draw what grows with d at each saddle of the target: `mids.plot.exponents`.
@@ -160,7 +162,7 @@ class PlotAccessor:
         >>> mids.simulate("h1(z1) + h3(z2)", dim=100, runs=2).mi.plot.exponents().shape
         (1, 1)
         """
-        return plot.exponents(analysis.exponents(self._ds), **layout)
+        return plot.exponents(exponents(self._ds), **layout)
 
     def animate(
         self,

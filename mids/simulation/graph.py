@@ -13,7 +13,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -24,9 +24,6 @@ from ..flows.base import Flow, Problem
 from ..validation import FloatArray, IntArray
 from .plan import Plan
 from .recipe import Recipe, versions
-
-if TYPE_CHECKING:
-    import dask.array as da
 
 FAILED = schema.STATUS.index("failed")
 BLOCK_BYTES = 64e6
@@ -107,8 +104,14 @@ def dataset(plan: Plan, blocks: tuple[int, ...]) -> xr.Dataset:
         meta=np.empty((0,) * plan.recipes.ndim, dtype=object),
     )
     dims = da.from_array(plan.dims, chunks=1, name=f"dim-{token}")
-    runs = _runs(plan, blocks, token)
-    initial = _initial(plan, blocks, token)
+    if plan.counted:  # runs that only count do not fill the graph
+        runs = da.arange(len(plan.runs), chunks=(blocks,), dtype=np.int64)
+    else:
+        runs = da.from_array(plan.runs, chunks=(blocks,), name=f"run-{token}")
+    initial = None
+    if plan.initial is not None:
+        chunks = (1, blocks if plan.initial.shape[1] > 1 else (1,), -1, -1)
+        initial = da.from_array(plan.initial, chunks=chunks, name=f"initial-{token}")
     shapes = {name: plan.shape(name) for name in plan.variables}
     # Two things keep the simulations out of reach of dask's fusion, which would repeat them for
     # variables that are computed apart and change the tasks of a key (dask#9888): the annotation,
@@ -168,29 +171,6 @@ def dataset(plan: Plan, blocks: tuple[int, ...]) -> xr.Dataset:
     for variable in variables.values():
         variable.attrs["recipes"] = made  # tells variables of other recipes apart after a merge
     return xr.Dataset(variables, _coordinates(plan), _attributes(plan))
-
-
-def _runs(plan: Plan, blocks: tuple[int, ...], token: str) -> da.Array:
-    """Return the indices of the runs in blocks; those that only count do not fill the graph."""
-    import dask.array as da
-
-    if plan.counted:
-        counted: da.Array = da.arange(len(plan.runs), chunks=(blocks,), dtype=np.int64)
-        return counted
-    listed: da.Array = da.from_array(plan.runs, chunks=(blocks,), name=f"run-{token}")
-    return listed
-
-
-def _initial(plan: Plan, blocks: tuple[int, ...], token: str) -> da.Array | None:
-    """Return the initial conditions that each run was given in the blocks of the runs."""
-    import dask.array as da
-
-    if plan.initial is None:
-        return None
-    runs = blocks if plan.initial.shape[1] > 1 else (1,)
-    chunks = (1, runs, -1, -1)
-    array: da.Array = da.from_array(plan.initial, chunks=chunks, name=f"initial-{token}")
-    return array
 
 
 def _coordinates(plan: Plan) -> dict[str, xr.Variable]:

@@ -122,7 +122,7 @@ def test_sweeps_on_the_command_line_and_in_files_are_those_of_python(run, tmp_pa
                 flow=mids.flows.TwoTimescale(ridge=[0.0, 0.5]),
                 time=time,
             )
-            assert mids.simulation.differences(ds.compute(), expected) == []
+            assert mids.simulation.simulate.differences(ds.compute(), expected) == []
             assert ds.target.values.tolist() == ["h1(z1)", "He3(z1)"]
             assert ds.ridge.values.tolist() == [0.0, 0.5]
         (tmp_path / "o.nc").unlink()

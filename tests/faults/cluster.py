@@ -17,7 +17,7 @@ import dask
 
 import mids
 from mids.errors import FileError
-from mids.simulation.replay import differences
+from mids.simulation.simulate import differences
 
 from .stores import SWEEP
 

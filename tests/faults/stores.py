@@ -13,7 +13,7 @@ import dask
 
 import mids
 from mids.errors import MidsError
-from mids.simulation.replay import differences
+from mids.simulation.simulate import differences
 from mids.storage.generation import TEMPORARY
 
 from .kills import in_child

@@ -11,7 +11,7 @@ from mids.errors import InputError
 from mids.flows import Ambient, HermiteKernel, TwoTimescale
 from mids.flows.ambient import _follow
 from mids.flows.initial import draw_runs, frame, stream
-from mids.simulation.replay import differences
+from mids.simulation.simulate import differences
 from mids.targets.averaging import gradient
 
 CASES = {

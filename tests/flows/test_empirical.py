@@ -17,7 +17,7 @@ from mids.flows.engine.features import Link
 from mids.flows.initial import draw
 from mids.flows.observables import CENSORED, CONVERGED, TRAPPED
 from mids.flows.sampled import start
-from mids.simulation.replay import differences
+from mids.simulation.simulate import differences
 from mids.targets.basis import hermite_values
 
 LADDER = mids.Target.parse("h1(z1) + h1(z1)*h1(z2) - 0.5*h2(z2)")

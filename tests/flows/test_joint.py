@@ -10,7 +10,7 @@ from scipy.stats import ortho_group
 import mids
 from mids.errors import InputError
 from mids.flows import HermiteKernel, Joint, TwoTimescale
-from mids.simulation.replay import differences
+from mids.simulation.simulate import differences
 from mids.targets.averaging import adjoint, average
 from mids.targets.basis import tensor_coefficients
 

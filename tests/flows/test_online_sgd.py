@@ -25,7 +25,7 @@ from mids.flows.engine.sampled import Rates, State, advance
 from mids.flows.initial import draw, frame, stream
 from mids.flows.readout import Readout
 from mids.flows.sampled import start
-from mids.simulation.replay import differences
+from mids.simulation.simulate import differences
 from mids.targets.basis import multi_indices
 
 LADDER = mids.Target.parse("h1(z1) + h1(z1)*h1(z2)")

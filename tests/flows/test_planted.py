@@ -18,7 +18,7 @@ from mids.errors import InputError
 from mids.flows import Planted
 from mids.flows.frames import averages, follow, learned_frame, link_of
 from mids.flows.stability import Landscape, symmetries
-from mids.simulation.replay import differences
+from mids.simulation.simulate import differences
 from mids.targets.averaging import average
 
 TRAPPED, CENSORED = 2, 1

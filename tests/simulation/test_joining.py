@@ -269,7 +269,7 @@ def test_targets_of_different_rank_are_padded_and_told_apart(parts):
     assert np.nanmax(abs(ratio - 1)) < 0.1
     scaled = mids.scaling(ds)
     assert scaled.expected.sel(saddle=0).values.tolist() == [1.0, 0.0, 2.0]
-    assert mids.simulation.differences(ds, mids.replay(ds)) == []
+    assert mids.simulation.simulate.differences(ds, mids.replay(ds)) == []
     assert mids.saddles(ds).visited.sel(saddle=1, target="base").sum() == 0
 
 
@@ -281,7 +281,7 @@ def test_parts_of_the_time_are_one_dataset_again(parts):
 
 def test_seeds_joined_along_run_are_analysed_and_replayed_each(parts):
     ds = mids.concat([parts["base"], parts["seed"]], "run")
-    assert mids.simulation.differences(ds, mids.replay(ds)) == []
+    assert mids.simulation.simulate.differences(ds, mids.replay(ds)) == []
     assert len(recipes_of(ds, ("flow",))[1]) == 1  # the theory of both is one
     shuffled = ds.isel(run=[4, 0, 3, 1, 5, 2])
     np.testing.assert_array_equal(
@@ -500,7 +500,7 @@ def test_a_sweep_is_the_outer_product_of_its_parts():
                 here = here.isel(saddle=slice(rank))
             np.testing.assert_array_equal(here, expected, err_msg=f"{variable} at {at}")
     assert ds.overlap.sel(target="square", direction=1).isnull().all()
-    assert mids.simulation.differences(ds, mids.replay(ds)) == []
+    assert mids.simulation.simulate.differences(ds, mids.replay(ds)) == []
 
 
 LAZY = ("saddles", "theory", "compare", "scaling")

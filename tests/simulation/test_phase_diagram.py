@@ -14,7 +14,7 @@ from mids import schema
 from mids.errors import DatasetError, InputError
 from mids.flows import Empirical
 from mids.simulation.phase_diagram import from_spec
-from mids.simulation.replay import differences
+from mids.simulation.simulate import differences
 
 ARGUMENTS = {"dim": [12, 24], "n": [12, 24, 384, 768], "runs": 8, "noise": 0.5, "duration": 40}
 

@@ -64,7 +64,7 @@ def test_old_datasets_have_the_recipe_of_new_ones(arguments, other):
     np.testing.assert_array_equal(after.recipe, ds.recipe)
     assert schema.recipes(after) == schema.recipes(ds)
     xr.testing.assert_equal(after.mode, ds.mode)
-    assert mids.simulation.differences(after, mids.replay(after)) == []
+    assert mids.simulation.simulate.differences(after, mids.replay(after)) == []
     assert upgraded(ds) is ds
 
 
@@ -73,7 +73,7 @@ def test_selections_of_old_datasets_are_replayed(tmp_path):
     before = before.drop_encoding()
     before.to_netcdf(tmp_path / "old.nc")
     with mids.open_dataset(tmp_path / "old.nc") as ds:
-        assert mids.simulation.differences(ds.compute(), mids.replay(ds)) == []
+        assert mids.simulation.simulate.differences(ds.compute(), mids.replay(ds)) == []
 
 
 def test_old_phase_diagrams_are_sweeps_over_n():
@@ -94,7 +94,7 @@ def test_old_phase_diagrams_are_sweeps_over_n():
     assert schema.recipes(after).keys() == schema.recipes(ds).keys()
     np.testing.assert_array_equal(after.recipe.transpose(*ds.recipe.dims), ds.recipe)
     assert after.success.attrs["level"] == 0.5 and after.ratio.attrs["exponent"] == 1
-    assert mids.simulation.differences(after, mids.replay(after)) == []
+    assert mids.simulation.simulate.differences(after, mids.replay(after)) == []
 
 
 def test_old_trajectories_keep_their_target():

@@ -24,7 +24,7 @@ from toy_flow import ToyFlow
 import mids
 from mids.cli import main
 from mids.errors import ClusterError
-from mids.simulation.replay import differences
+from mids.simulation.simulate import differences
 
 distributed = pytest.importorskip("distributed")
 

@@ -20,7 +20,7 @@ from toy_flow import SIMULATED, ToyFlow
 import mids
 from mids.cli import main
 from mids.errors import FileError, InputError
-from mids.simulation.replay import differences
+from mids.simulation.simulate import differences
 from mids.storage import store as stores
 
 TARGET = "h1(z1) + h1(z1)*h3(z2)"

@@ -167,7 +167,7 @@ def test_compact_files_round_the_curves_and_nothing_else(ds, tmp_path):
 
 
 def test_a_replay_of_a_compact_file_is_identical_bit_by_bit(tmp_path):
-    from mids.simulation.replay import differences
+    from mids.simulation.simulate import differences
 
     mids.to_netcdf(mids.simulate("h2(z1)", dim=[100, 1e4], runs=4), tmp_path / "c.nc", compact=True)
     with mids.open_dataset(tmp_path / "c.nc", chunks={}) as opened:

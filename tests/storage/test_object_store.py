@@ -12,7 +12,7 @@ from toy_flow import SIMULATED
 
 import mids
 from mids.errors import FileError
-from mids.simulation.replay import differences
+from mids.simulation.simulate import differences
 from mids.storage import store as stores
 
 s3fs = pytest.importorskip("s3fs")

@@ -13,7 +13,7 @@ from test_generate import TESTS, TOY
 
 import mids
 from mids.errors import FileError, InputError
-from mids.simulation.replay import differences
+from mids.simulation.simulate import differences
 from mids.storage import store as stores
 
 from tests.faults import stores as faults  # isort: skip
