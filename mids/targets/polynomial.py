@@ -12,6 +12,7 @@ shape, unless they are named first.
 
 from __future__ import annotations
 
+from copy import copy
 from functools import lru_cache
 from math import comb, factorial
 from typing import TYPE_CHECKING
@@ -22,10 +23,11 @@ from numpy.typing import NDArray
 from ..validation import FloatArray as Array
 from ..validation import IntArray as Index
 from .basis import multi_indices
-from .target import Target
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
+
+    from .target import Target
 
 
 class Monomials:
@@ -53,6 +55,7 @@ class Monomials:
         own = self.lower.sum(axis=1)
         self.root: Array = factorials[self.lower].prod(1) / factorials[own] / (own + 1)
         self._moves: dict[tuple[range, int], csr_array] = {}
+        self._near: dict[int, tuple[Index, Monomials]] = {}
 
     def row(self, modes: Index) -> Index:
         """Rows of some monomials."""
@@ -61,6 +64,20 @@ class Monomials:
     def slope(self, coefficients: Array, i: int) -> Array:
         """Coefficients of the derivative by a variable, (g, runs)."""
         return (self.lower[:, i, None] + 1) * coefficients[self.successor[:, i]]
+
+    def near(self, k: int) -> tuple[Index, Monomials]:
+        """Rows of the monomials of degree 2 at most in the variables from k on, and their table."""
+        if k not in self._near:
+            few = copy(self)
+            rows = np.flatnonzero(self.modes[:, k:].sum(axis=1) <= 2)
+            low = self.lower[:, k:].sum(axis=1) <= 1
+            place = np.full(len(self.modes), -1)
+            place[rows] = np.arange(len(rows))
+            few.modes, few.weight = self.modes[rows], self.weight[rows]
+            few.lower, few.root = self.lower[low], self.root[low]
+            few.successor = place[self.successor[low]]
+            self._near[k] = rows, few
+        return self._near[k]
 
     def move(self, coefficients: Array, moved: range, b: int, by: Array) -> Array:
         """Put ``z_a + by_a z_b`` in the place of ``z_a`` for all a in `moved`.

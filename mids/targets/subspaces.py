@@ -17,7 +17,7 @@ import numpy as np
 
 from ..validation import FloatArray as Array
 from ..validation import IntArray as Index
-from .polynomial import hessian, polynomial, powers, response, resting_tilt, tilted
+from .polynomial import hessian, polynomial, powers, response, tilted
 from .target import Target
 
 # Relative to the norm of the target's non-constant part. A rotation of a target leaves about 1e-15
@@ -40,6 +40,7 @@ def critical_subspace(target: Target, subspace: Array) -> Array:
         return subspace
     scale = varying_norm(target) ** 2
     table, coefficients = polynomial(target)
+    rows, near = table.near(k)
     frame, D = complete(subspace), np.zeros((target.rank - k, target.rank - k, 1))
     here = table.substitute(coefficients[:, None], frame[None])
     inner = ~table.modes[:, k:].any(axis=1)
@@ -47,23 +48,25 @@ def critical_subspace(target: Target, subspace: Array) -> Array:
     def value(coefficients: Array) -> float:
         return float(table.weight[inner] @ coefficients[inner, 0] ** 2)
 
-    step = 0.5
+    time = 10.0 / scale
     for _ in range(MAX_ASCENT):
-        push = hessian(table, here, D)[1] / scale
-        if np.abs(push).max() <= 1e-12:
+        push = hessian(near, here[rows], D)[1]
+        if np.abs(push).max() <= 1e-12 * scale:
             break
-        K = response(table, here, D)[0] / scale
-        theta = step * push
-        if np.linalg.eigvalsh((K + K.T) / 2)[-1] < -1e-6:  # next to a maximum: Newton's step
-            theta = min(2 * step, 1.0) * resting_tilt(np.linalg.inv(K)[None], push)
+        K = response(near, here[rows], D)[0]
+        rates, modes = np.linalg.eigh((K + K.T) / 2)
+        # The linear flow after some time: steps of its own size, and Newton's next to a maximum.
+        rates = np.where(np.abs(rates) > 1e-9 * scale, rates, 1e-9 * scale)
+        gain = np.expm1(np.clip(rates * time, -50.0, 5.0)) / rates
+        theta = (modes @ (gain * (modes.T @ push.ravel()))).reshape(push.shape)
         theta *= min(1.0, 0.3 / float(np.linalg.norm(theta)))
         turn = tilted(theta)
         trial = table.substitute(here, turn)
         if value(trial) < value(here) - 1e-14 * scale:
-            step /= 2
+            time /= 4
             continue
         here, frame = trial, frame @ turn[0]
-        step = min(1.2 * step, 10.0)
+        time = min(5 * time, 1e9 / scale)
     return np.asarray(frame[:, :k])
 
 
@@ -80,8 +83,9 @@ def tilt_growth(target: Target, subspace: Array) -> Array:
     if not k * m:
         return np.zeros((0, 0))
     table, coefficients = polynomial(target)
-    here = table.substitute(coefficients[:, None], complete(subspace)[None])
-    return np.asarray(response(table, here, np.zeros((m, m, 1)))[0])
+    rows, near = table.near(k)
+    here = table.substitute(coefficients[:, None], complete(subspace)[None])[rows]
+    return np.asarray(response(near, here, np.zeros((m, m, 1)))[0])
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,13 @@ from ..errors import InputError
 from ..validation import FloatArray, IntArray
 from ._parser import canonical, constant, expand
 from .basis import (
-    apply_to_indices,
     check_size,
     hermite_values,
     mode_label,
     project,
     symmetric_tensors,
-    tensor_coefficients,
 )
+from .polynomial import polynomial
 from .samples import Estimate, estimate, read_samples
 
 ROUNDING = 1e-14
@@ -532,9 +531,7 @@ class Target:
         span = validation.matrix(subspace, "subspace", self.rank, None)
         frame, sizes, _ = np.linalg.svd(span)
         learned = int((sizes > RESOLUTION * sizes.max(initial=0.0)).sum())
-        exponents, coefficients = tensor_coefficients(
-            [apply_to_indices(tensor, frame.T) for tensor in self.tensors]
-        )
+        exponents, coefficients = self._in_frame(frame)
         total = exponents.sum(axis=1)
         unlearned = exponents[:, learned:].sum(axis=1)
         weights = np.zeros((self.degree + 1, self.degree + 1))
@@ -543,6 +540,14 @@ class Target:
         present = ((weights > RESOLUTION**2 * norms) & (norms > 0)).any(axis=0)
         present[0] = False
         return int(present.argmax()) if present.any() else None
+
+    def _in_frame(self, frame: FloatArray) -> tuple[IntArray, FloatArray]:
+        """Modes (n, rank) and Hermite coefficients (n,) of ``z -> f*(frame z)``, orthonormal."""
+        table, coefficients = polynomial(self)
+        moved = table.substitute(coefficients[:, None], frame[None])[:, 0] * np.sqrt(table.weight)
+        constant = np.where(self.modes.any(axis=1), 0.0, self.coefficients).sum()
+        origin = np.zeros((1, self.rank), dtype=np.int64)
+        return np.concatenate([origin, table.modes]), np.append(constant, moved)
 
     # -- changes --------------------------------------------------------------------------------
 
@@ -591,9 +596,8 @@ class Target:
         >>> Target.parse("h1(z1)").rotate([[-1.0]])
         <Target of rank 1, degree 1, norm 1: -h1(z1)>
         """
-        Q = self._rotation(rotation)
-        tensors = [apply_to_indices(tensor, Q) for tensor in self.tensors]
-        return _rounded(*tensor_coefficients(tensors), name=None, missed_norm=self.missed_norm)
+        modes, coefficients = self._in_frame(self._rotation(rotation).T)
+        return _rounded(modes, coefficients, name=None, missed_norm=self.missed_norm)
 
     def _rotation(self, rotation: ArrayLike) -> FloatArray:
         """Check an orthogonal matrix (rank, rank)."""
@@ -656,7 +660,8 @@ class Target:
 
     def _expansion(self, count: int, number: Callable[[float], str], times: str) -> str:
         terms = []
-        for c, label in zip(self.coefficients[:count].tolist(), self.labels, strict=False):
+        for c, beta in zip(self.coefficients[:count].tolist(), self.modes.tolist(), strict=False):
+            label = mode_label(beta)
             sign = "-" if c < 0 else "+"
             size = number(abs(c))
             if label == "1":
