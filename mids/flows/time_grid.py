@@ -104,6 +104,7 @@ def beyond_escapes(
     duration: Callable[[float, int, float], float] = fast_link_duration,
     freedom: int | None = None,
     late: float = LATE,
+    finer: int = 1,
 ) -> FloatArray:
     r"""Return a logarithmic time grid that covers the last escape.
 
@@ -131,6 +132,9 @@ def beyond_escapes(
         Degrees of freedom of every :math:`\delta`, instead of q - j.
     late : float, optional
         Fraction of runs that may be left on their last plateau; 0.001 if not given.
+    finer : int, optional
+        How many times as many points a decade there are from the time of the fastest growth to the
+        escape of 0.95 of the runs.
 
     Returns
     -------
@@ -146,28 +150,39 @@ def beyond_escapes(
     (121, array([0.  , 0.01]), True)
     """
     steps = leaps(target).steps
-    quantile = late / min(target.rank, student_rank)
-    total = 0.0
-    for step in steps:
-        for learned in range(step.rank_before, min(step.rank_after, student_rank)):
-            delta = (
-                chi_squared_quantile(quantile, freedom or student_rank - learned) / dim
-                if initial is None
-                else least_overlap(initial)
-            )
-            try:
-                # The directions of one leap may be learned one after the other.
-                first = learned == step.rank_before
-                total += duration(delta, step.exponent, step.strength if first else step.weakest)
-            except OverflowError:
-                total = math.inf
-            if first and step.turning:  # before the stay
-                total += fast_link_duration(delta, 1, 1 / step.turning)
     start = 0.01 / target.norm**2
-    # Growth from the saddle to an overlap of order one takes a few units of the fastest rate.
-    stop = 2 * max(total, start) + 10 / min(step.weakest for step in steps)
-    grid = logarithmic(10.0 ** math.floor(math.log10(start)) if start > 0 else 0.0, stop)
+
+    def last_escape(late: float) -> float:
+        """Time by which all but a fraction of the runs have left their last saddle."""
+        quantile = late / min(target.rank, student_rank)
+        total = 0.0
+        for step in steps:
+            for learned in range(step.rank_before, min(step.rank_after, student_rank)):
+                delta = (
+                    chi_squared_quantile(quantile, freedom or student_rank - learned) / dim
+                    if initial is None
+                    else least_overlap(initial)
+                )
+                try:
+                    # The directions of one leap may be learned one after the other.
+                    first = learned == step.rank_before
+                    strength = step.strength if first else step.weakest
+                    total += duration(delta, step.exponent, strength)
+                except OverflowError:
+                    total = math.inf
+                if first and step.turning:  # before the plateau
+                    total += fast_link_duration(delta, 1, 1 / step.turning)
+        # Growth from the saddle to an overlap of order one takes a few units of the fastest rate.
+        return 2 * max(total, start) + 10 / min(step.weakest for step in steps)
+
+    grid = logarithmic(
+        10.0 ** math.floor(math.log10(start)) if start > 0 else 0.0, last_escape(late)
+    )
     growth = 1 / (2 * max(step.strength for step in steps))
+    if finer > 1:  # the falls are short, and sixteen points a decade draw them as slanted lines
+        per_decade = finer * POINTS_PER_DECADE
+        ends = (per_decade * np.log10([growth, last_escape(0.05)])).round()
+        grid = np.union1d(grid, 10.0 ** (np.arange(*ends) / per_decade))
     count = math.ceil(float(grid[-1]) / growth) if grid[-1] < SHORT * growth else 0
     if count > 1:  # sixteen points a decade show the last escapes of a short ladder as polygons
         wide = np.searchsorted(np.diff(grid), grid[-1] / count)

@@ -378,3 +378,11 @@ def test_the_student_must_have_the_rank_of_the_target(student_rank):
 def test_the_planted_flow_has_no_parameters():
     with pytest.raises(InputError, match="no parameters"):
         mids.flows.from_dict({"name": "planted", "ridge": 0.1})
+
+
+@pytest.mark.parametrize("degree", [3, 4])
+def test_the_default_grid_has_64_times_a_decade_where_runs_escape(degree):
+    target = mids.targets.hermite(degree)
+    time = mids.flows.Planted().default_time(target, 10**4, 1)
+    escapes = time[(time > 1) & (time < 10 ** (4 * (degree / 2 - 1)))]
+    assert np.diff(np.log10(escapes)).max() < 1.01 / 64
