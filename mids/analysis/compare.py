@@ -15,8 +15,8 @@ from ..errors import DatasetError
 from ..flows import Flow
 from ..schema import LEVELS
 from ..simulation.by_recipe import by_recipe
-from ..simulation.joining import described, only
 from ..simulation.recipe import Recipe
+from ..simulation.run_recipes import described, only
 from .plateaus import Scale
 from .prediction import KNOWN, REASONS, START
 from .saddles import saddles

@@ -16,8 +16,8 @@ import xarray as xr
 from .. import flows, validation
 from ..errors import DatasetError, InputError
 from ..simulation.by_recipe import by_recipe
-from ..simulation.joining import only
 from ..simulation.recipe import Recipe
+from ..simulation.run_recipes import only
 from ..targets.additive import AdditiveTarget
 from ..targets.ladder import leaps, rate
 from ..validation import FloatArray as Array

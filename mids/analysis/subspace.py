@@ -10,8 +10,8 @@ import xarray as xr
 from .. import validation
 from ..errors import DatasetError
 from ..simulation.by_recipe import by_recipe
-from ..simulation.joining import has_recipes, only
 from ..simulation.recipe import Recipe
+from ..simulation.run_recipes import has_recipes, only
 from ..validation import FloatArray as Array
 
 

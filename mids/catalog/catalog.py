@@ -12,7 +12,7 @@ import xarray as xr
 
 from .. import schema, validation
 from ..errors import FileError, InputError
-from ..simulation.joining import held
+from ..simulation.run_recipes import held
 from ..storage import foreign
 from ..storage import netcdf as io
 from ..targets.ladder import leaps
@@ -213,6 +213,7 @@ class Catalog(Mapping[str, xr.Dataset]):
             anything; a range ``slice(lowest, highest)``, both included, with None for no bound; or
             a list of alternatives. A column of several numbers, ``dims`` or ``leaps``, matches if
             one of them does, and a tuple, ``leaps=(1, 3)``, if all of them are these in this order.
+            ``target`` and ``flow`` match if one of those of a sweep does.
             ``target`` may be a `Target`, which is compared by its function, not by its name.
 
         Returns

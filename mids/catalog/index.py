@@ -21,7 +21,7 @@ import xarray as xr
 
 from .. import schema
 from ..errors import DatasetError, FileError, InputError, printable
-from ..simulation.joining import held
+from ..simulation.run_recipes import held
 from ..targets.ladder import leaps
 from ..targets.target import Target
 from ..validation import shown
@@ -30,6 +30,9 @@ __all__ = [
     "COLUMNS",
     "INDEX",
     "LARGEST_INDEX",
+    "LISTS",
+    "SEPARATOR",
+    "SWEPT",
     "Entry",
     "check_key",
     "documents",
@@ -127,6 +130,8 @@ NAME = re.compile(rf"(?P<key>{KEY.pattern})-(?P<start>[0-9a-f]{{16}})\.nc")
 OPTIONAL = ("rank", "student_rank", "information_exponent")
 LISTS = {"leaps": "-", "dims": " "}
 """Columns that hold several numbers, and what stands between them."""
+SWEPT, SEPARATOR = ("target", "flow", "mids_version"), "; "
+"""Columns that name all values of a sweep, and what stands between them."""
 
 
 @dataclass(frozen=True)
@@ -240,8 +245,8 @@ def _described(ds: xr.Dataset) -> dict[str, Any]:
     made = {str(recipe.get("versions", {}).get("mids", "")) for recipe in recipes}
     return {
         "title": _text(ds.attrs.get("title", "")),
-        "target": _text("; ".join(names)),
-        "flow": _text("; ".join(kinds)),
+        "target": _text(SEPARATOR.join(names)),
+        "flow": _text(SEPARATOR.join(kinds)),
         "rank": None if target is None else target.rank,
         "student_rank": None if student_rank is None else int(student_rank),
         "information_exponent": None if target is None else target.information_exponent(),
@@ -249,7 +254,7 @@ def _described(ds: xr.Dataset) -> dict[str, Any]:
         "dims": tuple(np.atleast_1d(ds["dim"].values).tolist()) if "dim" in ds.coords else (),
         "runs": int(ds.sizes.get("run", 1)),
         "schema": int(ds.encoding.get("mids_schema", ds.attrs["mids_schema"])),  # of the file
-        "mids_version": _text("; ".join(sorted(made))),
+        "mids_version": _text(SEPARATOR.join(sorted(made))),
         "license": _text(ds.attrs.get("license", "")),
         "created": _text(ds.attrs.get("date_created", "")),
     }

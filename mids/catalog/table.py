@@ -15,7 +15,7 @@ from ..errors import InputError, printable
 from ..schema import dim_text
 from ..targets.additive import AdditiveTarget
 from ..targets.target import Target
-from .index import COLUMNS, LISTS, Entry
+from .index import COLUMNS, LISTS, SEPARATOR, SWEPT, Entry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,16 +117,18 @@ def query(conditions: Mapping[str, object]) -> Callable[[Entry], bool]:
     def meets(entry: Entry) -> bool:
         row = entry.row()
         return all(
-            any(map(test, [row[name], *_numbers(entry, name)])) for name, test in tests.items()
+            any(map(test, (row[name], *_parts(entry, name)))) for name, test in tests.items()
         )
 
     return meets
 
 
-def _numbers(entry: Entry, name: str) -> tuple[Any, ...]:
-    """Return the numbers of a column that has several, each and all."""
-    numbers: tuple[int, ...] = getattr(entry, name) if name in LISTS else ()
-    return (*numbers, numbers) if name in LISTS else ()
+def _parts(entry: Entry, name: str) -> tuple[Any, ...]:
+    """Return the numbers of a column that has several, each and all, or the texts of a sweep."""
+    value = getattr(entry, name)
+    if name in LISTS:
+        return (*value, value)
+    return tuple(value.split(SEPARATOR)) if name in SWEPT else ()
 
 
 def same_function(one: Target, two: Target, *, scaled: bool) -> bool:

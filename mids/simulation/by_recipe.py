@@ -9,8 +9,9 @@ import numpy as np
 import xarray as xr
 
 from ..errors import DatasetError
-from .joining import FILLS, joined, padded, recipes_of, uniform_axes_cut
+from .joining import FILLS, joined, padded
 from .recipe import Recipe
+from .run_recipes import recipes_of, uniform_axes_cut
 
 __all__ = ["by_recipe"]
 

@@ -1,4 +1,4 @@
-"""Datasets with the recipes of their runs: which run has which, and all of them joined."""
+"""Datasets joined: along a dim, with the recipes of all, padded where targets differ."""
 
 from __future__ import annotations
 
@@ -10,35 +10,13 @@ import pandas as pd
 import xarray as xr
 
 from .. import schema, validation
-from ..errors import DatasetError, InputError, MidsError
-from .recipe import Recipe
+from ..errors import DatasetError, InputError
+from .run_recipes import fingerprints
 
-__all__ = [
-    "combine_attrs",
-    "concat",
-    "described",
-    "fingerprints",
-    "has_recipes",
-    "held",
-    "joined",
-    "one_recipe",
-    "only",
-    "padded",
-    "recipes_of",
-    "uniform_axes_cut",
-]
-
-REMEDY = (
-    "join datasets with mids.concat([...], dim=...), or pass combine_attrs=mids.combine_attrs to "
-    "xarray's functions, which keep all recipes"
-)
-ALL = ("flow", "student_rank", "seed", "initial", "rtol", "time")
 RESERVED = {*schema.VARIABLES, *schema.COORDINATES, *schema.OF_ONE_RUN, "saddle"} - {
     *("dim", "run", "n", "time")
 }
 """Names that are no dim to join datasets along."""
-STORED = ("uint8", "float32")
-"""Types of the variable ``recipe``: xarray makes the second of the first where it masks runs."""
 FILLS: Mapping[str, Any] = {"f": np.nan, "b": False, "i": 0, "u": 0, "U": "", "T": ""}
 
 
@@ -281,168 +259,3 @@ def _fills(ds: xr.Dataset) -> dict[Hashable, Any]:
         for name, variable in ds.variables.items()
         if name not in ds.indexes
     }
-
-
-# -- which run has which ------------------------------------------------------------------------
-
-
-def recipes_of(ds: xr.Dataset, of: tuple[str, ...] = ALL) -> tuple[xr.Variable, list[Recipe]]:
-    """Return which recipe each run has, and the recipes, told apart by the parts that are named.
-
-    The variable holds positions in the list, -1 for runs that were masked, and has only those
-    dims along which it varies.
-    """
-    cells, keys = fingerprints(ds)
-    recorded = schema.recipes(ds)
-    recipes: list[Recipe] = []
-    codes = np.full(len(keys) + 1, -1)  # the last one is that of masked runs, -1
-    for at, key in enumerate(keys):
-        recipe = _read(recorded[key], key).only(of)
-        if recipe not in recipes:
-            recipes.append(recipe)
-        codes[at] = recipes.index(recipe)
-    if not recipes:
-        raise DatasetError("no run of the dataset has a recipe: all of them were masked")
-    return uniform_axes_cut(cells.copy(data=codes[cells.values])), recipes
-
-
-def fingerprints(ds: xr.Dataset) -> tuple[xr.Variable, list[str]]:
-    """Return which fingerprint each run has, and those fingerprints.
-
-    The variable holds positions in the list, -1 for runs that were masked, and has only those
-    dims along which it varies.
-    """
-    if "recipe" not in ds.variables:
-        old = "mids_spec" in ds.attrs
-        raise DatasetError(
-            "the dataset has no variable 'recipe', which says how its runs were made; "
-            + (
-                "open its file with mids.open_dataset, which adds it"
-                if old
-                else "take it along when you select variables, start from a dataset of "
-                "mids.simulate or mids.open_dataset, or pass target= to mids.from_trajectories"
-            )
-        )
-    if "run" not in ds.dims and "run" not in ds.coords:
-        raise DatasetError(
-            f"the dataset has no dimension or coordinate 'run', got the dims {list(ds.dims)}; "
-            "rename the one that counts the runs, or, since what is averaged over runs has no "
-            "recipe, apply this function before you average"
-        )
-    variable = ds["recipe"].variable
-    if variable.sizes.get("byte") != schema.FINGERPRINT or variable.dtype not in STORED:
-        raise _changed()
-    for name, array in ds.data_vars.items():
-        if len({variable.attrs.get("recipes"), array.attrs.get("recipes")} - {None}) > 1:
-            raise DatasetError(
-                f"{name!r} was made by other recipes than those that 'recipe' names: the dataset "
-                f"was merged of several; take all variables from one of them, or {REMEDY}"
-            )
-    bare = {
-        str(dim): name
-        for name in schema.VARIABLES
-        if name in ds.data_vars
-        for dim in ds[name].dims
-        if dim not in variable.dims and dim not in (*schema.OF_ONE_RUN, "dim", "run")
-    }
-    if bare:
-        dim, name = next(iter(bare.items()))
-        raise DatasetError(
-            f"{name!r} has the dim {dim!r}, but 'recipe' does not say how the runs along it were "
-            f"made; rename it back if it has another name now, or {REMEDY}"
-        )
-    cut = uniform_axes_cut(variable, "byte").transpose(..., "byte")
-    values = cut.values
-    masked = (
-        np.isnan(values).all(-1) if values.dtype.kind == "f" else np.zeros(cut.shape[:-1], bool)
-    )
-    digits = np.where((values >= 0) & (values < 256), values, 0).astype(np.uint8)
-    masked = ~digits.any(-1)  # what joining fills in
-    words = np.ascontiguousarray(digits).view(np.uint64)
-    known = list(schema.recipes(ds))
-    all_words = schema.fingerprint_bytes(known).view(np.uint64)
-    order = np.argsort(all_words[:, 0])
-    at = np.zeros(masked.shape, dtype=np.int64)
-    if len(known):
-        place = np.searchsorted(all_words[order, 0], words[..., 0])
-        at = order[np.minimum(place, len(known) - 1)]
-    right = (digits == values).all(-1) & (words == all_words[at]).all(-1) if len(known) else masked
-    if not (right | masked).all():
-        raise _changed()
-    at = np.where(masked, -1, at)
-    there, codes = np.unique(at, return_inverse=True)
-    codes = codes.reshape(at.shape) - int(-1 in there)
-    return xr.Variable(cut.dims[:-1], codes), [known[k] for k in there.tolist() if k >= 0]
-
-
-def _changed() -> DatasetError:
-    return DatasetError(
-        "the recipes of some runs are not in the attribute mids_recipes: the dataset was joined "
-        f"without them, or its variable 'recipe' was computed with; {REMEDY}, and compute with "
-        "single variables, such as ds.loss.max('seed'), not with whole datasets"
-    )
-
-
-def held(ds: xr.Dataset) -> list[dict[str, Any]]:
-    """Return the recipes that runs have, as JSON holds them; all that are recorded if unknown."""
-    recorded = schema.recipes(ds)
-    return [recorded[key] for key in (fingerprints(ds)[1] if "recipe" in ds else recorded)]
-
-
-def described(ds: xr.Dataset, of: tuple[str, ...] = ALL) -> list[Recipe]:
-    """Return the recipes of a dataset without computing which run has which, if that is lazy."""
-    if "recipe" in ds.variables and ds["recipe"].chunks is None:
-        return recipes_of(ds, of)[1]
-    found = (_read(entry, key).only(of) for key, entry in schema.recipes(ds).items())
-    return list(dict.fromkeys(found)) if "recipe" in ds.variables else []
-
-
-def only(ds: xr.Dataset, *names: str) -> xr.Dataset:
-    """Return a dataset with those of the named variables that it has, and the recipes."""
-    return ds.drop_vars([name for name in ds.data_vars if name not in (*names, "recipe")])
-
-
-def has_recipes(ds: xr.Dataset) -> bool:
-    """Tell whether a dataset says of all its runs how they were made."""
-    try:
-        recipes_of(ds, ())
-    except DatasetError:
-        return False
-    return True
-
-
-def _read(entry: Mapping[str, Any], key: str) -> Recipe:
-    try:
-        return Recipe.from_dict(entry)
-    except MidsError as error:
-        raise DatasetError(
-            f"the recipe {key[:16]} in mids_recipes makes no sense: {error}"
-        ) from None
-
-
-def uniform_axes_cut(variable: xr.Variable, but: str = "") -> xr.Variable:
-    """Return a variable, in memory, without the axes along which it is constant, but for one."""
-    values = variable.values
-    for axis in reversed(range(values.ndim)):
-        if variable.dims[axis] == but:
-            continue
-        first = values.take([0], axis) if values.shape[axis] else values
-        repeated = values.strides[axis] == 0 and values.shape[axis] > 0
-        if repeated or (
-            first.size and np.array_equal(values, np.broadcast_to(first, values.shape))
-        ):
-            values = first
-    kept = {d: n for d, n in zip(variable.dims, values.shape, strict=True) if n != 1 or d == but}
-    return xr.Variable(tuple(kept), values.reshape(tuple(kept.values())))
-
-
-def one_recipe(ds: xr.Dataset, of: tuple[str, ...] = ALL, *, what: str = "recipe") -> Recipe:
-    """Return the recipe of a dataset whose runs agree in the parts that are named."""
-    cells, recipes = recipes_of(ds, of)
-    if len(recipes) > 1:
-        along = " and ".join(map(str, cells.dims))
-        raise DatasetError(
-            f"the dataset has {len(recipes)} {what}s, which vary along {along}; select one, for "
-            f"example with ds.isel({cells.dims[0]}=0)"
-        )
-    return recipes[0]

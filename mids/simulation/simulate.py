@@ -16,12 +16,13 @@ from ..errors import DatasetError, FileError, InputError
 from ..flows.base import Flow, FlowSweep
 from ..targets.target import Target
 from . import graph as _graph
-from . import joining
 from . import plan as _plan
 from .by_recipe import by_recipe
+from .joining import padded
 from .phase_diagram import outcomes
 from .plan import Plan, given_start
-from .recipe import GIVEN, Recipe, grid
+from .recipe import GIVEN, PARTS, Recipe, grid
+from .run_recipes import one_recipe
 
 Function = Callable[[np.ndarray], ArrayLike]
 OneTarget = Target | str | Function
@@ -176,14 +177,16 @@ def replay(ds: xr.Dataset) -> xr.Dataset:
     1
     """
     validation.dataset(ds)
-    again = by_recipe(ds, _again, of=joining.ALL, lazy=True)
+    again = by_recipe(ds, _again, of=PARTS, lazy=True)
     lacking = {name: array for name, array in ds.coords.items() if name not in again.coords}
     again = again.assign_coords(lacking)
     labels = ds.drop_vars(ds.data_vars).coords.to_dataset()
     own = [name for name in labels.dims if name not in ("dim", "run", "time")]
-    again = joining.padded([labels.drop_dims(set(labels.dims) - set(own)), again], "")[1]
+    again = padded([labels.drop_dims(set(labels.dims) - set(own)), again], "")[1]
     ordered = {name: ds[name].dims for name in again.data_vars if name in ds}
-    return again.assign({name: again[name].transpose(*dims) for name, dims in ordered.items()})
+    return again.assign(
+        {name: again[name].transpose(*d, ..., missing_dims="ignore") for name, d in ordered.items()}
+    )
 
 
 def _again(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset:
@@ -265,12 +268,12 @@ def differences(ds: xr.Dataset, other: xr.Dataset) -> list[str]:
 
 def target_of(ds: xr.Dataset) -> Target:
     """Return the target of a dataset that has one."""
-    return joining.one_recipe(ds, (), what="target").target
+    return one_recipe(ds, (), what="target").target
 
 
 def flow_of(ds: xr.Dataset) -> Flow:
     """Return the flow of a dataset that has one, with its parameters."""
-    flow = joining.one_recipe(ds, ("flow",), what="target and flow").flow
+    flow = one_recipe(ds, ("flow",), what="target and flow").flow
     if flow is None:
         raise DatasetError("the recipe names no flow: the trajectories come from outside mids")
     return flow

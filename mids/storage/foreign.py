@@ -37,9 +37,10 @@ __all__ = [
     "vouch",
 ]
 
-CPU_SECONDS = 5.0
+CPU_SECONDS, CLOCK_SECONDS = 2.0, 15.0
+"""The other process needs 0.2 s for itself; it may compute and wait so long."""
 BYTES_PER_SECOND = 5e6
-"""The other process may compute so long, and longer for the content; it may wait ten times that."""
+"""For the content it may compute longer, and wait ten times that."""
 MEMORY = 2**29
 """Bytes of address space that it may have beyond what it needs for itself."""
 FREE = 2**26
@@ -155,18 +156,19 @@ def _found(path: Path) -> str:
     """Return what the other process says of a file, or what became of it."""
     environment = {n: v for n, v in os.environ.items() if not n.startswith(("HDF5_", "PYTHON"))}
     environment |= {"OPENBLAS_NUM_THREADS": "1", "HDF5_PLUGIN_PRELOAD": "::"}
-    seconds = CPU_SECONDS + path.stat().st_size / BYTES_PER_SECOND
+    content = path.stat().st_size / BYTES_PER_SECOND
+    seconds, longest = ceil(CPU_SECONDS + content), CLOCK_SECONDS + 10 * content
     try:
         done = subprocess.run(
-            [sys.executable, "-I", __file__, os.fspath(path.absolute()), str(ceil(seconds))],
+            [sys.executable, "-I", __file__, os.fspath(path.absolute()), str(seconds)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment,
-            timeout=10 * seconds,
+            timeout=longest,
         )
     except subprocess.TimeoutExpired:
-        return f"reading it takes more than {10 * seconds:.0f} s"
+        return f"reading it takes more than {longest:.0f} s"
     if done.returncode:
         return "reading it crashes the HDF5 library, or needs too much time or memory"
     return done.stdout.decode(errors="replace").strip()

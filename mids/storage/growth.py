@@ -16,8 +16,8 @@ import xarray as xr
 
 from .. import schema, validation
 from ..errors import DatasetError, InputError
-from ..simulation.joining import fingerprints
 from ..simulation.recipe import GIVEN
+from ..simulation.run_recipes import fingerprints
 from .store import Place, digest
 
 __all__ = ["block_dims", "grown", "lazy_names", "state_of"]

@@ -494,6 +494,11 @@ def test_of_a_selection_only_what_it_holds_is_in_the_index(catalog):
     assert (entry["rank"], entry["student_rank"], entry["leaps"]) == (2, 2, "1-5")
     assert list(catalog.search(leaps=(1, 5))) == list(catalog.search(target=ladder)) == ["part"]
     assert "part" not in catalog.search(target=square)
+    catalog.add(sweep, key="both")
+    for given in (ladder, "h1(z1) + h1(z1)*h5(z2)"):
+        assert set(catalog.search(target=given)) == {"both", "part"}
+    for given in (square, "h2(z1)"):
+        assert "both" in catalog.search(target=given) and "part" not in catalog.search(target=given)
 
 
 # -- another checkout ---------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import signal
@@ -19,19 +18,7 @@ import mids
 from mids.errors import FileError
 from mids.simulation.simulate import differences
 
-from .stores import SWEEP
-
-OF_THE_CALL = {"mids.json", "zarr.json", "writer", "lock"}
-"""What says when a store was written, and by whom."""
-
-
-def checksums(store):
-    """Return the SHA-256 of every file of a store but those of `OF_THE_CALL` at its top."""
-    return {
-        str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(Path(store).rglob("*"))
-        if path.is_file() and str(path.relative_to(store)) not in OF_THE_CALL
-    }
+from .stores import SWEEP, checksums
 
 
 @contextmanager

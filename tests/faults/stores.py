@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import signal
@@ -46,6 +47,19 @@ def compiled(sweep):
     mids.simulate(**sweep | {"runs": 2, "dim": 100}).compute(scheduler="synchronous")
 
 
+OF_THE_CALL = {"mids.json", "zarr.json", "writer", "lock"}
+"""What says when a store was written, and by whom."""
+
+
+def checksums(store):
+    """Return the SHA-256 of every file of a store but those of `OF_THE_CALL` at its top."""
+    return {
+        str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(Path(store).rglob("*"))
+        if path.is_file() and str(path.relative_to(store)) not in OF_THE_CALL
+    }
+
+
 def race(folder, races=50, sweep=SMALL):
     """Let two processes with other or the same arguments write one store at once."""
     compiled(sweep)
@@ -75,7 +89,9 @@ def kill_clients(folder, kills=100, sweep=SWEEP, seed=2, most=1.5):
     compiled(sweep)
     choice = random.Random(seed)
     killed = stores = 0
-    reference = mids.simulate(**sweep).compute()
+    reference = Path(folder) / "reference"
+    assert os.waitpid(in_child(partial(write, sweep, reference)), 0)[1] == 0
+    expected = checksums(reference)
     while killed < kills:
         store = Path(folder) / f"killed-{stores}"
         stores += 1
@@ -92,5 +108,5 @@ def kill_clients(folder, kills=100, sweep=SWEEP, seed=2, most=1.5):
             os.waitpid(child, 0)
             killed += 1
         assert not [path for path in store.rglob("*") if path.suffix in TEMPORARY]
-        assert mids.open_dataset(store).compute().equals(reference)
-    return f"{killed} writers of {stores} stores killed; equal arrays"
+        assert checksums(store) == expected
+    return f"{killed} writers of {stores} stores killed; all stores have the same bytes"

@@ -20,7 +20,7 @@ from mids import Target
 from mids.analysis.coupled import Race
 from mids.flows.initial import draw_runs
 from mids.schema import LEVELS
-from mids.simulation.joining import described
+from mids.simulation.run_recipes import described
 from mids.targets.basis import multi_indices
 
 from .zoo import Case, races, zoo
