@@ -119,7 +119,6 @@ CHECKERS = {
 
 @pytest.mark.parametrize("checker", CHECKERS)
 def test_type_checkers_see_functions_and_accessor(tmp_path, checker):
-    pytest.importorskip(checker)
     options, reveals = CHECKERS[checker]
     (tmp_path / "snippet.py").write_text(SNIPPET, "utf-8")
     checked = subprocess.run(

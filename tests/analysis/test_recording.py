@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from tensors import Tensor, torch
 
 import mids
 from mids.errors import InputError
@@ -19,21 +23,6 @@ LAYER = np.random.default_rng(0).standard_normal((20, 6))
 
 CHART = {"Step": STEPS, "a - loss": LOSS, "a - loss__MIN": LOSS, "b - loss": LOSS / 2}
 SMALL = np.full((200, 2, 2), 0.1)
-
-
-class Tensor:
-    """What torch's tensors have, without torch."""
-
-    def __init__(self, values):
-        self.values = np.asarray(values)
-
-    def detach(self):
-        return self
-
-    cpu = double = detach
-
-    def numpy(self):
-        return self.values.astype(float)
 
 
 def test_a_wandb_history_and_named_columns():
@@ -96,11 +85,10 @@ def test_text_and_infinities_of_logs_are_gaps():
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16", "float32", "float64", "int64"])
 def test_tensors_of_any_type(kind):
-    torch = pytest.importorskip("torch")
-    tensor = torch.tensor(LOSS).to(getattr(torch, kind))
-    ds = mids.from_trajectories(time=torch.tensor(STEPS), loss=tensor)
-    np.testing.assert_array_equal(ds.loss.values[0], tensor.double().numpy())
-    scalars = [torch.tensor(value, requires_grad=True) for value in LOSS[:5]]
+    tensor = Tensor(LOSS, kind)
+    ds = mids.from_trajectories(time=Tensor(STEPS), loss=tensor)
+    np.testing.assert_array_equal(ds.loss.values[0], tensor.values.astype(float))
+    scalars = [Tensor(value) for value in LOSS[:5]]
     listed = mids.from_trajectories(time=STEPS[:5], loss=scalars)
     np.testing.assert_array_equal(listed.loss[0], LOSS[:5])
 
@@ -180,14 +168,16 @@ def test_the_link_of_what_is_half_learned_is_damped():
     np.testing.assert_allclose(link, [1, 0, np.sqrt(2) * 0.36, 0], atol=1e-12)
 
 
-def test_networks_of_torch_are_recorded():
-    torch = pytest.importorskip("torch")
-    net = torch.nn.Sequential(torch.nn.Linear(20, 6), torch.nn.ReLU(), torch.nn.Linear(6, 1))
-    x = torch.randn(4000, 20)
-    recorder = mids.Recorder(torch.tensor(FRAME, dtype=torch.float32), degree=2)
+def test_networks_of_torch_are_recorded(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    first = np.random.default_rng(0).standard_normal((20, 6))
+    net, layer = torch.nn.Linear(first.sum(axis=1)[None]), Tensor(first, "bfloat16")
+    x = Tensor(np.random.default_rng(1).standard_normal((4000, 20)), "float32")
+    recorder = mids.Recorder(Tensor(FRAME, "float32"), degree=2)
     for step in (0, 1):
-        recorder.record(step, net(x).mean(), net[0].weight.T, weights=net[2].weight[0], network=net)
-    recorder.record(2, 1.0, net[0].weight.T, samples=(x, net(x)))
+        loss = replace(x, values=x.values.mean())
+        recorder.record(step, loss, layer, weights=Tensor(np.ones(6)), network=net)
+    recorder.record(2, 1.0, layer, samples=(x, net(x)))
     assert recorder.dataset().link.notnull().all()
 
 
