@@ -16,8 +16,6 @@ from ..simulation.simulate import from_spec
 from .catalog import open_catalog
 from .index import check_key
 
-__all__ = ["build"]
-
 SETTINGS = ("date", "defaults", "dataset", "points_per_decade")
 
 

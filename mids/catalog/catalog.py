@@ -26,8 +26,6 @@ from .verify import Verification, verify
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Catalog", "open_catalog", "reindex"]
-
 
 def open_catalog(
     path: str | os.PathLike[str],

@@ -23,8 +23,6 @@ from ..storage import netcdf as io
 from ..storage.files import file_lock, replacing, sync
 from .index import INDEX, LARGEST_INDEX, Entry, check_key, documents, key_of_name, parse
 
-__all__ = ["Folder", "describe"]
-
 WORKSHOP = ".writing-"
 JOURNAL = ".changing"
 

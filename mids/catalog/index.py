@@ -26,21 +26,6 @@ from ..targets.ladder import leaps
 from ..targets.target import Target
 from ..validation import shown
 
-__all__ = [
-    "COLUMNS",
-    "INDEX",
-    "LARGEST_INDEX",
-    "LISTS",
-    "SEPARATOR",
-    "SWEPT",
-    "Entry",
-    "check_key",
-    "documents",
-    "key_of_name",
-    "parse",
-    "suggest_key",
-]
-
 INDEX = "datapackage.json"
 LARGEST_INDEX = 2**26
 """Bytes of the largest index that is read."""

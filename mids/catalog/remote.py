@@ -27,8 +27,6 @@ from .index import INDEX, LARGEST_INDEX, Entry, parse
 if TYPE_CHECKING:
     import requests
 
-__all__ = ["Remote", "is_url"]
-
 ATTEMPTS = 3
 WAIT_SECONDS = 0.5
 TIMEOUT_SECONDS = 10.0

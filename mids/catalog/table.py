@@ -20,8 +20,6 @@ from .index import COLUMNS, LISTS, SEPARATOR, SWEPT, Entry
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["frame", "html", "query", "same_function", "text"]
-
 HEADINGS = ("key", "target", "flow", "r", "q", "s", "leaps", "d", "runs", "MB")
 NUMERIC = (3, 4, 5, 8, 9)
 WIDEST = 32

@@ -18,8 +18,6 @@ from ..simulation.simulate import replay as simulate_again
 from ..storage import netcdf as io
 from .index import COLUMNS, Entry
 
-__all__ = ["Verification", "verify"]
-
 LONGEST_RUN = 60.0
 """Seconds that a run may take, by its flow's estimate, to be simulated again."""
 CLOSE = 1e3

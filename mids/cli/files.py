@@ -119,12 +119,12 @@ def report(file: Path, output: Path) -> None:
     """
     from .. import report as page
     from ..simulation.progress import progress
-    from ..storage import netcdf as io
+    from ..storage.files import check_output, replacing
 
-    io.check_output(output)
+    check_output(output)
     with opened(file) as ds, progress():
         text = page.page(ds, file.name)
-    with io.replacing(output) as temporary:
+    with replacing(output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     click.echo(f"wrote {output}")
 
@@ -192,13 +192,13 @@ def print_table(frame: pd.DataFrame) -> None:
 def picture(path: Path, kind: str) -> Callable[..., None]:
     """Return a function that draws by `mids.plot` into a file, once it is clear that it can."""
     from .. import plot
-    from ..storage import netcdf as io
+    from ..storage.files import replacing
 
     plot.check_format(path)
 
     def save(*data: xr.Dataset | None) -> None:
         axes = getattr(plot, kind)(*data)
-        with io.replacing(path) as temporary:
+        with replacing(path) as temporary:
             axes.flat[0].figure.savefig(temporary, format=path.suffix[1:], dpi=150)
 
     return save

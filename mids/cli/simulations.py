@@ -81,9 +81,9 @@ def _outputs(
     output: Path | None, plot: Path | None, kind: str
 ) -> Iterator[Callable[..., None] | None]:
     """Give what draws a picture, once it is clear that the files can be written."""
-    from ..storage import netcdf as io
+    from ..storage.files import check_output
 
-    written = [io.check_output(path) for path in (output, plot) if path is not None]
+    written = [check_output(path) for path in (output, plot) if path is not None]
     yield picture(plot, kind) if plot else None
     if written:
         click.echo(f"wrote {' and '.join(map(str, written))}")

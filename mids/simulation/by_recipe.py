@@ -13,8 +13,6 @@ from .joining import FILLS, joined, padded
 from .recipe import Recipe
 from .run_recipes import recipes_of, uniform_axes_cut
 
-__all__ = ["by_recipe"]
-
 Kernel = Callable[[xr.Dataset, Recipe], xr.Dataset]
 Dims = tuple[Hashable, ...]
 OF_A_TARGET = ("direction", "axis", "axis_t", "saddle")

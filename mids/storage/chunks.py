@@ -9,8 +9,6 @@ from zarr.storage import WrapperStore
 
 from ..errors import FileError
 
-__all__ = ["CheckedChunks", "intact"]
-
 REMEDY = "call mids.generate with the same arguments to check the store and simulate what is lost"
 
 

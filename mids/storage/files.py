@@ -14,8 +14,6 @@ from typing import Any
 from .. import validation
 from ..errors import FileError, InputError, MissingDependencyError
 
-__all__ = ["check_output", "file_lock", "replacing", "sync"]
-
 ABANDONED_SECONDS = 86_400.0
 """A temporary file that nobody has written to for so long was left by a process that was killed."""
 

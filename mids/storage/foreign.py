@@ -24,19 +24,6 @@ import numpy as np
 if TYPE_CHECKING:
     import h5py
 
-__all__ = [
-    "ATTRIBUTES",
-    "HarmfulError",
-    "cache",
-    "check",
-    "checksum",
-    "copy",
-    "datasets",
-    "is_bare_dimension",
-    "read",
-    "vouch",
-]
-
 CPU_SECONDS, CLOCK_SECONDS = 2.0, 15.0
 """The other process needs 0.2 s for itself; it may compute and wait so long."""
 BYTES_PER_SECOND = 5e6

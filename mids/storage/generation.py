@@ -25,8 +25,6 @@ from .files import sync
 from .growth import block_dims, grown, lazy_names, state_of
 from .store import Place, claimed, digest, read_state, write_state
 
-__all__ = ["generate"]
-
 TEMPORARY = (".partial", ".mids-part")
 """Suffixes of what Zarr and `replacing` write before it gets its name."""
 

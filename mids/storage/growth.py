@@ -20,8 +20,6 @@ from ..simulation.recipe import GIVEN
 from ..simulation.run_recipes import fingerprints
 from .store import Place, digest
 
-__all__ = ["block_dims", "grown", "lazy_names", "state_of"]
-
 FIRST = ("date_created", "history")
 """Attributes that stay as the first call wrote them."""
 

@@ -31,8 +31,6 @@ from .store import is_store, open_store
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["check_output", "narrowed", "open_dataset", "replacing", "to_netcdf"]
-
 CHUNK_BYTES = 2**20
 """Largest chunk on disk."""
 CHUNK_SIZES = {"dim": 1, "run": 64, "time": 256}

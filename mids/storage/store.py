@@ -25,8 +25,6 @@ from .. import validation
 from ..errors import FileError, InputError, MissingDependencyError
 from .files import file_lock, replacing
 
-__all__ = ["Place", "claimed", "digest", "is_store", "open_store", "read_state", "write_state"]
-
 STORE_VERSION = 2
 """Layout that this version writes and reads."""
 
