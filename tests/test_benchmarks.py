@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+import pytest
+
+import mids
+
+SECTIONS = ("speed", "compiled", "analyses", "limit", "threads", "startup", "graph")
 
 
-def benchmarks(*arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks", "--smoke", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def smoke(monkeypatch, capsys):
+    """A section of the benchmarks in small, which returns what it prints."""
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--smoke"])
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+    for name in ("integrate", "draw_initial"):  # threads measures them
+        monkeypatch.setattr(mids.flows.TwoTimescale, name, getattr(mids.flows.TwoTimescale, name))
+
+    def run(section: str) -> str:
+        sys.modules.pop(f"tests.benchmarks.{section}", None)  # runpy warns of what is imported
+        runpy.run_module(f"tests.benchmarks.{section}", run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
 
 
-def test_every_section_runs():
-    printed = benchmarks("speed", "compiled", "analyses", "limit", "threads", "startup", "graph")
+def test_every_section_runs(smoke):
+    printed = "".join(map(smoke, SECTIONS))
     rows = [line.split("|") for line in printed.splitlines() if line.startswith("| `")]
     assert [row[2].split(",")[0].strip() for row in rows[:2]] == ["mids", "SciPy LSODA"]
     assert all("2 of 2" in row[4] for row in rows[:2])
@@ -31,9 +42,21 @@ def test_every_section_runs():
     assert 0 < int(ladder[3]) < 1000  # tasks
 
 
+def test_online_descent_is_measured(smoke):
+    rows = [line.split() for line in smoke("sgd").splitlines()[2:]]
+    assert [row[:2] for row in rows] == [["256", "1"], ["256", "256"]]
+    assert all(float(row[k]) > 0 for row in rows for k in (2, 3, 7))
+
+
 def test_memory_is_set_by_blocks():
     """A dataset of 1 GB in less than 0.6 GB, most of which are the libraries."""
-    printed = benchmarks("memory")
-    size, peak = printed.split(" GB: peak memory ")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks", "--smoke", "memory"],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    size, peak = done.stdout.split(" GB: peak memory ")
     assert float(size.split()[-1]) >= 1
     assert float(peak.split()[0]) < 600

@@ -81,7 +81,8 @@ def test_it_says_where_the_data_come_from(ds, text):
 
 
 def test_texts_of_the_file_are_escaped(ds):
-    hostile = ds.assign_attrs(title='<script>alert("1")</script>', source="a & b $title")
+    hostile = ds[["loss", "recipe"]].isel(dim=[0])  # few pictures
+    hostile.attrs |= {"title": '<script>alert("1")</script>', "source": "a & b $title"}
     text = page(hostile, "it's <b>.nc")
     assert "<script" not in text and "<b>" not in text
     assert "a &amp; b $title" in text
@@ -107,7 +108,7 @@ def test_the_recipe_makes_the_data_again_bit_by_bit(arguments):
 
 def test_the_command_writes_the_page(ds, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    mids.to_netcdf(ds, "runs.nc")
+    mids.to_netcdf(ds.isel(dim=[1]).drop_vars(["overlap", "energy"]), "runs.nc")
     result = CliRunner().invoke(main, ["report", "runs.nc", "-o", "runs.html"])
     assert (result.exit_code, result.output) == (0, "wrote runs.html\n")
     assert "mids replay runs.nc" in (tmp_path / "runs.html").read_text("utf-8")
@@ -136,19 +137,20 @@ def test_what_has_no_loss_has_no_page(ds):
 def test_columns_without_content_are_left_out(ds, text):
     assert not {"trapped", "failed"} & set(read(text).cells)
     planted = mids.simulate("h3(z1)", dim=100, runs=8, flow="planted").compute()
+    planted = planted.drop_vars(["overlap", "energy"])  # whose pictures take longest
     assert "trapped" in read(page(planted)).cells
 
 
 # -- in a browser -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("width", [390, 1400])
-def test_a_browser_shows_all_of_it(text, width, tmp_path):
+def test_a_browser_shows_all_of_it(text, tmp_path):
     (tmp_path / "page.html").write_text(text, encoding="utf-8")
     with browser() as look:
-        found, log = look((tmp_path / "page.html").as_uri(), width, tmp_path / "user")
-    assert log == []
-    assert found["inner"] == width and found["scroll"] <= width
-    assert len(found["pictures"]) == 6
-    assert all(loaded and 340 <= wide <= 600 for loaded, wide in found["pictures"])
-    assert found["size"] >= 16
+        for width in (390, 1400):
+            found, log = look((tmp_path / "page.html").as_uri(), width, tmp_path / str(width))
+            assert log == []
+            assert found["inner"] == width and found["scroll"] <= width
+            assert len(found["pictures"]) == 6
+            assert all(loaded and 340 <= wide <= 600 for loaded, wide in found["pictures"])
+            assert found["size"] >= 16
