@@ -124,19 +124,6 @@ def test_every_scheduler_writes_the_same(tmp_path, scheduler):
         assert opened.drop_attrs().equals(toy().compute().drop_attrs())
 
 
-def test_workers_in_other_processes_write_the_same(tmp_path):
-    distributed = pytest.importorskip("distributed")
-    with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as c,
-        distributed.Client(c),
-    ):
-        mids.to_netcdf(toy(chunks=1), tmp_path / "runs.nc")
-        with mids.open_dataset(tmp_path / "runs.nc", chunks={"run": 2}) as opened:
-            mean = opened.loss.mean().compute()  # workers read the file, too
-    assert mean == pytest.approx(toy().loss.mean().compute())
-    assert listed(tmp_path) == ["runs.nc"]
-
-
 def test_chunks_on_disk_divide_the_blocks(tmp_path):
     mids.to_netcdf(toy(runs=1000, chunks=300, time=np.arange(1000.0)), tmp_path / "runs.nc")
     with mids.open_dataset(tmp_path / "runs.nc") as opened:
