@@ -275,7 +275,7 @@ def test_a_prediction_does_not_depend_on_the_other_runs(text, dim):
     M = draw_runs(2, 2, dim, range(12), 3)
     gram0 = M @ M.swapaxes(1, 2)
     together = Race(target).predict(gram0)
-    for i in range(len(M)):
+    for i in range(0, len(M), 3):
         alone = Race(target).predict(gram0[i : i + 1])
         for name in ("rank", "exponent", "saddle_loss", "enter_time", "escape_time"):
             there, here = getattr(together, name)[i], getattr(alone, name)[0]
@@ -311,7 +311,9 @@ def test_where_a_student_has_learned_all_it_can_is_no_saddle():
 def test_trapped_runs_are_not_censored(known):
     """Half of the runs start on the wrong side of h3 and never leave; the others as d^(1/2)."""
     ds = mids.simulate("h3(z1)", dim=[1e4, 1e6, 1e8], runs=200, flow="planted").compute()
-    found = mids.saddles(ds if known else ds.drop_vars("crossing_time"))
+    if not known:  # the plateaus of curves take longer
+        ds = ds.drop_vars("crossing_time").isel(run=slice(60))
+    found = mids.saddles(ds)
     np.testing.assert_array_equal(found.censored.isel(saddle=0), ds.status == 1)
     np.testing.assert_array_equal(found.trapped.isel(saddle=0), ds.status == 2)
     if known:
@@ -338,7 +340,7 @@ def test_stages_that_grow_side_by_side():
 @pytest.mark.parametrize("student_rank", [1, 2])
 def test_rounding_is_no_direction(student_rank):
     target = mids.Target.parse("h1(z1) + h1(z1)*h2(z2) + h2(z2)*h3(z3)").normalize()
-    ds = mids.simulate(target, dim=1e8, runs=200, student_rank=student_rank)
+    ds = mids.simulate(target, dim=1e8, runs=50, student_rank=student_rank)
     found = mids.theory(ds[["recipe", "gram0"]])
     assert np.isfinite(found.escape_time[..., :student_rank]).all()
     assert (found.n_saddles == student_rank).all()
@@ -392,8 +394,8 @@ def test_a_run_that_starts_beyond_a_saddle_does_not_stay_there(text, others, fir
 )
 def test_theory_and_data_agree_where_runs_start_beyond_saddles(text, options):
     target = mids.Target.parse(text).normalize()
-    for turned in (target, target.rotate(rotation(target.rank, 3))):
-        ds = mids.simulate(turned, dim=[30, 100], runs=60, **options)
+    for turned, runs in ((target, 60), (target.rotate(rotation(target.rank, 3)), 20)):
+        ds = mids.simulate(turned, dim=[30, 100], runs=runs, **options)
         ds = ds[["recipe", "crossing_time", "gram0", "status", *({"initial"} & set(ds))]].compute()
         begun = (ds.crossing_time.sel(level=0.1) == 0).rename(direction="saddle").values
         compared = mids.compare(ds)
