@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -27,14 +28,15 @@ def seconds(function: Callable[[], Any], repeats: int) -> float:
 
 def main() -> None:
     smoke = "--smoke" in sys.argv
-    repeats = 1 if smoke else 5
+    repeats = 1 if smoke else 3
     if not smoke and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     names = ("plateaus", "saddles", "theory", "compare")
-    print("\n| workload | simulation, us per run | " + " | ".join(names) + " | repr, ms |")
-    print("|" + "---|" * (len(names) + 3))
-    for workload in SMOKE if smoke else WORKLOADS:
-        lazy = mids.simulate(workload.text, dim=workload.dim, runs=workload.runs, rtol=1e-6)
+    print("\n| workload | runs | simulation, us per run | " + " | ".join(names) + " | repr, ms |")
+    print("|" + "---|" * (len(names) + 4))
+    workloads, numbers = (SMOKE, (2,)) if smoke else (WORKLOADS, (50, 1000))
+    for workload, runs in product(workloads, numbers):
+        lazy = mids.simulate(workload.text, dim=workload.dim, runs=runs, rtol=1e-6)
         ds = lazy.compute(scheduler="synchronous")
         base = seconds(lambda lazy=lazy: lazy.compute(scheduler="synchronous"), repeats)
         ratios = []
@@ -44,7 +46,7 @@ def main() -> None:
             ratios.append(seconds(lambda call=analysis: call().compute(), repeats) / base)
         shown = 1e3 * seconds(lambda ds=ds: repr(ds.mi), repeats)
         print(
-            f"| `{workload.text}`, d = {workload.dim:g} | {1e6 * base / workload.runs:.0f} | "
+            f"| `{workload.text}`, d = {workload.dim:g} | {runs} | {1e6 * base / runs:.0f} | "
             + " | ".join(f"{ratio:.2g} x" for ratio in ratios)
             + f" | {shown:.1f} |",
             flush=True,
