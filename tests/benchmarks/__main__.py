@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,8 @@ def environment(folder: Path) -> Path:
     python = folder / "bin" / "python"
     marker = folder / "complete"
     if not marker.exists():
+        if shutil.which("gfortran") is None:
+            raise SystemExit("numbalsoda is built with a Fortran compiler: install gfortran")
         print(f"installing the peers into {folder}", file=sys.stderr)
         venv.create(folder, with_pip=True)
         subprocess.run(
