@@ -128,7 +128,11 @@ def test_a_method_is_one_line_and_says_where_it_goes(name):
     assert f"`{prefix}{name}`" in function.__doc__
     body = inspect.getsource(function).split('"""')[2].strip()
     assert body.count("return") == 1
-    assert body.startswith("return") or name in ("loss", "timescales")  # of several analyses
+    assert body.startswith("return") or name in (
+        "exponents",
+        "loss",
+        "timescales",
+    )  # checks, or several analyses
 
 
 @pytest.mark.parametrize("name", ["plateaus", "saddles", "theory", "compare", "replay"])

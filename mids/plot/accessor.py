@@ -14,7 +14,7 @@ from ..analysis.plateaus import plateaus
 from ..analysis.scaling import scaling
 from ..analysis.traps import traps
 from ..errors import InputError
-from .layout import Options
+from .layout import Layout, Options
 
 if TYPE_CHECKING:
     from matplotlib.animation import FuncAnimation
@@ -162,6 +162,7 @@ class PlotAccessor:
         >>> mids.simulate("h1(z1) + h3(z2)", dim=100, runs=2).mi.plot.exponents().shape
         (1, 1)
         """
+        Layout(**layout)  # the exponents of a large target take seconds
         return plot.exponents(exponents(self._ds), **layout)
 
     def animate(

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TRAPPED = STATUS.index("trapped")
+LARGEST = 300.0
+"""Inches of a figure, of which matplotlib can draw 65 536 pixels."""
 
 Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
 
@@ -64,16 +66,19 @@ class Layout:
                 )
         for name in ("size", "aspect"):
             if getattr(self, name) is not None:
-                validation.number(getattr(self, name), name, above=0.0)
-        for name in ("figsize", "xlim"):
+                validation.number(getattr(self, name), name, at_least=0.01, at_most=LARGEST)
+        for name, kind, example in (
+            ("figsize", f"positive numbers of at most {LARGEST:g} inches", "figsize=(6, 4)"),
+            ("xlim", "positive numbers, the smaller one first", "xlim=(1, 1e6)"),
+        ):
             pair = getattr(self, name)
             if pair is not None:
                 two = validation.finite_array(pair, name)
-                if two.shape != (2,) or two[-1] <= (two[0] if name == "xlim" else 0) or two[0] < 0:
+                wrong = two.shape != (2,) or two.min() <= 0
+                if wrong or (two[1] <= two[0] if name == "xlim" else two.max() > LARGEST):
                     raise InputError(
-                        f"{name} must be two {'rising' if name == 'xlim' else 'positive'} numbers, "
-                        f"got {validation.shown(pair)}; pass for example "
-                        f"{'xlim=(1, 1e6)' if name == 'xlim' else 'figsize=(6, 4)'}"
+                        f"{name} must be two {kind}, got {validation.shown(pair)}; "
+                        f"pass for example {example}"
                     )
         sized = [n for n in ("figsize", "size", "aspect") if getattr(self, n) is not None]
         if sized[:1] == ["figsize"] and len(sized) > 1:

@@ -92,7 +92,12 @@ def phase(
             f"directions must be two different ones of 0 to {count - 1}, got "
             f"{validation.shown(directions)}"
         )
-    Layout(**layout)  # or say what is wrong with it
+    xlim = Layout(**layout).xlim  # or say what is wrong with them
+    if xlim is not None and xlim[1] >= 1:
+        raise InputError(
+            f"xlim of a phase portrait must be overlaps between 0 and 1, got "
+            f"{validation.shown(xlim)}; pass for example xlim=(1e-4, 0.99)"
+        )
     shown = ds["overlap"].isel(direction=pair)
     if "dim" in shown.dims and "dim" not in (layout.get("row"), layout.get("hue")):
         layout = layout | {"col": layout.get("col") or "dim"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 import xarray as xr
@@ -171,7 +172,10 @@ def test_directions_and_saddles_can_be_panels_too(ds, comparison):
         ({"figsize": (3, 2), "size": 2}, "figsize and size"),
         ({"figsize": (3, -2)}, r"figsize=\(6, 4\)"),
         ({"size": 0}, "size"),
-        ({"xlim": (5, 1)}, "two rising numbers"),
+        ({"xlim": (5, 1)}, "two positive numbers, the smaller one first"),
+        ({"xlim": (0, 10)}, "two positive numbers"),
+        ({"figsize": (1e6, 2)}, "at most 300 inches"),
+        ({"aspect": "equal"}, "aspect"),
         ({"yscale": "cubic"}, "yscale"),
         ({"ax": "here", "axes": ["there"]}, "ax and axes"),
         ({"ax": "here", "size": 3}, "new figure"),
@@ -183,6 +187,30 @@ def test_wrong_layouts_are_refused_before_anything_is_simulated(arguments, messa
     with pytest.raises(InputError, match=message):
         lazy.mi.plot.loss(theory=False, **arguments)
     assert not plt.get_fignums() and not SIMULATED
+
+
+@pytest.mark.parametrize("name", sorted(set(mids.plot.__all__) - {"check_format"}))
+def test_all_pictures_refuse_wrong_sizes_and_dims_before_any_work(name):
+    diagram = mids.phase_diagram("h1(z1)", dim=[8, 16], n=[5, 20], runs=2)
+    lazy = diagram if name == "success" else mids.simulate("staircase(2)", dim=DIMS, runs=2)
+    wrong = [
+        *({"figsize": value} for value in (3, (3,), (3, -1), (3, np.nan), (1e6, 2), "wide")),
+        *({"size": value} for value in (-1, "big", np.nan)),
+        *({"aspect": value} for value in (0, "equal", (1, 2), 1e9)),
+        *({"hue": value} for value in ("colour", "time", 3, ["dim"])),
+        {"figsize": (3, 2), "aspect": 2},
+        {"xlim": (5, 1)},
+    ]
+
+    def compute(graph, keys, **_):
+        tasks = dict(graph.__dask_graph__())
+        assert len(tasks) <= 4, "more was computed than recipes in memory"
+        return dask.local.get_sync(tasks, keys)
+
+    for arguments in wrong[:6] if name == "animate" else wrong:
+        with dask.config.set(scheduler=compute), pytest.raises(InputError):
+            getattr(lazy.mi.plot, name)(**arguments)
+        assert not plt.get_fignums()
 
 
 def test_a_run_is_simulated_once_for_all_that_is_drawn():
