@@ -18,7 +18,7 @@ from ..simulation.by_recipe import by_recipe
 from ..simulation.recipe import Recipe
 from ..simulation.run_recipes import described, only
 from .plateaus import Scale
-from .prediction import KNOWN, REASONS, START
+from .prediction import KNOWN, NEVER, REASONS, SLOW, START
 from .saddles import saddles
 from .theory import has_theory, predictions
 
@@ -168,7 +168,7 @@ def _reason(found: xr.Dataset, predicted: xr.Dataset, crossing: Any) -> xr.DataA
         ("run_is_cut_off", found["censored"]),
     ):
         reason = reason.where(~here, WHY.index(name))
-    reason = reason.where(~(theirs & (predicted["reason"] != KNOWN)), predicted["reason"])
+    reason = reason.where(~(theirs & predicted["reason"].isin([NEVER, SLOW])), predicted["reason"])
     for name, here in (
         ("run_is_trapped", found["trapped"]),
         (REASONS[START], predicted["reason"] == START),

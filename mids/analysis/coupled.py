@@ -24,7 +24,7 @@ from ..targets.polynomial import polynomial
 from ..targets.target import Target
 from . import reduced_flow as reduced
 from .critical_points import NEAR, CriticalPoint, critical_values
-from .prediction import KNOWN, LEVELS, NEVER, SLOW, Prediction, Record, factors
+from .prediction import BETWEEN, KNOWN, LEVELS, NEVER, SLOW, Prediction, Record, factors, steps_of
 
 __all__ = ["Race"]
 
@@ -88,10 +88,7 @@ class Race:
             exponents[here] = np.nan if point.exponent is None else point.exponent
         passed = (race.visited < 0) & ~wanted  # on the way from one direction to the next but one
         known &= passed | ~np.isnan(exponents)
-        ladder = self.ladder
-        spans = np.concatenate([step.learned for step in ladder], axis=1)
-        step_of = np.repeat(np.arange(len(ladder)), [s.learned.shape[1] for s in ladder])
-        parts = (race.newest @ spans) ** 2 @ (step_of[:, None] == np.arange(len(ladder)))
+        order = np.where(ends, np.nan, steps_of(race.newest, self.ladder))
         slow = np.where(race.never[:, None], np.inf, np.nan)
         reason = np.where(race.never[:, None], NEVER, SLOW)
         columns = {
@@ -102,8 +99,8 @@ class Race:
             "leave_time": leave,
             "escape_time": np.where(ends, slow, escape),
             "learned": np.where(ends, np.nan, np.abs(race.newest).argmax(axis=2)),
-            "order": np.where(ends, np.nan, parts.argmax(axis=2)),
-            "reason": np.where(ends, reason, KNOWN),
+            "order": order,
+            "reason": np.where(ends, reason, np.where(np.isnan(order), BETWEEN, KNOWN)),
             "method": race.method,
         }
         rows, place = np.nonzero(known)

@@ -33,7 +33,7 @@ from ..targets.target import Target
 from ..validation import FloatArray as Array
 from ..validation import IntArray
 from .landscape import linearised
-from .prediction import NEVER, SLOW, Prediction, Record, cubic
+from .prediction import BETWEEN, KNOWN, NEVER, SLOW, Prediction, Record, cubic, steps_of
 
 LEVELS = (0.1, 0.5, 0.9)
 _HALF = 0.5**0.5
@@ -357,9 +357,7 @@ class KnownFrame(KnownLink):
     def _collect(self, n: int, r: int) -> Prediction:
         """Fill the result in."""
         result = Prediction.empty(n, r)
-        spans = np.concatenate([step.learned for step in self._ladder], axis=1)
-        sizes = [step.learned.shape[1] for step in self._ladder]
-        step_of = np.repeat(np.arange(len(sizes)), sizes)
+        order = steps_of(self._newest, self._ladder)
         for i in range(n):
             place = 0
             for k in range(r):
@@ -379,10 +377,9 @@ class KnownFrame(KnownLink):
                     if self._end[i] == NEVER:
                         result.escape_time[i, place] = np.inf
                 else:
-                    new = self._newest[i, k]
-                    result.learned[i, place] = np.abs(new).argmax()
-                    parts = np.bincount(step_of, (spans.T @ new) ** 2, minlength=len(sizes))
-                    result.order[i, place] = parts.argmax()
+                    result.learned[i, place] = np.abs(self._newest[i, k]).argmax()
+                    result.order[i, place] = order[i, k]
+                    result.reason[i, place] = BETWEEN if np.isnan(order[i, k]) else KNOWN
                 place += 1
         return result
 

@@ -15,17 +15,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import schema
+from ..targets.ladder import Ladder
 from ..validation import FloatArray as Array
 from ..validation import IntArray
 
 LEVELS: Array = np.log([1 / 9, 1.0, 9.0])
 """Log-odds of the overlaps 0.1, 0.5 and 0.9."""
-KNOWN, NEVER, SLOW, START = range(4)
+KNOWN, NEVER, SLOW, START, BETWEEN, ABSENT = range(6)
 METHODS = ("none", "quadrature", "reduced_flow", "turning_subspace", "several_directions_at_once")
 """Meanings of the values of `Prediction.method`."""
-REASONS = ("known", "never_left", "too_slow_to_follow", "start_is_no_correlation_matrix")
+REASONS = (
+    "known",
+    "never_left",
+    "too_slow_to_follow",
+    "start_is_no_correlation_matrix",
+    "direction_of_no_single_step",
+    "not_visited",
+)
 """Meanings of the values of `Prediction.reason`."""
 _POINTS = 257
+
+
+CLEAR = 0.75
+"""Share of a direction, its square, that lies in the step of the ladder to which it belongs."""
+
+
+def steps_of(directions: Array, ladder: Ladder) -> Array:
+    """Step of the ladder to which directions belong, the expected one first; NaN if to none.
+
+    Where subspaces turn, what several steps learn may be alike, or none may learn a direction.
+    Shapes: directions (n, saddle, rank); returns (n, saddle).
+    """
+    if not len(ladder):
+        return np.full(directions.shape[:2], np.nan)
+    shares = np.stack([np.sum((directions @ s.learned) ** 2, axis=2) for s in ladder], axis=2)
+    expected = expected_steps(ladder, directions.shape[1])
+    own = np.take_along_axis(shares, expected[None, :, None], axis=2)[:, :, 0]
+    found = np.where(own > CLEAR, expected, shares.argmax(axis=2))
+    return np.where(shares.max(axis=2) > CLEAR, found, np.nan)
+
+
+def expected_steps(ladder: Ladder, saddles: int) -> IntArray:
+    """Step that learns the next direction at each saddle in the ladder's order, (saddle,)."""
+    after = np.cumsum([step.learned.shape[1] for step in ladder])
+    return np.minimum(np.searchsorted(after, np.arange(saddles), side="right"), len(ladder) - 1)
 
 
 def _unknown(rows: IntArray, time: Array) -> Array:

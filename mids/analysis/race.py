@@ -17,6 +17,7 @@ from .. import validation
 from ..flows.initial import draw_runs
 from ..targets.target import Target, as_target
 from .coupled import Race
+from .prediction import BETWEEN, SLOW, expected_steps
 
 __all__ = ["race"]
 
@@ -49,8 +50,10 @@ def race(
     -------
     xarray.Dataset
         Over ``dim``: ``broken`` (probability that some direction is learned before one that comes
-        earlier in the ladder), ``error`` (its standard error; at least 1 / runs), ``runs`` (of
-        which the order is known); and over ``dim`` and ``saddle`` ``other``, the probability that
+        earlier in the ladder), ``error`` (its standard error; at least 1 / runs), ``unclear`` (that
+        it is not known for none seen to be so, a direction belonging to no single step of a ladder
+        whose subspaces turn, or a time being too slow to be followed: add it for an upper bound)
+        and over ``dim`` and ``saddle`` ``other``, the probability that
         what is learned at the saddle belongs to another step of the ladder than in its order.
 
     Raises
@@ -70,27 +73,23 @@ def race(
     runs = validation.integer(runs, "runs", at_least=1, at_most=10**8)
     dims = validation.dims(dim, given.rank, q)
     model = Race(given)
-    order = np.concatenate(
-        [np.full(step.learned.shape[1], i) for i, step in enumerate(model.ladder)]
-    )[: given.rank]
-    broken, known, other = [], [], []
+    expected = expected_steps(model.ladder, given.rank)
+    broken, unclear, other = [], [], []
     for d in dims.tolist():
         M = draw_runs(given.rank, q, int(d), range(runs), seed)
-        found = model.predict(M @ M.swapaxes(1, 2)).order
-        expected = np.full(given.rank, np.nan)
-        expected[: len(order)] = order
-        differs = (found != expected) & ~np.isnan(found)
-        counted = ~np.isnan(found[:, 0])
-        known.append(int(counted.sum()))
-        broken.append(float(differs[counted].any(axis=1).mean()) if counted.any() else np.nan)
-        other.append(differs[counted].mean(axis=0) if counted.any() else expected * np.nan)
-    p, n = np.array(broken), np.array(known)
-    error = np.maximum(np.sqrt(p * (1 - p) / np.maximum(n, 1)), 1 / np.maximum(n, 1))
+        found = model.predict(M @ M.swapaxes(1, 2))
+        differs = (found.order != expected) & ~np.isnan(found.order)
+        unknown = np.isnan(found.order) & np.isin(found.reason, (SLOW, BETWEEN))
+        broken.append(differs.any(axis=1).mean())
+        unclear.append((unknown.any(axis=1) & ~differs.any(axis=1)).mean())
+        other.append(differs.mean(axis=0))
+    p, n = np.array(broken), runs
+    error = np.maximum(np.sqrt(p * (1 - p) / n), 1 / n)
     out = xr.Dataset(
         {
             "broken": ("dim", p, {"long_name": "probability that the order is broken"}),
             "error": ("dim", error, {"long_name": "standard error of that probability"}),
-            "runs": ("dim", n, {"long_name": "runs whose order is known"}),
+            "unclear": ("dim", unclear, {"long_name": "probability that the order is not known"}),
             "other": (
                 ("dim", "saddle"),
                 np.array(other),
@@ -100,6 +99,6 @@ def race(
         {"dim": dims, "saddle": np.arange(given.rank)},
         {"ladder": repr(model.ladder)},
     )
-    for name in ("broken", "error", "runs", "other"):
+    for name in ("broken", "error", "unclear", "other"):
         out[name].attrs["units"] = "1"
     return out

@@ -403,7 +403,8 @@ def _remember(runs: Runs, names: Index, frames: Array, lengths: Array, k: int) -
         more = apart > runs.apart[names, j]
         runs.apart[names[more], j] = apart[more]
         runs.between[names[more], j, :, : k + c] = frames[more, :, : k + c]
-    a, i = np.nonzero((log_odds > LEVELS[0]) & (log_odds < LEVELS[2]))
+    new = (log_odds < LEVELS[2]) | ~runs.newest[names, k : k + c].any(axis=2).T  # or a long step
+    a, i = np.nonzero((log_odds > LEVELS[0]) & new)
     runs.newest[names[i], k + a] = frames[i, :, k + a]
 
 

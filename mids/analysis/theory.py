@@ -25,7 +25,7 @@ from .coupled import Race
 from .distribution import escape_time_quantiles
 from .index_vectors import neuron_times
 from .known_frame import KnownFrame, KnownLink
-from .prediction import KNOWN, METHODS, REASONS, START, Prediction
+from .prediction import ABSENT, KNOWN, METHODS, REASONS, START, Prediction
 from .saddles import with_saddles
 
 __all__ = ["has_theory", "theory"]
@@ -40,7 +40,7 @@ COLUMNS = {
     "escape_time": "predicted escape time",
     "learned": "axis along which the direction learned next mainly points",
     "order": "step of the ladder to which that direction belongs",
-    "reason": "why an escape time is not finite",
+    "reason": "why an escape time is not finite, or the order unknown",
     "method": "how the escape time was found",
 }
 FLAGS = {"reason": REASONS, "method": METHODS}
@@ -97,7 +97,9 @@ def theory(
         ``escape_time`` (overlap of the next direction 1/2; inf where it never gets there, NaN where
         it is too slow to be followed), ``reason`` (a flag that tells these apart), ``learned`` (the
         axis along which the direction learned next mainly points), ``order`` (the step of
-        `mids.leaps` to which it belongs, which tells whether the ladder's order is broken),
+        `mids.leaps` in which three quarters of it are learned, which tells whether the ladder's
+        order is broken; NaN, with its ``reason``, where that is no step, as for subspaces that
+        turn),
         ``method`` (a flag: a quadrature, the reduced flow at a subspace that stands still or at one
         that turns, or several directions learned at once); and
         ``n_saddles`` (0 where the initial condition is not known, or not one). As in `saddles`, a
@@ -144,6 +146,9 @@ def theory(
     out = by_recipe(
         only(ds, "loss", "gram0", "initial"), partial(predictions, leading_order=leading_order)
     )
+    if "visited" in out:
+        here = out["visited"] | (out["reason"] != KNOWN)
+        out["reason"] = out["reason"].where(here, np.int8(ABSENT)).assign_attrs(out["reason"].attrs)
     if quantiles:
         levels = [validation.number(p, "quantile", above=0.0, at_most=1.0) for p in quantiles]
         law = partial(

@@ -142,6 +142,18 @@ def test_the_order_is_broken_less_often_at_large_d():
         mids.race("h2(z1)", dim=100, runs=0)
 
 
+def test_directions_of_no_step_of_the_ladder_are_counted():
+    """The ladder learns z1, turns to z2 and learns z1; at small d many runs learn z2 first."""
+    text = "h1(z1) + h2(z1) + 3*h2(z2)"
+    found = mids.race(text, dim=[1e2, 1e6], runs=200)
+    assert found.unclear[0] > 0.5 and found.unclear[1] == 0 and (found.broken == 0).all()
+    predicted = mids.theory(mids.simulate(text, dim=100, runs=20).compute())
+    names = np.array(predicted.reason.attrs["flag_meanings"].split())[predicted.reason.values]
+    unknown = np.isnan(predicted.order.values)
+    assert set(names[unknown]) == {"direction_of_no_single_step", "not_visited"}
+    assert set(names[~unknown]) == {"known"}
+
+
 def test_reasons_of_times_that_are_not_finite():
     ds = mids.simulate("h1(z1) + h1(z1)*h3(z2)", dim=1e4, runs=3)[["recipe", "gram0"]].compute()
     ds.gram0.values[0, 1] = np.nan
