@@ -6,6 +6,7 @@ and netCDF are imported on first use.
 
 from . import catalog, errors, flows, plot, targets
 from .accessor import accessor
+from .analysis.additive import scaling_law
 from .analysis.compare import compare
 from .analysis.describe import describe
 from .analysis.exponents import exponents
@@ -14,7 +15,7 @@ from .analysis.plateaus import plateaus
 from .analysis.race import race
 from .analysis.recorder import Recorder, overlaps
 from .analysis.saddles import saddles
-from .analysis.scaling import scaling, scaling_law
+from .analysis.scaling import scaling
 from .analysis.subspace import subspace
 from .analysis.theory import theory
 from .analysis.trajectories import from_trajectories

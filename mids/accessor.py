@@ -9,12 +9,13 @@ from html import escape
 import xarray as xr
 
 from . import schema, validation
+from .analysis.additive import scaling_law
 from .analysis.compare import compare
 from .analysis.describe import describe, description
 from .analysis.exponents import exponents
 from .analysis.plateaus import Scale, plateaus
 from .analysis.saddles import saddles
-from .analysis.scaling import scaling, scaling_law
+from .analysis.scaling import scaling
 from .analysis.subspace import subspace
 from .analysis.theory import theory
 from .analysis.traps import traps

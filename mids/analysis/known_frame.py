@@ -396,17 +396,10 @@ def _pulled(one: Array, other: Array, D: Array) -> Array:
     """
     s, m = one.ndim - 1, D.shape[1]
     flat, part = (np.moveaxis(each, 0, -1).reshape(1, m, -1) for each in (other, one))
-    for _ in range(s - 1):
+    for _ in range(s - 1):  # the features come round to the last place
         part = (D @ part).swapaxes(1, 2).reshape(len(D), m, -1)
-    # After s - 1 passes the features have come round to the last place.
-    return np.asarray(s * part @ _turned(flat, s - 1, m).swapaxes(1, 2))
-
-
-def _turned(flat: Array, passes: int, m: int) -> Array:
-    """Put the axes of a component into the order that they have after some passes."""
-    for _ in range(passes):
         flat = flat.swapaxes(1, 2).reshape(1, m, -1)
-    return flat
+    return np.asarray(s * part @ flat.swapaxes(1, 2))
 
 
 def _hermite_root(u0: Array, u1: Array, d0: Array, d1: Array) -> Array:

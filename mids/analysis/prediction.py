@@ -89,11 +89,7 @@ class Prediction:
     @classmethod
     def empty(cls, n: int, saddles: int) -> Prediction:
         """Start from NaN everywhere, for no reason."""
-        rank, exponent, loss, enter, leave, escape, learned, order = (
-            np.full((n, saddles), np.nan) for _ in range(8)
-        )
-        reason, method = np.zeros((n, saddles)), np.zeros((n, saddles))
-        return cls(rank, exponent, loss, enter, leave, escape, learned, order, reason, method)
+        return cls(*np.full((8, n, saddles), np.nan), *np.zeros((2, n, saddles)))
 
     def visited(self, overlaps: Array) -> NDArray[np.bool_]:
         """Tell which of the saddles a run stays at, by the rule of `stays`.

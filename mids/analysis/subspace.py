@@ -73,16 +73,16 @@ def _subspace(ds: xr.Dataset, recipe: Recipe | None = None) -> xr.Dataset:
     gram, axes = ds.get("gram"), ["axis", "axis_t"]
     if gram is None or ("correlation" in ds and without):
         gram, axes = ds["correlation"], ["axis", "student"]
-    whole = axes == ["axis", "axis_t"]
     if "time" not in gram.dims:
         gram = gram.expand_dims("time")
     size = gram.sizes["axis"]
     found: xr.DataArray = xr.apply_ufunc(
-        _eigenvectors if whole else _singular_vectors,
+        _directions,
         gram,
         input_core_dims=[["time", *axes]],
         output_core_dims=[["time", "axis", "direction"]],
         dask="parallelized",
+        kwargs={"symmetric": axes[1] == "axis_t"},
         output_dtypes=[np.float64],
         dask_gufunc_kwargs={"output_sizes": {"direction": size}, "allow_rechunk": True},
     )
@@ -91,18 +91,12 @@ def _subspace(ds: xr.Dataset, recipe: Recipe | None = None) -> xr.Dataset:
     return found.to_dataset(name="subspace")
 
 
-def _eigenvectors(gram: Array) -> Array:
-    """Eigenvectors of matrices (..., time, r, r), largest eigenvalue first."""
-    known = np.asarray(np.isfinite(gram).all((-2, -1)))
-    _, vectors = np.linalg.eigh(np.where(known[..., None, None], gram, 0.0))
-    return _signed(np.where(known[..., None, None], vectors[..., ::-1], np.nan))
-
-
-def _singular_vectors(correlation: Array) -> Array:
-    """Left singular vectors of matrices (..., time, r, q)."""
-    known = np.asarray(np.isfinite(correlation).all((-2, -1)))
-    vectors = np.linalg.svd(np.where(known[..., None, None], correlation, 0.0))[0]
-    return _signed(np.where(known[..., None, None], vectors, np.nan))
+def _directions(matrices: Array, *, symmetric: bool) -> Array:
+    """Eigenvectors or left singular vectors of (..., time, r, q), the largest value first."""
+    known = np.asarray(np.isfinite(matrices).all((-2, -1)))[..., None, None]
+    filled = np.where(known, matrices, 0.0)
+    vectors = np.linalg.eigh(filled)[1][..., ::-1] if symmetric else np.linalg.svd(filled)[0]
+    return _signed(np.where(known, vectors, np.nan))
 
 
 def _signed(vectors: Array) -> Array:

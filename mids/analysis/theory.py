@@ -21,9 +21,9 @@ from ..targets.additive import AdditiveTarget
 from ..targets.ladder import leaps
 from ..targets.subspaces import TOLERANCE
 from ..targets.target import Target
+from .additive import neuron_times
 from .coupled import Race
 from .distribution import escape_time_quantiles
-from .index_vectors import neuron_times
 from .known_frame import KnownFrame, KnownLink
 from .prediction import ABSENT, KNOWN, METHODS, REASONS, START, Prediction
 from .saddles import with_saddles

@@ -116,14 +116,12 @@ def check(
         )
     matrices: dict[tuple[int, int], FloatArray] = {}
     recipes = np.empty([len(labels) for labels in axes.values()], dtype=object)
-    grid: FloatArray | None = (
-        None if time is None or not validation.shape(time) else validation.time_grid(time)
-    )
-    horizon = (
-        None
-        if time is None or validation.shape(time)
-        else validation.number(time, "time", above=0.0)
-    )
+    grid: FloatArray | None = None
+    horizon: float | None = None
+    if time is not None and validation.shape(time):
+        grid = validation.time_grid(time)
+    elif time is not None:
+        horizon = validation.number(time, "time", above=0.0)
     parts: list[tuple[Target, int, int, Flow]] = [
         (one, _student_rank(rank, one, initial, by), of, by)
         for one in targets
@@ -170,15 +168,14 @@ def check(
             "simulate them apart"
         )
     given = next(iter(matrices.values()), None)
-    alike = given is not None and given.shape[:2] == (1, 1)
-    start_of_all: Any = GIVEN if given is not None else None
-    if given is not None and alike:
-        start_of_all = tuple(map(tuple, given[0, 0].tolist()))
+    start_of_all: Any = None if given is None else GIVEN
+    if given is not None and given.shape[:2] == (1, 1):
+        start_of_all, given = tuple(map(tuple, given[0, 0].tolist())), None
     digest = schema.grid_digest(grid)
     for at, (one, q, of, by) in zip(np.ndindex(recipes.shape), parts, strict=True):
         recipes[at] = Recipe(one, by, q, of, start_of_all, rtol, digest)
     by_dim = {name: _labels(values) for name, values in axes.items()}
-    return Plan(recipes, by_dim, ndims, indices, grid, None if alike else given)
+    return Plan(recipes, by_dim, ndims, indices, grid, given)
 
 
 def expanded(target: Any, rank: int | None, degree: int) -> Any:
@@ -283,11 +280,7 @@ def _labels(values: Sequence[Any]) -> np.ndarray:
         numbers = np.asarray(values)
         if numbers.dtype.kind in "if":
             return numbers
-    return np.array([value if isinstance(value, str) else _text(value) for value in values])
-
-
-def _text(value: object) -> str:
-    return json.dumps(value.to_dict()) if hasattr(value, "to_dict") else str(value)
+    return np.array([json.dumps(v.to_dict()) if hasattr(v, "to_dict") else str(v) for v in values])
 
 
 def _student_rank(rank: Any, target: Target, initial: Any, flow: Flow) -> int:

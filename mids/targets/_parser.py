@@ -1,6 +1,6 @@
-"""What a target is given by, coefficients or text, as Hermite coefficients.
+"""The reader of target expressions: named families, and text, as Hermite coefficients.
 
-Text is read by recursive descent and expanded on the way. Grammar (blanks are free; juxtaposition
+It expands by recursive descent as it reads. Grammar (blanks are free; juxtaposition
 multiplies, so mode labels such as ``h1(z1)h3(z2)`` read)::
 
     sum     = product (("+" | "-") product)*
@@ -26,10 +26,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, NoReturn, TypeAlias
 
-import numpy as np
-
 from ..errors import InputError, TargetSyntaxError
-from ..validation import FloatArray, IntArray, integer, number, shown
+from ..validation import integer, shown
 from .basis import MAX_DEGREE, MAX_RANK, check_size, monomial_coefficients, product_coefficients
 
 Exponents: TypeAlias = tuple[int, ...]
@@ -48,51 +46,6 @@ _TOKEN = re.compile(
 )
 _CALL = ("number", "(", "[", ",", "]", ")")
 _INDEXED = re.compile(r"(He|[hz])([0-9]{1,4})")
-
-
-def constant(given: object) -> InputError:
-    """Return the error of a target without a non-constant part."""
-    return InputError(
-        f"a target needs a non-constant part, got {shown(given)}; "
-        "include a variable with a coefficient other than 0"
-    )
-
-
-def canonical(coefficients: Mapping[Exponents, float]) -> tuple[IntArray, FloatArray]:
-    """Check coefficients and return modes and values in canonical order, without zeros."""
-    if not isinstance(coefficients, Mapping):
-        raise InputError(
-            "a target is given by a mapping of multi-indices to coefficients such as "
-            f"{{(1, 0): 0.6, (1, 3): 0.8}}, got {shown(coefficients)}; "
-            "use Target.parse for text and Target.from_function for functions"
-        )
-    terms: list[tuple[Exponents, float]] = []
-    for key, value in coefficients.items():
-        if not isinstance(key, tuple) or not key:
-            raise InputError(
-                f"a multi-index must be a non-empty tuple of degrees, got {shown(key)}; "
-                "write (2,) for h2(z1)"
-            )
-        beta = tuple(integer(k, "a degree in a multi-index", at_least=0) for k in key)
-        terms.append((beta, number(value, f"the coefficient of {beta}")))
-    ranks = {len(beta) for beta, _ in terms}
-    if len(ranks) > 1:
-        raise InputError(
-            f"all multi-indices must have the same length, the rank, got lengths {sorted(ranks)}; "
-            "pad the shorter ones with zeros"
-        )
-    terms = [(beta, value) for beta, value in terms if value]
-    if not any(sum(beta) for beta, _ in terms):
-        raise constant(dict(coefficients))
-    check_size(ranks.pop(), max(sum(beta) for beta, _ in terms))
-    terms.sort(key=lambda term: (sum(term[0]), [-k for k in term[0]]))
-    norm = math.hypot(*(value for _, value in terms))
-    if not 1e-100 <= norm <= 1e100:
-        raise InputError(
-            f"a target's norm must be between 1e-100 and 1e100, got {norm:g}; rescale it"
-        )
-    modes = np.array([beta for beta, _ in terms], dtype=np.int64)
-    return modes, np.array([value for _, value in terms], dtype=np.float64)
 
 
 def _hermite(degree: int) -> Coefficients:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,51 @@ def check_size(rank: int, degree: int) -> None:
             f"at most {MAX_TENSOR_SIZE}, got rank {rank} and degree {degree}; "
             "use fewer variables or a lower degree"
         )
+
+
+def constant(given: object) -> InputError:
+    """Return the error of a target without a non-constant part."""
+    return InputError(
+        f"a target needs a non-constant part, got {validation.shown(given)}; "
+        "include a variable with a coefficient other than 0"
+    )
+
+
+def canonical(coefficients: Mapping[tuple[int, ...], float]) -> tuple[IntArray, FloatArray]:
+    """Check coefficients and return modes and values in canonical order, without zeros."""
+    if not isinstance(coefficients, Mapping):
+        raise InputError(
+            "a target is given by a mapping of multi-indices to coefficients such as "
+            f"{{(1, 0): 0.6, (1, 3): 0.8}}, got {validation.shown(coefficients)}; "
+            "use Target.parse for text and Target.from_function for functions"
+        )
+    terms: list[tuple[tuple[int, ...], float]] = []
+    for key, value in coefficients.items():
+        if not isinstance(key, tuple) or not key:
+            raise InputError(
+                f"a multi-index must be a non-empty tuple of degrees, got {validation.shown(key)}; "
+                "write (2,) for h2(z1)"
+            )
+        beta = tuple(validation.integer(k, "a degree in a multi-index", at_least=0) for k in key)
+        terms.append((beta, validation.number(value, f"the coefficient of {beta}")))
+    ranks = {len(beta) for beta, _ in terms}
+    if len(ranks) > 1:
+        raise InputError(
+            f"all multi-indices must have the same length, the rank, got lengths {sorted(ranks)}; "
+            "pad the shorter ones with zeros"
+        )
+    terms = [(beta, value) for beta, value in terms if value]
+    if not any(sum(beta) for beta, _ in terms):
+        raise constant(dict(coefficients))
+    check_size(ranks.pop(), max(sum(beta) for beta, _ in terms))
+    terms.sort(key=lambda term: (sum(term[0]), [-k for k in term[0]]))
+    norm = math.hypot(*(value for _, value in terms))
+    if not 1e-100 <= norm <= 1e100:
+        raise InputError(
+            f"a target's norm must be between 1e-100 and 1e100, got {norm:g}; rescale it"
+        )
+    modes = np.array([beta for beta, _ in terms], dtype=np.int64)
+    return modes, np.array([value for _, value in terms], dtype=np.float64)
 
 
 def hermite_values(z: ArrayLike, degree: int) -> FloatArray:

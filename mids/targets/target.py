@@ -21,9 +21,11 @@ from numpy.typing import ArrayLike
 from .. import validation
 from ..errors import InputError
 from ..validation import FloatArray, IntArray
-from ._parser import canonical, constant, expand
+from ._parser import expand
 from .basis import (
+    canonical,
     check_size,
+    constant,
     hermite_values,
     mode_label,
     project,

@@ -65,6 +65,14 @@ def test_a_smaller_target_of_a_sweep_has_its_own_directions(ds):
     assert found.sel(direction=1).isnull().all()
 
 
+def test_what_is_not_known_has_no_directions(ds):
+    for flow, name in (("fast", "gram"), ("planted", "correlation")):
+        lost = ds.sel(target="ladder", flow=flow).copy(deep=True)
+        lost[name][0, 0, 3] = np.nan
+        unknown = mids.subspace(lost)[0, 0].isnull().all(("axis", "direction"))
+        assert unknown.values.nonzero()[0].tolist() == [3]
+
+
 def test_times_are_the_nearest(ds):
     found = ds.mi.subspace(time=[0, 1.1e3])
     assert found.time.values.tolist() == [0.0, TIME[np.argmin(abs(TIME - 1.1e3))]]
