@@ -43,7 +43,7 @@ def square_ladder(rank: int) -> Target:
 '''
 COEFFICIENTS = """
 def _square_ladder(rank: int) -> Coefficients:
-    rank = validation.integer(rank, "rank", at_least=1)
+    rank = integer(rank, "rank", at_least=1)
     check_size(rank, 2 * rank)
     return _leaps(*[2] * rank)
 
@@ -69,14 +69,13 @@ def extended(tmp_path_factory):
     edit(listed, "from .two_timescale", "from .toy import ToyFlow\nfrom .two_timescale")
     edit(listed, "(TwoLayer, TwoLayerSGD)", "(TwoLayer, TwoLayerSGD, ToyFlow)")
 
-    tables = package / "targets" / "_coefficients.py"
+    tables = package / "targets" / "_parser.py"
     edit(tables, "FAMILIES: Mapping", f"{COEFFICIENTS.lstrip()}FAMILIES: Mapping")
     edit(
         tables, '    "staircase": _st', '    "square_ladder": _square_ladder,\n    "staircase": _st'
     )
     families = package / "targets" / "families.py"
     edit(families, "def names(", f"{FAMILY.lstrip()}def names(")
-    edit(families, '"parity", "staircase"]', '"parity", "square_ladder", "staircase"]')
     listed = package / "targets" / "__init__.py"
     edit(listed, "parity, staircase\n", "parity, square_ladder, staircase\n")
     return folder
