@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from . import plot, schema
+from . import plot, schema, validation
 from .analysis.compare import compare, summary
 from .analysis.describe import description
 from .analysis.plateaus import plateaus
 from .analysis.scaling import scaling
-from .errors import DatasetError, MissingDependencyError
+from .errors import DatasetError
 
 WIDTH = 4.8
 """Of the pictures in inches: so wide that their text can be read on a telephone."""
@@ -111,12 +111,7 @@ def _toml(value: Any) -> str:
 
 
 def _template() -> Any:
-    try:
-        import jinja2
-    except ImportError:
-        raise MissingDependencyError(
-            'a page needs jinja2; install it with: python -m pip install "mids[plot]"'
-        ) from None
+    jinja2 = validation.package("jinja2", "a page needs jinja2", "plot")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(files("mids").joinpath("report.html").read_text("utf-8"))
 

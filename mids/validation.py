@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import importlib
 import math
 import numbers
 import os
@@ -20,7 +21,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError, printable
+from .errors import InputError, MissingDependencyError, printable
 
 FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
@@ -72,6 +73,16 @@ def shown(value: object) -> str:
         value = value[:200]
     text = " ".join(printable(_SHOWN.repr(value)).split())
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def package(name: str, use: str, extra: str) -> Any:
+    """Return a module of an optional package, or say how to install it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise MissingDependencyError(
+            f'{use}; install it with: python -m pip install "mids[{extra}]"'
+        ) from None
 
 
 def dataset(value: object, name: str = "ds") -> None:

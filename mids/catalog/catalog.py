@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from ..errors import FileError, InputError
 from ..simulation.run_recipes import held
 from ..storage import foreign
 from ..storage import netcdf as io
+from ..storage.files import sync
 from ..targets.ladder import leaps
 from ..targets.target import Target
 from . import table
@@ -476,8 +478,11 @@ class Catalog(Mapping[str, xr.Dataset]):
         added: list[str] = []
         with folder.workshop() as workshop:
             copies = {
-                key: foreign.copy(path, workshop / f"{key}.nc") for key, path in paths.items()
+                key: Path(shutil.copyfile(path, workshop / f"{key}.nc"))
+                for key, path in paths.items()
             }
+            for path in copies.values():
+                sync(path)
 
             def join(entries: dict[str, Entry]) -> Mapping[Path, Entry]:
                 conflicts = [

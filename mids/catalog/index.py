@@ -13,7 +13,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -38,24 +38,101 @@ DESCRIPTION = (
 LICENSES = {"https://creativecommons.org/licenses/by/4.0/": "CC-BY-4.0"}
 
 
+LONGEST_TEXT = 2000
+LARGEST = 2**53
+LARGEST_FILE = 2**36
+KEY = re.compile(
+    r"(?!(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|$))"  # names that Windows keeps for devices
+    r"[a-z0-9](?:[a-z0-9._-]{0,98}[a-z0-9_-])?"
+)
+SHA256 = re.compile(r"[0-9a-f]{64}")
+NAME = re.compile(rf"(?P<key>{KEY.pattern})-(?P<start>[0-9a-f]{{16}})\.nc")
+"""Name of a file: its key and the start of its checksum. Catalogs of version 0.1 have the key."""
+OPTIONAL = ("rank", "student_rank", "information_exponent")
+LISTS = {"leaps": "-", "dims": " "}
+"""Columns that hold several numbers, and what stands between them."""
+SWEPT, SEPARATOR = ("target", "flow", "mids_version"), "; "
+"""Columns that name all values of a sweep, and what stands between them."""
+
+
+def _column(kind: str, meaning: str) -> Any:
+    return field(metadata={"column": (kind, meaning)})
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the index; fields are the columns of `COLUMNS`, in their order.
+
+    ``leaps`` and ``dims`` are tuples of integers, and what a dataset does not say is None or empty.
+    A new file has a new name, so that replacing the index is the whole of a change.
+    """
+
+    key: str = _column("string", "name of the dataset in the catalog")
+    title: str = _column("string", "one line that says what it is")
+    target: str = _column("string", "name or formula of the target (link function)")
+    flow: str = _column("string", "gradient flow; empty for trajectories from outside")
+    rank: int | None = _column("integer", "rank r of the target")
+    student_rank: int | None = _column("integer", "columns q of the student's frame")
+    information_exponent: int | None = _column("integer", "information exponent s of the target")
+    leaps: tuple[int, ...] = _column("string", "information exponents of the successive leaps")
+    dims: tuple[int, ...] = _column("string", "ambient dimensions d")
+    runs: int = _column("integer", "independent runs at each dimension")
+    path: str = _column("string", "NetCDF file, relative to the catalog")
+    sha256: str = _column("string", "checksum of the file")
+    bytes: int = _column("integer", "size of the file")
+    schema: int = _column("integer", "version of the dataset schema")
+    mids_version: str = _column("string", "version of mids that made it")
+    license: str = _column("string", "license of the data")
+    created: str = _column("string", "when it was made")
+
+    def row(self) -> dict[str, str | int | None]:
+        """Return the columns as text and numbers."""
+        values = asdict(self)
+        for name, separator in LISTS.items():
+            values[name] = separator.join(map(str, values[name]))
+        return values
+
+    @classmethod
+    def from_row(cls, row: object) -> Entry:
+        """Read a decoded row of an index that anyone may have written."""
+        if not isinstance(row, Mapping):
+            raise FileError(f"an entry is {shown(row)} instead of an object")
+        key = row.get("key")
+        if not isinstance(key, str) or not KEY.fullmatch(key):
+            raise FileError(f"an entry has the key {shown(key)}, which is no name of a dataset")
+        values = {name: _cell(key, name, row.get(name)) for name in COLUMNS}
+        allowed = (f"data/{key}.nc", cls.path_of(key, values["sha256"]))
+        if values["path"] not in allowed:
+            raise FileError(
+                f"the entry {key} has the path {shown(values['path'])}, but its file can only be "
+                f"{' or '.join(allowed)} in the catalog"
+            )
+        return cls(**values)
+
+    @staticmethod
+    def path_of(key: str, sha256: str) -> str:
+        """Return the file of a new dataset, relative to the catalog."""
+        return f"data/{key}-{sha256[:16]}.nc"
+
+    @classmethod
+    def of(
+        cls, key: str, ds: xr.Dataset, *, sha256: str = "", size: int = 0, path: str | None = None
+    ) -> Entry:
+        """Return the row of a dataset by what it says about itself, or raise DatasetError."""
+        schema.validate(ds)
+        path = path or cls.path_of(key, sha256)
+        try:
+            return cls(key=key, path=path, sha256=sha256, bytes=size, **_described(ds))
+        except DatasetError:
+            raise
+        except Exception as error:  # whatever a recipe without sense leads to
+            raise DatasetError(
+                f"its recipe does not describe the dataset ({type(error).__name__}: {error})"
+            ) from None
+
+
 COLUMNS: Mapping[str, tuple[str, str]] = {
-    "key": ("string", "name of the dataset in the catalog"),
-    "title": ("string", "one line that says what it is"),
-    "target": ("string", "name or formula of the target (link function)"),
-    "flow": ("string", "gradient flow; empty for trajectories from outside"),
-    "rank": ("integer", "rank r of the target"),
-    "student_rank": ("integer", "columns q of the student's frame"),
-    "information_exponent": ("integer", "information exponent s of the target"),
-    "leaps": ("string", "information exponents of the successive leaps"),
-    "dims": ("string", "ambient dimensions d"),
-    "runs": ("integer", "independent runs at each dimension"),
-    "path": ("string", "NetCDF file, relative to the catalog"),
-    "sha256": ("string", "checksum of the file"),
-    "bytes": ("integer", "size of the file"),
-    "schema": ("integer", "version of the dataset schema"),
-    "mids_version": ("string", "version of mids that made it"),
-    "license": ("string", "license of the data"),
-    "created": ("string", "when it was made"),
+    column.name: column.metadata["column"] for column in fields(Entry)
 }
 """Columns of the index: type and meaning."""
 
@@ -101,96 +178,6 @@ COLLECTION = {
         "aggregations": [],
     },
 }
-
-LONGEST_TEXT = 2000
-LARGEST = 2**53
-LARGEST_FILE = 2**36
-KEY = re.compile(
-    r"(?!(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|$))"  # names that Windows keeps for devices
-    r"[a-z0-9](?:[a-z0-9._-]{0,98}[a-z0-9_-])?"
-)
-SHA256 = re.compile(r"[0-9a-f]{64}")
-NAME = re.compile(rf"(?P<key>{KEY.pattern})-(?P<start>[0-9a-f]{{16}})\.nc")
-"""Name of a file: its key and the start of its checksum. Catalogs of version 0.1 have the key."""
-OPTIONAL = ("rank", "student_rank", "information_exponent")
-LISTS = {"leaps": "-", "dims": " "}
-"""Columns that hold several numbers, and what stands between them."""
-SWEPT, SEPARATOR = ("target", "flow", "mids_version"), "; "
-"""Columns that name all values of a sweep, and what stands between them."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A row of the index; fields are the columns of `COLUMNS`, in their order.
-
-    ``leaps`` and ``dims`` are tuples of integers, and what a dataset does not say is None or empty.
-    A new file has a new name, so that replacing the index is the whole of a change.
-    """
-
-    key: str
-    title: str
-    target: str
-    flow: str
-    rank: int | None
-    student_rank: int | None
-    information_exponent: int | None
-    leaps: tuple[int, ...]
-    dims: tuple[int, ...]
-    runs: int
-    path: str
-    sha256: str
-    bytes: int
-    schema: int
-    mids_version: str
-    license: str
-    created: str
-
-    def row(self) -> dict[str, str | int | None]:
-        """Return the columns as text and numbers."""
-        values = asdict(self)
-        for name, separator in LISTS.items():
-            values[name] = separator.join(map(str, values[name]))
-        return {name: values[name] for name in COLUMNS}
-
-    @classmethod
-    def from_row(cls, row: object) -> Entry:
-        """Read a decoded row of an index that anyone may have written."""
-        if not isinstance(row, Mapping):
-            raise FileError(f"an entry is {shown(row)} instead of an object")
-        key = row.get("key")
-        if not isinstance(key, str) or not KEY.fullmatch(key):
-            raise FileError(f"an entry has the key {shown(key)}, which is no name of a dataset")
-        values: dict[str, Any] = {}
-        for name in COLUMNS:
-            values[name] = _cell(key, name, row.get(name))
-        allowed = (f"data/{key}.nc", cls.path_of(key, values["sha256"]))
-        if values["path"] not in allowed:
-            raise FileError(
-                f"the entry {key} has the path {shown(values['path'])}, but its file can only be "
-                f"{' or '.join(allowed)} in the catalog"
-            )
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
-
-    @staticmethod
-    def path_of(key: str, sha256: str) -> str:
-        """Return the file of a new dataset, relative to the catalog."""
-        return f"data/{key}-{sha256[:16]}.nc"
-
-    @classmethod
-    def of(
-        cls, key: str, ds: xr.Dataset, *, sha256: str = "", size: int = 0, path: str | None = None
-    ) -> Entry:
-        """Return the row of a dataset by what it says about itself, or raise DatasetError."""
-        schema.validate(ds)
-        path = path or cls.path_of(key, sha256)
-        try:
-            return cls(key=key, path=path, sha256=sha256, bytes=size, **_described(ds))
-        except DatasetError:
-            raise
-        except Exception as error:  # whatever a recipe without sense leads to
-            raise DatasetError(
-                f"its recipe does not describe the dataset ({type(error).__name__}: {error})"
-            ) from None
 
 
 def key_of_name(name: str, sha256: str) -> str:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
-from ..errors import FileError, InputError, MissingDependencyError, printable
+from .. import validation
+from ..errors import FileError, InputError, printable
 from ..storage import foreign
 from ..storage.files import file_lock
 from .index import INDEX, LARGEST_INDEX, Entry, parse
@@ -49,7 +50,8 @@ class Remote:
         url = url.removesuffix(INDEX)
         self.root = url if url.endswith("/") else f"{url}/"
         _origin(self.root)
-        _check_pooch()
+        self._pooch = validation.package("pooch", "catalogs behind a URL need pooch", "catalog")
+        self._pooch.get_logger().setLevel("WARNING")
         home = Path(cache) if cache else foreign.cache()
         self._cache = home / hashlib.sha256(self.root.encode("utf-8", "replace")).hexdigest()[:24]
         self._entries = self._fetch_index()
@@ -60,8 +62,6 @@ class Remote:
 
     def file(self, entry: Entry) -> Path:
         """Return the file of an entry, fetched if it is not in the cache, and checked."""
-        import pooch
-
         url = urljoin(self.root, entry.path)
         try:
             self._cache.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ class Remote:
                     f"{self._cache}; free some space, or pass cache=..."
                 )
             with file_lock(self._cache / f".{entry.key}.lock"):
-                path = pooch.retrieve(
+                path = self._pooch.retrieve(
                     url,
                     known_hash=f"sha256:{entry.sha256}",
                     fname=Path(entry.path).name,
@@ -196,14 +196,3 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
         return scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(scheme)
     except ValueError:
         raise InputError(f"{url} is no URL; pass for example https://example.org/catalog") from None
-
-
-def _check_pooch() -> None:
-    try:
-        import pooch
-    except ImportError:
-        raise MissingDependencyError(
-            "catalogs behind a URL need pooch; install it with: python -m pip install "
-            "'mids[catalog]'"
-        ) from None
-    pooch.get_logger().setLevel("WARNING")

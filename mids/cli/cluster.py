@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from .. import validation
-from ..errors import ClusterError, InputError, MissingDependencyError
+from ..errors import ClusterError, InputError
 
 
 def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -35,14 +35,10 @@ def computing_on(scheduler: str | None, workers: int | None) -> Iterator[None]:
         return
     if scheduler is not None and workers is not None:
         raise InputError("--scheduler and --workers were both given; pass one of them")
-    try:
-        import dask
-        import distributed
-    except ImportError:
-        raise MissingDependencyError(
-            "computing on a cluster needs dask.distributed; install it with: "
-            'python -m pip install "mids[distributed]"'
-        ) from None
+    import dask
+
+    use = "computing on a cluster needs dask.distributed"
+    distributed = validation.package("distributed", use, "distributed")
     with _log_levels() as silence, ExitStack() as stack:
         if workers is not None:
             count = validation.integer(workers, "--workers", at_least=1)

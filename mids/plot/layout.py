@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from .. import validation
-from ..errors import DatasetError, InputError, MissingDependencyError
+from ..errors import DatasetError, InputError
 from ..schema import STATUS
 
 if TYPE_CHECKING:
@@ -123,13 +123,7 @@ def _check_axes(given: list[Any]) -> None:
 
 def pyplot() -> Any:
     """Return ``matplotlib.pyplot``, or say how to install it."""
-    try:
-        import matplotlib.pyplot
-    except ImportError:
-        raise MissingDependencyError(
-            'plots need matplotlib; install it with: python -m pip install "mids[plot]"'
-        ) from None
-    return matplotlib.pyplot
+    return validation.package("matplotlib.pyplot", "plots need matplotlib", "plot")
 
 
 def check_format(path: Path) -> None:

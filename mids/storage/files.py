@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import validation
-from ..errors import FileError, InputError, MissingDependencyError
+from ..errors import FileError, InputError
 
 ABANDONED_SECONDS = 86_400.0
 """A temporary file that nobody has written to for so long was left by a process that was killed."""
@@ -33,14 +33,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def file_lock(path: Path) -> Any:
     """Return a lock between processes that its owner's death releases."""
-    try:
-        from filelock import FileLock
-    except ImportError:
-        raise MissingDependencyError(
-            "catalogs and stores have one writer at a time, by filelock; install it with: "
-            'python -m pip install "mids[catalog,store]"'
-        ) from None
-    return FileLock(path, is_singleton=False)
+    use = "catalogs and stores have one writer at a time, by filelock"
+    return validation.package("filelock", use, "catalog,store").FileLock(path, is_singleton=False)
 
 
 def sync(path: Path) -> None:

@@ -236,17 +236,6 @@ def checksum(path: Path) -> str:
     return _checksums[stamp]
 
 
-def copy(source: Path, path: Path) -> Path:
-    """Copy a plain file and see it on disk."""
-    import shutil
-
-    with os.fdopen(_open(source), "rb") as file, path.open("xb") as target:
-        shutil.copyfileobj(file, target, BLOCK)
-        target.flush()
-        os.fsync(target.fileno())
-    return path
-
-
 def _open(path: Path) -> int:
     """Open a file for reading if it is a plain one, not a link, device or pipe."""
     from ..errors import FileError

@@ -61,15 +61,10 @@ class Place:
 
     def zarr(self, read_only: bool = False) -> Any:
         """Return Zarr's view of the place."""
-        try:
-            from zarr.storage import FsspecStore, LocalStore
-        except ImportError:
-            raise MissingDependencyError(
-                'stores need zarr; install it with: python -m pip install "mids[store]"'
-            ) from None
+        stores = validation.package("zarr.storage", "stores need zarr", "store")
         if self.folder is None:
-            return FsspecStore.from_url(self.url, read_only=read_only)
-        return LocalStore(self.folder, read_only=read_only)
+            return stores.FsspecStore.from_url(self.url, read_only=read_only)
+        return stores.LocalStore(self.folder, read_only=read_only)
 
     def create(self) -> None:
         """Make the folder; object stores have none."""

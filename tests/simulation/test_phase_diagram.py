@@ -16,7 +16,7 @@ from mids.flows import Empirical
 from mids.simulation.phase_diagram import from_spec
 from mids.simulation.simulate import differences
 
-ARGUMENTS = {"dim": [12, 24], "n": [12, 24, 384, 768], "runs": 8, "noise": 0.5, "duration": 40}
+ARGUMENTS = {"dim": [12, 24], "n": [12, 24, 384, 768], "runs": 8, "noise": 0.5, "duration": 10}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_it_holds_the_ends_of_the_flow(diagram):
     diagram.mi.validate()
     flow = Empirical(n=384, noise=0.5)
     single = mids.simulate(
-        "h1(z1) + h1(z1)*h1(z2)", dim=[12, 24], runs=8, flow=flow, time=[0, 40]
+        "h1(z1) + h1(z1)*h1(z2)", dim=[12, 24], runs=8, flow=flow, time=[0, 10]
     ).compute()
     here = diagram.sel(n=384)
     np.testing.assert_array_equal(here.final_overlap, single.overlap.isel(time=-1))
@@ -65,7 +65,7 @@ def test_the_exponent_is_the_largest_leap():
 def test_it_is_described_and_stored(diagram, tmp_path):
     flows = [recipe["flow"] for recipe in schema.recipes(diagram).values()]
     assert [flow["n"] for flow in flows] == ARGUMENTS["n"] and flows[0]["noise"] == 0.5
-    assert list(schema.grids(diagram).values()) == [[0.0, 40.0]]
+    assert list(schema.grids(diagram).values()) == [[0.0, 10.0]]
     diagram.mi.to_netcdf(tmp_path / "diagram.nc")
     with mids.open_dataset(tmp_path / "diagram.nc") as again:
         assert differences(diagram, again) == []
