@@ -12,8 +12,9 @@ arrays over runs, and shares nothing with the simulator but the target's tensors
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,8 @@ LEARNED, SMALL = np.log(1e4), np.log(0.02)
 """Log-odds above which a direction may count as learned, and below which others must be."""
 SLOWER, TURN = 0.15, 0.02
 """Growth of others, and turning of what is learned, relative to its own growth, that are small."""
+REMEMBERED = 4096
+"""Runs up to which a prediction is kept, some 4 kB for each."""
 AT_ONCE = 0.02
 """Growth of others, relative to that of what is learned, which a subspace follows at once."""
 
@@ -55,9 +58,22 @@ class Race:
         self.ladder = leaps(target)
         self._target = target
         self._leading = leading
+        self._last: tuple[Array, Prediction] | None = None
+
+    def __reduce__(self) -> tuple[Callable[..., Race], tuple[Target, bool]]:
+        """Travel between processes without what was predicted."""
+        return race_of, (self._target, self._leading)
 
     def predict(self, gram0: Array) -> Prediction:
-        """Predict the saddles of each run, shape (n, rank, rank)."""
+        """Predict the saddles of each run, shape (n, rank, rank); the last few are remembered."""
+        last = self._last
+        if last is None or not np.array_equal(last[0], gram0):
+            last = gram0.copy(), self._predict(gram0)
+            if len(gram0) <= REMEMBERED:
+                self._last = last
+        return last[1]
+
+    def _predict(self, gram0: Array) -> Prediction:
         result = Prediction.empty(len(gram0), self.rank)
         record = Record()
         points: list[CriticalPoint] = []
@@ -107,6 +123,12 @@ class Race:
         at = np.cumsum(known, axis=1)[rows, place] - 1
         for name, column in columns.items():
             getattr(result, name)[race.names[rows], at] = column[rows, place]
+
+
+@lru_cache(maxsize=8)
+def race_of(target: Target, leading: bool = False) -> Race:
+    """`Race`, remembered, since `theory`, `compare` and the pictures ask for the same runs."""
+    return Race(target, leading=leading)
 
 
 @dataclass

@@ -22,7 +22,7 @@ from ..targets.ladder import leaps
 from ..targets.subspaces import TOLERANCE
 from ..targets.target import Target
 from .additive import neuron_times
-from .coupled import Race
+from .coupled import Race, race_of
 from .distribution import escape_time_quantiles
 from .known_frame import KnownFrame, KnownLink
 from .prediction import ABSENT, KNOWN, METHODS, REASONS, START, Prediction
@@ -231,7 +231,7 @@ def predictions(
             input_core_dims=[axes],
             output_core_dims=[["column", "saddle"]],
             dask="parallelized",
-            kwargs={"model": Race(weighted, leading=True), "time": None},
+            kwargs={"model": race_of(weighted, True), "time": None},
             output_dtypes=[np.float64],
             dask_gufunc_kwargs={"output_sizes": {"column": len(COLUMNS), "saddle": target.rank}},
         )
@@ -275,7 +275,7 @@ def _model(recipe: Recipe) -> tuple[Race | KnownLink, Target]:
         )
     if flow.fast_link:
         _warn_of_small(weighted)
-        return Race(weighted), weighted
+        return race_of(weighted), weighted
     planted = flow.planted_target(weighted)
     if planted is None:
         raise DatasetError(

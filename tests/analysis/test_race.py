@@ -1,5 +1,7 @@
 """The race against solvers of the whole equation that know nothing of mids."""
 
+import pickle
+
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
@@ -162,3 +164,19 @@ def test_reasons_of_times_that_are_not_finite():
     meanings = reason.attrs["flag_meanings"].split()
     names = [meanings[k] for k in reason.isel(dim=0, saddle=0).values]
     assert names[:2] == ["known", "start_is_no_correlation_matrix"]
+
+
+def test_runs_are_predicted_once(monkeypatch):
+    """`theory`, `compare` and pictures ask for the same runs; others are predicted anew."""
+    ds = mids.simulate("h1(z1) + 0.7*h1(z1)*h2(z2)", dim=1e4, runs=3).compute()
+    calls = []
+    whole = Race._predict
+    monkeypatch.setattr(Race, "_predict", lambda self, G: calls.append(len(G)) or whole(self, G))
+    found = mids.theory(ds)
+    np.testing.assert_array_equal(
+        mids.compare(ds).escape_time_theory, found.escape_time.where(np.isfinite(found.escape_time))
+    )
+    mids.theory(ds.isel(run=[0, 2]))
+    assert calls == [3, 2]
+    again = pickle.loads(pickle.dumps(Race(mids.Target.parse("h2(z1)"), leading=True)))
+    assert again._leading and again.rank == 1
