@@ -16,10 +16,11 @@ from scipy.special import logit
 from toy_flow import SIMULATED, ToyFlow
 
 import mids
-from mids import schema, simulation
+from mids import schema
 from mids.errors import DatasetError, InputError
 from mids.flows import TwoTimescale
 from mids.flows.initial import draw_runs
+from mids.simulation.simulate import differences, from_spec
 
 TARGET = mids.Target.parse("h1(z1) + h1(z1)*h3(z2)")
 TIME = np.concatenate([[0.0], np.geomspace(0.1, 1e4, 20)])
@@ -46,7 +47,7 @@ def refuse(*args, **kwargs):
 
 
 def identical(one, two):
-    return not simulation.differences(one, two) and list(one) == list(two)
+    return not differences(one, two) and list(one) == list(two)
 
 
 # -- graphs -------------------------------------------------------------------------------------
@@ -334,7 +335,7 @@ def test_replay_gives_the_same_bits(monkeypatch, toy_known, case, inline):
     part = ds.isel(run=[2, 1])
     selected = mids.replay(part)
     assert selected.run.values.tolist() == part.run.values.tolist()
-    assert not simulation.differences(part, selected)
+    assert not differences(part, selected)
 
 
 @pytest.mark.parametrize(
@@ -390,19 +391,19 @@ def test_differences_are_found_and_placed():
     other.loss[1, 3, 2] += 1e-15
     other["n_steps"] = other.n_steps.astype(float)
     other = other.drop_vars("status")
-    found = simulation.differences(ds, other)
+    found = differences(ds, other)
     assert found[0].startswith("status is missing")
     assert "n_steps has int64" in found[1]
     assert found[2] == "loss differs in 1 of 12 runs, first at dim 1000, run 3"
-    assert simulation.differences(ds, toy()) == []
+    assert differences(ds, toy()) == []
 
 
 def test_differences_tell_nan_from_numbers():
     ds = toy().compute()
     other = ds.copy(deep=True)
     other.crossing_time[0, 0, 0, 0] = np.nan
-    assert len(simulation.differences(ds, other)) == 1
-    assert simulation.differences(other, other.copy(deep=True)) == []
+    assert len(differences(ds, other)) == 1
+    assert differences(other, other.copy(deep=True)) == []
 
 
 def test_target_and_flow_are_recovered(toy_known):
@@ -423,14 +424,14 @@ def test_titles_round_coefficients():
 
 def test_sweeps_may_be_mappings():
     spec = {"target": "staircase(2)", "dim": [100, 1e4], "runs": 3, "flow": "two-timescale"}
-    ds = simulation.from_spec(spec)
+    ds = from_spec(spec)
     recorded = {
         "target": only_recipe(ds)["target"],
         "flow": only_recipe(ds)["flow"],
         "dim": [100, 10000],
         "runs": [0, 1, 2],
     }
-    assert identical(simulation.from_spec(recorded), ds)
+    assert identical(from_spec(recorded), ds)
 
 
 # -- bad input ----------------------------------------------------------------------------------
@@ -507,7 +508,7 @@ def test_wrong_arguments_are_named_before_any_work(arguments, message):
 )
 def test_wrong_specs_are_named(spec, message):
     with pytest.raises(InputError, match=message):
-        simulation.from_spec(spec)
+        from_spec(spec)
 
 
 class Raising(ToyFlow):
@@ -535,7 +536,7 @@ def test_runs_that_raise_fail_alone(chunks):
         assert ds[name].isel(run=failed).isnull().all()
     np.testing.assert_array_equal(ds.gram0, good.gram0)
     rest = [run for run in range(6) if run not in failed]
-    assert not simulation.differences(ds.isel(run=rest), good.isel(run=rest))
+    assert not differences(ds.isel(run=rest), good.isel(run=rest))
     ds.mi.validate()
     assert "4 failed" in ds.mi.describe()
 

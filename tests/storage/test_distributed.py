@@ -181,7 +181,7 @@ def test_commands_compute_on_a_scheduler(cluster, local, tmp_path):
 
 
 def test_commands_start_workers(local, tmp_path):
-    done = run("--workers", 2, "-o", tmp_path / "runs.nc")
+    done = run("--workers", 1, "-o", tmp_path / "runs.nc")
     assert done.exit_code == 0, done.output
     with mids.open_dataset(tmp_path / "runs.nc") as ds:
         assert not differences(local, ds)
