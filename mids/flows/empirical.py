@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,12 +16,10 @@ from ..targets.ladder import relevant_directions
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 from .base import Problem, Swept
-from .observables import CENSORED, CONVERGED, TRAPPED
+from .initial import frame
+from .observables import CENSORED, CONVERGED, TRAPPED, overlaps
 from .readout import Features
-from .sampled import SampledFlow, Trajectory, start
-
-if TYPE_CHECKING:
-    from .engine.features import Link
+from .sampled import SampledFlow, Trajectory
 
 __all__ = ["Empirical"]
 
@@ -46,6 +43,14 @@ NORMAL = 10.0
 """What the Hessian is given, besides 1, on directions that change nothing but the frame's basis."""
 LOWER = 1e-9
 """A loss counts as lower where it is so by this, relatively."""
+TOGETHER = 4096
+"""Samples whose features are held at a time."""
+PARTS = 8
+"""Parts of a step between which overlaps are interpolated linearly."""
+SHORTEST = 1e-9
+"""Step below which a run that is not finite has failed."""
+ROUNDING = 1e-13
+"""Error of a step in the frame that is always accepted."""
 PATIENCE = 10
 """The search for a lower loss ends after a time of 2 to this."""
 
@@ -158,104 +163,154 @@ class Empirical(SampledFlow):
     def _run(
         self, problem: Problem, run: int, initial: FloatArray
     ) -> tuple[Trajectory, FloatArray, Descent]:
-        from .engine.features import Link
-
-        target, dim, times = problem.target, problem.dim, len(problem.time)
-        rank, size = initial.shape
+        times, (rank, size) = len(problem.time), initial.shape
         features, key, rng = self.streams(problem, run)
-        link = Link(target.modes, target.coefficients, self.noise)
-        arrays = start(features, initial, dim, self.noise, rng)
-        learnable = min(relevant_directions(target), size)
-        descent = Descent(self, features, link, key, arrays, learnable)
+        rows = frame(initial, problem.dim, rng).T
+        descent = Descent(self, features, problem.target, key, rows)
         links = np.full((times, len(features.penalty)), np.nan)
         correlations = np.full((times, rank, size), np.nan)
         loss = np.full(times, np.nan)
         for index, stop in enumerate(problem.time):
             descent.follow(stop)
-            state = descent.state
-            if state.used[1]:
+            if descent.failed:
                 break
-            links[index] = state.link
-            correlations[index] = state.frame[:, :rank].T
+            links[index] = descent.link
+            correlations[index] = descent.frame[:, :rank].T
             loss[index] = descent.loss()
-        trajectory = Trajectory(features, links, correlations, state.crossing, int(state.used[0]))
+        trajectory = Trajectory(features, links, correlations, descent.crossing, descent.steps)
         return trajectory, loss, descent
 
 
 class Descent:
-    """A run of the empirical flow.
+    """A run of the empirical flow, from a frame given as rows, the target's directions first.
 
-    Shapes: key (2,).
+    Shapes: key (2,); frame (q, d).
     """
 
     def __init__(
         self,
         flow: Empirical,
         features: Features,
-        link: Link,
+        target: Target,
         key: IntArray,
-        arrays: Mapping[str, Any],
-        learnable: int,
+        frame: FloatArray,
     ) -> None:
-        from .engine.offline import Samples, draw_samples
-        from .engine.sampled import State, watch
+        from .engine.normals import samples
 
-        self._flow, self._features, self._learnable = flow, features, learnable
-        size, width = arrays["gradient"].shape
-        self.state = State(**{**arrays, "gradient": np.zeros((size, width))})
-        n, dim = flow.n, self.state.frame.shape[1]
-        x, labels = np.zeros((n, width), dtype=np.float32), np.zeros(n)
-        draw_samples(link, key, dim, x, labels)
-        room = np.zeros((2, size, width))
-        self._samples = Samples(x, labels, np.zeros((n, size)), room[0], room[1])
-        self._begin()
-        watch(0.0, 0.0, np.array(LEVELS), self.state)
+        self._flow, self._features, self._rank = flow, features, target.rank
+        self._learnable = min(relevant_directions(target), len(frame))
+        dim = frame.shape[1]
+        self.x, noise = samples(key, flow.n, dim, flow.noise > 0)
+        self.labels = target(self.x[:, : target.rank].astype(np.float64)) + flow.noise * noise
+        self._z = np.zeros((flow.n, len(frame)))
+        self._parts = [slice(n, n + TOGETHER) for n in range(0, flow.n, TOGETHER)]
+        self._start(frame)
+        self.crossing = np.full((target.rank, len(LEVELS)), np.nan)
+        self.crossing[self._overlaps(frame)[:, None] >= np.array(LEVELS)] = 0.0
 
-    def _begin(self) -> None:
-        self._clock = np.array([0.0, FIRST_STEP])
+    def _start(self, frame: FloatArray) -> None:
+        self.frame, self.time, self._step = frame, 0.0, FIRST_STEP
         self._tolerance = self._flow.tolerance
-        self._slope = self._descent(self.state.frame)
-        self.over = False
+        self.steps, self.failed, self.over = 0, False, False
+        self._slope = self._descent(frame)
+
+    def _overlaps(self, frames: FloatArray) -> FloatArray:
+        return overlaps(frames[..., : self._rank], self._rank)
 
     def _descent(self, frame: FloatArray) -> FloatArray:
-        from .engine.offline import descent
+        """Fit the link at a frame and give the direction of steepest descent.
 
-        slope = np.zeros_like(frame)
-        descent(self._features, self._flow.ridge, self._samples, self.state, frame, slope)
-        return slope
+        The gradient of the profiled loss is that of the loss at the fitted link. It is orthogonal
+        to the columns of W, since a rotation of them is undone by the link.
+        """
+        of, n = self._features, self._flow.n
+        gram, moment = np.diag(self._flow.ridge * n * of.penalty), np.zeros(len(of.penalty))
+        for part in self._parts:
+            self._z[part] = self.x[part] @ frame.T
+            values, _ = of.evaluate(self._z[part])
+            gram += values.T @ values
+            moment += values.T @ self.labels[part]
+        try:
+            self.link = np.linalg.solve(gram, moment)
+        except np.linalg.LinAlgError:
+            self.link = np.full(len(moment), np.nan)
+        slopes, gradient = of.slopes(self.link), np.zeros(frame.shape)
+        for part in self._parts:
+            values, primes = of.evaluate(self._z[part])
+            error = (values @ self.link - self.labels[part]) / n
+            gradient += (error[:, None] * (primes @ slopes)).T @ self.x[part]
+        return np.asarray((gradient @ frame.T) @ frame - gradient)
 
     def follow(self, stop: float) -> None:
         """Follow the flow until a time, or for good where it sits at a minimum."""
-        from .engine.offline import descend
-
-        while not self.over and descend(
-            self._features,
-            self._flow.ridge,
-            self._flow.accuracy,
-            self._tolerance,
-            np.array(LEVELS),
-            self._samples,
-            self.state,
-            self._clock,
-            self._slope,
-            float(stop),
-        ):
+        while not self.over and self._descend(stop):
             # An eigenvalue that is not found (NaN) does not make a minimum: the run goes on.
             self.over = self.has_learned() or self.lowest_curvature() >= -FLAT
             self._tolerance = 0.1 * float(np.linalg.norm(self._slope))
             if self._tolerance == 0.0:  # exactly on a saddle
                 return
 
+    def _descend(self, stop: float) -> bool:
+        """Follow the flow until a time or until the gradient vanishes; tell whether it does.
+
+        The method of Bogacki and Shampine (1989), of order 3, each step followed by a QR
+        factorisation. The estimated error of a step is at most `accuracy` times its length: what
+        is accepted does not depend on how fast the flow is, near a saddle and near a minimum,
+        where steps that are long for the curvature would be unstable.
+        """
+        while self.time < stop and not self.failed:
+            one, start, length = self._slope, self.frame, float(np.linalg.norm(self._slope))
+            if length <= self._tolerance:
+                return True
+            step = min(self._step, stop - self.time)
+            two = self._descent(start + (0.5 * step) * one)
+            three = self._descent(start + (0.75 * step) * two)
+            moved = start + (step / 9.0) * (2.0 * one + 3.0 * two + 4.0 * three)
+            end = _orthonormal(moved) if np.isfinite(moved).all() else moved
+            four = self._descent(end)
+            error = float(np.linalg.norm(-5.0 * one + 6.0 * two + 8.0 * three - 9.0 * four)) / 72.0
+            allowed = self._flow.accuracy * max(length, float(np.linalg.norm(four)))
+            ratio = error / (allowed + ROUNDING / step)
+            if not ratio < np.inf and step < SHORTEST:
+                self.failed = True
+                break
+            factor = min(max(0.9 * max(ratio, 1e-6) ** -0.5, 0.2), 3.0) if ratio < np.inf else 0.2
+            if not ratio <= 1.0:
+                self._step = step * factor
+                continue
+            self.frame, self._slope = end, four
+            self._watch(start, one, step)
+            self.steps += 1
+            if step < self._step:  # cut short by `stop`
+                self.time, self._step = stop, max(self._step, step * factor)
+            else:
+                self.time, self._step = self.time + step, step * factor
+        return not self.failed and float(np.linalg.norm(self._slope)) <= self._tolerance
+
+    def _watch(self, start: FloatArray, slope: FloatArray, step: float) -> None:
+        """Note the levels reached in a step, along the cubic through its ends and slopes."""
+        s = (np.arange(PARTS + 1) / PARTS)[:, None, None]
+        chord = self.frame - start
+        bend = (1.0 - s) * (step * slope - chord) - s * (step * self._slope - chord)
+        found = self._overlaps(start + s * chord + s * (1.0 - s) * bend)
+        new = np.isnan(self.crossing) & (found[1:, :, None] >= LEVELS).any(axis=0)
+        for i, k in np.argwhere(new):
+            part = 1 + int((found[1:, i] >= LEVELS[k]).argmax())
+            before, after = found[part - 1 : part + 1, i]
+            fraction = (LEVELS[k] - before) / (after - before) if before < LEVELS[k] else 1.0
+            self.crossing[i, k] = self.time + step * (part - 1 + fraction) / PARTS
+
     def has_learned(self) -> bool:
         """Tell whether all directions that can be learned have reached the highest level."""
-        return bool(np.isfinite(self.state.crossing[: self._learnable, -1]).all())
+        return bool(np.isfinite(self.crossing[: self._learnable, -1]).all())
 
     def loss(self) -> float:
         """Return the empirical loss with its ridge."""
-        from .engine.offline import objective
-
-        samples, link = self._samples, self.state.link
-        return float(objective(self._features, self._flow.ridge, samples.labels, samples.z, link))
+        of, total = self._features, 0.0
+        for part in self._parts:
+            values, _ = of.evaluate(self._z[part])
+            total += float(((values @ self.link - self.labels[part]) ** 2).sum())
+        return 0.5 * (total / self._flow.n + self._flow.ridge * float(of.penalty @ self.link**2))
 
     def lowest_curvature(self) -> float:
         """Lowest eigenvalue of the Hessian on the tangent space.
@@ -265,8 +320,7 @@ class Descent:
         """
         from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
-        frame = self.state.frame
-        size = frame.size
+        frame, size = self.frame, self.frame.size
 
         def tangent(vector: FloatArray) -> FloatArray:
             rows = vector.reshape(frame.shape)
@@ -295,20 +349,23 @@ class Descent:
 
     def is_not_global(self) -> bool:
         """Tell whether the flow finds a lower loss from the nearest frame with overlaps of 1."""
-        here = self.loss()
-        rank = self.state.previous.shape[1]
-        left, _, right = np.linalg.svd(self.state.frame[:, :rank].T, full_matrices=False)
+        here, rank = self.loss(), self._rank
+        left, _, right = np.linalg.svd(self.frame[:, :rank].T, full_matrices=False)
+        nearest = self.frame - right.T @ (right @ self.frame)
+        nearest[:, :rank] += right.T @ left.T
         other = copy(self)
-        other.state = type(self.state)(*(array.copy() for array in self.state))
-        frame = self.state.frame - right.T @ (right @ self.state.frame)
-        frame[:, :rank] += right.T @ left.T
-        other.state.frame[:] = frame
-        other.state.used[:] = 0
-        other._begin()
+        other._z, other.crossing = self._z.copy(), self.crossing.copy()
+        other._start(nearest)
         for power in range(PATIENCE + 1):
             if other.loss() < (1 - LOWER) * here:
                 return True
             other.follow(2.0**power)
-            if other.over or other.state.used[1]:
+            if other.over or other.failed:
                 break
         return bool(other.loss() < (1 - LOWER) * here)
+
+
+def _orthonormal(rows: FloatArray) -> FloatArray:
+    """QR factorisation of the frame with these rows, with a positive diagonal."""
+    Q, R = np.linalg.qr(rows.T)
+    return np.asarray((Q * np.where(np.diagonal(R) < 0, -1.0, 1.0)).T)

@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 from .base import Problem, Swept
+from .engine.link_polynomials import link_polynomials, link_size
 from .frames import averages, degrees, follow, learned_frame
 from .observables import link_on_modes, observables
 from .ridge import RidgeFlow
@@ -77,8 +78,6 @@ class Joint(RidgeFlow):
 
     def check(self, target: Target, dims: IntArray, student_rank: int) -> None:
         """Raise InputError if the link has too many coefficients, a kernel too few eigenvalues."""
-        from .engine.link_tables import link_size
-
         super().check(target, dims, student_rank)
         size = link_size(target, min(student_rank, target.rank))
         if size > LARGEST_LINK:
@@ -107,8 +106,6 @@ class Joint(RidgeFlow):
 
     def run_seconds(self, target: Target, dim: int, student_rank: int, time: FloatArray) -> float:
         """Rough work of one run in seconds."""
-        from .engine.link_tables import link_size
-
         size = link_size(target, min(student_rank, target.rank)) + target.rank * student_rank
         return 3e-3 + 1e-6 * size**3
 
@@ -118,8 +115,6 @@ class Joint(RidgeFlow):
         The student's coordinates are chosen so that M(0) is lower triangular in the frame in which
         the target is learned: small coefficients of the link then stand apart from large ones.
         """
-        from .engine.link_tables import link_tables
-
         target = problem.target
         runs, rank, students = problem.initial.shape
         frame = learned_frame(target)
@@ -156,7 +151,7 @@ class Joint(RidgeFlow):
             self.effective_target(target),
         )
         out["correlation"] = out["correlation"] @ student.swapaxes(1, 2)[:, None]
-        exponents = link_tables(turned, small).exponents
+        exponents = link_polynomials(turned, small).exponents
         out["link"] = link_on_modes(target.modes, frame @ found.correlation, exponents, found.link)
         averaged = averages(turned, found.correlation)
         # |f - f*|^2 over coefficients in which both are known, and what no frame explains

@@ -140,8 +140,9 @@ def _hold(
     """
     done = int(np.isfinite(path[:, 0, 0]).sum())
     rows = [*range(1, done, POINTS_PER_DECADE), done - 1]
-    for row in rows:
-        limit = landscape.attractor(path[row])
+    slopes, jacobians = landscape.linearise(path[rows])
+    for row, slope, jacobian in zip(rows, slopes, jacobians, strict=True):
+        limit = landscape.attractor(path[row], (slope, jacobian))
         if limit is None:
             continue
         distance = np.abs(path[row:] - limit).max(axis=(1, 2))

@@ -21,7 +21,7 @@ import numpy as np
 from .. import validation
 from ..errors import InputError
 from ..targets.averaging import average, loss
-from ..targets.basis import multi_indices, tensor_coefficients
+from ..targets.basis import hermite_values, multi_indices, tensor_coefficients
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 from .observables import link_on_modes
@@ -35,7 +35,7 @@ MAX_FEATURES = 2000
 
 
 class Features(NamedTuple):
-    """What compiled code needs to evaluate features; unused arrays have no rows.
+    """Features of a student's coordinates; unused arrays have no rows.
 
     Shapes: exponents (P, q); lower (P, q); frequencies (P, q); phases (P,); penalty (P,).
     """
@@ -45,6 +45,31 @@ class Features(NamedTuple):
     frequencies: FloatArray
     phases: FloatArray
     penalty: FloatArray
+
+    def evaluate(self, z: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Values of the features, and of what their derivatives are made of by `slopes`.
+
+        Shapes: z (n, q); returns (n, P), (n, P).
+        """
+        if len(self.phases):
+            angles = z @ self.frequencies.T + self.phases
+            amplitude = _amplitude(self)
+            return amplitude * np.cos(angles), -amplitude * np.sin(angles)
+        powers = hermite_values(z, int(self.exponents.max(initial=1)))
+        values = powers[:, 0, self.exponents[:, 0]]
+        for i in range(1, z.shape[1]):
+            values *= powers[:, i, self.exponents[:, i]]
+        return values, values
+
+    def slopes(self, link: FloatArray) -> FloatArray:
+        """Coefficients of each partial derivative of a link, shape (P, q)."""
+        if len(self.phases):
+            return np.asarray(link[:, None] * self.frequencies)
+        out = np.zeros(self.lower.shape)
+        for i, lower in enumerate(self.lower.T):
+            there = lower >= 0
+            out[lower[there], i] = np.sqrt(self.exponents[there, i]) * link[there]
+        return out
 
 
 @dataclass(frozen=True)

@@ -52,15 +52,15 @@ def start(
 
     Shapes: initial (r, q).
     """
-    from .engine.normals import LANES
+    from .engine.normals import padded
 
     rank, size = initial.shape
     rows = np.ascontiguousarray(frame(initial, dim, rng).T)
-    count, normals = len(features.penalty), dim + (noise > 0)
+    count = len(features.penalty)
     return {
         "used": np.zeros(2, dtype=np.int64),
         "frame": rows,
-        "gradient": np.zeros((size, -(-normals // LANES) * LANES), dtype=np.float32),
+        "gradient": np.zeros((size, padded(dim + (noise > 0))), dtype=np.float32),
         "link": np.zeros(count),
         "gram": np.zeros((count, count)),
         "moment": np.zeros(count),

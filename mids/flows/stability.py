@@ -9,7 +9,8 @@ import numpy as np
 from ..targets.averaging import gradient
 from ..targets.target import Target
 from ..validation import FloatArray
-from .frames import averages, link_of
+from .engine.link_polynomials import link_polynomials
+from .frames import FrameFlow, averages, link_of
 
 __all__ = ["Landscape", "symmetries"]
 
@@ -57,12 +58,8 @@ class Landscape:
     r"""The planted flow of a target around a state, and where it leads."""
 
     def __init__(self, target: Target) -> None:
-        from .engine.link_tables import link_tables
-        from .engine.stiefel import work_for
-
-        self._table = link_tables(target, target.rank)
-        self._work = work_for(self._table)
-        self._link = link_of(target)
+        link = link_of(target)
+        self.flow = FrameFlow(link_polynomials(target, target.rank), link, 0.0, link)
         self._generators = symmetries(target)
         sizes, vectors = np.linalg.eigh(gradient(target, np.eye(target.rank)))
         unused = vectors[:, sizes <= FLAT * sizes.max()].T
@@ -71,18 +68,15 @@ class Landscape:
     def linearise(self, correlation: FloatArray) -> tuple[FloatArray, FloatArray]:
         """``M'`` and its Jacobian.
 
-        Shapes: correlation (rank, rank); returns (rank**2,).
+        Shapes: correlation (..., rank, rank); returns (..., rank**2), (..., rank**2, rank**2).
         """
-        from .engine.stiefel import slope_and_jacobian
+        *shape, rank, _ = correlation.shape
+        slope, jacobian = self.flow.linearise(correlation.reshape(-1, rank**2))
+        return slope.reshape(*shape, -1), jacobian.reshape(*shape, rank**2, rank**2)
 
-        state = np.ascontiguousarray(correlation).ravel()
-        slope, jacobian = np.zeros(state.size), np.zeros((state.size, state.size))
-        slope_and_jacobian(
-            self._table, state, self._link, 0.0, self._link, self._work, slope, jacobian
-        )
-        return slope, jacobian
-
-    def attractor(self, correlation: FloatArray) -> FloatArray | None:
+    def attractor(
+        self, correlation: FloatArray, start: tuple[FloatArray, FloatArray] | None = None
+    ) -> FloatArray | None:
         r"""Return the local maximum of :math:`\Phi = \langle f^*, A_M f^* \rangle` that holds M.
 
         Newton's method on the flow, started at the state. As long as every eigenvalue of the
@@ -92,12 +86,12 @@ class Landscape:
         count. A degenerate maximum, such as :math:`m \to 0^-` where :math:`m' = s m^{s-1}` with
         odd s, is approached slowly also by Newton's method, but by a constant factor in each step.
 
-        Shapes: correlation (rank, rank); returns (rank, rank).
+        Shapes: correlation (rank, rank); start, of `linearise` if known; returns (rank, rank).
         """
         state = np.array(correlation, dtype=np.float64)
         ratio, before = 0.0, 0.0
         for iteration in range(60):
-            slope, jacobian = self.linearise(state)
+            slope, jacobian = (not iteration and start) or self.linearise(state)
             across = self._across(state)
             inner = across.T @ jacobian @ across
             values = np.linalg.eigvals(inner).real

@@ -13,10 +13,9 @@ import mids
 from mids.errors import InputError
 from mids.flows import Empirical
 from mids.flows.empirical import FLAT, Descent
-from mids.flows.engine.features import Link
-from mids.flows.initial import draw
+from mids.flows.engine.normals import samples
+from mids.flows.initial import draw, frame
 from mids.flows.observables import CENSORED, CONVERGED, TRAPPED
-from mids.flows.sampled import start
 from mids.simulation.simulate import differences
 from mids.targets.basis import hermite_values
 
@@ -36,15 +35,12 @@ class Problem:
         self.flow, self.dim = flow, dim
         self.features = flow.link.build(target, student_rank, rng)
         M = draw(target.rank, student_rank, dim, rng) if M is None else np.array(M)
-        arrays = start(self.features, M, dim, flow.noise, rng)
-        link = Link(target.modes, target.coefficients, flow.noise)
-        self.run = Descent(flow, self.features, link, KEY, arrays, 2)
-        self.x = self.run._samples.x[:, :dim].astype(float)
-        self.labels = self.run._samples.labels
+        self.run = Descent(flow, self.features, target, KEY, frame(M, dim, rng).T)
+        self.x, self.labels = self.run.x.astype(float), self.run.labels
 
     @property
     def W(self):
-        return self.run.state.frame.T.copy()
+        return self.run.frame.T.copy()
 
     def fitted(self, W):
         """Values of the fitted link, its partial derivatives, and the penalty."""
@@ -128,7 +124,7 @@ def test_the_flow_is_that_of_a_general_solver(kind, student_rank):
         errors.append(worst)
     assert errors[0] > errors[1] > errors[2]
     assert errors[1] < 3e-3 and errors[2] < 3e-4
-    crossing = found.run.state.crossing
+    crossing = found.run.crossing
     for direction, level in zip(*np.nonzero(crossing > 0), strict=True):
         M = exact(crossing[direction, level]).reshape(shape)[:2]
         overlaps = np.linalg.svd(M, compute_uv=False) ** 2
@@ -146,10 +142,10 @@ def test_the_loss_falls_until_the_gradient_vanishes(kind):
             break
     assert run.over and np.linalg.norm(run._slope) <= 1e-6
     assert (np.diff(losses) <= 1e-14).all()
-    assert np.abs(run.state.frame @ run.state.frame.T - np.eye(2)).max() < 1e-12
-    steps = int(run.state.used[0])
+    assert np.abs(run.frame @ run.frame.T - np.eye(2)).max() < 1e-12
+    steps = run.steps
     run.follow(stop + 5)
-    assert run.state.used[0] == steps
+    assert run.steps == steps
 
 
 @pytest.mark.parametrize("student_rank", [1, 2, 3])
@@ -218,7 +214,7 @@ def test_larger_sets_begin_with_the_smaller():
     small, large = (Problem(Empirical(n=n, noise=0.5), 9) for n in (30, 100))
     np.testing.assert_array_equal(large.x[:30], small.x)
     np.testing.assert_array_equal(large.labels[:30], small.labels)
-    noise = small.run._samples.x[:, 9].astype(float)
+    _, noise = samples(KEY, 30, 9, True)
     np.testing.assert_allclose(
         small.labels,
         LADDER(small.x[:, :2]) + 0.5 * noise,
@@ -290,8 +286,7 @@ def test_trapped_runs_sit_at_minima_that_are_not_global(dim, n):
         assert np.linalg.norm(problem.slope(problem.W)) < 2e-6
         assert problem.run.lowest_curvature() >= -FLAT
         near = Problem(flow, dim, 1, seed, target)
-        near.run.state.frame[:] = np.eye(dim)[:1]
-        near.run._begin()
+        near.run._start(np.eye(dim)[:1])
         near.run.follow(3000.0)
         lower = problem.profiled(near.W) < problem.profiled(problem.W) - 1e-8
         assert problem.run.is_not_global() == lower

@@ -15,7 +15,7 @@ import math
 import numpy as np
 from numba import njit
 
-__all__ = ["LANES", "bits", "normals", "sample"]
+__all__ = ["LANES", "bits", "normals", "padded", "sample", "samples"]
 
 f32, i32, u32, u64 = np.float32, np.int32, np.uint32, np.uint64
 
@@ -136,3 +136,24 @@ def sample(
     """
     bits(key, index, words)
     normals(words.view(np.int32), work, out)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fill(key: np.ndarray, out: np.ndarray) -> None:
+    """Fill the rows of `out` with the first samples of a key."""
+    width = out.shape[1]
+    words, work = np.empty(width, np.uint32), np.empty((2, width // 2), np.float32)
+    for n in range(out.shape[0]):
+        sample(key, n, words, work, out[n])
+
+
+def padded(count: int) -> int:
+    """Return how many normals a sample has that needs `count`."""
+    return -(-count // LANES) * LANES
+
+
+def samples(key: np.ndarray, n: int, dim: int, noisy: bool) -> tuple[np.ndarray, np.ndarray]:
+    """First samples of a key, (n, dim), and the noise of their labels, (n,), or zeros."""
+    out = np.zeros((n, padded(dim + noisy)), dtype=np.float32)
+    _fill(key, out)
+    return out[:, :dim], out[:, dim].astype(np.float64) if noisy else np.zeros(n)
