@@ -231,7 +231,7 @@ class Descent:
             gram += values.T @ values
             moment += values.T @ self.labels[part]
         try:
-            self.link = np.linalg.solve(gram, moment)
+            self.link = np.asarray(np.linalg.solve(gram, moment), dtype=np.float64)
         except np.linalg.LinAlgError:
             self.link = np.full(len(moment), np.nan)
         slopes, gradient = of.slopes(self.link), np.zeros(frame.shape)

@@ -112,7 +112,7 @@ class FrameFlow:
     def _slope(
         self, M: FloatArray, link: FloatArray, rows: FloatArray, D: FloatArray, inner: FloatArray
     ) -> FloatArray:
-        moved = (D - M @ inner).reshape(len(M), -1)
+        moved: FloatArray = (D - M @ inner).reshape(len(M), -1)
         if not self._rate:
             return moved
         pulled = self._rate * (self._of.average(rows) - self._decay[:, None] * link)
@@ -175,13 +175,13 @@ def _symmetric(M: FloatArray, X: FloatArray) -> FloatArray:
     """``sym(M^T X)`` for columns of X; shapes: M (n, r, q); X (n, r, q, c); (n, q, q, c)."""
     n, r, q, c = X.shape
     inner = (M.transpose(0, 2, 1) @ X.reshape(n, r, q * c)).reshape(n, q, q, c)
-    return 0.5 * (inner + inner.transpose(0, 2, 1, 3))
+    return np.asarray(0.5 * (inner + inner.transpose(0, 2, 1, 3)))
 
 
 def _times(M: FloatArray, X: FloatArray) -> FloatArray:
     """``M X`` for columns of X; shapes: M (n, r, q); X (n, q, q, c); returns (n, r, q, c)."""
     n, r, q = M.shape
-    return (M @ X.reshape(n, q, -1)).reshape(n, r, q, -1)
+    return np.asarray((M @ X.reshape(n, q, -1)).reshape(n, r, q, -1))
 
 
 def averages(target: Target, correlation: FloatArray) -> FloatArray:

@@ -63,7 +63,8 @@ class LinkPolynomials:
             for k in degrees
         }
         row: dict[tuple[int, Exponents, Exponents], int] = {}
-        self._ends, self._levels = [], []
+        self._ends: list[int] = []
+        self._levels: list[Contraction] = []
         for level, group in enumerate(monomials):
             terms: list[tuple[int, int, int, float]] = []
             begin = len(row)
@@ -107,12 +108,12 @@ class LinkPolynomials:
         )
         bends = []
         for k in degrees:
-            for i, a in product(axes, axes):
-                if _raised(once[i], a) in orders[k]:
+            for i, other in product(axes, axes):
+                if _raised(once[i], other) in orders[k]:
                     for gamma, j, b in product(monomials[k - 2], range(q), range(q)):
                         n = index[_raised(_raised(gamma, j), b)]
-                        place = (i * q + j) * entries + a * q + b
-                        bends.append((place, n, row[k, _raised(once[i], a), gamma], root[n]))
+                        place = (i * q + j) * entries + other * q + b
+                        bends.append((place, n, row[k, _raised(once[i], other), gamma], root[n]))
         self._bends = Contraction(bends, entries**2)
 
     def evaluate(self, M: FloatArray) -> FloatArray:
