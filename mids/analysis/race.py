@@ -76,6 +76,11 @@ def race(
     expected = expected_steps(model.ladder, given.rank)
     broken, unclear, other = [], [], []
     for d in dims.tolist():
+        if len(model.ladder) == 1:  # no order to break
+            broken.append(0.0)
+            unclear.append(0.0)
+            other.append(np.zeros(given.rank))
+            continue
         M = draw_runs(given.rank, q, int(d), range(runs), seed)
         found = model.predict(M @ M.swapaxes(1, 2))
         differs = (found.order != expected) & ~np.isnan(found.order)

@@ -25,6 +25,7 @@ from .additive import neuron_times
 from .coupled import Race, race_of
 from .distribution import escape_time_quantiles
 from .known_frame import KnownFrame, KnownLink
+from .many_directions import ManyDirections
 from .prediction import ABSENT, KNOWN, METHODS, REASONS, START, Prediction
 from .saddles import with_saddles
 
@@ -60,7 +61,9 @@ def theory(
     """Predict the saddles of each run from its own initial condition.
 
     At every saddle all directions that are not learned race, with all orders of their overlaps:
-    whichever comes first is learned next. The flow is reduced to what is not learned, saddle by
+    whichever comes first is learned next. Hundreds of orthonormal directions of an additive target
+    have quadratures where they do not meet, and are followed to a few per cent where they do.
+    The flow is reduced to what is not learned, saddle by
     saddle. The simulator takes no part in it, and shares no code with it. For the planted flow,
     whose link is known, escape times are quadratures for targets of rank 1; for others the flow is
     reduced in the same way, and which direction comes first, or that none does (``escape_time``
@@ -264,15 +267,12 @@ def _warn_of_small(target: Target) -> None:
         )
 
 
-def _model(recipe: Recipe) -> tuple[Race | KnownLink, Target]:
+def _model(recipe: Recipe) -> tuple[Race | ManyDirections | KnownLink, Target]:
     """Return the theory of a recipe, and the target that its flow climbs."""
     flow = recipe.flow or flows.TwoTimescale()
     weighted = flow.effective_target(recipe.target)
-    if flow.fast_link and not _has_tensors(weighted):
-        raise DatasetError(
-            f"there is no theory of single runs for {weighted.rank} directions, which act on each "
-            "other; look at mids.saddles and mids.scaling_law"
-        )
+    if flow.fast_link and isinstance(weighted, AdditiveTarget) and weighted.separable is not None:
+        return ManyDirections(weighted), weighted
     if flow.fast_link:
         _warn_of_small(weighted)
         return race_of(weighted), weighted
@@ -285,10 +285,6 @@ def _model(recipe: Recipe) -> tuple[Race | KnownLink, Target]:
             "directions, act on each other; look at mids.saddles and mids.plateaus"
         )
     return (KnownLink if planted.rank == 1 else KnownFrame)(planted), weighted
-
-
-def _has_tensors(target: Target) -> bool:
-    return not isinstance(target, AdditiveTarget) or target.dense
 
 
 def has_theory(ds: xr.Dataset) -> bool:
@@ -306,8 +302,10 @@ def has_theory(ds: xr.Dataset) -> bool:
 
 def _is_known(recipe: Recipe) -> bool:
     """Tell whether there is a theory for a target and flow."""
+    target = recipe.target
     if recipe.flow is None or recipe.flow.fast_link:
-        return _has_tensors(recipe.target)
+        many = isinstance(target, AdditiveTarget) and not target.dense
+        return not many or target.separable is not None
     return recipe.flow.planted_target(recipe.target) is not None
 
 
@@ -362,7 +360,7 @@ def _predict(
     start: Array,
     crossing: Array | None = None,
     *,
-    model: Race | KnownLink,
+    model: Race | ManyDirections | KnownLink,
     time: Array | None,
 ) -> Array:
     """Columns rank, exponent, losses and escape time at each number of directions learned."""

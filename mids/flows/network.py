@@ -32,6 +32,8 @@ LARGEST_STATE = 4096
 LARGEST_NEURONS = 4096
 GLOBAL = 1e-6
 """Population risk, relative to ``|f*|^2``, that counts as none."""
+STILL = 0.02
+"""Change of an overlap, in as long a time again, that counts as none."""
 LATE = 0.01
 """Fraction of neurons whose start the default time grid leaves out."""
 
@@ -68,6 +70,7 @@ class NetworkFlow(Flow):
     second_layer: Any = 1.0
     norm: str | Swept = "spherical"
     degree: int | Swept | None = None
+    step: float | Swept = 0.0
     _series: FloatArray = field(init=False, repr=False, compare=False)
     _left_out: float = field(init=False, repr=False, compare=False)
 
@@ -179,14 +182,25 @@ class NetworkFlow(Flow):
     def default_time(
         self, target: Target, dim: int, student_rank: int, initial: FloatArray | None = None
     ) -> FloatArray:
-        """Logarithmic grid that covers the escapes of all but one in a hundred neurons."""
+        """Logarithmic grid that covers the escapes of all but one in a hundred neurons.
+
+        Where several directions have a part of degree 1, it draws neurons to their average first: a
+        plateau that higher degrees leave at the rate ``k (k - 1) c m^(k - 2)``.
+        """
         layers = np.abs(self._layer[self._layer != 0]) if np.any(self.second_layer) else np.ones(1)
         start = math.sqrt(chi_squared_quantile(LATE, target.rank) / dim)
         last, fastest = 0.0, math.inf
-        for pull in pulls(target, self._series).values():
+        found = pulls(target, self._series).values()
+        shared = sum(pull.get(1, 0.0) > 0 for pull in found)
+        for pull in found:
             seen = [(k, strength) for k, strength in pull.items() if strength]
             if seen:
-                slowest = min(duration(start, k, float(layers.min()) * c) for k, c in seen)
+                higher = [
+                    duration(start, 2, 0.5 * k * (k - 1) * c * layers.min() * shared ** (1 - k / 2))
+                    for k, c in seen
+                    if k > 1 and shared > 1 and pull.get(1, 0.0) > 0
+                ]
+                slowest = min(higher or [duration(start, k, layers.min() * c) for k, c in seen])
                 quickest = min(duration(start, k, float(layers.max()) * c) for k, c in seen)
                 last, fastest = max(last, slowest), min(fastest, quickest)
         slow = (self.epsilon or 0.0) / max(float(self._series @ self._series), 1e-300)
@@ -318,7 +332,8 @@ class NetworkFlow(Flow):
             done = int(np.isfinite(path.layer).all(axis=1).sum())
             loss, risk = out["loss"][row], out["risk"][row]
             states = states_of(path.M[:done], path.Q[:done], path.layer[:done])
-            risks(net, rank, p, states, np.empty_like(states), loss, risk)
+            slopes = np.empty_like(states)
+            risks(net, rank, p, states, slopes, loss, risk)
             out["overlap"][row, :done] = span(net, path.M[:done], path.Q[:done])
             values, vectors = np.linalg.eigh(path.Q[0])
             basis = path.M[0].T @ vectors / np.sqrt(values)
@@ -331,7 +346,9 @@ class NetworkFlow(Flow):
             if path.ended == 2 or done < times:
                 out["status"][row] = FAILED
             elif self._learned(problem, out, row):
-                out["status"][row] = CONVERGED
+                # Steps on samples fluctuate for ever.
+                moves = 0.0 if self.step else np.abs(slopes[-1]).max() * problem.time[-1]
+                out["status"][row] = CONVERGED if moves <= STILL else CENSORED
             else:
                 stuck = path.ended == 1 or self._shrinks(net, path.M[-2:])
                 out["status"][row] = TRAPPED if stuck else CENSORED

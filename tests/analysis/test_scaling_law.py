@@ -61,6 +61,31 @@ def test_the_ladder_of_hundreds_of_directions_has_one_step():
     assert steps[0].strength == pytest.approx(small[0].strength)
 
 
+@pytest.mark.parametrize(("link", "worst"), [("h2", 0.05), ("h3", 1e-3)])
+def test_the_theory_of_many_directions_is_within_5_percent_of_every_run(link, worst):
+    """Directions that meet, by another equation than the simulator's."""
+    ds = mids.simulate(power_law(16, link=link), dim=1e4, runs=2, student_rank=20).compute()
+    found = ds.mi.compare()
+    measured = np.isfinite(ds.crossing_time.sel(level=0.5)).sum()
+    known = found.ratio.notnull()
+    assert known.sum() > 0.7 * measured  # the rest overlap in time, and are no stays
+    np.testing.assert_allclose(found.ratio.values[known], 1.0, atol=worst)
+
+
+def test_directions_that_do_not_meet_have_clocks_of_their_own():
+    target = power_law(256)
+    start = np.diag(np.linspace(0.01, 0.02, 256))
+    ds = mids.simulate(target, dim=1e4, runs=1, initial=start).compute()
+    found = mids.theory(ds)
+    names = found.method.attrs["flag_meanings"].split()
+    here = found.visited.values[0, 0]
+    assert here.sum() > 10 and names[found.method.values[0, 0, 0]] == "quadrature"
+    escape = ds.crossing_time.sel(level=0.5).values[0, 0]
+    np.testing.assert_allclose(found.escape_time.values[0, 0][here], escape[here], rtol=1e-4)
+    race = mids.race(target, dim=1e4, student_rank=4)
+    assert race.broken.item() == 0 and (race.other == 0).all()
+
+
 def test_the_loss_of_many_directions_is_a_power_law():
     rank = 64
     start = np.diag(np.full(rank, 0.02))

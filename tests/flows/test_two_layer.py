@@ -221,6 +221,51 @@ def test_neurons_go_to_the_nearest_of_orthogonal_index_vectors():
     assert ds.coverage.values[0].tolist() == covered
 
 
+def saad_solla(R, Q, end):
+    """Exit times of erf neurons on orthonormal erf neurons, from the published equations.
+
+    Saad, Solla 1995, eqs. 5 to 7 at small learning rate, in the form of Veiga et al. 2022:
+    ``I3(i, n, m) = E g'(x_i) x_n g(x_m)`` in closed form. Shapes: R, Q (k, k).
+    """
+    from scipy.integrate import solve_ivp
+
+    k = len(R)
+
+    def slope(_, y):
+        R, Q = y.reshape(2, k, k)
+        C = np.block([[Q, R], [R.T, np.eye(k)]])
+        own, sign = np.diag(C), np.repeat([-1.0, 1.0], k)
+        change = np.zeros((k, 2 * k))
+        for i in range(k):
+            square = (1 + C[i, i]) * (1 + own) - C[i] ** 2
+            part = C * (1 + C[i, i]) - np.outer(C[i], C[i])
+            change[i] = part @ (sign * 2 / np.pi / np.sqrt(square)) / (1 + C[i, i])
+        return np.stack([change[:, k:], change[:, :k] + change[:, :k].T]).ravel()
+
+    def exits(level, i):
+        def excess(_, y):
+            R, Q = y.reshape(2, k, k)
+            return (R[i] ** 2).max() / Q[i, i] - level
+
+        return excess
+
+    events = [exits(level, i) for i in range(k) for level in (0.5, 0.9)]
+    start = np.stack([R, Q]).ravel()
+    found = solve_ivp(slope, (0, end), start, method="DOP853", rtol=1e-9, atol=1e-12, events=events)
+    return np.array([times[0] for times in found.t_events]).reshape(k, 2)
+
+
+def test_exit_times_of_a_committee_are_those_of_the_published_equations():
+    flow = TwoLayer(neurons=2, activation="erf", norm="free")
+    ds = simulate(flow, "additive(2, 0, erf)", runs=2).isel(dim=0)
+    for run in range(2):
+        one = ds.isel(run=run)
+        R, Q = one.neuron_overlap[0].values, one.neuron_gram[0].values
+        expected = saad_solla(R, Q, float(ds.time[-1]))
+        found = one.neuron_crossing_time.sel(level=[0.5, 0.9])
+        np.testing.assert_allclose(found, expected, rtol=2e-3)
+
+
 @pytest.mark.parametrize(("offset", "to_average"), [(-0.1, False), (0.1, True)])
 def test_the_average_of_equiangular_index_vectors_turns_at_beta_c(offset, to_average):
     """Average of k vectors at beta: a minimum above (s - 2) / (k + s - 2), a saddle below."""

@@ -88,28 +88,43 @@ def _at_rest(
     rank: int,
     p: int,
     y: np.ndarray,
+    before: np.ndarray,
     slopes: np.ndarray,
     scale: np.ndarray,
     rtol: float,
+    length: float,
     remaining: float,
 ) -> bool:
-    """Tell whether nothing moves any more.
+    """Tell whether nothing moves any more, from the slopes before and after a step.
 
-    What has been learned rests when it moves more slowly than its error; what has not could still
-    grow, so that the rest of the time counts.
+    What has been learned rests when it will move by no more than its error, at the pace at which
+    its slope falls from one step to the next. What has not been learned could still grow.
     """
     for j in range(p):
         square = 0.0
         for i in range(j * rank, (j + 1) * rank):
             square += y[i] ** 2
-        allowed = 100.0 * rtol if square > 0.1 else 1e-7 / remaining
+        if square <= 0.1:
+            for i in range(j * rank, (j + 1) * rank):
+                if abs(slopes[i]) * remaining > 1e-7 * scale[i]:
+                    return False
+            continue
         for i in range(j * rank, (j + 1) * rank):
-            if abs(slopes[i]) > allowed * scale[i]:
+            if not _still(before[i], slopes[i], length, remaining, 100.0 * rtol * scale[i]):
                 return False
-    still = True
     for i in range(p * rank, len(y)):
-        still = still and abs(slopes[i]) <= 100.0 * rtol * scale[i]
-    return still
+        if not _still(before[i], slopes[i], length, remaining, 100.0 * rtol * scale[i]):
+            return False
+    return True
+
+
+@compiled
+def _still(before: float, slope: float, length: float, remaining: float, small: float) -> bool:
+    """Tell whether what is left of an approach is small: a geometric series of equal steps."""
+    left = remaining
+    if slope * before < before * before:
+        left = min(left, length / (1.0 - slope / before))
+    return abs(slope) * max(left, 1.0) <= small
 
 
 @compiled
@@ -297,15 +312,16 @@ def integrate(
             _inside((time[row] - step.start) / length, length, old, stages, P, out.states[row])
             row += 1
         _crossings(net, rank, p, step, P, levels, moment, work, out)
-        for i in range(size):
-            stages[0, i] = stages[6, i]
         _scales(rank, p, y, scale)
         last = row == len(time)
-        if _at_rest(rank, p, y, stages[0], scale, 1e-6 if last else rtol, end if last else end - t):
+        allowed, left = (1e-6, end) if last else (rtol, end - t)
+        if _at_rest(rank, p, y, stages[0], stages[6], scale, allowed, length, left):
             for n in range(row, len(time)):
                 for i in range(size):
                     out.states[n, i] = y[i]
             out.ended[0] = 1
+        for i in range(size):
+            stages[0, i] = stages[6, i]
         length *= min(5.0, 0.9 * max(error, 1e-10) ** -0.2)
     if row < len(time) and out.ended[0] == 0:
         out.ended[0] = 2
