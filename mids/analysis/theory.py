@@ -151,7 +151,8 @@ def theory(
     )
     if "visited" in out:
         here = out["visited"] | (out["reason"] != KNOWN)
-        out["reason"] = out["reason"].where(here, np.int8(ABSENT)).assign_attrs(out["reason"].attrs)
+        # In place: assigning an array along a stacked dim drops its levels.
+        out["reason"].data = out["reason"].where(here, np.int8(ABSENT)).data
     if quantiles:
         levels = [validation.number(p, "quantile", above=0.0, at_most=1.0) for p in quantiles]
         law = partial(
