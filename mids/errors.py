@@ -1,9 +1,9 @@
 """The exception classes of the package.
 
 Every error that a user can cause is a :class:`MidsError`, so ``except mids.errors.MidsError``
-catches all of them and nothing else. Each class is also the built-in exception a caller would
+catches all of them and nothing else. Each class is also the built-in exception one would
 expect (`ValueError`, `OSError`, `ImportError`). Messages quote files, servers and arguments that
-nobody vouches for; `printable` makes their text safe for a terminal.
+cannot be trusted; `printable` makes their text safe for a terminal.
 """
 
 import re

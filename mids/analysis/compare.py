@@ -60,8 +60,8 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
     -------
     xarray.Dataset
         Dims of the runs and ``saddle``, the number of directions learned there: ``loss``,
-        ``loss_theory`` (at the times of `ds`, at the same place between the beginning and the end
-        of the stay), ``escape_time``, ``escape_time_theory``, ``ratio`` (measured / predicted),
+        ``loss_theory`` (at the times of `ds`, equally far between the beginning and the end
+        of the plateau), ``escape_time``, ``escape_time_theory``, ``ratio`` (measured / predicted),
         ``ratio_expected`` (1, and more where the flow has a finite step, see `Flow.delay`),
         ``exponent`` (information exponent), ``censored`` (the run is cut off there), ``trapped``
         (it ends there for good), ``match`` (in both), ``reason`` (a flag: why there is no ratio);

@@ -288,9 +288,9 @@ class _Batch:
                 here = here[point.tilts(U[here]) <= 0.1]
                 gone.append(here)
                 self.visited[runs[here], k + j] = number
-                stays = here if point.straight else here[small[here]]
-                self._send(number, k + j, runs[stays], point.split(P[stays]))
-                turns = np.setdiff1d(here, stays)
+                straight = here if point.straight else here[small[here]]
+                self._send(number, k + j, runs[straight], point.split(P[straight]))
+                turns = np.setdiff1d(here, straight)
                 self._leave(runs[turns], frames[turns], k + j, L[turns, j:, j:])
         return np.concatenate([np.zeros(0, dtype=np.intp), *gone])
 

@@ -12,7 +12,7 @@ coordinates :math:`z_U` learned and :math:`z_p` not, y the label,
 
 The last one is an integral over the law of y: it is computed at random :math:`z_U` with scrambled
 Sobol points of :math:`z_p`, from products of conditional means of independent point sets, so that
-zero comes out as zero within an error that is known. What algebra settles is not left to it: the
+zero comes out as zero within an error that is known. What algebra decides is not left to it: the
 label itself is one transform, links that are even in :math:`z_p` have no odd orders, and for a
 polynomial order 2 is there at the latest, as large labels need large coordinates (Chen, Meka 2020).
 """

@@ -41,7 +41,7 @@ RTOL, MAX_STEPS = 1e-7, 4000
 LEARNED, SMALL, REACH = 1 - 1e-6, 0.02, 0.05
 """Overlaps: of what counts as learned, of others at that time, up to which U stands still."""
 STILL, GONE = 1e-10, 1e-3
-"""Slope relative to its parts, and size relative to the start, below which a run stays for good."""
+"""Slope relative to its parts, and size relative to the start, below which a run never leaves."""
 
 
 def order(exponent: int) -> tuple[float, str]:

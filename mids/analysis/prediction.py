@@ -1,9 +1,8 @@
-"""What a theory predicts for a batch of runs, the start it predicts from, and levels of stays.
+"""Takes the starts of a batch of runs; gives what theory predicts, with the levels of plateaus.
 
-A curve that comes to a saddle and leaves it again passes the saddle's own value somewhere, but at
-finite d it need not rest there: where a stay is as short as approach and departure are slow, its
-level is above or below. It is taken where the curve is flattest in logarithmic time, in one way off
-measured and off predicted curves.
+A curve passes the loss of the saddle itself, but at finite d need not be flat there: a short
+plateau lies above or below. Its level is taken where the curve is flattest in logarithmic time, in
+the same way for measured and for predicted curves.
 """
 
 from __future__ import annotations
@@ -92,17 +91,17 @@ class Prediction:
         return cls(*np.full((8, n, saddles), np.nan), *np.zeros((2, n, saddles)))
 
     def visited(self, overlaps: Array) -> NDArray[np.bool_]:
-        """Tell which of the saddles a run stays at, by the rule of `stays`.
+        """Return which of the saddles a run visits, by the rule of `visits`.
 
         Shapes: overlaps (n, direction); returns (n, saddle).
         """
         known = ~np.isnan(self.rank)
         following = np.where(known, self.rank, 0).astype(np.int64)
         beyond = np.take_along_axis(overlaps >= min(schema.LEVELS), following, axis=1)
-        return known & stays(self.enter_time, np.where(beyond, 0.0, self.leave_time))
+        return known & visits(self.enter_time, np.where(beyond, 0.0, self.leave_time))
 
     def loss(self, time: Array | None, crossing: Array | None = None) -> Array:
-        """Level of each stay; that of the saddle where a later one is never left.
+        """Level of each plateau; the saddle's own where a later one is never left.
 
         Shapes: crossing (n, direction, level); returns (n, saddle).
         """
@@ -216,17 +215,17 @@ def _pairs(row: Array | IntArray, time: Array) -> NDArray[np.complex128]:
     return pairs
 
 
-def stays(enter: Array, leave: Array) -> NDArray[np.bool_]:
-    """Tell whether a run stays at a saddle, on either side of the comparison.
+def visits(enter: Array, leave: Array) -> NDArray[np.bool_]:
+    """Return whether a run visits a saddle, measured or predicted.
 
-    It does so if it has come there, the last overlap having reached 0.9, before it begins to leave,
-    the next one reaching 0.1. One that starts beyond 0.1 has begun to leave at time 0.
+    It does if the last overlap reaches 0.9 before the next one reaches 0.1. A run that starts
+    beyond 0.1 begins to leave at time 0.
     """
     return np.asarray(enter < np.where(np.isnan(leave), np.inf, leave))
 
 
 def level(time: Array, values: Array, enter: Array, stop: Array) -> Array:
-    """Values of curves where they change least in logarithmic time during a stay.
+    """Values of curves where they change least in logarithmic time on a plateau.
 
     Shapes: time (n,); values (runs, n); enter, stop (runs,); returns (runs,).
     """

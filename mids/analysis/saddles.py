@@ -16,7 +16,7 @@ from ..simulation.recipe import Recipe
 from ..simulation.run_recipes import has_recipes, only
 from .noise import Noise, averaged
 from .plateaus import Scale, increasing_time, plateaus
-from .prediction import level, stays
+from .prediction import level, visits
 
 __all__ = ["saddles", "with_saddles"]
 
@@ -30,18 +30,18 @@ def saddles(ds: xr.Dataset, *, scale: Scale | None = None, confidence: float = 0
     """Find the saddles that each run visits.
 
     With crossing times in the dataset, as `mids.simulate` writes them, saddle j, at which j
-    directions are learned, is the stay between
-    the overlap of direction j reaching 0.9 and that of direction j + 1 reaching 0.1, and it is
+    directions are learned, lasts from
+    the overlap of direction j reaching 0.9 to that of direction j + 1 reaching 0.1, and it is
     escaped when the latter reaches 1/2: exact times, whatever the grid. A run that starts beyond
-    0.1 does not stay there. Without them the saddles are the `plateaus` of the loss, escaped when
-    the loss is halfway to the next one. Those of different runs (and dims) are matched by their
-    level: closest levels first, two of one run never, and none farther apart than a third of what
-    levels of one run typically are. With three runs or more, a level that only one of them shows
-    is unmatched: it is counted in ``n_unmatched``, and no saddle.
+    0.1 does not visit it. Without crossing times the saddles are the `plateaus` of the loss,
+    escaped when the loss is halfway to the next one. Those of different runs (and dims) are
+    matched by their levels, the closest first. Two plateaus of one run are never matched, nor
+    levels farther apart than a third of the typical gap within a run. With three runs or more, a
+    level that only one of them shows is no saddle; ``n_unmatched`` counts these.
 
     A loss shows fewer saddles than there are directions where it does not slow down in between:
-    directions learned within one step of the grid or one fall (leaps 3, 2, 1: the second stay is a
-    fraction 1/d of the first, parity: likewise; staircases with s = 1: escapes 0.1 to 0.3 decades
+    directions learned within one step of the grid or one fall (leaps 3, 2, 1: the second plateau is
+    a fraction 1/d of the first, as for parity; staircases with s = 1: escapes 0.1 to 0.3 decades
     apart need some 16 points per decade, more where the loss is noisy), and a first direction
     learned at a rate that is largest at the start (planted, s = 1). At d of 1e2 directions also
     begin to be learned before they are alone.
@@ -59,10 +59,10 @@ def saddles(ds: xr.Dataset, *, scale: Scale | None = None, confidence: float = 0
         Dims of the runs and ``saddle``, NaN where there is none: with crossing times the number of
         directions learned, a coordinate; without them
         the order of the matched levels, whose medians are the coordinate ``level``.
-        ``loss`` (where it changes least in logarithmic time during the stay, between the points of
+        ``loss`` (where it changes least in logarithmic time on the plateau, between the points of
         the grid on either side; the first value on the first plateau; averaged over what noise
-        blurs; NaN where no time of the grid falls into the stay), ``visited`` (the run stays there;
-        only with crossing times), ``enter_time`` (NaN where the data begin later), ``escape_time``
+        blurs; NaN where no time of the grid falls into it), ``visited`` (whether the run
+        visits it; only with crossing times), ``enter_time`` (NaN where the data begin later), ``escape_time``
         (NaN where it is not left), ``duration`` (their difference), ``censored`` (the run is cut
         off there or on its way to the next), ``trapped`` (status 2: it ends there for good);
         ``n_saddles`` and ``failed`` (status 3: the run has none), on curves alone also
@@ -103,7 +103,7 @@ def saddles(ds: xr.Dataset, *, scale: Scale | None = None, confidence: float = 0
         found = _from_crossings(ds)
     names = {
         "loss": "loss on the plateau",
-        "visited": "whether the run stays there",
+        "visited": "whether the run visits the saddle",
         "enter_time": "time at which the saddle is reached",
         "escape_time": "time at which it is left",
         "duration": "time spent there",
@@ -145,7 +145,7 @@ def _from_crossings(ds: xr.Dataset, _: Recipe | None = None) -> xr.Dataset:
         loss, crossing = loss.chunk(time=-1), crossing.chunk(direction=-1, level=-1)
     size = ds.sizes["direction"]
     columns = xr.apply_ufunc(
-        _stays,
+        _visited,
         loss,
         time,
         crossing,
@@ -190,7 +190,7 @@ def _ends(cut: xr.DataArray, status: xr.DataArray) -> dict[str, xr.DataArray]:
     return {"censored": cut & (status != TRAPPED), "trapped": cut & (status == TRAPPED)}
 
 
-def _stays(loss: Array, time: Array, crossing: Array, status: Array) -> Array:
+def _visited(loss: Array, time: Array, crossing: Array, status: Array) -> Array:
     """Level, rank, enter and escape time and whether it is the end, for a block of runs."""
     shape, rank = crossing.shape[:-2], crossing.shape[-2]
     crossing = crossing.reshape(-1, *crossing.shape[-2:])
@@ -210,8 +210,8 @@ def _stays(loss: Array, time: Array, crossing: Array, status: Array) -> Array:
         # A run that has converged there has fewer students than directions.
         here = here & ~np.isnan(enter) & ~(cut & (status == CONVERGED))
         stop = np.where(np.isnan(leave), time[-1], leave)
-        # Without a stay it is learned together with the direction before.
-        runs = np.flatnonzero(here & stays(enter, stop))
+        # If it is not visited, it is learned together with the direction before.
+        runs = np.flatnonzero(here & visits(enter, stop))
         flat = np.array(level(time, loss[runs], enter[runs], stop[runs]))
         for at in np.flatnonzero(noisy[runs]):
             run = runs[at]
@@ -222,7 +222,7 @@ def _stays(loss: Array, time: Array, crossing: Array, status: Array) -> Array:
 
 
 def _averaged(level: float, time: Array, loss: Array, enter: float, stop: float) -> float:
-    """Average a level over what noise blurs of the stay."""
+    """Average a level over the part of the plateau that noise blurs."""
     known = np.isfinite(loss)
     time, loss = time[known], loss[known]
     errors = Noise.of(time, loss).points

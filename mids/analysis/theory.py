@@ -34,7 +34,7 @@ __all__ = ["has_theory", "theory"]
 Array = NDArray[np.float64]
 
 COLUMNS = {
-    "visited": "whether the run stays there",
+    "visited": "whether the run visits the saddle",
     "exponent": "information exponent relative to them",
     "loss": "predicted loss on the plateau",
     "saddle_loss": "loss of the saddle",
@@ -93,12 +93,12 @@ def theory(
     -------
     xarray.Dataset
         Dims of the runs and ``saddle``, the number of directions learned there, NaN where the run
-        does not stay: ``visited``, ``exponent`` (relative to those learned), ``loss`` (on the
-        plateau: where the predicted curve is flattest at the times of `ds`, as `saddles` reads it
-        off the data), ``saddle_loss`` (of the saddle itself; where a run passes several with the
-        same number of directions learned, of that at which it stays longest),
-        ``escape_time`` (overlap of the next direction 1/2; inf where it never gets there, NaN where
-        it is too slow to be followed), ``reason`` (a flag that tells these apart), ``learned`` (the
+        does not visit it: ``visited``, ``exponent`` (relative to those learned), ``loss`` (on the
+        plateau: where the predicted curve is flattest at the times of `ds`, as for `saddles`),
+        ``saddle_loss`` (of the saddle itself; where a run passes several with the same number of
+        directions learned, of the one where it spends most time),
+        ``escape_time`` (overlap of the next direction 1/2; inf if never, NaN where
+        it is too slow to be followed), ``reason`` (a flag for which of these), ``learned`` (the
         axis along which the direction learned next mainly points), ``order`` (the step of
         `mids.leaps` in which three quarters of it are learned, which tells whether the ladder's
         order is broken; NaN, with its ``reason``, where that is no step, as for subspaces that
@@ -110,7 +110,7 @@ def theory(
         does one that begins to learn the next direction before the last one is learned. The
         attribute ``ladder`` names the leaps. Lazy where `ds` is. With `quantiles`,
         ``escape_time_quantile`` with the dims ``dim``, ``saddle`` and ``quantile``: the law for
-        students whose frame is uniform, also of runs that do not stay there.
+        students whose frame is uniform, including runs that do not visit it.
 
         Neurons of `TwoLayer` under the correlation loss, on a sum of one h3, h4, ... along
         orthonormal index vectors, have ``neuron_escape_time`` and ``neuron_nearest`` (the direction
@@ -180,7 +180,7 @@ def predictions(
     crossing: xr.DataArray | None = None,
     leading_order: bool = False,
 ) -> xr.Dataset:
-    """`theory` of one recipe, with levels at the places of the stays at which data have times."""
+    """Return `theory` of one recipe, with levels at the times of the data."""
     _need_start(ds)
     if (neurons := neuron_times(ds, recipe)) is not None:
         return neurons

@@ -579,3 +579,11 @@ def test_replay_needs_labels_that_were_simulated():
     ds = mids.simulate("h1(z1)", dim=100, runs=1, time=[0.0, 1.0, 2.0, 3.0])
     with pytest.raises(DatasetError, match="time has values that were not simulated"):
         mids.replay(ds.coarsen(time=2).mean())
+
+
+def test_a_flow_of_ones_own_is_known_by_its_dataset():
+    ds = mids.simulate("h2(z1)", dim=[100, 1000], runs=2, flow=ToyFlow(slow=2.0)).compute()
+    assert ds.mi.flow == ToyFlow(slow=2.0) and "toy, slow 2.0" in mids.describe(ds)
+    assert mids.replay(ds).loss.equals(ds.loss)
+    with pytest.raises(InputError, match=r"unknown flow name .toys.*import its module"):
+        mids.flows.from_dict({"name": "toys"})
