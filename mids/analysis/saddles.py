@@ -62,9 +62,10 @@ def saddles(ds: xr.Dataset, *, scale: Scale | None = None, confidence: float = 0
         ``loss`` (where it changes least in logarithmic time on the plateau, between the points of
         the grid on either side; the first value on the first plateau; averaged over what noise
         blurs; NaN where no time of the grid falls into it), ``visited`` (whether the run
-        visits it; only with crossing times), ``enter_time`` (NaN where the data begin later), ``escape_time``
-        (NaN where it is not left), ``duration`` (their difference), ``censored`` (the run is cut
-        off there or on its way to the next), ``trapped`` (status 2: it ends there for good);
+        visits it; only with crossing times), ``enter_time`` (NaN where the data begin later),
+        ``escape_time`` (NaN where it is not left), ``duration`` (their difference), ``censored``
+        (the run is cut off there or on its way to the next), ``trapped`` (status 2: it ends there
+        for good);
         ``n_saddles`` and ``failed`` (status 3: the run has none), on curves alone also
         ``n_missing`` (points left out) and ``n_unmatched``. The attribute ``method`` says where the
         times come from.
