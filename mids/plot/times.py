@@ -11,7 +11,7 @@ import xarray as xr
 
 from ..errors import DatasetError
 from ..validation import FloatArray
-from .layout import Options, Panels, computed, label, need, take
+from .layout import Options, Panels, computed, label, need, power, take
 from .lines import MARKERS, THEORY, Colour, colours, key_line, quantiles
 
 if TYPE_CHECKING:
@@ -198,6 +198,9 @@ def timescales(
                             rate, color=colour.style["color"], **GUIDE
                         )
         ax.set(xscale="log", yscale="log", xlim=(0.8 * dims.min(), 1.25 * dims.max()))
+        if dims.max() < 30 * dims.min():  # labels between powers of ten would overlap
+            ax.set_xticks(dims, map(power, dims))
+            ax.xaxis.set_minor_formatter("")
     key["bars"] = key_line(
         "median, 10 % to 90 % of the runs", color="0.2", marker="|", markersize=9, linestyle="none"
     )
