@@ -143,6 +143,6 @@ def from_dict(data: Mapping[str, Any]) -> Flow:
     return _FLOWS[str(name)].from_dict(parameters)
 
 
-def _subclasses(flow: type[Flow]) -> list[type[Flow]]:
+def _subclasses(flow: type[Any]) -> list[type[Flow]]:
     """Return all flows that have been defined, the last ones last."""
     return [each for child in flow.__subclasses__() for each in (child, *_subclasses(child))]
