@@ -198,20 +198,17 @@ def main() -> None:
     smoke = "--smoke" in sys.argv
     if not smoke and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    table = os.fdopen(os.dup(1), "w")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # LSODA writes a line for each run that fails
     print(
         "\n| workload | solver | us per run, on the grid | at the end | finished | error |",
         file=table,
     )
-    print("|---|---|---|---|---|---|", file=table)
+    print("|---|---|---|---|---|---|")
     for workload in SMOKE if smoke else WORKLOADS:
         for row in rows(workload, smoke):
             error = f"{row.error:.1e}" if row.error == row.error else "-"
             print(
                 f"| `{workload.text}`, d = {workload.dim:g} | {row.peer} | {row.grid:.3g} "
                 f"| {row.end:.3g} | {row.finished} of {row.runs} | {error} |",
-                file=table,
                 flush=True,
             )
 
