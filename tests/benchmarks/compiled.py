@@ -198,10 +198,7 @@ def main() -> None:
     smoke = "--smoke" in sys.argv
     if not smoke and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    print(
-        "\n| workload | solver | us per run, on the grid | at the end | finished | error |",
-        file=table,
-    )
+    print("\n| workload | solver | us per run, on the grid | at the end | finished | error |")
     print("|---|---|---|---|---|---|")
     for workload in SMOKE if smoke else WORKLOADS:
         for row in rows(workload, smoke):
