@@ -30,6 +30,8 @@ SMALL = 16
 LARGEST_STATE = 4096
 """Entries up to which overlaps of neurons are kept at every time."""
 LARGEST_NEURONS = 4096
+LARGEST_PATH = 2**30
+"""Entries up to which the products of neurons are held at all times of a run."""
 GLOBAL = 1e-6
 """Population risk, relative to ``|f*|^2``, that counts as none."""
 STILL = 0.02
@@ -206,6 +208,16 @@ class NetworkFlow(Flow):
         slow = (self.epsilon or 0.0) / max(float(self._series @ self._series), 1e-300)
         first = 10.0 ** math.floor(math.log10(1e-3 * fastest))
         return logarithmic(first, 5.0 * (last + slow))
+
+    def coordinates(self, time: FloatArray) -> dict[str, FloatArray | IntArray]:
+        """Return none; an error where the products of neurons do not fit in memory."""
+        if len(time) * self.neurons**2 > LARGEST_PATH:
+            raise InputError(
+                f"the products of {self.neurons} neurons at {len(time)} times do not fit in memory;"
+                f" use at most {math.isqrt(LARGEST_PATH // len(time))} neurons, or at most "
+                f"{LARGEST_PATH // self.neurons**2} times"
+            )
+        return {}
 
     def variables(self, target: Target) -> tuple[str, ...]:
         """Losses, overlaps of the span and of each neuron, second layer and how the run ended."""

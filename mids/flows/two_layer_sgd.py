@@ -131,6 +131,10 @@ class TwoLayerSGD(Stepped, NetworkFlow):
         """Grid of `TwoLayer` in whole steps, at most a million: pass ``time`` for longer runs."""
         return self.whole_steps(super().default_time(target, dim, student_rank, initial))
 
+    def coordinates(self, time: FloatArray) -> dict[str, FloatArray | IntArray]:
+        """Return the samples used by each time."""
+        return NetworkFlow.coordinates(self, time) | Stepped.coordinates(self, time)
+
     def run_seconds(self, target: Target, dim: int, student_rank: int, time: FloatArray) -> float:
         """Rough work of one run in seconds."""
         samples = float(self.steps(time)[-1]) * self.batch * self.reuse

@@ -327,6 +327,9 @@ def test_targets_and_ranks_that_do_not_fit_are_named():
         mids.simulate("h4(z1)", dim=100, flow=TwoLayer(activation="h3"))
     with pytest.raises(InputError, match="neurons=1, got student_rank=2"):
         mids.simulate("h3(z1)", dim=100, student_rank=2, flow=TwoLayer(activation="h3"))
+    with pytest.raises(InputError, match="use at most 3276 neurons, or at most 64 times"):
+        flow = TwoLayer(neurons=4096, activation="h3")
+        mids.simulate("h3(z1)", dim=1e5, flow=flow, time=range(100))
     assert TwoLayer(activation="relu").truncation_error == pytest.approx(0.0188, abs=1e-4)
 
 
