@@ -285,7 +285,7 @@ class _Batch:
         for number, here in _find(self._target, U, self._points, self._leading):
             point = self._points[number]
             if point.stable:
-                here = here[point.tilts(U[here]) <= 0.1]
+                here = here[point.tilts(U[here]) <= point.basin]
                 gone.append(here)
                 self.visited[runs[here], k + j] = number
                 straight = here if point.straight else here[small[here]]

@@ -96,6 +96,26 @@ class CriticalPoint:
         push = self.normal.T @ gradient(self.target, G) @ self.learned
         return bool(np.abs(push).max() < self.neutral)
 
+    @cached_property
+    def basin(self) -> float:
+        """Largest tilt, up to 0.1, that dies out: where rates nearly vanish higher orders count."""
+        k, scale = self.learned.shape[1], self.neutral / 1e-7
+        modes = np.linalg.eigh(tilt_growth(self.target, self.learned))[1]
+        modes = modes[:, self.rates > -0.01 * scale].T.reshape(-1, self.normal.shape[1], k)
+        if not modes.size:
+            return 0.1
+        for size in (0.1, 0.03, 0.01, 0.003):
+            theta = size * np.concatenate([modes, -modes])
+            losses = []
+            for part in (0.9, 1.0):
+                U = np.linalg.qr(self.learned + part * (self.normal @ theta))[0]
+                losses.append(loss(self.target, U @ U.swapaxes(1, 2)))
+            if (losses[1] >= losses[0] - 1e-13 * scale).all():
+                # What a tilt that dies out at a rate K changes meanwhile is of order theta^2 / K.
+                slow = -self.rates[(self.rates < -self.neutral) & (self.rates > -0.01 * scale)]
+                return min(size, float(np.sqrt(0.02 * slow.min(initial=scale) / scale)))
+        return 0.0
+
     def tilts(self, subspaces: Array) -> Array:
         """Largest entry of theta for subspaces ``U + V theta``; inf for those far away."""
         onto, off = self.learned.T @ subspaces, self.normal.T @ subspaces

@@ -166,6 +166,15 @@ def test_reasons_of_times_that_are_not_finite():
     assert names[:2] == ["known", "start_is_no_correlation_matrix"]
 
 
+@pytest.mark.parametrize(("c", "dim"), [(1.49, 1e2), (1.49, 1e4), (1.5, 1e2)])
+def test_subspaces_from_which_tilts_die_out_slowly(c, dim):
+    """At c = 3/2 the growth of tilts of z1 vanishes, and the next order turns it to z2."""
+    ds = mids.simulate(f"h1(z1) + h2(z1) + {c}*h2(z2)", dim=dim, runs=20, seed=506).compute()
+    found = mids.compare(ds)
+    assert np.abs(found.ratio - 1).max() < 0.05
+    assert (found.ratio.notnull() | (found.reason > 0)).all()
+
+
 def test_runs_are_predicted_once(monkeypatch):
     """`theory`, `compare` and pictures ask for the same runs; others are predicted anew."""
     ds = mids.simulate("h1(z1) + 0.7*h1(z1)*h2(z2)", dim=1e4, runs=3).compute()
