@@ -15,9 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...validation import FloatArray, IntArray
-from .rodas import DENSE, GAMMA, STAGES, A, C
-
-__all__ = ["Flow", "Paths", "follow"]
+from .tableaux import DENSE, GAMMA, STAGES, A, C
 
 SAFETY, SHRINK, GROW = 0.9, 0.2, 8.0
 CAUTION = 0.2
@@ -153,14 +151,14 @@ def _step(
     for stage in range(STAGES):
         if stage:
             if stage < 6:
-                point = y + sum(A[stage, j] * stages[j] for j in range(stage))
+                point = y + sum(A[0, stage, j] * stages[j] for j in range(stage))
             else:  # stiffly accurate: the last stages correct the end of the step
                 point = point + stages[stage - 1]
             right = flow.slope(point)
             right = right + sum(C[stage, j] * stages[j] for j in range(stage)) / h
         stages[stage] = (inverse @ (right / largest)[:, :, None])[:, :, 0] * sizes
     end = point + stages[-1]
-    dense = np.stack([sum(d * s for d, s in zip(row, stages, strict=True)) for row in DENSE], 1)
+    dense = np.stack([sum(d * s for d, s in zip(row, stages, strict=True)) for row in DENSE[0]], 1)
     return end, stages[-1], np.concatenate([dense, end[:, None]], axis=1)
 
 

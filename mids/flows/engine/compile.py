@@ -23,19 +23,6 @@ from numba.core import cgutils
 from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 
-__all__ = [
-    "ADDRESS",
-    "SourcesCache",
-    "address_of",
-    "caller",
-    "compiled",
-    "inlined",
-    "pair_sum",
-    "piece",
-    "place",
-    "reader",
-]
-
 ADDRESS = types.uintp
 
 _OPTIONS: dict[str, Any] = {

@@ -14,24 +14,13 @@ from .state import (
     RIGHT,
     SATURATED,
     SLOPE,
-    STAGES,
     START,
     STEP,
     Active,
     Scratch,
     Step,
 )
-from .steps import DENSE
-
-__all__ = [
-    "activate",
-    "attracts",
-    "differentiate",
-    "keep_interpolant",
-    "local_error",
-    "pick_clock",
-    "stiffness",
-]
+from .tableaux import DENSE, STAGES
 
 NEARLY_SATURATED = 32.0  # 1 - overlap is 1e-14
 # However little an overlap feels them, log-odds and tilts stay this accurate.

@@ -12,23 +12,6 @@ from numba import njit
 from ..readout import Features
 from .compile import SourcesCache
 
-__all__ = [
-    "Link",
-    "accumulate",
-    "add",
-    "compiled",
-    "differentiate",
-    "dot",
-    "entry",
-    "evaluate",
-    "fit",
-    "highest",
-    "label",
-    "project",
-    "vectorised",
-    "wave",
-]
-
 compiled = njit(nogil=True, error_model="numpy")
 # Sums may be split over the lanes of a vector register.
 vectorised = njit(nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})

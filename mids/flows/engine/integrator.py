@@ -25,6 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import typeof, types
 
+from ..observables import CENSORED, CONVERGED, FAILED
 from .compile import ADDRESS, address_of, caller, inlined, piece, place, reader
 from .control import (
     activate,
@@ -35,10 +36,9 @@ from .control import (
     pick_clock,
     stiffness,
 )
-from .crossing import call_cross, cross
 from .kernels import call_linearise, linearise
 from .linear import complete, orthogonalise
-from .observe import begin, call_begin, call_record, call_settle, record, settle
+from .observe import begin, call_begin, call_cross, call_record, call_settle, cross, record, settle
 from .state import (
     ADVANCE,
     ARRAY,
@@ -55,18 +55,15 @@ from .state import (
     RUN,
     SATURATED,
     SETTLE,
-    STAGES,
     Machine,
     Scratch,
     machine,
     machine_at,
 )
 from .steps import advance, call_advance
+from .tableaux import STAGES
 from .tables import Tables
 
-__all__ = ["Output", "integrate"]
-
-CONVERGED, CENSORED, FAILED = 0, 1, 3
 HALF = 1  # of the thresholds, the one that ends a stage
 STILL, SLOW = 1e-13, 1e-9  # rates of tilts that are rounding, and growth that is none
 SAFETY, SHRINK, GROW = 0.9, 0.15, 8.0
@@ -120,20 +117,9 @@ class Output(NamedTuple):
     counts: np.ndarray
 
 
-_EMPTY = np.zeros((1, 1, 1))
 COUNTS = types.Array(types.int64, 1, "C")
-OUTPUT = typeof(
-    Output(
-        _EMPTY,
-        _EMPTY,
-        _EMPTY[0],
-        _EMPTY,
-        _EMPTY,
-        _EMPTY[0],
-        np.zeros(1, dtype=np.int8),
-        np.zeros((1, 2), dtype=np.int64),
-    )
-)
+_REAL = (np.zeros((1,) * n) for n in (3, 3, 2, 3, 3, 2))
+OUTPUT = typeof(Output(*_REAL, np.zeros(1, dtype=np.int8), np.zeros((1, 2), dtype=np.int64)))
 output_at = reader(OUTPUT)
 
 _RUN = types.boolean(ADDRESS, ADDRESS, types.int64, ARRAY, ARRAY, types.float64, types.int64)

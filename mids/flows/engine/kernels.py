@@ -52,8 +52,6 @@ from .state import (
 )
 from .tables import Derivative
 
-__all__ = ["call_linearise", "linearise", "load", "rate", "rate_here"]
-
 
 @inlined
 def load(x: np.ndarray, rank: int, active: Active, work: Scratch) -> None:

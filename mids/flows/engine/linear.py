@@ -1,20 +1,10 @@
-"""Small numerics in compiled code: matrices of a few rows, roots in a bracket."""
+"""Linear algebra of matrices of a few rows, in compiled code."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from .compile import inlined
-
-__all__ = [
-    "ROUNDING",
-    "complete",
-    "factorise",
-    "narrow",
-    "orthogonalise",
-    "solve",
-    "trial",
-]
 
 ROUNDING = 2.0**-52
 
@@ -129,22 +119,3 @@ def solve(matrix: np.ndarray, pivot: np.ndarray, right: np.ndarray, size: int) -
         for j in range(i + 1, size):
             total -= matrix[i, j] * right[j]
         right[i] = total / matrix[i, i]
-
-
-@inlined
-def trial(low: float, high: float, f_low: float, f_high: float, iteration: int) -> float:
-    """Return the next point at which to look for a root: regula falsi, at last bisection."""
-    point = low - f_low * (high - low) / (f_high - f_low)
-    if iteration > 20 or not low < point < high:
-        return 0.5 * (low + high)
-    return point
-
-
-@inlined
-def narrow(
-    low: float, high: float, f_low: float, f_high: float, point: float, value: float
-) -> tuple[float, float, float, float]:
-    """Shrink the bracket of an increasing function to one side of a point (Illinois rule)."""
-    if value < 0.0:
-        return point, high, value, 0.5 * f_high
-    return low, point, 0.5 * f_low, value

@@ -20,8 +20,6 @@ import numpy as np
 from ...targets.target import Target
 from ...validation import FloatArray
 
-__all__ = ["LinkPolynomials", "link_polynomials", "link_size"]
-
 Exponents = tuple[int, ...]
 
 

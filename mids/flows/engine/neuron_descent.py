@@ -15,19 +15,6 @@ from .neurons import Network, neuron_overlap, span_overlaps, terms_of, workspace
 from .normals import sample
 from .sampled import spread
 
-__all__ = [
-    "KINDS",
-    "Activation",
-    "NetworkRates",
-    "NeuronState",
-    "activate",
-    "descend",
-    "label_of",
-    "look",
-    "pack",
-    "watch",
-]
-
 KINDS = ("polynomial", "erf", "relu", "tanh", "sigmoid")
 
 

@@ -12,8 +12,6 @@ from .neuron_descent import Activation, NeuronState, activate, label_of, look, p
 from .neurons import Network, slope, span_overlaps, terms_of, workspace
 from .normals import sample
 
-__all__ = ["Diffusion", "diffuse"]
-
 DRAWS = 32
 """Samples from which the fluctuations of a step of `diffuse` are drawn."""
 RELATIVE, LONGEST = 0.01, 0.2

@@ -10,8 +10,6 @@ from .compile import compiled
 from .features import entry
 from .neurons import Network, Work, may_cross, neuron_overlap, slope, span_overlaps, workspace
 
-__all__ = ["Output", "Tableau", "integrate", "overlaps_of", "risks", "states_between"]
-
 MAX_STEPS = 1_000_000
 ITERATIONS = 60
 FLOOR = 1e-14

@@ -15,19 +15,6 @@ from .compile import compiled
 from .features import compiled as allocating
 from .linear import orthogonalise
 
-__all__ = [
-    "Network",
-    "Work",
-    "correlate",
-    "losses",
-    "may_cross",
-    "neuron_overlap",
-    "slope",
-    "span_overlaps",
-    "terms_of",
-    "workspace",
-]
-
 SINGULAR = 1e-10
 """Squared part of a unit weight beyond the neurons before it that is none: they coincide."""
 

@@ -15,8 +15,6 @@ import math
 import numpy as np
 from numba import njit
 
-__all__ = ["LANES", "bits", "normals", "padded", "sample", "samples"]
-
 f32, i32, u32, u64 = np.float32, np.int32, np.uint32, np.uint64
 
 LANES = 8

@@ -1,4 +1,4 @@
-"""Pieces around a step: the target in a new frame, the eigenframe of a state, what is observed."""
+"""Takes a step; gives the target in a new frame, overlaps and losses in it, and crossings."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from .kernels import load, rate_here
 from .linear import ROUNDING, complete, orthogonalise
 from .state import (
     ACTIVE,
+    ADVANCE,
     ARRAY,
+    BEGIN,
     COLUMNS,
     DENSE_0,
+    END,
     HESSIAN,
     KEPT_END,
     LOWER,
@@ -27,18 +30,8 @@ from .state import (
     Active,
     machine_at,
 )
+from .steps import call_advance
 from .tables import Substitution, Tables
-
-__all__ = [
-    "begin",
-    "call_begin",
-    "call_record",
-    "call_settle",
-    "fraction",
-    "interpolate",
-    "record",
-    "settle",
-]
 
 # Coefficients below this multiple of rounding, relative to the norm, are rounding themselves.
 FLUSH = 64.0
@@ -238,3 +231,83 @@ def record(known: int) -> Any:
         loss[0] = max(0.5 * (table.norm * table.norm - explained), 0.0)
 
     return record
+
+
+@inlined
+def trial(low: float, high: float, f_low: float, f_high: float, iteration: int) -> float:
+    """Return the next point at which to look for a root: regula falsi, at last bisection."""
+    point = low - f_low * (high - low) / (f_high - f_low)
+    if iteration > 20 or not low < point < high:
+        return 0.5 * (low + high)
+    return point
+
+
+@inlined
+def narrow(
+    low: float, high: float, f_low: float, f_high: float, point: float, value: float
+) -> tuple[float, float, float, float]:
+    """Shrink the bracket of an increasing function to one side of a point (Illinois rule)."""
+    if value < 0.0:
+        return point, high, value, 0.5 * f_high
+    return low, point, 0.5 * f_low, value
+
+
+_CROSS = types.float64(
+    ADDRESS,
+    ACTIVE,
+    types.int64,
+    types.float64,
+    types.float64,
+    types.boolean,
+    types.int64,
+    types.float64,
+    types.float64,
+)
+call_cross = caller(_CROSS)
+
+
+@piece(_CROSS)
+def cross(
+    where: int,
+    active: Active,
+    clock: int,
+    pace: float,
+    h: float,
+    explicit: bool,
+    direction: int,
+    threshold: float,
+    close: float,
+) -> float:
+    """Time after the start of the step at which log-odds reach a threshold.
+
+    Found on the interpolant, then made as accurate as the steps: a step that ends there, and
+    Newton's correction with the slope there.  Overwrites the step, but not its interpolant.
+    """
+    _, work, step, pieces = machine_at(where)
+    size = active.size
+    state, log_odds = step.state, work.log_odds[2]
+    low, high, theta = 0.0, 1.0, 1.0
+    call_settle(pieces[SETTLE], where, active, KEPT_END, 2)
+    f_high = log_odds[direction] - threshold
+    f_low = state[START, direction - active.saturated] - threshold
+    # A run that starts close to the threshold has a short time, to the same relative accuracy.
+    enough = 10.0 * close * min(1.0, abs(f_low))
+    for iteration in range(50):
+        theta = trial(low, high, f_low, f_high, iteration)
+        interpolate(state, size, theta)
+        call_settle(pieces[SETTLE], where, active, POINT, 2)
+        value = log_odds[direction] - threshold
+        if abs(value) < close or high - low < 1e-12:
+            break
+        low, high, f_low, f_high = narrow(low, high, f_low, f_high, theta, value)
+    time = 0.0
+    for _ in range(3):
+        elapsed = call_advance(pieces[ADVANCE], where, active, clock, pace, theta * h, explicit)
+        call_settle(pieces[SETTLE], where, active, END, 2)
+        call_begin(pieces[BEGIN], where, active, 2)
+        missing = threshold - log_odds[direction]
+        time = elapsed + missing / (2.0 * work.square[HESSIAN, direction, direction])
+        if abs(missing) < enough:
+            break
+        theta = fraction(step.time_dense, time)
+    return time

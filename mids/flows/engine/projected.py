@@ -17,8 +17,6 @@ from .features import Link, compiled, differentiate, dot, entry, highest, vector
 from .normals import LANES, sample
 from .sampled import Rates, State, close_batch, open_batch
 
-__all__ = ["TOGETHER", "advance_projected"]
-
 TOGETHER = 16 * LANES
 """Samples that are drawn in one go, all numbers of the same kind side by side."""
 

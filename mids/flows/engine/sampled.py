@@ -30,17 +30,6 @@ from .features import (
 from .linear import orthogonalise
 from .normals import sample
 
-__all__ = [
-    "Rates",
-    "State",
-    "advance",
-    "close_batch",
-    "open_batch",
-    "retract",
-    "spread",
-    "watch",
-]
-
 f32 = np.float32
 
 

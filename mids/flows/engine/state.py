@@ -9,52 +9,8 @@ from numba import typeof, types
 
 from ...targets.target import Target
 from .compile import reader
-from .rodas import STAGES
+from .tableaux import STAGES
 from .tables import Tables, tables
-
-__all__ = [
-    "ACTIVE",
-    "ADVANCE",
-    "ARRAY",
-    "BEGIN",
-    "CHANGE",
-    "COLUMNS",
-    "CROSS",
-    "CUBE",
-    "DENSE_0",
-    "END",
-    "GENERATOR",
-    "HESSIAN",
-    "INVERSE",
-    "KEPT_END",
-    "LINEARISE",
-    "LOWER",
-    "MACHINE",
-    "MATRIX",
-    "METRIC",
-    "ODDS",
-    "OVERLAP",
-    "PACE_GRADIENT",
-    "POINT",
-    "RECORD",
-    "REST",
-    "RIGHT",
-    "RUN",
-    "SATURATED",
-    "SCALE",
-    "SETTLE",
-    "SLOPE",
-    "STAGES",
-    "START",
-    "STEP",
-    "TILT",
-    "Active",
-    "Machine",
-    "Scratch",
-    "Step",
-    "machine",
-    "machine_at",
-]
 
 SATURATED = 37.0  # 1 - overlap is below rounding
 

@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from . import rodas as _rodas
-from . import tsit5 as _tsit5
 from .compile import ADDRESS, caller, piece
 from .kernels import rate
 from .linear import factorise, solve
@@ -27,20 +25,11 @@ from .state import (
     RIGHT,
     SCALE,
     SLOPE,
-    STAGES,
     START,
     Active,
     machine_at,
 )
-
-__all__ = ["DENSE", "advance", "call_advance"]
-
-GAMMA, C = _rodas.GAMMA, _rodas.C
-A = np.zeros((2, STAGES, STAGES))
-A[0, :6, :5], A[1, :7, :6] = _rodas.A, _tsit5.A
-A[0, 6:, :5], A[0, 6, 5], A[0, 7, 5:7] = _rodas.A[5], 1.0, 1.0  # stiffly accurate
-ERROR = _tsit5.ERROR
-DENSE = np.stack([_rodas.DENSE, _tsit5.DENSE])
+from .tableaux import ERROR, GAMMA, A, C
 
 _SIGNATURE = types.float64(
     ADDRESS, ACTIVE, types.int64, types.float64, types.float64, types.boolean

@@ -22,8 +22,6 @@ import numpy as np
 
 from ...targets.target import Target
 
-__all__ = ["Derivative", "Substitution", "Tables", "tables"]
-
 
 class Substitution(NamedTuple):
     """Horner's rule for ``y -> p(B y)`` over the prefix tree of the target's monomials."""
