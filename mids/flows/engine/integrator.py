@@ -118,8 +118,9 @@ class Output(NamedTuple):
 
 
 COUNTS = types.Array(types.int64, 1, "C")
-_REAL = (np.zeros((1,) * n) for n in (3, 3, 2, 3, 3, 2))
-OUTPUT = typeof(Output(*_REAL, np.zeros(1, dtype=np.int8), np.zeros((1, 2), dtype=np.int64)))
+_EMPTY: list[np.ndarray] = [np.zeros((1,) * n) for n in (3, 3, 2, 3, 3, 2)]
+_EMPTY += [np.zeros(1, dtype=np.int8), np.zeros((1, 2), dtype=np.int64)]
+OUTPUT = typeof(Output(*_EMPTY))
 output_at = reader(OUTPUT)
 
 _RUN = types.boolean(ADDRESS, ADDRESS, types.int64, ARRAY, ARRAY, types.float64, types.int64)
