@@ -20,7 +20,7 @@ from .zoo import zoo
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    default=Path(__file__).with_name("REPORT.md"),
+    default=Path(__file__).with_name("MEDIANS.md"),
     help="File for the report.",
 )
 def main(dims: str, runs: int, seed: int, only: str, output: Path) -> None:

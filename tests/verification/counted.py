@@ -218,8 +218,8 @@ def page(tables: dict[str, pd.DataFrame], dense: pd.DataFrame, seconds: float) -
     parts = [
         "# Theory against simulation, run by run\n",
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, mids {mids.__version__}, {packages}, "
-        f"{seconds / 60:.0f} minutes of CPU time. `python -m tests.verification.counted "
-        "--random 200 -o tests/verification/REPORT.md` writes this page.\n",
+        f"{seconds / 60:.0f} minutes of CPU time. `python -m tests.verification.counted --runs "
+        f"{every['runs'].iloc[0]} -o tests/verification/REPORT.md` writes this page.\n",
         "Each run is predicted from its own initial condition alone. Numbers of runs: with an "
         "escape time off by more than 1, 5, 20 % at some saddle; the worst error; with a saddle "
         "that one side alone knows; with another order of the steps of the ladder than predicted; "
