@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 LEARNED, LARGEST = 1e6, 1e10
 """Odds beyond which a direction may leave, and those that are not left to grow."""
 TOO_LARGE = 1e14
-TURNED = 1e-7
+TURNED = 1e-11
 """Squared tilt of what is learned, relative to another direction's overlap, that is none."""
 RTOL = 1e-5
 MEET = 1e-13
