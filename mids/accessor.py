@@ -203,6 +203,7 @@ class MultiIndexAccessor:
         confidence: float = 0.95,
         seed: int = 0,
         scale: Scale | None = None,
+        plateau_confidence: float = 0.95,
     ) -> xr.Dataset:
         """Fit the growth of the escape times with d: `mids.scaling`.
 
@@ -213,7 +214,14 @@ class MultiIndexAccessor:
         >>> ds.mi.scaling().expected.item()
         2.0
         """
-        return scaling(self._ds, resamples=resamples, confidence=confidence, seed=seed, scale=scale)
+        return scaling(
+            self._ds,
+            resamples=resamples,
+            confidence=confidence,
+            seed=seed,
+            scale=scale,
+            plateau_confidence=plateau_confidence,
+        )
 
     def scaling_law(self, *, first: int = 3, last: int | None = None) -> xr.Dataset:
         """Fit the power law of the loss of many directions: `mids.scaling_law`.

@@ -109,12 +109,13 @@ def test_a_method_takes_what_its_function_takes(name):
 
 @pytest.mark.parametrize("name", PLOTS)
 def test_a_plot_takes_what_its_function_takes(name):
-    """But for the datasets, which the accessor has or makes, and whether to draw theory."""
+    """But for the datasets, which the accessor has or makes by what it takes, and their theory."""
     method = inspect.signature(getattr(PlotAccessor, name)).parameters
     function = inspect.signature(getattr(mids.plot, name)).parameters
+    made = ("theory", "scale", "confidence")
     kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
     taken, offered = (
-        {p.name: p.annotation for p in given.values() if p.kind in kinds and p.name != "theory"}
+        {p.name: p.annotation for p in given.values() if p.kind in kinds and p.name not in made}
         for given in (method, function)
     )
     assert taken == offered

@@ -249,7 +249,8 @@ def comparable(ds: xr.Dataset) -> bool:
 def measured(ds: xr.Dataset, *, scale: Scale | None = None, confidence: float = 0.95) -> xr.Dataset:
     """Measured saddles alone, for `summary`: by directions learned, or by level if unknown."""
     found = saddles(ds, scale=scale, confidence=confidence)
-    return found[[*MEASURED, "failed"]].drop_vars("level", errors="ignore")
+    kept = [*MEASURED, "failed", *({"n_unmatched"} & found.keys())]
+    return found[kept]
 
 
 def as_dimension(ds: xr.Dataset, name: str) -> xr.Dataset:

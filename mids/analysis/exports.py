@@ -41,6 +41,8 @@ def curves_of(
     series: list[pd.Series] = []
     for part in parts:
         series += [part] if isinstance(part, pd.Series) else _columns(_table(part), loss, time)
+    if not series:
+        raise InputError("the log has no run; pass the table, rows or Series of at least one")
     times, values = zip(*(_curve(k, curve) for k, curve in enumerate(series)), strict=True)
     common = np.unique(np.concatenate(times))
     out = np.full((len(series), len(common)), np.nan)

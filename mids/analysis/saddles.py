@@ -278,9 +278,12 @@ def _from_curve(ds: xr.Dataset, scale: Scale | None, confidence: float) -> xr.Da
         }
     )
     medians = level.chunk(dict.fromkeys(over, -1)) if level.chunks is not None else level
+    if over:
+        known = medians.notnull().any(over)
+        medians = medians.where(known, 0.0).median(over).where(known)
     return out.assign_coords(
         saddle=np.arange(size),
-        level=medians.median(over) if over else medians,
+        level=medians,
     ).assign_attrs(method="curve", scale=found.attrs["scale"])
 
 

@@ -27,6 +27,7 @@ def scaling(
     confidence: float = 0.95,
     seed: int = 0,
     scale: Scale | None = None,
+    plateau_confidence: float = 0.95,
 ) -> xr.Dataset:
     """Fit the power of d with which the escape time of each saddle grows.
 
@@ -52,8 +53,8 @@ def scaling(
         Confidence level of the interval.
     seed : int
         Of the bootstrap.
-    scale : {"log", "linear"}, optional
-        As for `plateaus`, for curves alone.
+    scale, plateau_confidence
+        ``scale`` and ``confidence`` of `plateaus`, for curves alone.
 
     Returns
     -------
@@ -97,7 +98,9 @@ def scaling(
         )
     if ds.sizes.get("run") == 0:
         raise DatasetError("scaling needs at least one run, but the dataset has none; select one")
-    found = saddles(ds, scale=scale).drop_vars(["loss", "enter_time", "duration"])
+    found = saddles(ds, scale=scale, confidence=plateau_confidence).drop_vars(
+        ["loss", "enter_time", "duration"]
+    )
     size = found.sizes["saddle"]
     if "recipe" not in ds:
         return _labelled(

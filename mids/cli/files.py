@@ -151,12 +151,10 @@ def print_saddles(
     from ..simulation.progress import progress
 
     with progress():
-        comparison = compare(ds).compute() if comparable(ds) else None
-        table = summary(
-            measured(ds, scale=scale, confidence=confidence).compute()
-            if comparison is None
-            else comparison
-        )
+        comparison = found = compare(ds).compute() if comparable(ds) else None
+        if found is None:
+            found = measured(ds, scale=scale, confidence=confidence).compute()
+        table = summary(found)
         decided = "status" in ds and "run" in ds["status"].dims
         ends = traps(ds).compute() if decided else None
     if table.empty:
@@ -168,11 +166,13 @@ def print_saddles(
             table = table.dropna(axis="columns", how="all")
         names = COLUMNS if "crossing_time" in ds else COLUMNS | {"saddle": "saddle"}
         print_table(table.rename(columns=names))
+    if "n_unmatched" in found and (alone := int(found["n_unmatched"].sum())):
+        click.echo(f"left out: {alone} plateau{'s' * (alone > 1)} with a level of no other run")
     if ends is not None and (comparison is None or int(ends["trapped"].sum())):
         print_table(ends.to_dataframe().reset_index().rename(columns={"dim": "d"}))
     if save is not None:
         with progress():
-            save(ds, comparison, plateaus(ds))
+            save(ds, comparison, plateaus(ds, scale=scale, confidence=confidence))
 
 
 def print_table(frame: pd.DataFrame) -> None:

@@ -10,7 +10,7 @@ import xarray as xr
 from .. import plot
 from ..analysis.compare import comparable, compare, measured
 from ..analysis.exponents import exponents
-from ..analysis.plateaus import plateaus
+from ..analysis.plateaus import Scale, plateaus
 from ..analysis.scaling import scaling
 from ..analysis.traps import traps
 from ..errors import InputError
@@ -50,6 +50,8 @@ class PlotAccessor:
         *,
         theory: bool = True,
         yscale: Literal["linear", "log"] | None = None,
+        scale: Scale | None = None,
+        confidence: float = 0.95,
         **layout: Unpack[Options],
     ) -> np.ndarray:
         """Draw the loss with its plateaus and, if there is one, its theory: `mids.plot.loss`.
@@ -63,7 +65,8 @@ class PlotAccessor:
         ds = self._lazy()
         known = theory and comparable(ds)
         comparison = compare(ds) if known else None
-        return plot.loss(ds, comparison, plateaus(ds), yscale=yscale, **layout)
+        found = plateaus(ds, scale=scale, confidence=confidence)
+        return plot.loss(ds, comparison, found, yscale=yscale, **layout)
 
     def overlap(self, **layout: Unpack[Options]) -> np.ndarray:
         """Draw the overlaps against time: `mids.plot.overlap`.
@@ -113,7 +116,9 @@ class PlotAccessor:
         """
         return plot.escape_times(compare(self._lazy()), **layout)
 
-    def timescales(self, **layout: Unpack[Options]) -> np.ndarray:
+    def timescales(
+        self, *, scale: Scale | None = None, confidence: float = 0.95, **layout: Unpack[Options]
+    ) -> np.ndarray:
         """Draw the escape times against d, with theory if there is one: `mids.plot.timescales`.
 
         Examples
@@ -124,8 +129,10 @@ class PlotAccessor:
         'ambient dimension $d$'
         """
         ds = self._lazy()
-        found = compare(ds) if comparable(ds) else measured(ds)
-        return plot.timescales(found, scaling(ds), **layout)
+        alone = not comparable(ds)
+        found = measured(ds, scale=scale, confidence=confidence) if alone else compare(ds)
+        fit = scaling(ds, scale=scale, plateau_confidence=confidence)
+        return plot.timescales(found, fit, **layout)
 
     def success(
         self, *, x: Literal["ratio", "n"] = "ratio", **layout: Unpack[Options]

@@ -207,7 +207,8 @@ def value_text(data: xr.Dataset | xr.DataArray, name: str, index: int) -> str:
     if name == "direction":
         return f"direction {value + 1}"
     if name == "saddle":
-        return f"{value} learned"
+        known = "level" in data.coords and data["level"].dims == ("saddle",)
+        return f"loss {data['level'].values[index]:.3g}" if known else f"{value} learned"
     plain = value.item() if isinstance(value, np.generic) else value
     if isinstance(plain, bool | int | float):
         return f"{name} {plain:g}"

@@ -550,3 +550,28 @@ def test_a_level_that_one_run_shows_is_unmatched():
     found = mids.saddles(xr.Dataset({"loss": (("run", "time"), values)}, {"time": GRID}))
     assert found.n_unmatched.values.tolist() == [1, 0, 0, 0]
     np.testing.assert_allclose(found.escape_time.isel(saddle=1), 2000, rtol=0.05)
+
+
+def test_how_plateaus_are_sought_is_passed_on():
+    values = np.stack([staircase(GRID, [1.0, 0.4], [10.0, 2000.0])] * 2)[:, None]
+    ds = mids.from_trajectories(time=GRID, loss=values, dim=[10, 100])
+    calls = (mids.saddles, mids.plateaus, ds.mi.plot.loss, ds.mi.plot.timescales)
+    for call in calls:
+        data = (ds,) if call in (mids.saddles, mids.plateaus) else ()
+        with pytest.raises(mids.errors.InputError, match="scale must be"):
+            call(*data, scale="logarithmic")
+        with pytest.raises(mids.errors.InputError, match="confidence"):
+            call(*data, confidence=2)
+    with pytest.raises(mids.errors.InputError, match="scale must be"):
+        mids.scaling(ds, scale="logarithmic")
+    with pytest.raises(mids.errors.InputError, match="confidence"):
+        ds.mi.scaling(plateau_confidence=2)
+
+
+def test_saddles_of_curves_alone_are_labelled_by_their_level():
+    """In the picture they are losses, and not directions that nobody knows."""
+    values = np.stack([staircase(GRID, [1.0, 0.4], [10.0, 2000.0])] * 2)[:, None]
+    ds = mids.from_trajectories(time=GRID, loss=values, dim=[10, 100])
+    axes = ds.mi.plot.timescales()
+    (legend,) = axes.flat[0].figure.legends
+    assert [text.get_text() for text in legend.get_texts()][:2] == ["loss 1", "loss 0.4"]

@@ -270,3 +270,8 @@ def test_errors_say_what_to_do(change, message):
     arguments = {"time": TIME, "loss": CURVE, "dim": 100} | change
     with pytest.raises(InputError, match=message):
         from_trajectories(**arguments)
+
+
+def test_a_log_without_a_run_is_refused():
+    with pytest.raises(mids.errors.InputError, match="at least one"):
+        mids.from_trajectories(time=[], loss=[])

@@ -219,6 +219,16 @@ def test_saddles_without_theory_are_printed(run, tmp_path):
     np.testing.assert_allclose([float(row[3]) for row in found], [20, 2000], rtol=0.05)
 
 
+def test_plateaus_with_a_level_of_no_other_run_are_counted(run, tmp_path):
+    time = np.append(0, np.logspace(-1, 5, 300))
+    loss = np.stack([0.5 / (1 + (time / 20) ** 8) + 0.5 / (1 + (time / 2000) ** 8)] * 3)
+    loss[0] += 0.3 / (1 + (time / 2) ** 8)
+    mids.to_netcdf(mids.from_trajectories(time=time, loss=loss, dim=50), tmp_path / "runs.nc")
+    done = run("saddles", "runs.nc", "--scale", "log", "--confidence", "0.99")
+    assert done.exit_code == 0, done.output
+    assert "left out: 1 plateau with a level of no other run" in done.stdout
+
+
 def test_flows_are_listed_with_their_parameters(run):
     done = run("flows")
     assert done.exit_code == 0
