@@ -1,83 +1,49 @@
-r"""How far means of a noisy curve may be off, estimated from the curve itself.
+r"""Noise of a curve, estimated from the curve itself.
 
-Two things are measured. The noise of single points, locally: by how much a point is off the line
-through its neighbours, or off the one before it, of which the small values are taken, since a trend
-can only make them larger. And how the noise averages out: the same for the means of 2, 4, 8, ...
-successive points. For independent noise their variance falls as 1/n; for noise that is correlated
-over :math:`\tau` points, as that of a running mean, it does so from :math:`n \gg \tau` on.
+The noise of single points is taken locally: by how much a point is off the line through its
+neighbours, of which the small values count, since a trend can only make them larger. Its variance
+is that of additive and of multiplicative noise, :math:`a^2 + (b f)^2`, at the ratio a / b that is
+the likeliest. It may last: neighbouring points have the correlation :math:`\phi`, points k apart
+:math:`\phi^k`. Curves are read as means over bins, of n points each, whose variance is
 
-.. math:: V(n) = \max_{m \ge n} S(m), \qquad S(2m) \le 2 S(m),
-
-is the variance of a mean of n points, S(m) being what neighbouring means of m points show. The
-maximum brings in what fluctuates more slowly than n points, and the limit is reached by a random
-walk. Deviations that grow much faster than it are those of a smooth curve, not of noise.
+.. math:: V(n) = \frac{\sigma^2}{n^2} \Big( n \frac{1 + \phi}{1 - \phi}
+          - 2 \phi \frac{1 - \phi^n}{(1 - \phi)^2} \Big).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Noise", "averaged", "is_smooth"]
+__all__ = ["CORRELATIONS", "Whitened", "averaged", "is_smooth", "noise"]
 
 Array = NDArray[np.float64]
 
-GROWTHS = (0.0, 0.5, 1.0)
-"""Powers of the local mean with which noise may grow."""
+CORRELATIONS = (0.0, 0.3, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98, 0.99)
+"""Of neighbouring points, that are tried."""
+RATIOS = (np.inf, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
+"""Of additive to multiplicative noise, at the largest value."""
 LEAST = 1e-3
-"""Share of the largest value below which noise shrinks no more."""
+"""Share of the largest value below which values do not tell the size of the noise."""
 NORMAL = 0.6745
 """Half of normal deviates is smaller."""
 SHORTEST = 14
 """Fewest points whose bends are looked at."""
 SELDOM = 0.25
 """Share of second differences that may change sign in curves without noise."""
-THIRD = 0.4307
-"""A third of normal deviates is smaller; falls spoil this quantile less than the median."""
-FEWEST = 24
-"""Means of so many points are compared as there are at least so many disjoint ones of."""
 FAR = 4.0
-"""Standard deviations by which the outer of three means differ where there is a fall."""
-SMOOTH = 1.5
-"""Deviations that grow as this power of the number of points, or faster, are no noise."""
-DOUBT = 9.0
-"""Independent noise seems to last, by chance, at most this over the root of the number of means."""
-LESS = 0.75
-"""Ratio of what correlations add at one doubling to what they added at the one before."""
+"""Standard deviations from which on a deviation is that of a fall."""
+MANY = 8
+"""Points of a bin in which a trend is looked at."""
 NEAR = 3.0
 """Standard errors within which values are those of one level."""
 ROUNDS = 4
+KNOWN = 8.0
+"""Points that the size of the noise, as known from neighbours, counts for."""
 
 
-@dataclass(frozen=True)
-class Noise:
-    """Noise of the points of a curve and of their means.
-
-    Shapes: points (n,).
-    """
-
-    points: Array
-    sizes: Array
-    variances: Array
-
-    @classmethod
-    def of(cls, time: Array, values: Array) -> Noise:
-        """Estimate the noise of a curve."""
-        points = _points(time, values)
-        sizes = np.exp2(np.arange(1 + int(np.log2(len(time))), dtype=np.float64))
-        return cls(points, sizes, _variances(time, values, points, sizes))
-
-    def of_means(self, square: Any, count: Any) -> Array:
-        """Return the standard error of means of `count` points, given their mean squared noise."""
-        variance = np.interp(np.log(count), np.log(self.sizes), np.log(self.variances))
-        return np.asarray(np.sqrt(square * np.exp(variance)))
-
-
-def _points(time: Array, values: Array) -> Array:
-    """Return the noise of each point (n,): a power of the local mean, chosen by likelihood."""
+def noise(time: Array, values: Array) -> Array:
+    """Return the noise of each point (n,) of a curve (n,), by the likeliest ratio."""
     from scipy.optimize import isotonic_regression
 
     n = len(time)
@@ -85,20 +51,95 @@ def _points(time: Array, values: Array) -> Array:
         return np.zeros(n)
     rising = bool(np.polyfit(np.arange(n), values, 1)[0] > 0)
     mean = np.abs(isotonic_regression(values, increasing=rising).x)
-    mean = np.maximum(mean, LEAST * mean.max())
-    off = _off(time, values)
+    weight = np.diff(time[:-1]) / (time[2:] - time[:-2])
+    off = np.abs(values[1:-1] - (1.0 - weight) * values[:-2] - weight * values[2:])
+    off /= np.sqrt(1.0 + weight**2 + (1.0 - weight) ** 2)
+    inner = mean[1:-1]
+    seen = inner > LEAST * mean.max()
+    seen |= seen.sum() < 5
     best = (np.inf, np.zeros(n))
-    for power in GROWTHS:
-        unit = mean**power
+    for ratio in RATIOS:
+        unit = np.ones(n) if np.isinf(ratio) else np.hypot(ratio, mean / mean.max())
         share = off / unit[1:-1]
-        size = (1.0 + (8.0 / n) ** 1.5) * np.median(share) / NORMAL
+        size = (1.0 + (8.0 / n) ** 1.5) * np.median(share[seen]) / NORMAL
         if size <= 0:
             return np.zeros(n)
         misfit = np.minimum(share / size, FAR) ** 2
-        score = float(np.sum(0.5 * misfit + np.log(size * unit[1:-1]))) + 2.0 * (power > 0)
+        score = float(np.sum(0.5 * misfit + np.log(size * unit[1:-1])))
+        score += 2.0 * np.isfinite(ratio)
         if score < best[0]:
             best = (score, size * unit)
     return best[1]
+
+
+class Whitened:
+    """Means of a curve in bins, and what makes their noise independent, of unit size.
+
+    Shapes: values, points, floor (n,), edges (bins,).
+    """
+
+    def __init__(self, values: Array, points: Array, floor: Array, edges: NDArray[np.intp]) -> None:
+        n = len(values)
+        self.counts = np.diff(edges, append=n).astype(np.float64)
+        self.means = np.add.reduceat(values, edges) / self.counts
+        self.squares = np.add.reduceat(points**2, edges) / self.counts
+        self.floor = 0.25 * floor[edges]
+        which = np.repeat(np.arange(len(edges)), self.counts.astype(int))
+        # In bins of many points the trend is taken out; where it is steeper they are left out.
+        many = self.counts >= MANY
+        line = np.interp(np.arange(n), edges + 0.5 * (self.counts - 1.0), self.means)
+        off = values - np.where(many[which], line, self.means[which])
+        off /= np.where(points > 0, points, 1.0)
+        square = np.add.reduceat(off**2, edges) / self.counts
+        steep = many & (square > FAR * np.median(square[many])) if many.any() else many
+        seen = (points > self.floor[which]) & ~steep[which]
+        first = np.zeros(n, dtype=bool)
+        first[edges] = self.counts > 1
+        pair = (which[1:] == which[:-1]) & seen[1:] & seen[:-1]
+        before, after, first = off[:-1][pair], off[1:][pair], off[first & seen]
+        self.pairs = len(before)
+        self.several = self.counts[(self.counts > 1) & seen[edges]]
+        self.products = after @ after, before @ after, before @ before, first @ first
+
+    def __call__(self, columns: Array, correlation: float) -> Array:
+        """Whiten columns (bins, ...)."""
+        errors, share = self.errors(correlation)
+        shape = (-1,) + (1,) * (columns.ndim - 1)
+        out = columns / errors.reshape(shape)
+        if correlation:
+            share = share.reshape(shape)
+            out[1:] = (out[1:] - share * out[:-1]) / np.sqrt(1.0 - share**2)
+        return out
+
+    def errors(self, correlation: float) -> tuple[Array, Array]:
+        """Return standard errors (bins,) and correlations of neighbouring bins (bins - 1,)."""
+        n, phi = self.counts, correlation
+        # Points are off their neighbours by less than by their noise where it lasts.
+        square = self.squares / shrunk(phi)
+        inside = n * (1.0 + phi) / (1.0 - phi) - 2.0 * phi * (1.0 - phi**n) / (1.0 - phi) ** 2
+        variance = square * inside / n**2 + self.floor**2
+        ends = (1.0 - phi**n) / (1.0 - phi)
+        between = phi * ends[1:] * ends[:-1] / (n[1:] * n[:-1])
+        between *= np.sqrt(square[1:] * square[:-1])
+        return np.sqrt(variance), between / np.sqrt(variance[1:] * variance[:-1])
+
+    def unlikeliness(self, rest: float, correlation: float) -> float:
+        """-2 log of the likelihood at the best size of the noise, for a sum of squares of bins."""
+        errors, share = self.errors(correlation)
+        after, product, before, first = self.products
+        phi, n = correlation, self.several
+        within = (after - 2.0 * phi * product + phi**2 * before) / (1.0 - phi**2) + first
+        known = KNOWN + self.pairs + len(errors)
+        squares = KNOWN + within * shrunk(phi) + rest
+        spread = 2.0 * np.log(errors).sum() + np.log1p(-(share**2)).sum()
+        spread += self.pairs * np.log((1.0 - phi**2) / shrunk(phi))
+        spread += np.log((n - (n - 2.0) * phi) / (1.0 + phi)).sum()
+        return float(known * np.log(squares / known) + spread)
+
+
+def shrunk(correlation: float) -> float:
+    """Variance of the deviation of points from their neighbours over that of independent ones."""
+    return (1.5 - 2.0 * correlation + 0.5 * correlation**2) / 1.5
 
 
 def is_smooth(values: Array) -> NDArray[np.bool_]:
@@ -113,54 +154,6 @@ def is_smooth(values: Array) -> NDArray[np.bool_]:
         seen = np.maximum((bends != 0).sum(axis=1), 8)
         smooth = turns < SELDOM * seen
     return np.asarray(smooth)
-
-
-def _off(time: Array, values: Array, apart: int = 1) -> Array:
-    """Deviation of points from the line through those `apart` from them, as of their own noise."""
-    before, at, after = time[: -2 * apart], time[apart:-apart], time[2 * apart :]
-    weight = (at - before) / (after - before)
-    line = (1.0 - weight) * values[: -2 * apart] + weight * values[2 * apart :]
-    off = np.abs(values[apart:-apart] - line)
-    return np.asarray(off / np.sqrt(1.0 + weight**2 + (1.0 - weight) ** 2))
-
-
-def _variances(time: Array, values: Array, points: Array, sizes: Array) -> Array:
-    """Variance V(n) of means, relative to that of the points."""
-    if not points.any():
-        return 1.0 / sizes
-    sums = [np.concatenate([[0.0], np.cumsum(part)]) for part in (time, values, points**2)]
-    shown = [1.0]
-    for size in sizes[1:].astype(int):
-        if len(time) < FEWEST * size:
-            break
-        stride = max(size // 8, 1)
-        apart = size // stride
-        t, v, square = ((part[size:] - part[:-size])[::stride] / size for part in sums)
-        off, expected = _off(t, v, apart), np.sqrt(square[apart:-apart])
-        span = np.abs(v[2 * apart :] - v[: -2 * apart])
-        known = (expected > 0) & (span <= FAR * np.quantile(span, 1 / 3) / THIRD)
-        ratio = np.quantile(off[known] / expected[known], 1 / 3) / THIRD if known.any() else 0.0
-        shown.append(ratio**2)
-    doublings = len(shown) - 1
-    if doublings < 2:  # falls at few points look like noise that lasts
-        return np.asarray(1.0 / sizes)
-    used = sizes[: doublings + 1]
-    if (used * shown <= 1.0 + DOUBT / np.sqrt(len(time) / used)).all():
-        return 1.0 / sizes
-    if shown[-1] > 2.0 ** (SMOOTH * doublings):
-        return np.ones(len(sizes))
-    for k in range(doublings):
-        shown[k + 1] = min(shown[k + 1], 2.0 * shown[k])
-    # Beyond, it goes on as over the last factor of four, and less and less so where it grows.
-    beyond = np.arange(1, len(sizes) - doublings)
-    back = min(2, doublings)
-    growth = np.log2(max(shown[-1] / max(shown[-1 - back], 1e-300), 1e-300)) / back
-    growth = min(max(growth, -1.0), 1.0)
-    if growth > 0:
-        growth *= LESS * (1.0 - LESS**beyond) / (1.0 - LESS) / beyond
-    further = shown[-1] * 2.0 ** (growth * beyond)
-    variances = np.maximum(np.append(shown, further), 1.0 / sizes)
-    return np.asarray(np.maximum.accumulate(variances[::-1])[::-1])
 
 
 def averaged(level: float, values: Array, errors: Array) -> float:

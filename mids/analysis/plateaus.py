@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from .. import validation
 from ..errors import DatasetError, InputError
 from ..schema import LEVELS
-from .noise import Noise, is_smooth
+from .noise import is_smooth, noise
 from .staircase import Fit, believed, bins, staircase
 from .stretches import COLUMNS, read, stretches
 
@@ -65,13 +65,14 @@ def plateaus(
     converged or not: it is counted, as is that of a trapped run (status 2).
 
     Curves without noise (monotone ones, and those that bend smoothly) are taken as they are. Noise
-    is estimated: its size from the deviations of points from their neighbours, as a power of the
-    value, chosen by likelihood; how long it lasts, from means of 2, 4, 8, ... successive points. A
+    is estimated: its size, additive and multiplicative, from the deviations of points from their
+    neighbours; the correlation of neighbouring points, of an AR(1) process, with the fit itself. A
     noisy curve is replaced by a changepoint model, fitted by penalised likelihood: a constant, and
     a sum of few sigmoids in the chosen scale of time, each of which ends a plateau, and of decays
     (exponentials, powers, ramps), which do not. The sigmoids must beat the best sum of decays alone
-    at the given `confidence`, or the curve has no plateau that is left. Several runs of a noisy
-    curve help each other: the evidence of the others is added to that of each, within bounds.
+    at the given `confidence`, or the curve has no plateau that is left; a loss that is zero within
+    its noise has none, either. Several runs of a noisy curve help each other: the evidence of the
+    others is added to that of each, within bounds.
 
     Parameters
     ----------
@@ -348,6 +349,11 @@ def _find(
                 if (converged[row] and not trapped[row]) or not level:
                     columns[k, :, last] = np.nan
                     count[k] -= 1
+            if options.to_zero and contrast > options.contrast:
+                # A loss that is zero within its noise does not leave that level again.
+                done = np.logical_or.accumulate(np.abs(columns[:, 2]) <= band[:, -1:], axis=1)
+                columns = np.where(done[:, None], np.nan, columns)
+                count = count - (done & (np.arange(done.shape[1]) < count[:, None])).sum(axis=1)
             most = min(columns.shape[2], size)
             columns[:, 2] = np.ldexp(columns[:, 2], exponents[rows])
             out[rows, :-1, :most] = columns[:, :, :most]
@@ -375,11 +381,11 @@ def _fits(
     for block, keep in _alike(usable):
         part = values[np.ix_(block, keep)]
         for at in np.flatnonzero(~is_smooth(part)):
-            noise = Noise.of(time[keep], part[at])
+            points = noise(time[keep], part[at])
             floor = options.floor(part[at : at + 1])[0]
-            if (noise.points > EXACT * floor).any():
+            if (points > EXACT * floor).any():
                 fits[int(block[at])] = staircase(
-                    time[keep], part[at], floor, noise, options.scale, options.confidence
+                    time[keep], part[at], floor, points, options.scale, options.confidence
                 )
     return fits
 

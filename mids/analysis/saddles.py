@@ -14,7 +14,7 @@ from ..schema import LEVELS
 from ..simulation.by_recipe import by_recipe
 from ..simulation.recipe import Recipe
 from ..simulation.run_recipes import has_recipes, only
-from .noise import Noise, averaged
+from .noise import averaged, noise
 from .plateaus import Scale, increasing_time, plateaus
 from .prediction import level, visits
 
@@ -226,7 +226,7 @@ def _averaged(level: float, time: Array, loss: Array, enter: float, stop: float)
     """Average a level over the part of the plateau that noise blurs."""
     known = np.isfinite(loss)
     time, loss = time[known], loss[known]
-    errors = Noise.of(time, loss).points
+    errors = noise(time, loss)
     inside = (time >= enter) & (time <= stop)
     return averaged(level, loss[inside], errors[inside])
 

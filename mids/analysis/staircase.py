@@ -2,25 +2,28 @@ r"""Staircases in noise: which sharp falls a curve shows, by penalised likelihoo
 
 A noisy curve is fitted by a constant and a sum of few decreasing terms with weights above zero:
 sigmoids in the chosen scale x of time (log t or t), each of which ends a plateau, and decays that
-only slow down (exponentials, powers), which do not:
+only slow down, which do not:
 
 .. math:: f(t) = c + \sum_k a_k \frac{1}{1 + e^{(x - x_k) / w_k}}
                  + \sum_j b_j D_j(t / \tau_j), \qquad a_k, b_j \ge 0.
 
-Terms are chosen one after the other, each where it lowers the sum of squares most, exchanged while
-that lowers it further, and taken out where they lower it by less than the penalty. The sum of
-sigmoids is accepted against the best sum of decays by their penalised likelihoods.
+Sigmoids are chosen one after the other, each where it lowers the sum of squares most, exchanged
+while that lowers it further, and taken out where they lower it by less than their price. The sum of
+sigmoids is accepted against decays: any sum of exponentials (all completely monotone curves), with
+ramps at a price, or few powers and stretched exponentials, whichever is likelier at its price. The
+noise has in each fit the correlation that makes it likeliest.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .noise import Noise
+from .noise import CORRELATIONS, Whitened
 
 __all__ = ["Fit", "believed", "bins", "staircase"]
 
@@ -32,9 +35,6 @@ ROUNDED = 1.0 - 1e-6
 """Share of a bin's width: a point at its end, but for rounding, is in the next."""
 WIDTHS = {"log": (1 / 4, 1 / 8, 1 / 16, 1 / 40), "linear": (1 / 25, 1 / 60, 1 / 200, 1 / 800)}
 """Widths of the sigmoids: in log time, and as shares of the range of time."""
-ROOT, RAMP = -1.0, -2.0
-POWERS = (0.1, 0.25, 0.5, 1.0, 2.0, np.inf, ROOT, RAMP)
-"""Decays (1 + t / tau)^-p; inf is exp(-t / tau), then exp(-(t / tau)^(1/2)) and 1 - t / tau."""
 SPACING = 0.25
 """Of the logarithms of the time constants of decays."""
 RESCUED = 12.0
@@ -42,8 +42,19 @@ RESCUED = 12.0
 MOST_TERMS = 12
 """Terms of one curve."""
 SWEEPS = 4
-MEDIAN = 1.57
-"""Variance of a median over that of a mean, for normal deviates."""
+LONGEST = 0.38
+"""Share of the points for which noise lasts at most."""
+SCARCE = 10.0
+"""Most that terms cost for there being few bins."""
+POWERS, STRETCHES = (0.15, 0.3, 0.6, 1.0, 1.5, 2.0), (0.4, 0.6, 0.8)
+"""Decays (1 + t / tau)^-p and exp(-(t / tau)^p)."""
+TAKEN = 3.0
+"""Within which of the likeliest correlation a fit takes the largest: part of the noise it fits."""
+LASTS, WEAK = 4.0, 0.6
+"""What decays gain by a correlation beyond the second, for staircases are feigned by noise that
+lasts; they pay as much for a smaller one, for a staircase in decays looks like it."""
+DECAY, DECAYS, ALONE = 8.0, 12.0, 6.0
+"""Prices of one decay, of a sum of any number of exponentials, and of decays without sigmoids."""
 
 
 @dataclass(frozen=True)
@@ -78,73 +89,63 @@ def bins(time: Array, scale: str, per_decade: float) -> NDArray[np.intp]:
 
 
 @lru_cache(maxsize=4)
-def _terms(key: bytes, scale: str) -> tuple[Array, Array, Array]:
-    """Sigmoids, decays (bins, terms) and their shapes (terms, 2) at the times in bytes `key`."""
+def _terms(key: bytes, scale: str) -> tuple[Array, ...]:
+    """Return x (bins,), places and widths of sigmoids (terms, 2) and columns (bins, ...).
+
+    These are sigmoids, exponentials, ramps, and all decays, at the times in bytes `key`.
+    """
     time = np.frombuffer(key)
     first = time[time > 0][0]
     x = time if scale == "linear" else np.log(np.maximum(time, 0.1 * first))
     unit = time[-1] - time[0] if scale == "linear" else 1.0
     at = np.sort(np.concatenate([x[1:], 0.5 * (x[1:] + x[:-1])]))
-    sigmoids = [
-        1.0 / (1.0 + np.exp(np.clip((x[:, None] - at) / (width * unit), -60.0, 60.0)))
-        for width in WIDTHS[scale]
-    ]
+    places = np.array([(place, width * unit) for width in WIDTHS[scale] for place in at])
     tau = np.exp(np.arange(np.log(0.5 * first), np.log(3.0 * time[-1]), SPACING))
-    shapes = np.array([(power, constant) for power in POWERS for constant in tau])
-    return np.concatenate(sigmoids, axis=1), _decays(time, shapes), shapes
-
-
-def _decays(time: Array, shapes: Array) -> Array:
-    """Decays (bins, terms) of given powers and time constants (terms, 2)."""
-    power, tau = shapes.T
     share = (time - time[0])[:, None] / tau
-    out = np.exp(-np.where(np.isinf(power), share, 0.0))
-    rooted = power == ROOT
-    out[:, rooted] = np.exp(-np.sqrt(share[:, rooted]))
-    out[:, power == RAMP] = np.maximum(1.0 - share[:, power == RAMP], 0.0)
-    own = np.isfinite(power) & (power > 0)
-    out[:, own] = (1.0 + share[:, own]) ** -power[own]
-    return np.asarray(out)
+    exponentials, ramps = np.exp(-share), np.maximum(1.0 - share, 0.0)
+    decays = [exponentials, ramps, *((1.0 + share) ** -power for power in POWERS)]
+    decays += [np.exp(-(share**power)) for power in STRETCHES]
+    return x, places, _sigmoids(x, places), exponentials, ramps, np.concatenate(decays, axis=1)
 
 
-def _finer(shapes: Array) -> Array:
-    """Decays (terms, 2) close to given ones (few, 2)."""
-    steps = np.linspace(-SPACING, SPACING, 17)
-    near = []
-    for power, tau in shapes:
-        factors = (0.8, 0.9, 1.0, 1.1, 1.25) if np.isfinite(power) and power > 0 else (1.0,)
-        near += [(power * factor, tau * np.exp(step)) for factor in factors for step in steps]
-    return np.array(near).reshape(-1, 2)
+def _sigmoids(x: Array, places: Array) -> Array:
+    """Sigmoids (bins, terms) at times (bins,), of places and widths (terms, 2)."""
+    return np.asarray(
+        1.0 / (1.0 + np.exp(np.clip((x[:, None] - places[:, 0]) / places[:, 1], -60.0, 60.0)))
+    )
+
+
+def _finer(places: Array) -> Array:
+    """Places and widths (terms, 2) close to given ones (few, 2)."""
+    shift, factor = np.meshgrid(np.linspace(-1.0, 1.0, 9), np.geomspace(0.6, 1.7, 7))
+    width = places[:, 1:] * factor.ravel()
+    return np.stack([places[:, :1] + places[:, 1:] * shift.ravel(), width], axis=-1).reshape(-1, 2)
 
 
 class _Selection:
-    """Terms chosen for one curve, each at a price; all are weighted and without mean.
+    """Terms chosen for one curve, each at a price, beside a base of terms that cost nothing.
 
-    Shapes: terms (bins, n); curve (bins,).
+    All are whitened. Shapes: base, terms (bins, ...); curve (bins,).
     """
 
-    def __init__(self, terms: Array, curve: Array, price: float) -> None:
-        self.terms, self.curve, self.price = terms, curve, price
+    def __init__(self, base: Array, terms: Array, curve: Array, price: float) -> None:
+        self.base, self.terms, self.curve, self.price = base, terms, curve, price
         self.squares = (terms**2).sum(axis=0)
         self.chosen: list[int] = []
 
     def search(self) -> None:
         """Choose terms."""
-        if not self.terms.shape[1]:
-            return
+        self.weights()
         self.grow()
         self.exchange()
         self.grow()
 
-    def score(self) -> float:
-        """Sum of squares with the price of the terms."""
-        return self.weights()[1] + self.price * len(self.chosen)
-
     def gains(self, others: list[int]) -> Array:
         """By how much each term lowers the penalised sum of squares beside the others."""
         left, squares = self.curve, self.squares
-        if others:
-            q, _ = np.linalg.qr(self.terms[:, others])
+        beside = np.concatenate([self.base[:, self.active], self.terms[:, others]], axis=1)
+        if beside.shape[1]:
+            q, _ = np.linalg.qr(beside)
             left = left - q @ (q.T @ left)
             squares = squares - ((q.T @ self.terms) ** 2).sum(axis=0)
         along = left @ self.terms
@@ -179,83 +180,116 @@ class _Selection:
                 return
 
     def weights(self) -> tuple[Array, float]:
-        """Weights of the chosen terms and the sum of squares; terms without weight go."""
+        """Weights of base and chosen terms and the sum of squares; terms without weight go."""
         from scipy.optimize import nnls
 
-        if not self.chosen:
+        columns = np.concatenate([self.base, self.terms[:, self.chosen]], axis=1)
+        if not columns.shape[1]:
+            self.active = np.zeros(0, dtype=bool)
             return np.empty(0), float(self.curve @ self.curve)
-        weights, norm = nnls(self.terms[:, self.chosen], self.curve)
-        self.chosen = [
-            term for term, weight in zip(self.chosen, weights, strict=True) if weight > 0
-        ]
-        return weights[weights > 0], float(norm**2)
+        weights, norm = nnls(columns, self.curve, maxiter=100 * columns.shape[1])
+        own = weights[self.base.shape[1] :] > 0
+        self.active = weights[: self.base.shape[1]] > 0
+        self.chosen = [term for term, there in zip(self.chosen, own, strict=True) if there]
+        return np.append(weights[: self.base.shape[1]], weights[self.base.shape[1] :][own]), norm**2
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """Curve (bins,) of chosen terms with their noise, and -2 log of its likelihood with prices."""
+
+    cost: float
+    correlation: float
+    curve: Array
+    chosen: list[int]
 
 
 def staircase(
-    time: Array, values: Array, floor: Array, noise: Noise, scale: str, confidence: float
+    time: Array, values: Array, floor: Array, points: Array, scale: str, confidence: float
 ) -> Fit:
     """Fit a staircase to a noisy curve; `floor` is the change that counts, at each point.
 
-    Shapes: time, values, floor (n,).
+    Shapes: time, values, floor, points (n,).
     """
     edges = bins(time, scale, BINS_PER_DECADE)
-    counts = np.diff(edges, append=len(time)).astype(np.float64)
-    middle = values
-    if counts.max() > 1:
-        middle = np.array([np.median(part) for part in np.split(values, edges[1:])])
-    at = np.add.reduceat(time, edges) / counts
-    squares = np.add.reduceat(noise.points**2, edges) / counts
-    squares *= np.where(counts > 2, MEDIAN, 1.0)
-    long = max(len(time) / 6.0, 1.0)
-    lasting = noise.of_means(1.0, np.array([long])) ** 2 * long
-    errors = np.sqrt(squares * lasting / counts + (0.25 * floor[edges]) ** 2)
-    sign = -1.0 if np.polyfit(np.arange(len(middle)), middle, 1)[0] > 0 else 1.0
+    binned = Whitened(values, points, floor, edges)
+    n = len(edges)
+    at = np.add.reduceat(time, edges) / binned.counts
+    sign = -1.0 if np.polyfit(np.arange(n), binned.means, 1)[0] > 0 else 1.0
+    curve = sign * binned.means
+    x, places, sigmoids, exponentials, ramps, decays = _terms(at.tobytes(), scale)
+    none = np.empty((n, 0))
+    # Noise that lasts for much of a curve cannot be told from it.
+    tried = [phi for phi in CORRELATIONS if (1.0 + phi) / (1.0 - phi) <= LONGEST * len(time)]
+    each, doubt = np.log(n), -2.0 * np.log(1.0 - confidence)
+    price = each + doubt + max(each - 4.0, 0.0)
 
-    weight = 1.0 / errors
-    unit = weight / np.linalg.norm(weight)
-    sigmoids, decays, shapes = _terms(at.tobytes(), scale)
+    def fit(
+        base: Array, terms: Array, phi: float, given: Sequence[int], price: float, cost: float
+    ) -> _Fitted:
+        columns = binned(np.column_stack([np.ones(n), curve, base, terms]), phi)
+        unit = columns[:, 0] / np.linalg.norm(columns[:, 0])
+        columns = columns[:, 1:] - np.outer(unit, unit @ columns[:, 1:])
+        many = base.shape[1] + 1
+        found = _Selection(columns[:, 1:many], columns[:, many:], columns[:, 0], price)
+        found.chosen = list(given)
+        found.search()
+        weights, rest = found.weights()
+        fitted = np.column_stack([base, terms[:, found.chosen]]) @ weights
+        fitted += unit @ binned(curve - fitted, phi) / (unit @ binned(np.ones(n), phi))
+        cost += binned.unlikeliness(rest, phi) + price * len(found.chosen)
+        free = 1.0 + 2.0 * len(found.chosen)
+        cost += min(2.0 * free * (free + 1.0) / max(n - free, 1.0), SCARCE)  # Hurvich, Tsai 1989
+        return _Fitted(cost, phi, fitted, found.chosen)
 
-    def centred(columns: Array) -> Array:
-        weighted = columns * (weight[:, None] if columns.ndim > 1 else weight)
-        return np.asarray(
-            weighted - np.multiply.outer(unit, unit @ weighted).reshape(weighted.shape)
+    def decaying(phi: float) -> _Fitted:
+        few = fit(none, decays, phi, (), DECAY, ALONE)
+        many = fit(exponentials, ramps, phi, (), price, DECAYS + ALONE)
+        return replace(
+            best := min(few, many, key=_cost),
+            cost=best.cost - LASTS * (phi > 0) * np.sign(phi - WEAK),
         )
 
-    curve = centred(sign * middle)
-    n = len(at)
-    doubt = -2.0 * np.log(1.0 - confidence)
-    each = np.log(n)
-    price = 2.0 * each + doubt - 2.0
-    cheap = each + 2.0
-    steps = _Selection(centred(sigmoids), curve, price)
-    steps.search()
-    alone = _Selection(centred(decays), curve, cheap)
-    alone.search()
-    finer = _finer(shapes[alone.chosen])
-    decays = np.concatenate([_decays(at, finer), decays[:, alone.chosen]], axis=1)
-    alone = _Selection(centred(decays), curve, cheap)
-    alone.search()
-    (_, slack), (_, rest) = alone.weights(), steps.weights()
-    spread = max(0.6, rest / max(n - 3 * len(steps.chosen) - 1, 1))
-    evidence = (slack - rest) / spread - each * (len(steps.chosen) - len(alone.chosen))
-    evidence -= doubt + 5.0
-    best, terms = steps, sigmoids
+    def falling(phi: float, base: Array = none) -> _Fitted:
+        cost = DECAYS + ALONE if base.shape[1] else each * (phi > 0)
+        found = fit(base, sigmoids, phi, (), price, cost)
+        few = places[found.chosen]
+        if not len(few):
+            return found
+        finer = _sigmoids(x, np.concatenate([few, _finer(few)]))
+        return fit(base, finer, phi, range(len(few)), price, cost)
+
+    def settled(fit: Callable[[float], _Fitted], phi: float, taken: float = 0.0) -> _Fitted:
+        """Fit with the correlation that the residuals of the fit have."""
+        best = fit(phi)
+        for _ in range(SWEEPS):
+            left = curve - best.curve
+            costs = [
+                binned.unlikeliness(float((binned(left, p) ** 2).sum()), p) + each * (p > 0)
+                for p in tried
+            ]
+            phi = tried[np.flatnonzero(costs <= np.min(costs) + taken)[-1]]
+            if phi == best.correlation or (new := fit(phi)).cost >= best.cost:
+                break
+            best = new
+        return best
+
+    alone, steps = settled(decaying, 0.0), settled(falling, 0.0, TAKEN)
+    if alone.correlation != steps.correlation:
+        steps = min(steps, settled(falling, alone.correlation, TAKEN), key=_cost)
+        alone = min(alone, settled(decaying, steps.correlation), key=_cost)
+    evidence = alone.cost - steps.cost - doubt
+    best = steps
     if steps.chosen and evidence > -RESCUED:
-        # Parts of it may only slow down; such a sum has to be better by one term.
-        both = np.concatenate([sigmoids, decays], axis=1)
-        mixed = _Selection(centred(both), curve, price)
-        mixed.chosen = list(steps.chosen)
-        mixed.search()
-        if mixed.score() < steps.score() - price * spread:
-            best, terms = mixed, both
+        # Parts of it may only slow down.
+        mixed = falling(steps.correlation, exponentials)
+        best = min(steps, mixed, key=_cost) if mixed.chosen else steps
+    errors = binned.errors(best.correlation)[0]
+    return Fit(at, errors, sign * alone.curve, sign * best.curve, float(evidence))
 
-    def shape(selection: _Selection, columns: Array) -> Array:
-        fitted = columns[:, selection.chosen] @ selection.weights()[0]
-        return np.asarray(
-            sign * (fitted + unit @ (weight * (sign * middle - fitted)) / (unit @ weight))
-        )
 
-    return Fit(at, errors, shape(alone, decays), shape(best, terms), float(evidence))
+def _cost(fitted: _Fitted) -> float:
+    return fitted.cost
 
 
 def believed(evidence: Array) -> NDArray[np.bool_]:
