@@ -23,6 +23,7 @@ from ..errors import InputError
 from ..validation import FloatArray, IntArray
 from ._parser import expand
 from .basis import (
+    apply_to_indices,
     canonical,
     check_size,
     constant,
@@ -30,6 +31,7 @@ from .basis import (
     mode_label,
     project,
     symmetric_tensors,
+    tensor_coefficients,
 )
 from .polynomial import polynomial
 from .samples import Estimate, estimate, read_samples
@@ -598,8 +600,10 @@ class Target:
         >>> Target.parse("h1(z1)").rotate([[-1.0]])
         <Target of rank 1, degree 1, norm 1: -h1(z1)>
         """
-        modes, coefficients = self._in_frame(self._rotation(rotation).T)
-        return _rounded(modes, coefficients, name=None, missed_norm=self.missed_norm)
+        # By tensors: the shears of polynomials add errors of 1e-13, which grow at the largest dims.
+        Q = self._rotation(rotation)
+        tensors = [apply_to_indices(tensor, Q) for tensor in self.tensors]
+        return _rounded(*tensor_coefficients(tensors), name=None, missed_norm=self.missed_norm)
 
     def _rotation(self, rotation: ArrayLike) -> FloatArray:
         """Check an orthogonal matrix (rank, rank)."""
