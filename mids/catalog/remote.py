@@ -26,6 +26,8 @@ from ..storage.files import file_lock
 from .index import INDEX, LARGEST_INDEX, Entry, parse
 
 if TYPE_CHECKING:
+    from io import FileIO
+
     import requests
 
 ATTEMPTS = 3
@@ -112,10 +114,13 @@ def download(url: str, path: Path, most: int) -> None:
     """
     outcome: Future[None] = Future()
     ended = threading.Event()
+    # Opened here and closed by the thread: once a server is left, nothing makes a file any more.
+    file = path.open("wb", buffering=0)
 
     def work() -> None:
         try:
-            _attempts(url, path, most, ended)
+            with file:
+                _attempts(url, file, most, ended)
             outcome.set_result(None)
         except BaseException as error:
             outcome.set_exception(error)
@@ -123,7 +128,7 @@ def download(url: str, path: Path, most: int) -> None:
     threading.Thread(target=work, daemon=True).start()
     start, arrived = time.monotonic(), 0
     while not wait([outcome], 0.05).done:
-        arrived = max(arrived, path.stat().st_size if path.exists() else 0)
+        arrived = max(arrived, path.stat().st_size)
         waited = time.monotonic() - start
         if waited > PATIENCE_SECONDS + arrived / BYTES_PER_SECOND:
             ended.set()
@@ -134,13 +139,13 @@ def download(url: str, path: Path, most: int) -> None:
     outcome.result()
 
 
-def _attempts(url: str, path: Path, most: int, ended: threading.Event) -> None:
+def _attempts(url: str, file: FileIO, most: int, ended: threading.Event) -> None:
     """Download, again where it was cut off."""
     reason = ""
     for attempt in range(ATTEMPTS):
         time.sleep(WAIT_SECONDS * attempt)
         try:
-            return _fetch(url, path, most, ended)
+            return _fetch(url, file, most, ended)
         except (FileError, InputError):
             raise
         except Exception as error:  # whatever requests and below it make of an odd answer
@@ -151,9 +156,11 @@ def _attempts(url: str, path: Path, most: int, ended: threading.Event) -> None:
     )
 
 
-def _fetch(url: str, path: Path, most: int, ended: threading.Event) -> None:
+def _fetch(url: str, file: FileIO, most: int, ended: threading.Event) -> None:
     import requests
 
+    file.seek(0)
+    file.truncate()
     session = requests.Session()
     session.max_redirects = REDIRECTS
     session.hooks["response"] = [_check_redirect]
@@ -166,12 +173,11 @@ def _fetch(url: str, path: Path, most: int, ended: threading.Event) -> None:
             )
         answer.raise_for_status()
         came = 0
-        with path.open("wb", buffering=0) as file:
-            while block := answer.raw.read1(BLOCK):
-                came += len(block)
-                if came > most or ended.is_set():
-                    raise FileError(f"{url} has more than the {most} bytes it may have")
-                file.write(block)
+        while block := answer.raw.read1(BLOCK):
+            came += len(block)
+            if came > most or ended.is_set():
+                raise FileError(f"{url} has more than the {most} bytes it may have")
+            file.write(block)
         promised = answer.headers.get("Content-Length", str(came))
         if promised != str(came):
             raise OSError(f"only {came} of {promised} bytes came")
