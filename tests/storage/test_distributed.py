@@ -104,12 +104,20 @@ def test_graphs_of_millions_of_runs_are_small(arguments, blocks):
     assert len(pickle.dumps(graph)) < (200_000 if counted else 20_000_000)
 
 
+class Slow(ToyFlow):
+    """Takes long enough to be asked about."""
+
+    def integrate(self, problem):
+        time.sleep(0.5)
+        return super().integrate(problem)
+
+
 def test_progress_counts_blocks_here_and_on_a_cluster(client, monkeypatch, capsys):
     module = import_module("mids.simulation.progress")
     monkeypatch.setattr(module, "DELAY", 0.0)
     monkeypatch.setattr(module, "LOG_INTERVAL", 0.05)
     with mids.progress():
-        mids.simulate(**SWEEP).compute()
+        mids.simulate(**SWEEP | {"flow": Slow()}).compute()
     assert re.search(r"[1-8]/8 .*blocks", capsys.readouterr().err)
     with dask.config.set(scheduler="threads"), mids.progress():
         mids.simulate(**SWEEP).compute()
