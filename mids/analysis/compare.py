@@ -26,7 +26,6 @@ __all__ = ["as_dimension", "comparable", "compare", "measured", "summary"]
 
 Array = NDArray[np.float64]
 
-_PLACES = ("level", "direction")
 NEEDED = ("loss", "crossing_time", "status", "gram0", "initial")
 MEASURED = ("loss", "escape_time", "censored", "trapped")
 

@@ -133,7 +133,8 @@ def from_dict(data: Mapping[str, Any]) -> Flow:
         raise InputError(f"a flow must be a mapping with a name, got {validation.shown(data)}")
     parameters = {key: value for key, value in data.items() if key != "name"}
     name = data.get("name")
-    own = [flow for flow in _subclasses(Flow) if vars(flow).get("name") == name]
+    own = [flow for flow in _subclasses(Flow) if isinstance(vars(flow).get("name"), str)]
+    own = [flow for flow in own if flow.name == name]
     if name not in names() and own:
         return own[-1].from_dict(parameters)
     try:

@@ -180,11 +180,8 @@ class TwoLayer(NetworkFlow):
             *(net, alphas, self._activation(), rates, np.array(LEVELS), key, state),
             *(problem.time, states),
         )
-        M, Q, layers = np.split(states, [p * rank, p * rank + p * p], axis=1)
         return Path(
-            M.reshape(times, p, rank),
-            Q.reshape(times, p, p),
-            layers,
+            *_parts(states, p, rank),
             state.neuron_crossing,
             state.crossing,
             np.array([state.used[0], state.used[0]]),
@@ -195,17 +192,13 @@ class TwoLayer(NetworkFlow):
         self, problem: Problem, net: Any, run: int, M0: FloatArray, factor: FloatArray
     ) -> Path:
         """Path of one run; neurons do not interact under the correlation loss."""
-        (p, rank), times = M0.shape, len(problem.time)
-        layer = self._layer
+        (p, rank), layer = M0.shape, self._layer
         if self.loss == "squared":
             start = np.concatenate([M0.ravel(), gram(M0, factor).ravel(), layer])
             follow = rank if "crossing_time" in self.variables(problem.target) else 0
             found, _ = _integrated(problem, net, p, start, follow)
-            M, Q, layers = np.split(found.states, [p * rank, p * rank + p * p], axis=1)
             return Path(
-                M.reshape(times, p, rank),
-                Q.reshape(times, p, p),
-                layers,
+                *_parts(found.states, p, rank),
                 found.neuron_crossing,
                 found.crossing,
                 found.counts,
@@ -230,6 +223,12 @@ class TwoLayer(NetworkFlow):
             np.sum([one.counts for one, _ in alone], axis=0),
             2 if 2 in ends else min(ends),
         )
+
+
+def _parts(states: FloatArray, p: int, rank: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """M (T, p, rank), Q (T, p, p) and second layer (T, p) of states (T, ...)."""
+    M, Q, layer = np.split(states, [p * rank, p * rank + p * p], axis=1)
+    return M.reshape(-1, p, rank), Q.reshape(-1, p, p), layer
 
 
 def _integrated(

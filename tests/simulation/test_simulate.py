@@ -587,3 +587,9 @@ def test_a_flow_of_ones_own_is_known_by_its_dataset():
     assert mids.replay(ds).loss.equals(ds.loss)
     with pytest.raises(InputError, match=r"unknown flow name .toys.*import its module"):
         mids.flows.from_dict({"name": "toys"})
+
+
+@pytest.mark.parametrize("nameless", [{}, {"ridge": 0.1}, {"name": None}])
+def test_a_flow_without_a_name_is_refused(nameless):
+    with pytest.raises(InputError, match="unknown flow name None"):
+        mids.flows.from_dict(nameless)
