@@ -183,7 +183,7 @@ def expanded(target: Any, rank: int | None, degree: int) -> Any:
     if isinstance(target, Mapping) and not _is_one(target):
         return {name: expanded(each, rank, degree) for name, each in target.items()}
     if _is_list(target):
-        return [expanded(each, rank, degree) for each in target]
+        return [expanded(each, rank, degree) for each in validation.items(target, "target")]
     if not callable(target) or isinstance(target, Target):
         return target
     if rank is None:

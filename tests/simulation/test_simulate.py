@@ -593,3 +593,9 @@ def test_a_flow_of_ones_own_is_known_by_its_dataset():
 def test_a_flow_without_a_name_is_refused(nameless):
     with pytest.raises(InputError, match="unknown flow name None"):
         mids.flows.from_dict(nameless)
+
+
+@pytest.mark.parametrize("call", [mids.simulate, mids.theory])
+def test_too_many_targets_are_refused_at_once(call):
+    with pytest.raises(InputError, match="target has 1000000000000 values, at most"):
+        call(range(10**12), dim=100)
