@@ -23,8 +23,7 @@ from ..schema import LEVELS, VERSION
 from ..targets.target import Target
 from ..validation import FloatArray
 from .base import Problem, Swept
-from .sampled import SampledFlow, Trajectory, start
-from .stepped import Stepped
+from .sampled import SampledFlow, Stepped, Trajectory, start
 
 __all__ = ["OnlineSGD"]
 

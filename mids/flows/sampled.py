@@ -1,4 +1,4 @@
-"""What flows on samples have in common: how the link is fitted, and what is observed of a run."""
+"""What flows on samples have in common: how links are fitted, what is observed, steps and times."""
 
 from __future__ import annotations
 
@@ -22,13 +22,18 @@ from .readout import Features, Readout
 from .ridge import HermiteKernel
 from .time_grid import beyond_escapes
 
-__all__ = ["SampledFlow", "Trajectory", "start"]
+__all__ = ["SampledFlow", "Stepped", "Trajectory", "start"]
 
 FRAME, DATA, FEATURES = 1, 2, 3
 """Branches of a run's random streams: what W(0) has besides M(0), samples, random features."""
 
 MAX_DIM = 10**6
 """Samples and frames have this many entries."""
+
+MOST_STEPS = 10**6
+"""Steps of the longest default time grid."""
+MOST_SAMPLES = 2**62
+"""Samples of a run, which have numbers below this."""
 
 
 @dataclass(frozen=True)
@@ -208,3 +213,52 @@ class SampledFlow(Flow):
             "link": link,
             "stage_duration": np.diff(half, prepend=0.0, axis=1),
         }
+
+
+class Stepped:
+    """A flow with the parameters `step` and `batch`, whose time is `step` times the steps done."""
+
+    step: float | Swept
+    batch: int | Swept
+
+    def _checked_steps(self) -> dict[str, float | int]:
+        """Check `step` and `batch`."""
+        return {
+            "step": validation.number(self.step, "step", above=0.0, at_most=1.0),
+            "batch": validation.integer(self.batch, "batch", at_least=1),
+        }
+
+    def whole_steps(self, grid: FloatArray) -> FloatArray:
+        """Round a default grid up to whole steps, at most a million.
+
+        Shapes: grid (n,); returns (at most n,).
+        """
+        times: FloatArray = self.step * np.unique(np.minimum(np.ceil(grid / self.step), MOST_STEPS))
+        return times
+
+    def steps(self, time: FloatArray) -> IntArray:
+        """Return the steps done by each time; a time that is a whole number of steps has them all.
+
+        Parameters
+        ----------
+        time : (n,) float array
+
+        Returns
+        -------
+        (n,) int array
+
+        Raises
+        ------
+        InputError
+            If the last time takes more samples than the generator has.
+        """
+        if not float(time[-1]) / self.step < MOST_SAMPLES // self.batch:
+            raise InputError(
+                f"time up to {time[-1]:g} takes more than {MOST_SAMPLES:.2g} samples with step="
+                f"{self.step:g} and batch={validation.shown(self.batch)}; end it earlier"
+            )
+        return np.floor(time / self.step * (1 + 1e-12) + 1e-9).astype(np.int64)
+
+    def coordinates(self, time: FloatArray) -> dict[str, FloatArray | IntArray]:
+        """Return the samples used by each time."""
+        return {"samples": self.steps(time) * self.batch}

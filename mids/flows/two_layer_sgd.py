@@ -16,8 +16,7 @@ from .base import Problem, Swept
 from .initial import frame, stream
 from .network import NetworkFlow, Path
 from .network_target import monomials
-from .sampled import DATA, FRAME, MAX_DIM
-from .stepped import Stepped
+from .sampled import DATA, FRAME, MAX_DIM, Stepped
 
 __all__ = ["TwoLayerSGD"]
 

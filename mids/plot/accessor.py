@@ -142,7 +142,7 @@ class PlotAccessor:
         Examples
         --------
         >>> import mids
-        >>> ds = mids.phase_diagram("h1(z1)", dim=[8, 16], n=[5, 80], runs=4)
+        >>> ds = mids.phase_diagram("h1(z1)", dim=[8, 16], n=[5, 80], runs=2, duration=5)
         >>> ds.mi.plot.success(x="n")[0, 0].get_xlabel()
         'samples $n$'
         """

@@ -124,7 +124,7 @@ def success(
     Examples
     --------
     >>> import mids
-    >>> ds = mids.phase_diagram("h1(z1)", dim=[8, 16], n=[5, 20, 80, 320], runs=8, noise=0.5)
+    >>> ds = mids.phase_diagram("h1(z1)", dim=[8, 16], n=[10, 80], runs=2, noise=0.5, duration=5)
     >>> success(ds)[0, 0].get_ylabel()
     'fraction of runs that succeed'
     >>> success(ds, x="n", col="dim").shape

@@ -80,7 +80,7 @@ def phase_diagram(
 
     Examples
     --------
-    >>> ds = phase_diagram("h1(z1)", dim=[8, 16], n=[5, 400], runs=4, noise=0.5)
+    >>> ds = phase_diagram("h1(z1)", dim=[8, 16], n=[5, 400], runs=2, noise=0.5, duration=10)
     >>> ds.success.dims, ds.ratio.values.tolist()
     (('dim', 'n', 'run'), [[0.625, 50.0], [0.3125, 25.0]])
     >>> ds.success.mean("run").sel(n=400).values.tolist()

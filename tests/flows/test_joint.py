@@ -41,21 +41,24 @@ def pair(target, epsilon, **arguments):
     return slow, fast, (slow.crossing_time / fast.crossing_time.where(~began, 1) - ~began).values
 
 
-@pytest.mark.parametrize("text", LADDERS)
+def orders(text, epsilons, **arguments):
+    """Order in epsilon at which crossing times approach those of the two-timescale flow."""
+    errors = [np.abs(pair(text, epsilon, **arguments)[2]).max() for epsilon in epsilons]
+    return -np.diff(np.log(errors)) / np.log(4)
+
+
+# All ladders, smaller epsilon and more runs: tests/verification/slow.py.
+@pytest.mark.parametrize("text", LADDERS[2::2])
 def test_crossing_times_at_a_thousandth_are_within_a_percent(text):
-    slow, fast, relative = pair(text, 1e-3)
+    slow, fast, relative = pair(text, 1e-3, dim=100, runs=2)
     assert (slow.status == 0).all() and (fast.status == 0).all()
     assert np.abs(relative).max() < 0.01
 
 
-@pytest.mark.parametrize("text", LADDERS[:4])
+@pytest.mark.parametrize("text", LADDERS[:2])
 def test_the_two_timescale_flow_is_the_limit_to_first_order(text):
-    errors = [
-        np.abs(pair(text, epsilon, dim=50, runs=2, rtol=1e-10)[2]).max()
-        for epsilon in (4e-3, 1e-3, 2.5e-4)
-    ]
-    orders = -np.diff(np.log(errors)) / np.log(4)
-    np.testing.assert_allclose(orders, 1, atol=0.05)
+    found = orders(text, (4e-3, 1e-3), dim=50, runs=1)
+    np.testing.assert_allclose(found, 1, atol=0.05)
 
 
 def test_the_limit_with_a_ridge_is_the_flow_with_that_ridge():
@@ -76,15 +79,15 @@ def test_slow_links_are_far_from_the_limit():
 @pytest.mark.parametrize("epsilon", [0.01, 1.0, 100.0, 1e4])
 def test_the_default_grid_covers_the_last_escape_of_slow_links(text, epsilon):
     flow = Joint(epsilon=epsilon, link="zero")
-    ds = mids.simulate(text, dim=[20, 1e3], runs=10, flow=flow).compute()
+    ds = mids.simulate(text, dim=1e3, runs=10, flow=flow, rtol=1e-5).compute()
     assert (ds.status == 0).all()
 
 
-def test_runs_that_end_without_numbers_have_failed():
-    target = mids.Target.parse("h1(z1) + h1(z1)*h3(z2)").rotate(ortho_group.rvs(2, random_state=1))
-    ds = mids.simulate(target, dim=[1e8, 2**53], runs=2, flow="joint").compute()
+def test_runs_that_end_without_numbers_have_failed(monkeypatch):
+    monkeypatch.setattr("mids.flows.engine.array_integrator.MAX_STEPS", 130)
+    ds = mids.simulate("h1(z1)", dim=[100, 1e8], runs=2, flow="joint").compute()
     np.testing.assert_array_equal(np.isnan(ds.loss).any("time"), ds.status == 3)
-    assert not ds.status[0].any()
+    assert not ds.status[0].any() and ds.status[1].all()
 
 
 @pytest.mark.parametrize("link", ["fitted", "zero"])

@@ -17,7 +17,7 @@ import mids
 from mids.errors import InputError
 from mids.flows import Planted
 from mids.flows.frames import averages, follow, learned_frame, link_of
-from mids.flows.stability import Landscape, symmetries
+from mids.flows.planted import Landscape, symmetries
 from mids.simulation.simulate import differences
 from mids.targets.averaging import average
 

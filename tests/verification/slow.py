@@ -1,0 +1,30 @@
+"""What the suite tests in small, at full size: ``python -m pytest tests/verification/slow.py``."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import ortho_group
+
+import mids
+from tests.flows.test_joint import LADDERS, orders, pair
+
+
+@pytest.mark.parametrize("text", LADDERS)
+def test_joint_crossing_times_at_a_thousandth_are_within_a_percent(text):
+    slow, fast, relative = pair(text, 1e-3, dim=[1e2, 1e4], runs=4)
+    assert (slow.status == 0).all() and (fast.status == 0).all()
+    assert np.abs(relative).max() < 0.01
+
+
+@pytest.mark.parametrize("text", LADDERS[:4])
+def test_the_two_timescale_flow_is_the_limit_of_joint_to_first_order(text):
+    found = orders(text, (4e-3, 1e-3, 2.5e-4), dim=50, runs=2, rtol=1e-10)
+    np.testing.assert_allclose(found, 1, atol=0.05)
+
+
+def test_joint_runs_that_end_without_numbers_have_failed():
+    target = mids.Target.parse("h1(z1) + h1(z1)*h3(z2)").rotate(ortho_group.rvs(2, random_state=1))
+    ds = mids.simulate(target, dim=[1e8, 2**53], runs=2, flow="joint").compute()
+    np.testing.assert_array_equal(np.isnan(ds.loss).any("time"), ds.status == 3)
+    assert not ds.status[0].any()
