@@ -63,7 +63,10 @@ def page(ds: xr.Dataset, file: str = "dataset.nc") -> str:
         comparison = compare(parts).compute()
         table = summary(comparison)
         table = table.drop(columns=[n for n in ("trapped", "failed") if not table[n].any()])
-        fit = scaling(parts).compute() if ds.sizes.get("dim", 1) > 1 else None
+        if "saddle" not in comparison.dims:  # neurons that do not act on each other
+            comparison = None
+        elif ds.sizes.get("dim", 1) > 1:
+            fit = scaling(parts).compute()
     except DatasetError as error:
         reason = str(error).rstrip(".")
     heading, rows = description(ds)

@@ -226,8 +226,8 @@ VARIABLES: Mapping[str, Variable] = {
         ("dim", "run", "neuron"),
         "int64",
         "direction nearest to the neuron at the end",
-        "its number, from 0; -1 where the squared cosine is below 1/2. A permutation where "
-        "every direction has one neuron",
+        "its number, from 0; -1 where the squared cosine is below 1/2, or as large with another "
+        "one, as at their average. A permutation where every direction has one neuron",
     ),
     "coverage": Variable(
         ("dim", "run"),

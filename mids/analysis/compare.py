@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from .. import validation
 from ..errors import DatasetError
 from ..flows import Flow
-from ..schema import LEVELS
+from ..schema import LEVELS, STATUS
 from ..simulation.by_recipe import by_recipe
 from ..simulation.recipe import Recipe
 from ..simulation.run_recipes import described, only
+from .exits import exit_times, measured_exits
+from .neurons import need_one_kind, neuron_times
 from .plateaus import Scale
 from .prediction import KNOWN, NEVER, REASONS, SLOW, START
 from .saddles import saddles
@@ -26,7 +28,10 @@ __all__ = ["as_dimension", "comparable", "compare", "measured", "summary"]
 
 Array = NDArray[np.float64]
 
-NEEDED = ("loss", "crossing_time", "status", "gram0", "initial")
+NEEDED = (
+    *("loss", "crossing_time", "status", "gram0", "initial"),
+    *("neuron_crossing_time", "nearest", "risk"),
+)
 MEASURED = ("loss", "escape_time", "censored", "trapped")
 
 WHY = (
@@ -65,7 +70,10 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
         ``exponent`` (information exponent), ``censored`` (the run is cut off there), ``trapped``
         (it ends there for good), ``match`` (in both), ``reason`` (a flag: why there is no ratio);
         and ``failed`` (dims of the runs: it has no saddles). Attributes as of `theory`. Lazy where
-        `ds` is.
+        `ds` is. For neurons that do not act on each other (see `theory`) over ``neuron`` instead:
+        ``escape_time``, ``escape_time_theory``, ``ratio``, ``match``, ``nearest`` (the direction
+        found, -1 if none), ``nearest_theory`` (NaN if none), ``censored`` and ``failed``; for the
+        exit of other networks the same without ``nearest``, over the dims of the runs.
 
     Raises
     ------
@@ -86,7 +94,10 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
     [[1.0, 1.0]]
     """
     validation.dataset(ds)
-    out = by_recipe(only(ds, *NEEDED), _compared)
+    need_one_kind(ds)
+    out: xr.Dataset = by_recipe(only(ds, *NEEDED), _compared)
+    if "reason" not in out:  # neurons; those that a larger network alone has are padded with NaN
+        return out.assign({name: out[name] == 1 for name in ("match", "censored")})
     absent = out["ratio"].isnull() & (out["reason"] == KNOWN)  # padding of a larger target's dims
     reason = out["reason"].where(~absent, np.int8(WHY.index("no_such_saddle")))
     out = out.assign(reason=(reason.dims, reason.data, out["reason"].attrs))
@@ -99,6 +110,10 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
 
 def _compared(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset:
     """`compare` for the runs of one recipe."""
+    if (neurons := neuron_times(ds, recipe)) is not None:
+        return _neurons(ds, neurons)
+    if (exits := exit_times(ds, recipe)) is not None:
+        return _exits(ds, exits)
     found = saddles(ds)
     crossing = ds.get("crossing_time")
     if crossing is not None:
@@ -106,12 +121,6 @@ def _compared(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset:
             ["level", "direction"], errors="ignore"
         )
     predicted = predictions(ds, recipe, crossing=crossing)
-    if "escape_time" not in predicted:
-        raise DatasetError(
-            f"the theory of the flow {recipe.flow and recipe.flow.name!r} on this target is one of "
-            "neurons, not of saddles; compare 'neuron_escape_time' of mids.theory(ds) with "
-            "'neuron_crossing_time'"
-        )
     if "visited" not in found:
         raise DatasetError(
             "compare matches saddles by the directions learned, which need the variable "
@@ -152,6 +161,62 @@ def _compared(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset:
         "flag_meanings": " ".join(WHY),
     }
     return out.transpose(..., "saddle", missing_dims="ignore").assign_attrs(how)
+
+
+def _neurons(ds: xr.Dataset, predicted: xr.Dataset) -> xr.Dataset:
+    """`compare` for neurons that do not act on each other."""
+    for name in ("neuron_crossing_time", "nearest"):
+        if name not in ds:
+            raise DatasetError(
+                f"compare of these neurons needs the variable {name!r}, as mids.simulate writes "
+                "it; start from the original dataset"
+            )
+    # Neurons are numbers here and there; a selection of them has their labels.
+    labels = {} if "neuron" in ds.coords else {"neuron": predicted["neuron"]}
+    ds = ds.assign_coords(labels)
+    measured = ds["neuron_crossing_time"].sel(level=0.5, drop=True)
+    expected, nearest = predicted["neuron_escape_time"], ds["nearest"]
+    parts = {
+        "escape_time": (measured, "measured escape time of the neuron"),
+        "escape_time_theory": (expected, "predicted escape time of the neuron"),
+        "ratio": (measured / expected.where(expected > 0), "measured over predicted escape time"),
+        "match": (
+            measured.notnull() & np.isfinite(expected),
+            "whether the escape is both measured and predicted",
+        ),
+        "censored": (
+            measured.isnull() & np.isfinite(expected) & (ds["status"] != STATUS.index("failed")),
+            "whether the run is cut off before the neuron escapes",
+        ),
+        "nearest": (nearest, "direction nearest to the neuron at the end"),
+        "nearest_theory": (predicted["neuron_nearest"], "direction that the neuron finds"),
+        "failed": (ds["status"] == STATUS.index("failed"), "whether the run failed"),
+    }
+    out = xr.Dataset({name: variable for name, (variable, _) in parts.items()})
+    for name, (_, text) in parts.items():
+        out[name].attrs = {"long_name": text, "units": "1"}
+    return out.transpose(..., "neuron", missing_dims="ignore").assign_attrs(predicted.attrs)
+
+
+def _exits(ds: xr.Dataset, predicted: xr.Dataset) -> xr.Dataset:
+    """`compare` for the exit of a network from its start."""
+    found, expected = measured_exits(ds), predicted["exit_time"]
+    failed = ds["status"] == STATUS.index("failed")
+    parts = {
+        "escape_time": (found, "measured time at which the risk has fallen by a hundredth"),
+        "escape_time_theory": (expected, "predicted time of that"),
+        "ratio": (found / expected.where(expected > 0), "measured over predicted exit time"),
+        "match": (found.notnull() & np.isfinite(expected), "whether it is measured and predicted"),
+        "censored": (
+            found.isnull() & np.isfinite(expected) & ~failed,
+            "whether the run is cut off before",
+        ),
+        "failed": (failed, "whether the run failed"),
+    }
+    out = xr.Dataset({name: variable for name, (variable, _) in parts.items()})
+    for name, (_, text) in parts.items():
+        out[name].attrs = {"long_name": text, "units": "1"}
+    return out.assign_attrs(predicted.attrs)
 
 
 def _reason(found: xr.Dataset, predicted: xr.Dataset, crossing: Any) -> xr.DataArray:
@@ -271,7 +336,10 @@ def summary(comparison: xr.Dataset) -> pd.DataFrame:
     """One row per dimension and saddle, and label of other dims; medians over runs."""
     for name in ("dim", "run"):
         comparison = as_dimension(comparison, name)
-    further = [str(name) for name in comparison.dims if name not in ("dim", "run", "saddle")]
+    last = "saddle" if "saddle" in comparison.dims else "neuron"
+    if "neuron" not in comparison.dims and last == "neuron":  # the exit of whole networks
+        comparison = comparison.expand_dims("neuron")
+    further = [str(name) for name in comparison.dims if name not in ("dim", "run", last)]
     if further:
         name = further[0]
         tables = []
@@ -281,6 +349,8 @@ def summary(comparison: xr.Dataset) -> pd.DataFrame:
             table.insert(0, name, here[name].item() if name in here.coords else k)
             tables.append(table)
         return pd.concat(tables, ignore_index=True)
+    if last == "neuron":
+        return _of_neurons(comparison.transpose("dim", "run", "neuron"))
     comparison = comparison.transpose("dim", "run", "saddle")
     alone = "loss_theory" not in comparison
     if alone:
@@ -320,6 +390,28 @@ def summary(comparison: xr.Dataset) -> pd.DataFrame:
         if alone
         else table
     )
+
+
+def _of_neurons(comparison: xr.Dataset) -> pd.DataFrame:
+    """`summary` of neurons that do not act on each other."""
+    rows = []
+    for d in range(comparison.sizes["dim"]):
+        here = comparison.isel(dim=d)
+        times = {name: here[name].values for name in ("escape_time", "escape_time_theory")}
+        found, expected = (np.isfinite(values) for values in times.values())
+        rows.append(
+            {
+                "dim": here["dim"].item() if "dim" in here.coords else np.nan,
+                **{name: _median(_known(values)) for name, values in times.items()},
+                "ratio": _median(_known(here["ratio"].values)),
+                "neurons": int((found | expected).sum()),
+                "censored": int(here["censored"].values.sum()),
+                "trapped": int((~found & ~expected).sum()),
+                "unmatched": int((found != expected).sum()),
+                "failed": int(here["failed"].values.sum()),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 _THEORY = ("loss_theory", "escape_time_theory", "ratio")

@@ -21,11 +21,12 @@ from ..targets.additive import AdditiveTarget
 from ..targets.ladder import leaps
 from ..targets.subspaces import TOLERANCE
 from ..targets.target import Target
-from .additive import neuron_times
 from .coupled import Race, race_of
 from .distribution import escape_time_quantiles
+from .exits import exit_times
 from .known_frame import KnownFrame, KnownLink
 from .many_directions import ManyDirections
+from .neurons import need_one_kind, neuron_times
 from .prediction import ABSENT, KNOWN, METHODS, REASONS, START, Prediction
 from .saddles import with_saddles
 
@@ -112,9 +113,16 @@ def theory(
         ``escape_time_quantile`` with the dims ``dim``, ``saddle`` and ``quantile``: the law for
         students whose frame is uniform, including runs that do not visit it.
 
-        Neurons of `TwoLayer` under the correlation loss, on a sum of one h3, h4, ... along
-        orthonormal index vectors, have ``neuron_escape_time`` and ``neuron_nearest`` (the direction
-        they find; NaN, with a time of inf, if none) over ``neuron`` instead.
+        Neurons that do not act on each other (`TwoLayer` under the correlation loss, or one with a
+        fixed second layer) have other columns, over ``neuron``: ``neuron_escape_time`` (squared
+        cosine with the nearest direction 1/2; inf if never), ``neuron_nearest`` (the direction they
+        find; NaN if none, or several alike) and ``neuron_shared`` (directions to which they are
+        equally near at the end: 1, or all where it is their average). For index vectors at equal
+        angles the attributes ``cosine`` and ``critical_cosine`` say which: neurons go to the
+        average beyond the latter. Of other networks with a fixed second layer and an activation
+        without linear part, on a target of one direction, there is ``exit_time``: when each run
+        leaves the plateau of its start, the population risk having fallen by a hundredth (on
+        samples: for h2, ... alone, and in the mean over samples).
 
     Raises
     ------
@@ -146,6 +154,7 @@ def theory(
     if dim is not None or student_rank is not None:
         raise InputError("dim and student_rank are those of the dataset; leave them out")
     _need_start(ds)
+    need_one_kind(ds)
     out = by_recipe(
         only(ds, "loss", "gram0", "initial"), partial(predictions, leading_order=leading_order)
     )
@@ -184,6 +193,8 @@ def predictions(
     _need_start(ds)
     if (neurons := neuron_times(ds, recipe)) is not None:
         return neurons
+    if (exits := exit_times(ds, recipe)) is not None:
+        return exits
     target = recipe.target
     model, weighted = _model(recipe)
     constant = 0.5 * (target.norm**2 - weighted.norm**2)
@@ -281,9 +292,10 @@ def _model(recipe: Recipe) -> tuple[Race | ManyDirections | KnownLink, Target]:
     if planted is None:
         raise DatasetError(
             f"there is no theory of the flow {flow.name!r} with these parameters on this target, "
-            "only of single neurons whose activation is the link, and under the correlation loss "
-            "of sums of one h3, h4, ... along orthonormal index vectors: otherwise neurons, or "
-            "directions, act on each other; look at mids.saddles and mids.plateaus"
+            "only of neurons that do not act on each other (correlation loss, or one of unit norm "
+            "with a fixed second layer), and of the exit from the start on a target of one "
+            "direction with an activation without linear part; look at mids.saddles and "
+            "mids.plateaus"
         )
     return (KnownLink if planted.rank == 1 else KnownFrame)(planted), weighted
 
@@ -314,14 +326,15 @@ def _law_of(
     ds: xr.Dataset, recipe: Recipe, *, quantiles: Sequence[float], samples: int, lazy: bool
 ) -> xr.Dataset:
     """Quantiles of the escape times over uniform initial frames of the student."""
+    if recipe.flow is not None and not recipe.flow.fast_link:
+        raise DatasetError("quantiles are known for flows with a fast link; leave quantiles= out")
     model, _ = _model(recipe)
     if recipe.initial is not None or recipe.student_rank is None or "dim" not in ds.coords:
         raise DatasetError(
             "quantiles are those of runs whose initial frames are uniform, which the recipe does "
             "not say of these; leave quantiles= out"
         )
-    if isinstance(model, KnownLink):
-        raise DatasetError("quantiles are known for flows with a fast link; leave quantiles= out")
+    assert not isinstance(model, KnownLink)
     dims = xr.DataArray(ds["dim"].values, dims=ds["dim"].dims)
     array: xr.DataArray = xr.apply_ufunc(
         _law,

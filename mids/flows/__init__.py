@@ -8,7 +8,7 @@ from typing import Any
 from .. import validation
 from ..errors import InputError
 from .ambient import Ambient
-from .base import Flow, FlowSweep, Problem
+from .base import Flow, FlowSweep, Neurons, Problem
 from .empirical import Empirical
 from .joint import Joint
 from .online_sgd import OnlineSGD
@@ -25,6 +25,7 @@ __all__ = [
     "FlowSweep",
     "HermiteKernel",
     "Joint",
+    "Neurons",
     "OnlineSGD",
     "Planted",
     "Problem",

@@ -7,7 +7,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
 import numpy as np
 
@@ -66,6 +66,40 @@ class Problem:
     initial: FloatArray
     time: FloatArray
     rtol: float
+
+
+class Neurons(NamedTuple):
+    """Neurons of unit norm with a fixed second layer.
+
+    Attributes
+    ----------
+    series : (degree + 1,) float array
+        Hermite coefficients of their activation.
+    layer : (neurons,) float array
+        Second layer.
+    alone : bool
+        Whether they follow a flow in which they do not act on each other.
+    squared : bool
+        Whether the loss is the squared one.
+    rate : float
+        Step of descent on samples, over the samples in a batch; 0 for a flow.
+    noise : float
+        Standard deviation of the noise on the labels.
+
+    Examples
+    --------
+    >>> from mids import Target, flows
+    >>> flow = flows.TwoLayerSGD(activation="h2", step=0.01, batch=10)
+    >>> flow.neurons_of(Target.parse("h2(z1)")).rate
+    0.001
+    """
+
+    series: FloatArray
+    layer: FloatArray
+    alone: bool
+    squared: bool
+    rate: float
+    noise: float
 
 
 @dataclass(frozen=True)
@@ -140,6 +174,29 @@ class Flow(ABC):
         >>> flows.get("planted").planted_target(target) == target
         True
         >>> flows.get("two-timescale").planted_target(target) is None
+        True
+        """
+        return None
+
+    def neurons_of(self, target: Target) -> Neurons | None:
+        """Neurons of unit norm with a fixed second layer, by which theory goes; None if none.
+
+        Parameters
+        ----------
+        target : Target
+
+        Returns
+        -------
+        Neurons or None
+
+        Examples
+        --------
+        >>> from mids import Target, flows
+        >>> flow = flows.TwoLayer(neurons=2, activation="h3", loss="correlation")
+        >>> found = flow.neurons_of(Target.parse("h3(z1)"))
+        >>> found.alone, found.layer.tolist(), found.series.tolist()
+        (True, [1.0, 1.0], [0.0, 0.0, 0.0, 1.0])
+        >>> flows.get("planted").neurons_of(Target.parse("h3(z1)")) is None
         True
         """
         return None

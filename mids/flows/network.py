@@ -15,7 +15,7 @@ from ..schema import LEVELS
 from ..targets.additive import hermite_series
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
-from .base import Flow, Problem, Swept
+from .base import Flow, Neurons, Problem, Swept
 from .initial import stream
 from .network_target import duration, monomials, pulls, reached
 from .observables import CENSORED, CONVERGED, FAILED, TRAPPED
@@ -150,6 +150,19 @@ class NetworkFlow(Flow):
     def student_rank(self, target: Target) -> int:
         """Return the number of neurons."""
         return self.neurons
+
+    def neurons_of(self, target: Target) -> Neurons | None:
+        """Neurons alone under the correlation loss, or as one; none on samples taken twice."""
+        if self.norm != "spherical" or self.epsilon is not None:
+            return None
+        sampled = {name: getattr(self, name, 0.0) for name in ("step", "noise", "smoothing")}
+        if sampled["smoothing"] or getattr(self, "reuse", 1) > 1:
+            return None
+        rate = sampled["step"] / getattr(self, "batch", 1)
+        alone = not rate and (self.neurons == 1 or self.loss == "correlation")
+        layer = self._layer.copy()
+        squared = self.loss == "squared"
+        return Neurons(self._series, layer, alone, squared, rate, sampled["noise"])
 
     def check(self, target: Target, dims: IntArray, student_rank: int) -> None:
         """Raise InputError if the student's rank is not the number of neurons, or no pull is left.

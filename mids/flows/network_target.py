@@ -17,6 +17,10 @@ from ..validation import FloatArray, IntArray
 __all__ = ["Monomials", "duration", "monomials", "pulls", "reached"]
 
 
+EQUAL = 2e-3
+"""Relative difference of squared cosines that counts as none."""
+
+
 class Monomials(NamedTuple):
     r"""Sparse polynomials ``<T_k, m^k> = sum alpha_beta sqrt(k! / beta!) m^beta`` of a target.
 
@@ -90,10 +94,13 @@ def reached(target: Target, cosines: FloatArray) -> tuple[IntArray, int]:
     """Nearest direction of every neuron, and how many directions have a neuron within 45 degrees.
 
     Directions are the axes of the link or the index vectors of an additive target; a neuron that is
-    nearer than 45 degrees to none has -1. Shapes: cosines (p, rank); returns (p,).
+    nearer than 45 degrees to none, or as near to another, as at the average of several, has -1.
+    Shapes: cosines (p, rank); returns (p,).
     """
     if isinstance(target, AdditiveTarget):
         cosines = cosines @ target.directions
     squares = np.where(np.isfinite(cosines), cosines, 0.0) ** 2
-    nearest = np.where(squares.max(axis=1) >= 0.5, squares.argmax(axis=1), -1)
+    largest = squares.max(axis=1)
+    alone = (squares >= (1 - EQUAL) * largest[:, None]).sum(axis=1) == 1
+    nearest = np.where((largest >= 0.5) & alone, squares.argmax(axis=1), -1)
     return nearest.astype(np.int64), len(np.unique(nearest[nearest >= 0]))

@@ -11,7 +11,7 @@ from mids.flows import TwoLayer
 from mids.flows.initial import stream
 from mids.flows.network import directions_factor, gram
 from mids.targets import Target, additive
-from mids.targets.basis import hermite_values
+from mids.targets.basis import hermite_values, multiplicities
 
 TARGET = Target.parse("0.5 + h1(z1) + 0.7*h2(z2) + 0.5*h1(z1)*h2(z2)")
 ACTIVATION = {0: 0.3, 1: 1.0, 2: 0.6, 3: 0.4}
@@ -284,22 +284,123 @@ def test_the_average_of_equiangular_index_vectors_turns_at_beta_c(offset, to_ave
         assert float((vectors.T @ ds.neuron_overlap.values[0, 0, -1, 0]).max()) > 0.95
 
 
-def test_small_epsilon_gives_the_sequence_of_a_single_index():
-    """Berthier, Montanari, Zhou 2023: the Hermite components are learned one after the other."""
-    flow = TwoLayer(
-        neurons=12, activation=(0, 0.6, 0.5, 0.6), readout="trained", epsilon=0.02, second_layer=0.0
-    )
-    target = "h1(z1) + 0.5*h2(z1) + 0.7*h3(z1)"
-    ds = simulate(
-        flow, target, dim=1e4, runs=1, rtol=1e-6, time=np.append(0, np.geomspace(1e-4, 40, 80))
-    )
-    loss = ds.loss.values[0, 0]
-    squares = np.array([1.0, 0.25, 0.49])
-    levels = 0.5 * (squares.sum() - np.cumsum(squares)[:1])
-    assert loss[0] == pytest.approx(0.5 * squares.sum())
-    flat = np.abs(np.gradient(np.log(loss + 1e-12), np.log(ds.time.values + 1e-9)))
-    assert loss[-1] < levels[0]
-    assert (np.diff(loss) < 1e-7).all() and flat.max() > 0.2
+def ambient(flow, target, W, end, times):
+    """Weights (d, p) and second layer along the gradient flow in R^d, in plain NumPy."""
+    from scipy.integrate import solve_ivp
+
+    degrees = target.modes.sum(axis=1)
+    seen = degrees < len(flow._series)
+    modes, degrees = target.modes[seen], degrees[seen]
+    sizes = target.coefficients[seen] * flow._series[degrees] * np.sqrt(multiplicities(modes))
+    orders, squares, step = np.arange(len(flow._series)), flow._series**2, 1e-30
+    d, p = W.shape
+
+    def pulls(m):
+        """E f* sigma(w x) of a neuron and its gradient by m, by complex steps."""
+        moved = m + 1j * step * np.eye(len(m))
+        found = np.prod(moved[:, None, :] ** modes, axis=2) @ sizes
+        return found.real[0], found.imag / step
+
+    def slope(_, y):
+        W, a = y[: d * p].reshape(d, p), y[d * p :]
+        Q, field = W.T @ W, np.zeros((d, p))
+        values, gradients = zip(*(pulls(m) for m in W[: target.rank].T), strict=True)
+        field[: target.rank] = a * np.array(gradients).T
+        powers = Q[:, :, None] ** np.maximum(orders - 1, 0)
+        field -= W @ (powers @ (orders * squares) * a[:, None] * a)
+        field -= W * (W * field).sum(axis=0)
+        change = np.array(values) - (Q[:, :, None] ** orders @ squares) @ a
+        return np.append(field, change / flow.epsilon if flow.epsilon else 0 * a)
+
+    start = np.append(W, flow._layer)
+    found = solve_ivp(slope, (0, end), start, "DOP853", t_eval=times, rtol=1e-9, atol=1e-12).y
+    return found[: d * p].reshape(d, p, -1), found[d * p :]
+
+
+@pytest.mark.parametrize(
+    ("target", "epsilon"), [(TARGET, None), (TARGET, 0.1), ("h1(z1) + 0.5*h3(z1)", 1e-2)]
+)
+def test_the_flow_is_that_of_a_plain_simulation_in_the_ambient_space(target, epsilon):
+    """Overlaps, products and second layer along the whole path, at d = 40."""
+    target = Target.parse(target) if isinstance(target, str) else target
+    flow = network(readout="trained" if epsilon else "fixed", epsilon=epsilon)
+    time = np.linspace(0.0, 6.0, 13)
+    ds = simulate(flow, target, dim=40, runs=1, time=time).isel(dim=0, run=0)
+    M, Q = ds.neuron_overlap.values, ds.neuron_gram.values
+    W = np.zeros((40, 3))
+    W[: target.rank] = M[0].T
+    W[target.rank : target.rank + 3] = np.linalg.cholesky(Q[0] - M[0] @ M[0].T).T
+    weights, layer = ambient(flow, target, W, time[-1], time)
+    np.testing.assert_allclose(M, weights[: target.rank].T, atol=1e-6)
+    np.testing.assert_allclose(Q, np.einsum("dit,djt->tij", weights, weights), atol=1e-6)
+    np.testing.assert_allclose(ds.second_layer, layer.T, atol=1e-6)
+    assert abs(M[-1] - M[0]).max() > 0.3
+
+
+COMPONENTS = np.array([0.0, 1.0, 0.7, 0.5])
+SERIES = np.array([0.0, 1.0, 0.8, 0.6])
+LAYERS = np.array([1.3, -0.8, 0.4])
+
+
+def learned(layers, overlaps):
+    """Hermite components of the network at each time; shapes (T, p), (T, p)."""
+    powers = overlaps[:, :, None] ** np.arange(4)
+    return (layers[:, :, None] * SERIES * powers).mean(axis=1)
+
+
+def wide_limit(epsilon, grid):
+    """Components of infinitely many neurons in infinite dimension, a third for each of `LAYERS`."""
+    from scipy.integrate import solve_ivp
+
+    orders = np.arange(4)
+
+    def slope(_, y):
+        A, s = np.split(y, 2)
+        powers = s[:, None] ** orders
+        missing = SERIES * (COMPONENTS - A @ powers * SERIES / 3)
+        pull = s[:, None] ** orders[:3] @ (orders * missing)[1:]
+        return np.append(powers @ missing / epsilon, A * pull * (1 - s * s))
+
+    start = np.append(LAYERS, np.zeros(3))
+    found = solve_ivp(slope, (0, grid[-1]), start, "LSODA", t_eval=grid, rtol=1e-9, atol=1e-13).y.T
+    return learned(found[:, :3], found[:, 3:])
+
+
+def test_hermite_components_are_learned_one_after_the_other():
+    """Berthier, Montanari, Zhou 2023: component l after a time of order epsilon^(1 / 2 l)."""
+    halves = []
+    for epsilon in (1e-9, 1e-11):
+        grid = np.append(0.0, np.geomspace(0.1 * epsilon**0.5, 6 * epsilon ** (1 / 6), 2000))
+        found = wide_limit(epsilon, grid)[:, 1:] / COMPONENTS[1:]
+        halves.append([np.interp(0.5, part, grid) for part in found.T])
+        at = [int(np.argmax(part > 0.5)) for part in found.T]
+        assert found[at[0], 1:].max() < 0.1 and found[at[1], 2] < 0.1  # the next is not begun
+        assert found[at[1], 0] == pytest.approx(1.0, abs=0.1)
+    powers = np.log(np.divide(*halves)) / np.log(100)
+    np.testing.assert_allclose(powers, [1 / 2, 1 / 4, 1 / 6], atol=0.04)
+
+
+def test_wide_networks_tend_to_that_sequence():
+    """The distance falls as 1 / p, what is left beyond it is small."""
+    epsilon, ends = 1e-2, []
+    grid = np.append(0.0, np.geomspace(0.1 * epsilon**0.5, 4 * epsilon ** (1 / 6), 60))
+    for p in (30, 60):
+        flow = TwoLayer(
+            neurons=p,
+            activation=tuple(SERIES),
+            readout="trained",
+            epsilon=p * p * epsilon,
+            second_layer=tuple(np.resize(LAYERS, p) / p),
+        )
+        target = "h1(z1) + 0.7*h2(z1) + 0.5*h3(z1)"
+        ds = simulate(flow, target, dim=10**12, runs=1, rtol=1e-6, time=grid * p)
+        ends.append(
+            learned(ds.second_layer.values[0, 0] * p, ds.neuron_overlap.values[0, 0, ..., 0])
+        )
+    limit = wide_limit(epsilon, grid)
+    far, near = (abs(end - limit).max() for end in ends)
+    assert near < 0.6 * far
+    np.testing.assert_allclose(2 * ends[1] - ends[0], limit, atol=0.1)
 
 
 @pytest.mark.parametrize(
@@ -338,10 +439,7 @@ def test_theory_is_that_of_the_planted_flow_or_refused():
     planted = simulate("planted", "h3(z1)", runs=4, initial=ds.initial, time=ds.time.values)
     times, expected = (mids.theory(each).escape_time.values for each in (ds, planted))
     np.testing.assert_array_equal(times, expected)
-    other = simulate(TwoLayer(neurons=2, activation="h3"), "h3(z1)", runs=2, time=[0.0, 1.0])
-    with pytest.raises(mids.errors.DatasetError, match="no theory of the flow 'two-layer'"):
-        mids.theory(other)
-    neurons = TwoLayer(neurons=2, activation="h3", loss="correlation")
-    apart = simulate(neurons, "h3(z1) + h3(z2)", runs=2)
-    with pytest.raises(mids.errors.DatasetError, match="one of neurons, not of saddles"):
-        mids.compare(apart)
+    other = simulate(TwoLayer(neurons=2), "h3(z1) + h1(z2)", runs=2, time=[0.0, 1.0])
+    for analysis in (mids.theory, mids.compare):
+        with pytest.raises(mids.errors.DatasetError, match="no theory of the flow 'two-layer'"):
+            analysis(other)

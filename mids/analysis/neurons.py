@@ -1,0 +1,321 @@
+r"""Neurons that do not act on each other: which direction each of them finds, and when.
+
+A neuron alone climbs :math:`P(m) = a \sum_k c_k \langle T_k, m^{\otimes k} \rangle` on the sphere,
+:math:`m' = \nabla P - \langle m, \nabla P \rangle m`. Where s is the least degree, in the clock
+:math:`d\theta = |m|^{s-2} dt` m turns and grows at rates that do not depend on d: that is followed,
+and time is its integral (any directions and activation; equiangular index vectors: Simsek,
+Bendjeddou, Hsu 2024).
+
+For :math:`\sum_i \alpha_i h_s(v_i \cdot z)` with orthonormal index vectors :math:`v_i`, in the
+coordinates of an unnormalised weight y with :math:`w = y / |y|`,
+
+.. math:: y_i' = a s c_s \alpha_i y_i^{s-1}, \qquad \frac{dt}{d\tau} = |y|^{s-2},
+
+the directions have separate clocks: :math:`y_i^{2-s}` falls linearly in :math:`\tau`, what lies
+beyond the index vectors stays, and the first to blow up is the one that the neuron finds. Time is
+a quadrature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from .. import flows
+from ..errors import DatasetError
+from ..flows.base import Neurons
+from ..simulation.recipe import Recipe
+from ..simulation.run_recipes import described
+from ..targets.additive import AdditiveTarget
+from ..targets.basis import multiplicities
+from ..targets.target import Target
+from ..validation import FloatArray as Array
+
+__all__ = ["need_one_kind", "neuron_times", "neurons_of"]
+
+COLUMNS = {
+    "neuron_escape_time": "predicted time at which the squared cosine reaches 1/2",
+    "neuron_nearest": "direction that the neuron finds",
+    "neuron_shared": "directions at equal cosines from which the neuron ends",
+}
+REST = 1e-8
+"""Rate, in the clock in which all neurons move alike, that is none."""
+EQUAL = 1e-3
+"""Relative difference of cosines that counts as none."""
+RTOL, MAX_STEPS, BLOCK = 1e-10, 20_000, 256
+
+
+def neuron_times(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset | None:
+    """Predict when each neuron finds which direction; None where neurons act on each other."""
+    target, found = recipe.target, neurons_of(recipe)
+    if found is None or not found.alone or "initial" not in ds:
+        return None
+    series, layer = found.series, found.layer
+    vectors = _index_vectors(target, series)
+    columns = xr.apply_ufunc(
+        _times if vectors else _paths,
+        ds["initial"],
+        input_core_dims=[["axis", "student"]],
+        output_core_dims=[["column", "neuron"]],
+        dask="parallelized",
+        kwargs={"target": target, "series": series, "layer": layer},
+        output_dtypes=[np.float64],
+        dask_gufunc_kwargs={
+            "output_sizes": {"column": len(COLUMNS), "neuron": len(layer)},
+            "allow_rechunk": True,
+        },
+    )
+    out = xr.Dataset(
+        {name: columns.isel(column=k, drop=True) for k, name in enumerate(COLUMNS)}
+    ).drop_vars(("axis", "student"), errors="ignore")
+    for name, text in COLUMNS.items():
+        out[name].attrs = {"long_name": text, "units": "1"}
+    how: dict[str, Any] = {"method": "quadrature" if vectors else "reduced flow"}
+    if (angle := _equiangular(target, series)) is not None:
+        how["cosine"], how["critical_cosine"] = angle
+    return out.assign_coords(neuron=np.arange(len(layer))).assign_attrs(how)
+
+
+def neurons_of(recipe: Recipe) -> Neurons | None:
+    """Neurons whose theory is not that of the planted flow."""
+    flow = recipe.flow or flows.TwoTimescale()
+    return None if flow.planted_target(recipe.target) else flow.neurons_of(recipe.target)
+
+
+def need_one_kind(ds: xr.Dataset) -> None:
+    """Raise DatasetError where the theories of runs have other columns."""
+    kinds = {found and found.alone for found in map(neurons_of, described(ds, ("flow",)))}
+    if len(kinds) > 1:
+        raise DatasetError(
+            "the theories of these runs have other columns: of saddles, of neurons that do not act "
+            "on each other, or of the exit of those that do; select runs of one kind, for example "
+            "with ds.isel(flow=0)"
+        )
+
+
+def _seen(target: Target, series: Array) -> list[int]:
+    """Degrees that the target has and neurons see."""
+    if isinstance(target, AdditiveTarget):
+        degrees = np.flatnonzero(target.series)
+    else:
+        degrees = np.unique(target.modes.sum(axis=1)[target.coefficients != 0])
+    return [int(k) for k in degrees if 0 < k < len(series) and series[k]]
+
+
+def _index_vectors(target: Target, series: Array) -> tuple[int, Array, Array] | None:
+    """Degree, coefficients and directions of orthonormal index vectors; None if they are none."""
+    orders = _seen(target, series)
+    if len(orders) != 1 or orders[0] < 3:
+        return None
+    order = orders[0]
+    if isinstance(target, AdditiveTarget):
+        if not target.orthonormal:
+            return None
+        return order, target.series[order] * target.weights, target.directions
+    seen = target.modes.sum(axis=1) == order
+    modes, values = target.modes[seen], target.coefficients[seen]
+    if (modes > 0).sum(axis=1).max() > 1:
+        return None
+    return order, values, np.eye(target.rank)[:, modes.argmax(axis=1)]
+
+
+def _equiangular(target: Target, series: Array) -> tuple[float, float] | None:
+    """Cosine of index vectors at equal angles, and that beyond which their average attracts."""
+    orders = _seen(target, series)
+    if not isinstance(target, AdditiveTarget) or len(orders) != 1 or orders[0] < 3:
+        return None
+    count, order = len(target.weights), orders[0]
+    if count < 2 or np.ptp(target.weights) > EQUAL * abs(target.weights[0]):
+        return None
+    cosines = (target.directions.T @ target.directions)[np.triu_indices(count, 1)]
+    if np.ptp(cosines) > 1e-9:
+        return None
+    return float(cosines[0]), (order - 2) / (count + order - 2)
+
+
+def _times(start: Array, *, target: Target, series: Array, layer: Array) -> Array:
+    """Columns of each neuron on orthonormal index vectors, shape (..., 3, neuron)."""
+    found = _index_vectors(target, series)
+    assert found is not None
+    order, strengths, directions = found
+    rows = np.einsum("...ap,an->...pn", start, directions)
+    out = np.empty((*rows.shape[:-1], len(COLUMNS)))
+    for at in np.ndindex(rows.shape[:-1]):
+        rates = order * layer[at[-1]] * series[order] * strengths
+        time, winner = _escape(rows[at], rates, order)
+        out[at] = time, winner, np.where(np.isnan(winner), np.nan, 1.0)
+    return np.moveaxis(out, -1, -2)
+
+
+def _escape(y: Array, rates: Array, order: int) -> tuple[float, float]:
+    """Time to a squared cosine of 1/2, and the direction.
+
+    Shapes: y, rates (n,).
+    """
+    from scipy.integrate import quad
+    from scipy.optimize import brentq
+
+    if not np.isfinite(y).all():
+        return np.nan, np.nan
+    power = order - 2
+    clocks = power * rates * y**power  # y_i = y_i(0) (1 - clock tau)^(-1 / power)
+    winner = int(clocks.argmax())
+    if not clocks[winner] > 0.0:
+        return np.inf, np.nan
+    rest = max(1.0 - float(y @ y), 0.0)
+    others = clocks / clocks[winner]
+
+    def squares(x: float) -> Array:
+        # 1 - tau / (end of the winner's clock) = exp(-x)
+        left = np.where(others < 1.0, 1.0 - others * -np.expm1(-x), np.exp(-x))
+        return np.asarray(y**2 * left ** (-2.0 / power))
+
+    def excess(x: float) -> float:
+        found = squares(x)
+        return float(2 * found[winner] - found.sum() - rest)
+
+    if excess(0.0) >= 0.0:
+        return 0.0, float(winner)
+    end = 1.0
+    while excess(end) < 0.0:
+        if (end := 2.0 * end) > 600.0:
+            return np.inf, np.nan
+    stop = brentq(excess, 0.0, end, xtol=1e-13)
+
+    def pace(x: float) -> float:
+        return float((squares(x).sum() + rest) ** (power / 2) * np.exp(-x))
+
+    edges = np.linspace(0.0, stop, 2 + int(stop / 2.0))
+    total = sum(quad(pace, a, b, epsabs=0, epsrel=1e-10)[0] for a, b in pairwise(edges.tolist()))
+    return total / float(clocks[winner]), float(winner)
+
+
+def _paths(start: Array, *, target: Target, series: Array, layer: Array) -> Array:
+    """Columns of each neuron on any target, shape (..., 3, neuron)."""
+    pull, directions, strength = _pull(target, series)
+    order = min(_seen(target, series))
+    rows = np.moveaxis(start, -2, -1)
+    flat = rows.reshape(-1, rows.shape[-1])
+    layers = np.broadcast_to(layer, rows.shape[:-1]).ravel()
+    out = np.full((len(flat), len(COLUMNS)), np.nan)
+    known = np.flatnonzero(np.isfinite(flat).all(axis=1))
+    for first in range(0, len(known), BLOCK):
+        of = known[first : first + BLOCK]
+        out[of] = _followed(flat[of], layers[of] * strength, pull, order, directions)
+    return np.moveaxis(out.reshape(*rows.shape[:-1], -1), -1, -2)
+
+
+def _pull(target: Target, series: Array) -> tuple[Callable[[Array], Array], Array, float]:
+    """Gradient of ``sum_k c_k <T_k, m^k>`` by m over its size, directions to go to, and that size.
+
+    Shapes: m (n, rank); directions (rank, terms).
+    """
+    if isinstance(target, AdditiveTarget):
+        directions, count = target.directions, min(len(series), len(target.series))
+        slopes = (np.arange(count) * series[:count] * target.series[:count])[1:]
+        strength = float(np.linalg.norm(slopes) * np.abs(target.weights).max())
+        weights = target.weights / strength
+
+        def along(m: Array) -> Array:
+            inner = m @ directions
+            return np.asarray((np.polyval(slopes[::-1], inner) * weights) @ directions.T)
+
+        return along, directions, strength
+    degrees = target.modes.sum(axis=1)
+    seen = np.isin(degrees, _seen(target, series))
+    modes = target.modes[seen]
+    weights = target.coefficients[seen] * series[degrees[seen]] * np.sqrt(multiplicities(modes))
+    strength = float(np.linalg.norm(weights * degrees[seen]))
+    weights = weights / strength
+
+    def gradient(m: Array) -> Array:
+        factors = m[:, None, :] ** modes
+        out = np.empty_like(m)
+        for i in range(m.shape[1]):
+            powers = modes[:, i]
+            own = np.where(powers > 0, powers * m[:, i, None] ** np.maximum(powers - 1, 0), 0.0)
+            out[:, i] = (own * np.delete(factors, i, axis=2).prod(axis=2)) @ weights
+        return out
+
+    return gradient, np.eye(target.rank), strength
+
+
+def _followed(
+    start: Array, layer: Array, pull: Callable[[Array], Array], order: int, directions: Array
+) -> Array:
+    """Columns of neurons, which take their steps together in a clock that suits them all.
+
+    Shapes: start (n, rank); layer (n,); returns (n, 3).
+    """
+    from scipy.integrate import DOP853
+    from scipy.optimize import brentq
+
+    n = len(start)
+    moving = (layer != 0) & (start.any(axis=1) | (order == 1))
+    out = np.column_stack([np.full(n, np.inf), np.full((n, 2), np.nan)])
+
+    def squares(m: Array) -> Array:
+        return np.asarray(((m @ directions) ** 2).max(axis=1))
+
+    def rates(m: Array) -> tuple[Array, Array]:
+        size = np.linalg.norm(m, axis=1)
+        stretch = np.where(moving, np.where(size > 0, size, 1.0) ** min(2 - order, 0), 0.0)
+        g = layer[:, None] * pull(m)
+        # Other neurons go on as fast; those with small second layers would hold all up.
+        stretch = stretch / np.where(layer != 0, np.abs(layer), 1.0)
+        return stretch[:, None] * (g - (m * g).sum(axis=1, keepdims=True) * m), stretch
+
+    def slope(_: float, y: Array) -> Array:
+        return np.column_stack(rates(y.reshape(n, -1)[:, :-1])).ravel()
+
+    def tolerance(y: Array) -> Array:
+        m, t = y[:, :-1], y[:, -1]
+        sizes = np.linalg.norm(m, axis=1) if order > 1 else np.ones(n)
+        return np.column_stack(
+            [np.repeat(sizes[:, None], m.shape[1], axis=1), t + rates(m)[1]]
+        ).ravel()
+
+    state = np.column_stack([start, np.zeros(n)])
+    begun = squares(start) >= 0.5
+    out[begun, 0] = 0.0
+    # The error is a mean over all neurons; it could all be in one of them.
+    rtol = max(RTOL / np.sqrt(n), 3e-14)
+    solver: Any = DOP853(
+        slope, 0.0, state.ravel(), np.inf, rtol=rtol, atol=rtol * tolerance(state) + 1e-300
+    )
+    for _ in range(MAX_STEPS):
+        if not moving.any() or solver.status == "failed":
+            break
+        solver.atol = rtol * tolerance(state) + 1e-300
+        solver.step()
+        state = solver.y.reshape(n, -1)
+        m = state[:, :-1]
+        dense: Any = None
+        for j in np.flatnonzero(moving & np.isinf(out[:, 0]) & (squares(m) >= 0.5)).tolist():
+            dense = dense or solver.dense_output()
+
+            def excess(at: float, j: int = j, read: Any = dense) -> float:
+                return float(squares(read(at).reshape(n, -1)[j : j + 1, :-1])[0] - 0.5)
+
+            ends = solver.t_old, solver.t
+            at = brentq(excess, *ends, xtol=1e-13) if excess(ends[0]) < 0.0 < excess(ends[1]) else 0
+            out[j, 0] = dense(at or solver.t).reshape(n, -1)[j, -1]
+        change, _ = rates(m)
+        size = np.maximum(np.linalg.norm(m, axis=1), 1e-300) if order > 1 else np.ones(n)
+        radial = (m * change).sum(axis=1) / size**2
+        turning = np.linalg.norm(change - radial[:, None] * m, axis=1) / size
+        lost = (order > 1) & (radial < 0) & (size < 0.1)  # it goes to the equator
+        resting = moving & (turning < REST) & ((np.abs(radial) < REST) | lost)
+        if resting.any():
+            moving &= ~resting
+            solver.f = np.where(np.repeat(resting, state.shape[1]), 0.0, solver.f)
+    cosines = np.abs(state[:, :-1] @ directions)
+    ended = cosines.max(axis=1) >= np.sqrt(0.5)
+    shared = (cosines >= (1 - EQUAL) * cosines.max(axis=1, keepdims=True)).sum(axis=1)
+    out[ended, 1] = np.where(shared == 1, cosines.argmax(axis=1), np.nan)[ended]
+    out[ended, 2] = shared[ended]
+    return out
