@@ -281,9 +281,9 @@ def _simulate_block(
         logger.warning(message, len(causes), len(runs), problem.dim, min(causes), listed)
     at = [modes.index(label) for label in problem.target.labels]
     return {
-        name: _padded(block[name], name, (len(runs), *own[name]), (len(runs), *shape), at)
+        name: in_sweep(block[name], name, (len(runs), *own[name]), (len(runs), *shape), at)
         if name in own
-        else _unknown(name, (len(runs), *shape))
+        else unknown(name, (len(runs), *shape))
         for name, shape in shapes.items()
     }
 
@@ -307,16 +307,16 @@ def _own_shapes(
     }
 
 
-def _padded(
+def in_sweep(
     found: Any, name: str, own: tuple[int, ...], wanted: tuple[int, ...], modes: list[int]
 ) -> np.ndarray:
-    """Return a variable in the shape of the sweep, its modes at their places."""
+    """Return a variable (run, ...) in the shape of a sweep, its modes at their positions there."""
     array: np.ndarray = np.asarray(found, dtype=schema.VARIABLES[name].dtype)
     if array.shape != own:
         raise RuntimeError(f"the flow returned {name} of shape {array.shape} instead of {own}")
     if own == wanted and ("mode" not in schema.VARIABLES[name].dims or modes == sorted(modes)):
         return array
-    out = _unknown(name, wanted)
+    out = unknown(name, wanted)
     index: list[Any] = [slice(size) for size in own]
     if "mode" in schema.VARIABLES[name].dims:
         index[schema.VARIABLES[name].dims.index("mode") - 1] = modes
@@ -324,7 +324,8 @@ def _padded(
     return out
 
 
-def _unknown(name: str, shape: tuple[int, ...]) -> np.ndarray:
+def unknown(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Return what a variable is for runs whose recipe does not yield it."""
     kind = np.dtype(schema.VARIABLES[name].dtype)
     return np.full(shape, np.nan if kind.kind == "f" else 0, dtype=kind)
 
@@ -357,7 +358,7 @@ def _integrate(
 
 def _failed(problem: Problem, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """Return what is known of a run that raised: its start."""
-    block = {name: _unknown(name, (1, *shape)) for name, shape in shapes.items()}
+    block = {name: unknown(name, (1, *shape)) for name, shape in shapes.items()}
     if "gram0" in block:
         block["gram0"][:] = problem.initial @ problem.initial.swapaxes(1, 2)
     if "status" in block:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,16 +47,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Collect the modes of all targets: multi-indices by label, in canonical order."""
-        rank = max(recipe.target.rank for recipe in self.recipes.flat)
-        modes = {
-            label: (*beta, *(0,) * (rank - len(beta)))
-            for target in {recipe.target: 0 for recipe in self.recipes.flat}
-            for label, beta in zip(target.labels, target.modes.tolist(), strict=True)
-        }
-        if self.recipes.size > 1:
-            order = sorted(modes, key=lambda label: (sum(modes[label]), [-k for k in modes[label]]))
-            modes = {label: modes[label] for label in order}
-        object.__setattr__(self, "modes", modes)
+        object.__setattr__(self, "modes", modes_of(self.recipes.flat))
 
     @property
     def counted(self) -> bool:
@@ -73,18 +64,34 @@ class Plan:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a variable for one run."""
-        rank = max(recipe.target.rank for recipe in self.recipes.flat)
-        students = max(recipe.student_rank for recipe in self.recipes.flat)
-        sizes = {
+        sizes = extents(self.recipes.flat) | {
             "time": len(self.time),
             "mode": len(self.modes),
-            "direction": rank,
-            "axis": rank,
-            "axis_t": rank,
-            **dict.fromkeys(("student", "neuron", "neuron_t"), students),
             "level": len(schema.LEVELS),
         }
         return tuple(sizes[dim] for dim in schema.VARIABLES[name].dims[2:])
+
+
+def modes_of(recipes: Iterable[Recipe]) -> dict[str, tuple[int, ...]]:
+    """Return the modes of all targets: multi-indices by label, in canonical order."""
+    targets = list(dict.fromkeys(recipe.target for recipe in recipes))
+    rank = max(target.rank for target in targets)
+    modes = {
+        label: (*beta, *(0,) * (rank - len(beta)))
+        for target in targets
+        for label, beta in zip(target.labels, target.modes.tolist(), strict=True)
+    }
+    order = sorted(modes, key=lambda label: (sum(modes[label]), [-k for k in modes[label]]))
+    return {label: modes[label] for label in order}
+
+
+def extents(recipes: Iterable[Recipe]) -> dict[str, int]:
+    """Return the sizes of the dims that depend on recipes, but for the modes."""
+    of_all = {(recipe.target.rank, recipe.student_rank or 0) for recipe in recipes}
+    rank, students = (max(sizes) for sizes in zip(*of_all, strict=True))
+    return dict.fromkeys(("direction", "axis", "axis_t"), rank) | dict.fromkeys(
+        ("student", "neuron", "neuron_t"), students
+    )
 
 
 def check(

@@ -22,7 +22,7 @@ from ..simulation.progress import progress as showing
 from ..simulation.simulate import from_spec, read_spec
 from . import netcdf as io
 from .files import sync
-from .growth import block_dims, grown, lazy_names, state_of
+from .growth import block_dims, grown, in_layout, lazy_names, state_of
 from .store import Place, claimed, digest, read_state, write_state
 
 TEMPORARY = (".partial", ".mids-part")
@@ -44,10 +44,9 @@ def generate(
     or cluster that dask uses, and marked when it is complete: the memory needed is that of the
     blocks being worked on. Call it again with the same arguments after any interruption: blocks
     whose checksums hold are kept, the others are simulated. With more runs, dims or values of a
-    sweep than before, only what is missing is simulated. Values that bring new modes, directions or
-    columns of the student are refused: blocks are whole along these dims, so that all that was
-    written would have to be written again. They go into a store of their own, and `mids.concat`
-    joins what `mids.open_dataset` gives for both.
+    sweep than before, only what is missing is simulated. Where new values bring modes, directions,
+    columns of the student or variables, blocks that are there are written again with them, as NaN
+    or 0.
 
     Parameters
     ----------
@@ -99,7 +98,7 @@ def generate(
         if before is None:
             _check_empty(place)
         else:
-            ds = grown(place, before, _lazy(spec, compact, before["chunk"]))
+            before, ds = grown(place, before, _lazy(spec, compact, before["chunk"]))
         try:
             _complete(place, before, ds, progress, lost)
         except (MidsError, OSError) as error:
@@ -220,6 +219,9 @@ def _complete(
     """Write what is missing of a store; its state says that it is complete once it is."""
     state = state_of(ds)
     sizes, chunk = state["sizes"], state["chunk"]
+    if before is not None:
+        new = [] if state["layouts"] == before["layouts"][-1:] else state["layouts"]
+        state["layouts"] = [*before["layouts"], *new]
     changed = before is None or any(before[name] != state[name] for name in state)
     if before is not None and before["sizes"]["run"] < sizes["run"]:
         _unmark(place, before["sizes"]["run"], chunk)
@@ -233,14 +235,14 @@ def _complete(
         for path in place.folder.rglob("*"):
             if path.suffix in TEMPORARY:
                 path.unlink(missing_ok=True)
-    failed = _intact_blocks(place, {name: ds[name].ndim for name in lazy_names(ds)}, len(sizes))
+    failed = _intact_blocks(place, ds, state)
     lengths = {**dict.fromkeys(sizes, 1), "run": chunk}
     blocks = product(*(range(ceil(size / lengths[name])) for name, size in sizes.items()))
     missing = [block for block in blocks if block not in failed]
     if missing:
         if not changed and before is not None and before["complete"]:
             write_state(place, {**state, "complete": False})
-        tasks = _tasks(ds, place.url, chunk)
+        tasks = _tasks(ds, place.url, chunk, len(state["layouts"]) - 1)
         with showing() if validation.flag(progress, "progress") else nullcontext():
             counts = _computed([tasks[block] for block in missing])
         failed.update(zip(missing, (int(count.item()) for count in counts), strict=True))
@@ -262,13 +264,18 @@ def _unmark(place: Place, runs: int, chunk: int) -> None:
             place.remove(f"blocks/{name}")
 
 
-def _intact_blocks(place: Place, ndim: Mapping[str, int], along: int) -> dict[tuple[int, ...], int]:
-    """Return the marked blocks all of whose chunks are intact, and how many runs failed there."""
-    from dask.base import compute
+def _intact_blocks(
+    place: Place, ds: xr.Dataset, state: Mapping[str, Any]
+) -> dict[tuple[int, ...], int]:
+    """Return the marked blocks that are intact, in the last layout, and how many runs failed."""
     from dask.delayed import delayed
 
     names = place.names("blocks")
-    found = compute(*(delayed(_intact_block)(place.url, name, ndim, along) for name in names))
+    about = {name: state[name] for name in ("sizes", "chunk", "layouts")}
+    about["dims"] = {name: ds[name].dims for name in lazy_names(ds)}
+    about["types"] = {name: ds[name].dtype for name in lazy_names(ds)}
+    given = delayed(about)
+    found = _computed([delayed(_intact_block)(place.url, name, given) for name in names])
     return {
         tuple(map(int, name.split("."))): count
         for name, count in zip(names, found, strict=True)
@@ -276,23 +283,57 @@ def _intact_blocks(place: Place, ndim: Mapping[str, int], along: int) -> dict[tu
     }
 
 
-def _intact_block(url: str, block: str, ndim: Mapping[str, int], along: int) -> int | None:
-    from .chunks import intact
+def _intact_block(url: str, block: str, about: Mapping[str, Any]) -> int | None:
+    """Return how many runs of a block failed if it is intact; write it in the last layout."""
+    from .chunks import decoded, intact
 
-    place = Place(url)
-    if not all(intact(place.read(name)) for name in _chunk_names(block, ndim, along)):
-        return None
+    place, along, layouts = Place(url), tuple(about["sizes"]), about["layouts"]
     try:
-        return int(place.read(f"blocks/{block}") or b"")
-    except ValueError:  # cut off by a loss of power
+        mark = [*map(int, (place.read(f"blocks/{block}") or b"").split())]
+        failed, layout = mark if len(mark) > 1 else (*mark, 0)
+        there, here = layouts[layout], layouts[-1]
+    except (ValueError, IndexError):  # cut off by a loss of power
         return None
+    ndim = {name: len(along) + len(shape) for name, shape in there["shapes"].items()}
+    keys = _chunk_names(block, ndim, len(along))
+    contents = {name: place.read(key) or b"" for name, key in keys.items()}
+    if not all(map(intact, contents.values())):
+        return None
+    if there == here:
+        return failed
+    *at, last = map(int, block.split("."))
+    runs = np.arange(last * about["chunk"], min((last + 1) * about["chunk"], about["sizes"]["run"]))
+    types = about["types"]
+    try:
+        arrays = {
+            name: decoded(content, types[name], (about["chunk"], *there["shapes"][name]))
+            for name, content in contents.items()
+        }
+    except ValueError:  # one is in another layout: a process was killed that changed it
+        return None
+    moved = in_layout({name: array[: len(runs)] for name, array in arrays.items()}, there, here)
+    values = (
+        array.astype(types[name]).reshape(*(1 for _ in at), *array.shape)
+        for name, array in moved.items()
+    )
+    written = _write(
+        *(np.array([k]) for k in at),
+        runs,
+        *values,
+        url=url,
+        chunk=about["chunk"],
+        layout=len(layouts) - 1,
+        along=along,
+        dims=about["dims"],
+    )
+    return int(written.item())
 
 
-def _chunk_names(block: str, ndim: Mapping[str, int], along: int) -> list[str]:
-    return [f"{name}/c.{block}{'.0' * (n - along)}" for name, n in ndim.items()]
+def _chunk_names(block: str, ndim: Mapping[str, int], along: int) -> dict[str, str]:
+    return {name: f"{name}/c.{block}{'.0' * (n - along)}" for name, n in ndim.items()}
 
 
-def _tasks(ds: xr.Dataset, url: str, chunk: int) -> np.ndarray:
+def _tasks(ds: xr.Dataset, url: str, chunk: int, layout: int) -> np.ndarray:
     """Return one task for each block, which writes it and returns how many of its runs failed."""
     import dask.array as da
 
@@ -317,6 +358,7 @@ def _tasks(ds: xr.Dataset, url: str, chunk: int) -> np.ndarray:
         align_arrays=False,
         url=url,
         chunk=chunk,
+        layout=layout,
         along=along,
         dims={name: ds[name].dims for name in names},
     )
@@ -325,7 +367,12 @@ def _tasks(ds: xr.Dataset, url: str, chunk: int) -> np.ndarray:
 
 
 def _write(
-    *arrays: np.ndarray, url: str, chunk: int, along: tuple[str, ...], dims: Mapping[str, Any]
+    *arrays: np.ndarray,
+    url: str,
+    chunk: int,
+    layout: int,
+    along: tuple[str, ...],
+    dims: Mapping[str, Any],
 ) -> np.ndarray:
     """Write a block of all variables, then its mark; arrays: positions along each dim, values."""
     place = Place(url)
@@ -338,20 +385,20 @@ def _write(
     )
     if place.folder is not None:
         ndim = {name: len(dims[name]) for name in dims}
-        for name in _chunk_names(block, ndim, len(along)):
+        for name in _chunk_names(block, ndim, len(along)).values():
             sync(place.folder / name)
             sync((place.folder / name).parent)
     failed = int((ds["status"] == FAILED).sum()) if "status" in ds else 0
-    place.write(f"blocks/{block}", str(failed).encode())
+    place.write(f"blocks/{block}", f"{failed} {layout}".encode())
     return np.full((1,) * len(along), failed)
 
 
-def _computed(tasks: list[Any]) -> tuple[np.ndarray, ...]:
+def _computed(tasks: list[Any]) -> tuple[Any, ...]:
     """Compute tasks where dask computes; what happens to a cluster is a ClusterError."""
     from dask.base import compute
 
     try:
-        found: tuple[np.ndarray, ...] = compute(*tasks)
+        found: tuple[Any, ...] = compute(*tasks)
         return found
     except MidsError:
         raise

@@ -1,13 +1,15 @@
 """What a store is a store of, and how a sweep with more runs, dims or values continues it.
 
 The state of a dataset, as JSON has it, is kept in ``mids.json``: two sweeps are the same where
-their states are, and one continues another where it has all that the other has.
+their states are, and one continues another where it has all that the other has. Values that bring
+modes, directions, columns of the student or variables change the layout of all blocks: the state
+has all layouts since the first one, and the mark of a block says which one it has.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import permutations
 from typing import Any
 
@@ -16,7 +18,9 @@ import xarray as xr
 
 from .. import schema, validation
 from ..errors import DatasetError, InputError
-from ..simulation.recipe import GIVEN
+from ..simulation.graph import in_sweep, unknown
+from ..simulation.plan import extents, modes_of
+from ..simulation.recipe import GIVEN, Recipe
 from ..simulation.run_recipes import fingerprints
 from .store import Place, digest
 
@@ -41,29 +45,32 @@ def state_of(ds: xr.Dataset) -> dict[str, Any]:
     along = block_dims(ds)
     sizes = {name: ds.sizes[name] for name in along}
     recipes = _recipes(ds)
-    # Recipes say nothing about what is derived, which its graph alone tells apart.
-    derived = {n for n in lazy_names(ds) if not recipes or n not in schema.VARIABLES}
+    # Recipes say nothing about what is derived or comes from outside: its graph alone does.
+    simulated = recipes and all("flow" in recipe for recipe in recipes.values())
+    derived = {n for n in lazy_names(ds) if not simulated or n not in schema.VARIABLES}
+    variables = {
+        str(name): {
+            "dims": list(variable.dims),
+            "dtype": variable.dtype.str,
+            "shape": [n for dim, n in variable.sizes.items() if dim not in along],
+            "graph": variable.data.name if name in derived else None,
+        }
+        for name, variable in ds.data_vars.items()
+    }
     state = {
         "chunk": ds.chunksizes["run"][0],
         "sizes": sizes,
         "labels": {name: ds[name].values.tolist() for name in along[:-1]},
-        "growing": _growing(ds, sizes),
         "recipes": recipes,
-        "variables": {
-            str(name): {
-                "dims": list(variable.dims),
-                "dtype": variable.dtype.str,
-                "shape": [n for dim, n in variable.sizes.items() if dim not in along],
-                "graph": variable.data.name if name in derived else None,
-            }
-            for name, variable in ds.data_vars.items()
-        },
-        "coordinates": {
-            str(name): _digest(array.values)
-            for name, array in ds.coords.items()
-            if not {*array.dims} & {*along}
-        },
+        "variables": variables,
         "attributes": {name: ds.attrs[name] for name in FIRST if name in ds.attrs},
+        "layouts": [
+            {
+                "modes": ds["mode"].values.tolist() if "mode" in ds.coords else [],
+                "shapes": {name: variables[name]["shape"] for name in lazy_names(ds)},
+            }
+        ],
+        **_checked(ds, sizes),
     }
     plain: dict[str, Any] = json.loads(json.dumps(state))
     return plain
@@ -84,14 +91,16 @@ def _recipes(ds: xr.Dataset) -> dict[str, dict[str, Any]]:
     }
 
 
-def _growing(ds: xr.Dataset, sizes: Mapping[str, int]) -> dict[str, str]:
-    """Return digests of what has the dims of the blocks, of its first entries only."""
-    names = {str(name) for name, array in ds.coords.items() if {*array.dims} & sizes.keys()}
-    names |= {"recipe"} & ds.data_vars.keys()
+def _checked(ds: xr.Dataset, sizes: Mapping[str, int]) -> dict[str, dict[str, str]]:
+    """Return digests of the coordinates, and of what has the dims of the blocks."""
+    found: dict[str, dict[str, str]] = {"coordinates": {}, "growing": {}}
+    names = [*ds.coords, *({"recipe"} & ds.data_vars.keys())]
     if any(recipe.get("initial") == GIVEN for recipe in _recipes(ds).values()):
-        names |= {"initial"} & ds.data_vars.keys()
-    first = ds.isel({name: slice(size) for name, size in sizes.items()})
-    return {name: _digest(first[name].values) for name in sorted(names)}
+        names += {"initial"} & ds.data_vars.keys()
+    for name in names:
+        kind = "growing" if {*ds[name].dims} & sizes.keys() else "coordinates"
+        found[kind][str(name)] = _digest(ds[name].values)
+    return found
 
 
 def _digest(values: np.ndarray) -> str:
@@ -100,9 +109,14 @@ def _digest(values: np.ndarray) -> str:
     return digest(np.ascontiguousarray(values).tobytes())
 
 
-def grown(place: Place, before: Mapping[str, Any], ds: xr.Dataset) -> xr.Dataset:
-    """Return the dataset in the order of the store, or say that the store holds another sweep."""
-    here = state_of(ds)
+def grown(
+    place: Place, before: Mapping[str, Any], ds: xr.Dataset
+) -> tuple[dict[str, Any], xr.Dataset]:
+    """Return the state of a store with its layouts, and the dataset in the order of the store.
+
+    InputError says what differs if the store holds another sweep.
+    """
+    here = there = state_of(ds)
     sizes = before["sizes"]
     found = _differing([*sizes], [*here["sizes"]], "dims of the blocks")
     if not found and sizes["run"] > here["sizes"]["run"]:
@@ -115,24 +129,18 @@ def grown(place: Place, before: Mapping[str, Any], ds: xr.Dataset) -> xr.Dataset
         if not lacking and order != here["labels"][name]:
             ds = ds.isel({name: [here["labels"][name].index(label) for label in order]})
     if not found:
-        here["growing"] = _growing(ds, sizes)
         lost, new = (
             [one[name] for name in one if name not in other]
             for one, other in permutations((before["recipes"], here["recipes"]))
         )
         if lost:
             found += _differing(lost[0], new[0] if new else {}, "")
-        elif new and any(
-            here["variables"].get(name, about)["shape"] != about["shape"]
-            for name, about in before["variables"].items()
-        ):
-            raise InputError(
-                f"{place.url} has no room for modes, directions or columns of the student that the "
-                "new values bring; generate these into a store of their own and join both with "
-                "mids.concat, or all values into a new store"
-            )
+        first = ds.isel({name: slice(size) for name, size in sizes.items()})
+        if new and not lost:
+            first = _without(first, before["recipes"].values(), new)
+        there = state_of(first)
         for name in ("variables", "coordinates", "growing"):
-            found += _differing(before[name], here[name], "")
+            found += _differing(before[name], there[name], "")
     if found:
         raise InputError(
             f"{place.url} holds another sweep: {'; '.join(found[:4])}"
@@ -140,7 +148,46 @@ def grown(place: Place, before: Mapping[str, Any], ds: xr.Dataset) -> xr.Dataset
             + "; give the same arguments to complete it, more runs, dims or values of a sweep, "
             "with the same time grid, to let it grow, or a new store"
         )
-    return ds.assign_attrs(before["attributes"])
+    return {"layouts": there["layouts"], **before}, ds.assign_attrs(before["attributes"])
+
+
+def _without(
+    ds: xr.Dataset, kept: Iterable[Mapping[str, Any]], dropped: Iterable[Mapping[str, Any]]
+) -> xr.Dataset:
+    """Return the runs of some recipes without what only the others of their sweep bring."""
+    recipes, others = ([Recipe.from_dict(entry) for entry in each] for each in (kept, dropped))
+    yielded, foreign = (
+        {name for each in of for name in (each.flow.variables(each.target) if each.flow else ())}
+        for of in (recipes, others)
+    )
+    ds = ds.drop_vars(foreign - yielded, errors="ignore")
+    cut: dict[str, Any] = {dim: slice(size) for dim, size in extents(recipes).items()}
+    if "mode" in ds.indexes:
+        cut["mode"] = np.flatnonzero(np.isin(ds["mode"].values, [*modes_of(recipes)]))
+    ds = ds.isel(cut, missing_dims="ignore")
+    if "samples" in ds.coords and ds["samples"].ndim > 1:
+        own = ds["samples"]
+        one = own.isel(dict.fromkeys({*own.dims} - {"time"}, 0), drop=True)
+        if (own == one).all():
+            ds = ds.assign_coords(samples=one) if one.any() else ds.drop_vars("samples")
+    used = {dim for array in ds.data_vars.values() for dim in array.dims}
+    idle = [n for n, c in ds.coords.items() if n in schema.COORDINATES and not {*c.dims} <= used]
+    return ds.drop_vars(idle)
+
+
+def in_layout(
+    arrays: Mapping[str, np.ndarray], there: Mapping[str, Any], here: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Return the variables (run, ...) of a block in another layout."""
+    places = {label: at for at, label in enumerate(here["modes"])}
+    modes = [places[label] for label in there["modes"]]
+    count = len(next(iter(arrays.values())))
+    return {
+        name: in_sweep(arrays[name], name, arrays[name].shape, (count, *shape), modes)
+        if name in arrays
+        else unknown(name, (count, *shape))
+        for name, shape in here["shapes"].items()
+    }
 
 
 def _differing(there: Any, here: Any, name: str) -> list[str]:

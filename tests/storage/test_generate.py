@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import uuid
@@ -22,6 +24,7 @@ from mids.cli import main
 from mids.errors import FileError, InputError
 from mids.simulation.simulate import differences
 from mids.storage import store as stores
+from mids.storage.files import sync
 
 TARGET = "h1(z1) + h1(z1)*h3(z2)"
 TIME = np.concatenate([[0.0], np.geomspace(0.1, 1e4, 20)])
@@ -194,17 +197,115 @@ def test_sweeps_grow_by_the_values_of_any_dim(tmp_path):
     assert SIMULATED.total() == 2 * 10
     assert ds.seed.values.tolist() == [0, 2, 1]
     assert not differences(mids.simulate(**sweep | {"seed": [0, 2, 1]}), ds)
-    wider = sweep | {"target": sweep["target"] | {"c": "h3(z1)"}, "seed": [0, 2, 1]}
-    state = (tmp_path / "sweep" / "mids.json").read_bytes()
-    with pytest.raises(InputError, match=r"no room for modes.*a store of their own"):
-        mids.generate(wider, tmp_path / "sweep")
-    assert (tmp_path / "sweep" / "mids.json").read_bytes() == state
-    own = mids.generate(wider | {"target": {"c": "h3(z1)"}}, tmp_path / "own")
-    expected, both = mids.simulate(**wider), mids.concat([ds, own], "target")
-    assert not differences(expected, both.sel(mode=expected.mode))
     swapped = sweep | {"target": {"b": TARGET, "a": "h2(z1)"}, "seed": [0, 2, 1]}
     with pytest.raises(InputError, match="recipe differs"):
         mids.generate(swapped, tmp_path / "sweep")
+
+
+class Other(ToyFlow):
+    """Has M(t), too."""
+
+    name = "other"
+
+    def variables(self, target):
+        return (*super().variables(target), "correlation")
+
+    def integrate(self, problem):
+        times, (n, rank, q) = len(problem.time), problem.initial.shape
+        found = np.broadcast_to(problem.initial[:, None], (n, times, rank, q))
+        return super().integrate(problem) | {"correlation": found}
+
+
+SMALL = TOY | {"target": {"a": "h3(z1)"}, "dim": 100, "runs": 5, "time": TIME[:4]}
+WIDER = {
+    "modes before and after": [
+        {},
+        {"target": {"b": "h1(z1) + h5(z1)", "a": "h3(z1)"}},
+        {"target": {"b": "h1(z1) + h5(z1)", "c": "h4(z1)", "a": "h3(z1)"}},
+    ],
+    "directions": [{}, {"target": {"a": "h3(z1)", "b": "h1(z1)*h1(z2)*h1(z3) + h2(z1)"}}],
+    "variables, columns": [
+        {"flow": {"a": ToyFlow()}, "student_rank": [1]},
+        {"flow": {"b": Other(), "a": ToyFlow()}, "student_rank": [2, 1]},
+    ],
+    "everything": [
+        {"flow": {"a": ToyFlow()}, "seed": [1]},
+        {
+            "flow": {"b": Other(), "a": ToyFlow()},
+            "seed": [0, 1],
+            "target": {"b": "h2(z1) + h1(z2)", "a": "h3(z1)"},
+            "dim": [50, 100],
+            "runs": 7,
+        },
+    ],
+}
+
+
+@pytest.mark.parametrize("case", WIDER)
+def test_values_may_bring_modes_directions_columns_and_variables(case, tmp_path):
+    """The store is that of the whole sweep, and only what is missing is simulated."""
+    place = f"memory://{uuid.uuid4()}" if case == "directions" else tmp_path / "sweep"
+    kept, compact = 0, case == "everything"
+    for change in WIDER[case]:
+        spec = SMALL | change
+        SIMULATED.clear()
+        ds = mids.generate(spec, place, compact=compact)
+        cells = ds.recipe[..., 0].size
+        assert SIMULATED.total() == cells - kept
+        kept = cells if case != "everything" else cells // 5 * 4  # of blocks of 4 runs
+        whole = mids.simulate(**spec).sel({dim: ds[dim] for dim in ds.dims if dim in ds.indexes})
+        assert not differences(ds, whole)
+        assert [*ds.data_vars] == [*whole.data_vars]
+        assert ds.coords.to_dataset().drop_attrs().identical(whole.coords.to_dataset().drop_attrs())
+        ds.mi.validate()
+
+
+def test_a_store_without_layouts_grows(tmp_path):
+    """As mids wrote it before blocks could change their layout."""
+    mids.generate(SMALL, tmp_path / "sweep")
+    place = stores.Place(tmp_path / "sweep")
+    state = stores.read_state(place)
+    stores.write_state(place, {name: state[name] for name in state if name != "layouts"})
+    for name in place.names("blocks"):
+        place.write(f"blocks/{name}", b"0")
+    wider = SMALL | WIDER["directions"][1]
+    SIMULATED.clear()
+    assert not differences(mids.generate(wider, tmp_path / "sweep"), mids.simulate(**wider))
+    assert SIMULATED.total() == 5 + 10
+
+
+def test_selections_of_the_same_modes_grow_and_of_others_are_refused(tmp_path):
+    wider = SMALL | {"target": {"a": "h3(z1)", "b": "h4(z1) + h2(z2)"}}
+    of_a = mids.simulate(**wider).sel(target=["a"])
+    mids.generate(of_a.sel(mode=["h3(z1)"], direction=[0]), tmp_path / "sweep")
+    for other in ({"mode": ["h4(z1)"]}, {"direction": [1]}, {"axis": [0], "axis_t": [0]}):
+        by = {dim: of_a[dim].get_index(dim).get_indexer(at) for dim, at in other.items()}
+        with pytest.raises(InputError, match="holds another sweep"):
+            mids.generate(mids.simulate(**wider).isel(by), tmp_path / "sweep")
+
+
+def test_blocks_that_were_being_written_again_are_simulated(tmp_path, monkeypatch):
+    """Cut off in the first and second block, and after both; then also with still more values."""
+    steps = [SMALL | change for change in WIDER["modes before and after"]]
+    mids.generate(steps[0], tmp_path / "start")
+    for at, spec, lost in ((4, steps[1], 4), (22, steps[2], 1), (60, steps[1], 0)):
+        calls = itertools.count()
+
+        def cut(path, calls=calls, at=at):
+            if next(calls) == at:
+                raise KeyboardInterrupt
+            sync(path)
+
+        store = shutil.copytree(tmp_path / "start", tmp_path / str(at))
+        with monkeypatch.context() as patch, dask.config.set(scheduler="synchronous"):
+            patch.setattr("mids.storage.generation.sync", cut)
+            with pytest.raises(KeyboardInterrupt):
+                mids.generate(steps[1], store)
+        SIMULATED.clear()
+        ds = mids.generate(spec, store)
+        added = SIMULATED.total() - lost
+        assert added == ds.recipe[..., 0].size - 5 - (4 if at == 60 else 0)
+        assert not differences(ds, mids.simulate(**spec).sel(target=ds.target))
 
 
 def test_growth_that_is_cut_off_goes_on(whole, monkeypatch):
