@@ -60,15 +60,15 @@ def fingerprints(ds: xr.Dataset) -> tuple[xr.Variable, list[str]]:
             f"'recipe' varies along {dim!r}, but a run has one recipe: runs were masked in part or "
             "mixed; compute with single variables, such as ds.loss, not with whole datasets"
         )
-    digits = np.where((cut.values >= 0) & (cut.values < 256), cut.values, 0).astype(np.uint8)
-    masked = ~digits.any(-1)  # where joining has filled in NaN or 0
+    values = np.where(np.isnan(cut.values), 0, cut.values)
+    digits = np.where((values >= 0) & (values < 256), values, 0).astype(np.uint8)
+    masked = ~values.any(-1)  # where joining has filled in NaN or 0
     kinds, codes = np.unique(
         np.ascontiguousarray(digits).view(f"V{schema.FINGERPRINT}"), return_inverse=True
     )
     keys = [kind.tobytes().hex() for kind in kinds]
     held = [key for key in recorded if key in keys]
-    exact = (digits == cut.values).all(-1) | masked
-    if not exact.all() or len(held) + bool(masked.any()) < len(keys):
+    if (digits != values).any() or len(held) + bool(masked.any()) < len(keys):
         raise _changed()
     if any("flow" in recorded[key] for key in held):
         _check_labels(ds)
@@ -84,6 +84,12 @@ def _check_structure(ds: xr.Dataset, variable: xr.Variable) -> None:
             "rename the one that counts the runs, or, since what is averaged over runs has no "
             "recipe, apply this function before you average"
         )
+    for dim in variable.dims:
+        if dim in ds.coords and ds[dim].ndim > 1:
+            raise DatasetError(
+                f"the coordinate {dim!r} of the dim {dim!r} has the dims {ds[dim].dims}; give it "
+                f"another name: ds.rename_vars({dim}='...')"
+            )
     for name, array in ds.data_vars.items():
         if len({variable.attrs.get("recipes"), array.attrs.get("recipes")} - {None}) > 1:
             raise DatasetError(

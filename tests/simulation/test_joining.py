@@ -181,6 +181,7 @@ REDUCTIONS = {
     "largest": lambda ds: ds.reduce(np.max, "x"),
     "quantile": lambda ds: ds.quantile(0.5, "x", method="lower"),
     "rolling": lambda ds: ds.rolling(x=2).max(),
+    "products so far": lambda ds: ds.cumulative("x").prod(),
     "coarse": lambda ds: ds.coarsen(x=2, boundary="trim").max(),
     "groups": lambda ds: ds.assign_coords(x=[0] * ds.sizes["x"]).groupby("x").max(),
     "groups of medians": lambda ds: ds.assign_coords(x=[0] * ds.sizes["x"]).groupby("x").median(),
