@@ -336,7 +336,7 @@ def time_grid(value: object) -> FloatArray:
             f"time must start at 0, where the initial condition is given, got time[0] = "
             f"{time[0]:g}; prepend 0.0 and drop negative values"
         )
-    return time.copy()  # the caller's may be read-only, or change later
+    return time.copy()  # the grid given may be read-only, or change later
 
 
 def one_of(value: object, allowed: Iterable[str], name: str) -> str:

@@ -238,7 +238,7 @@ def _from_curve(ds: xr.Dataset, scale: Scale | None, confidence: float) -> xr.Da
     loss = found["loss"]
     if loss.chunks is not None:
         loss = loss.chunk(dict.fromkeys([*runs, "saddle"], -1))
-    place = xr.apply_ufunc(
+    index = xr.apply_ufunc(
         _matched,
         loss,
         input_core_dims=[[*runs, "saddle"]],
@@ -256,7 +256,7 @@ def _from_curve(ds: xr.Dataset, scale: Scale | None, confidence: float) -> xr.Da
     placed = xr.apply_ufunc(
         _put,
         columns,
-        place,
+        index,
         input_core_dims=[["saddle"], ["saddle"]],
         output_core_dims=[["saddle"]],
         dask="parallelized",
@@ -272,7 +272,7 @@ def _from_curve(ds: xr.Dataset, scale: Scale | None, confidence: float) -> xr.Da
             "duration": escape - enter,
             **_ends(level.notnull() & escape.isnull(), _status(ds)),
             "n_saddles": level.notnull().sum("saddle"),
-            "n_unmatched": (place < 0).sum("saddle"),
+            "n_unmatched": (index < 0).sum("saddle"),
             "n_missing": found["n_missing"],
             "failed": found["failed"],
         }
@@ -288,7 +288,7 @@ def _from_curve(ds: xr.Dataset, scale: Scale | None, confidence: float) -> xr.Da
 
 
 def _matched(levels: Array) -> Array:
-    """Return the place of each plateau among shared levels; -1 where no other run has its level.
+    """Return the index of each plateau among shared levels; -1 where no other run has its level.
 
     Shapes: levels (..., saddle); the same is returned, NaN where there is no plateau.
     """
@@ -314,19 +314,19 @@ def _matched(levels: Array) -> Array:
         groups[closest : closest + 2] = [groups[closest] + groups[closest + 1]]
     several = len(np.unique(run)) >= 3
     out = np.full(rows.shape, np.nan)
-    place = 0
+    index = 0
     for group in groups:
         alone = several and len(group) == 1
-        out[run[group], at[group]] = -1 if alone else place
-        place += not alone
+        out[run[group], at[group]] = -1 if alone else index
+        index += not alone
     return out.reshape(levels.shape)
 
 
-def _put(columns: Array, place: Array) -> Array:
-    """Put values (..., saddle) at their places."""
-    columns, place = np.broadcast_arrays(columns, place)
+def _put(columns: Array, index: Array) -> Array:
+    """Put values (..., saddle) at their indices."""
+    columns, index = np.broadcast_arrays(columns, index)
     out = np.full(columns.shape, np.nan)
-    known = np.isfinite(place) & (place >= 0) & (place < columns.shape[-1])
+    known = np.isfinite(index) & (index >= 0) & (index < columns.shape[-1])
     at = np.nonzero(known)
-    out[(*at[:-1], place[known].astype(np.int64))] = columns[known]
+    out[(*at[:-1], index[known].astype(np.int64))] = columns[known]
     return out

@@ -55,8 +55,8 @@ def _sweep(arguments: dict[str, Any], points_per_decade: object) -> xr.Dataset:
 def _thinned(grid: np.ndarray, points_per_decade: object) -> np.ndarray:
     """Return the start, the end and so many points per decade of a logarithmic grid."""
     kept = validation.integer(points_per_decade, "points_per_decade", at_least=1)
-    places = np.log10(grid[1:]) * kept
-    chosen = np.abs(places - np.round(places)) < 1e-6
+    positions = np.log10(grid[1:]) * kept
+    chosen = np.abs(positions - np.round(positions)) < 1e-6
     chosen[-1] = True
     return np.concatenate([grid[:1], grid[1:][chosen]])
 

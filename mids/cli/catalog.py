@@ -11,7 +11,7 @@ import click
 
 from .arguments import Main
 
-PLACE = click.argument("place", metavar="CATALOG")
+LOCATION = click.argument("location", metavar="CATALOG")
 FOLDER = click.argument("folder", metavar="CATALOG", type=click.Path(path_type=Path))
 
 
@@ -24,7 +24,7 @@ def catalog() -> None:
 
 
 @catalog.command(epilog='Example: mids catalog ls catalog -w "information_exponent=2.." -w flow=*')
-@PLACE
+@LOCATION
 @click.option(
     "-w",
     "--where",
@@ -35,9 +35,9 @@ def catalog() -> None:
     "alternatives 2,3. May be repeated.",
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Print all columns as CSV.")
-def ls(place: str, conditions: tuple[str, ...], as_csv: bool) -> None:
+def ls(location: str, conditions: tuple[str, ...], as_csv: bool) -> None:
     """List the datasets of CATALOG."""
-    found = _open(place).search(**dict(map(_condition, conditions)))
+    found = _open(location).search(**dict(map(_condition, conditions)))
     click.echo(found.to_dataframe().to_csv().rstrip("\n") if as_csv else repr(found))
 
 
@@ -92,7 +92,7 @@ def remove(folder: Path, keys: tuple[str, ...]) -> None:
 
 
 @catalog.command(epilog="Example: mids catalog verify catalog --replay 3")
-@PLACE
+@LOCATION
 @click.option(
     "--replay",
     type=click.IntRange(min=0),
@@ -100,13 +100,13 @@ def remove(folder: Path, keys: tuple[str, ...]) -> None:
     show_default=True,
     help="Runs of each dataset to simulate again.",
 )
-def verify(place: str, replay: int) -> None:
+def verify(location: str, replay: int) -> None:
     """Check files and index of CATALOG, and replay some runs.
 
     Checks the files by their checksums, the schema and the index. Exit code 1 if something is
     wrong.
     """
-    found = _open(place).verify(
+    found = _open(location).verify(
         replay=replay, progress=lambda key: click.echo(f"checking {key}", err=True)
     )
     click.echo(str(found))
@@ -173,10 +173,10 @@ def build(spec: Path, output: Path | None, only: tuple[str, ...]) -> None:
     click.echo(repr(_open(str(folder))))
 
 
-def _open(place: str) -> Any:
+def _open(location: str) -> Any:
     from ..catalog import open_catalog
 
-    return open_catalog(place)
+    return open_catalog(location)
 
 
 def _condition(text: str) -> tuple[str, object]:

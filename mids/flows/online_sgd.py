@@ -29,7 +29,7 @@ __all__ = ["OnlineSGD"]
 
 SAMPLINGS = ("ambient", "projected")
 
-PIECE_SECONDS = 1.0
+CHUNK_SECONDS = 1.0
 """Rough work between two looks at the clock."""
 INTERVAL = 20.0
 """Seconds between two checkpoints of a run."""
@@ -232,7 +232,7 @@ class OnlineSGD(Stepped, SampledFlow):
         link = Link(target.modes, target.coefficients, self.noise)
         keep = 1.0 if self.memory is None else 1.0 - 1.0 / self.memory
         rates = Rates(self.step, self.batch, keep, self.ridge)
-        piece = 1 + int(PIECE_SECONDS / self._sample_seconds(target, dim, size))
+        chunk = 1 + int(CHUNK_SECONDS / self._sample_seconds(target, dim, size))
 
         checkpoint = Checkpoint(
             self.checkpoint, f"{self.name}-d{dim}-run{run}", self._identity(problem, run, initial)
@@ -257,7 +257,7 @@ class OnlineSGD(Stepped, SampledFlow):
         while recorded[0] < times and not state.used[1]:
             stop = stops[recorded[0]]
             while state.used[0] < stop and not state.used[1]:
-                until = min(stop, state.used[0] + piece)
+                until = min(stop, state.used[0] + chunk)
                 forward(link, features, rates, levels, key, state, until)
                 checkpoint.save(kept)
             if not state.used[1]:

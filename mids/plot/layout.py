@@ -268,7 +268,7 @@ class Panels:
             _check_axes(given)
             rows, columns = (sizes[n] if n else 1 for n in (self.row, self.col))
             self.axes = np.array(given, dtype=object).reshape(rows, columns)
-            places = [
+            positions = [
                 dict(zip(dims, at, strict=True)) for at in np.ndindex(*(sizes[n] for n in dims))
             ]
         else:
@@ -297,13 +297,15 @@ class Panels:
                 grid.fig.set_size_inches(width * columns, height * rows + 0.8)
             grid.fig.set_layout_engine("constrained")
             self.axes = grid.axs
-            for spare, place in zip(grid.axs.flat, grid.name_dicts.flat, strict=True):
-                if place is None:
+            for spare, position in zip(grid.axs.flat, grid.name_dicts.flat, strict=True):
+                if position is None:
                     spare.remove()
-            places = [place for place in grid.name_dicts.flat if place is not None]
+            positions = [position for position in grid.name_dicts.flat if position is not None]
             if not dims:
-                places = [{}]
-        self._places: list[dict[str, int]] = [{n: int(k) for n, k in p.items()} for p in places]
+                positions = [{}]
+        self._positions: list[dict[str, int]] = [
+            {n: int(k) for n, k in p.items()} for p in positions
+        ]
 
     @property
     def own(self) -> bool:
@@ -316,8 +318,8 @@ class Panels:
 
     def __iter__(self) -> Iterator[tuple[Axes, dict[str, int]]]:
         """Give each panel, titled, and where its data are: what ``isel`` takes."""
-        for ax, place in zip(self.axes.flat, self._places, strict=False):
-            at = self._alone | place
+        for ax, position in zip(self.axes.flat, self._positions, strict=False):
+            at = self._alone | position
             titled = [n for n in dict.fromkeys(["dim", self.row, self.col]) if n in at]
             parts = [value_text(self._data, str(name), at[str(name)]) for name in titled]
             single = "dim" in self._data.coords and self._data["dim"].ndim == 0
@@ -330,13 +332,13 @@ class Panels:
     def finish(self, xlabel: str, ylabel: str, key: Sequence[Artist] = ()) -> np.ndarray:
         """Label the outer axes, explain the lines, and return the axes."""
         columns = self.axes.shape[1]
-        for index, ax in enumerate(self.axes.flat[: len(self._places)]):
+        for index, ax in enumerate(self.axes.flat[: len(self._positions)]):
             ax.set(xlabel=xlabel, ylabel=ylabel)
             if self._layout.xlim is not None:
                 ax.set_xlim(self._layout.xlim)
             if not self._given:
                 ax.label_outer(remove_inner_ticks=False)
-                if index + columns >= len(self._places):  # no panel below
+                if index + columns >= len(self._positions):  # no panel below
                     ax.set_xlabel(xlabel)
                     ax.tick_params(labelbottom=True)
         if key and self._given:

@@ -68,22 +68,22 @@ def traps(
     style: dict[str, Any] = {"color": "black", "marker": "o", "markersize": 4, "linestyle": "none"}
     for ax, at in panels:
         here = take(data, at, "dim")
-        places = np.arange(here.sizes["dim"])
+        positions = np.arange(here.sizes["dim"])
         total = sum(here[name].values for name in ENDS)
-        base = np.zeros(len(places))
+        base = np.zeros(len(positions))
         for name, hatch in zip(ENDS, HATCHES, strict=True):
             share = here[name].values / np.maximum(total, 1)
-            ax.bar(places, share, 0.7, base, color=fills[name], hatch=hatch, edgecolor="white")
+            ax.bar(positions, share, 0.7, base, color=fills[name], hatch=hatch, edgecolor="white")
             base += share
         middle, low, high = (here[name].values for name in ("probability", "low", "high"))
         decided = np.isfinite(middle)
         bars = np.stack([middle - low, high - middle])[:, decided]
         ax.errorbar(
-            places[decided], middle[decided], np.maximum(bars, 0), capsize=3, zorder=3, **style
+            positions[decided], middle[decided], np.maximum(bars, 0), capsize=3, zorder=3, **style
         )
         labels = [power(int(d)) for d in here["dim"].values] if "dim" in here.coords else None
-        ax.set_xticks(places, labels)
-        ax.set(ylim=(0, 1), xlim=(-0.6, len(places) - 0.4))
+        ax.set_xticks(positions, labels)
+        ax.set(ylim=(0, 1), xlim=(-0.6, len(positions) - 0.4))
     said = re.search(r"confidence ([\d.]+)", str(data["low"].attrs.get("long_name", "")))
     interval = f"{100 * float(said[1]):g} % interval" if said else "its interval"
     key.append(key_line(f"probability of a trap, {interval}", **style))
@@ -141,14 +141,14 @@ def success(
     for ax, at in panels:
         for colour in drawn:
             here = take(data, at | colour.at, "n", "run", "dim").isel(dim=0)
-            places, runs = here[x].values, here.sizes["run"]
+            positions, runs = here[x].values, here.sizes["run"]
             share = here.values.mean(axis=-1)
             # Wilson's interval at one standard error
             middle = (share + 0.5 / runs) / (1 + 1 / runs)
             half = np.sqrt(share * (1 - share) / runs + 0.25 / runs**2) / (1 + 1 / runs)
             fill = colour.style["color"]
-            ax.fill_between(places, middle - half, middle + half, color=fill, alpha=0.18, lw=0)
-            ax.plot(places, share, **colour.style, marker=colour.marker, markersize=4)
+            ax.fill_between(positions, middle - half, middle + half, color=fill, alpha=0.18, lw=0)
+            ax.plot(positions, share, **colour.style, marker=colour.marker, markersize=4)
         ax.set(xscale="log", ylim=(-0.04, 1.04))
     exponent = diagram["ratio"].attrs.get("exponent", "s") if "ratio" in diagram.coords else "s"
     ratio = "samples $n / d$" if exponent == 1 else f"samples $n / d^{{{exponent}}}$"

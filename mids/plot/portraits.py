@@ -123,8 +123,8 @@ def phase(
         first = int(pair[0] > pair[1])  # overlaps are sorted: the lower index is learned first
         middle = (CEILING, low[1]) if first == 0 else (low[0], CEILING)
         if data.isel(at, missing_dims="ignore").max("direction", skipna=False).notnull().any():
-            for place in ((low[0], low[1]), middle, (CEILING, CEILING)):
-                ax.plot(*place, **CRITICAL, zorder=5)
+            for position in ((low[0], low[1]), middle, (CEILING, CEILING)):
+                ax.plot(*position, **CRITICAL, zorder=5)
         ax.set(
             xscale="logit",
             yscale="logit",

@@ -97,11 +97,11 @@ def escape_times(
 
 
 def _axes_below(ax: Axes) -> Axes:
-    """Take the lower quarter of a panel's place for axes of their own."""
-    place = ax.get_subplotspec()
-    if place is None:
-        raise TypeError("the panel has no place in a grid")
-    halves = place.subgridspec(2, 1, height_ratios=(3, 1), hspace=0.05)
+    """Take the lower quarter of a panel for axes of their own."""
+    cell = ax.get_subplotspec()
+    if cell is None:
+        raise TypeError("the panel is not in a grid")
+    halves = cell.subgridspec(2, 1, height_ratios=(3, 1), hspace=0.05)
     ax.set_subplotspec(halves[0])
     return ax.figure.add_subplot(halves[1], sharex=ax)
 

@@ -1,4 +1,4 @@
-"""The reader of target expressions: named families, and text, as Hermite coefficients.
+"""Parser of target expressions: named families, and text, as Hermite coefficients.
 
 It expands by recursive descent as it reads. Grammar (blanks are free; juxtaposition
 multiplies, so mode labels such as ``h1(z1)h3(z2)`` read)::

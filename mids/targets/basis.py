@@ -215,8 +215,8 @@ def symmetric_tensors(exponents: ArrayLike, coefficients: ArrayLike) -> tuple[Fl
         keys = betas[chosen] @ letters
         order = np.argsort(keys)
         keys, values = keys[order], entries[chosen][order]
-        place = np.minimum(np.searchsorted(keys, words), keys.size - 1)
-        tensors.append(np.where(keys[place] == words, values[place], 0.0))
+        found = np.minimum(np.searchsorted(keys, words), keys.size - 1)
+        tensors.append(np.where(keys[found] == words, values[found], 0.0))
     return tuple(tensors)
 
 

@@ -71,16 +71,16 @@ class Monomials:
             few = copy(self)
             rows = np.flatnonzero(self.modes[:, k:].sum(axis=1) <= 2)
             low = self.lower[:, k:].sum(axis=1) <= 1
-            place = np.full(len(self.modes), -1)
-            place[rows] = np.arange(len(rows))
+            row = np.full(len(self.modes), -1)
+            row[rows] = np.arange(len(rows))
             few.modes, few.weight = self.modes[rows], self.weight[rows]
             few.lower, few.root = self.lower[low], self.root[low]
-            few.successor = place[self.successor[low]]
+            few.successor = row[self.successor[low]]
             self._near[k] = rows, few
         return self._near[k]
 
     def move(self, coefficients: Array, moved: range, b: int, by: Array) -> Array:
-        """Put ``z_a + by_a z_b`` in the place of ``z_a`` for all a in `moved`.
+        """Substitute ``z_a + by_a z_b`` for ``z_a``, for all a in `moved`.
 
         Shapes: coefficients (n, runs); by (moved, runs).
         """
@@ -93,7 +93,7 @@ class Monomials:
         return np.asarray(self._by_one(moved, b) @ (coefficients * scale) / scale)
 
     def _by_one(self, moved: range, b: int) -> csr_array:
-        """Matrix (n, n) of ``z_a + z_b`` in the place of each ``z_a``."""
+        """Matrix (n, n) that substitutes ``z_a + z_b`` for each ``z_a``."""
         if (moved, b) not in self._moves:
             from scipy.sparse import csr_array, eye_array
 
@@ -103,9 +103,9 @@ class Monomials:
             for a in moved:
                 source, power = np.nonzero(self.modes[:, a, None] >= np.array(top))
                 shift = unit[b] - unit[a]
-                place = self.row(self.modes[source] + power[:, None] * shift)
+                target = self.row(self.modes[source] + power[:, None] * shift)
                 choices = binomial[self.modes[source, a], power]
-                matrix = csr_array((choices, (place, source)), shape=(n, n)) @ matrix
+                matrix = csr_array((choices, (target, source)), shape=(n, n)) @ matrix
             self._moves[moved, b] = matrix
         return self._moves[moved, b]
 

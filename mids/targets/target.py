@@ -160,7 +160,7 @@ class Target:
         Raises
         ------
         TargetSyntaxError
-            If the text cannot be read; the message points at the place.
+            If the text cannot be read; the message says where.
         InputError
             If the expression has no non-constant part.
 

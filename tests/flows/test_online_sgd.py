@@ -390,7 +390,7 @@ def test_numbers_do_not_depend_on_how_they_are_computed(monkeypatch, case, sampl
         found = sgd(flow, dim=33, runs=[2])
         expected = expected.sel(dim=[33], run=[2])
     else:
-        monkeypatch.setattr(online_sgd, "PIECE_SECONDS", 0.0)  # one sample at a time
+        monkeypatch.setattr(online_sgd, "CHUNK_SECONDS", 0.0)  # one sample at a time
         found = sgd(flow)
     assert differences(expected, found) == []
 
@@ -520,7 +520,7 @@ def test_finished_runs_are_not_run_again(tmp_path, monkeypatch):
 
 def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(online_sgd, "INTERVAL", 0.0)
-    monkeypatch.setattr(online_sgd, "PIECE_SECONDS", 1e-4)
+    monkeypatch.setattr(online_sgd, "CHUNK_SECONDS", 1e-4)
     calls = []
 
     def interrupted(*args):
@@ -542,7 +542,7 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
 KILLED = """
 import os, sys
 from mids.flows import online_sgd
-online_sgd.INTERVAL, online_sgd.PIECE_SECONDS = 0.0, 1e-3
+online_sgd.INTERVAL, online_sgd.CHUNK_SECONDS = 0.0, 1e-3
 sys.path.insert(0, sys.argv[2])
 from test_online_sgd import long
 save, states = online_sgd.Checkpoint.save, []

@@ -1,4 +1,4 @@
-"""Levels of stays: the rule, and cubics that keep decreasing."""
+"""Levels of plateaus: the rule, and cubics that keep decreasing."""
 
 from __future__ import annotations
 
