@@ -305,10 +305,10 @@ def generate(
     from ..analysis.describe import in_memory
     from ..simulation.simulate import read_spec
     from ..storage import generate as write
-    from ..storage.store import Place
+    from ..storage.store import Location
 
     arguments = read_spec(spec)
-    Place(store).zarr()  # a package that is missing is named before workers start
+    Location(store).zarr()  # a package that is missing is named before workers start
     with computing_on(scheduler, workers):
         ds = write(arguments, store, compact=compact)
     runs = ds["recipe"].size // schema.FINGERPRINT

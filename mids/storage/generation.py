@@ -23,7 +23,7 @@ from ..simulation.simulate import from_spec, read_spec
 from . import netcdf as io
 from .files import sync
 from .growth import block_dims, grown, in_layout, lazy_names, state_of
-from .store import Place, claimed, digest, read_state, write_state
+from .store import Location, claimed, digest, read_state, write_state
 
 TEMPORARY = (".partial", ".mids-part")
 """Suffixes of what Zarr and `replacing` write before it gets its name."""
@@ -81,37 +81,37 @@ def generate(
     --------
     >>> import os, tempfile
     >>> folder = tempfile.TemporaryDirectory()
-    >>> place = os.path.join(folder.name, "sweep")
-    >>> ds = generate({"target": "h1(z1)", "dim": [100, 1e4], "runs": 20, "chunks": 10}, place)
+    >>> store = os.path.join(folder.name, "sweep")
+    >>> ds = generate({"target": "h1(z1)", "dim": [100, 1e4], "runs": 20, "chunks": 10}, store)
     >>> ds.loss.dims, ds.chunks["run"]
     (('dim', 'run', 'time'), (10, 10))
-    >>> generate({"target": "h1(z1)", "dim": [100, 1e4], "runs": 30}, place).sizes["run"]
+    >>> generate({"target": "h1(z1)", "dim": [100, 1e4], "runs": 30}, store).sizes["run"]
     30
     >>> folder.cleanup()
     """
     ds = _lazy(spec, compact)
-    place = Place(store)
-    place.zarr()  # or say what is not installed
-    place.create()
-    with claimed(place) as lost:
-        before = read_state(place)
+    location = Location(store)
+    location.zarr()  # or say what is not installed
+    location.create()
+    with claimed(location) as lost:
+        before = read_state(location)
         if before is None:
-            _check_empty(place)
+            _check_empty(location)
         else:
-            before, ds = grown(place, before, _lazy(spec, compact, before["chunk"]))
+            before, ds = grown(location, before, _lazy(spec, compact, before["chunk"]))
         try:
-            _complete(place, before, ds, progress, lost)
+            _complete(location, before, ds, progress, lost)
         except (MidsError, OSError) as error:
             kept = (
-                f"{len(place.names('blocks'))} blocks are kept in {place.url}; the same call "
+                f"{len(location.names('blocks'))} blocks are kept in {location.url}; the same call "
                 "simulates the others"
             )
             if isinstance(error, MidsError):
                 raise type(error)(f"{error}; {kept}") from None
             raise FileError(
-                f"cannot write {place.url} ({error}); check permissions and free space; {kept}"
+                f"cannot write {location.url} ({error}); check permissions and free space; {kept}"
             ) from None
-    return io.open_dataset(place.url)
+    return io.open_dataset(location.url)
 
 
 def _lazy(spec: Any, compact: bool, chunk: int | None = None) -> xr.Dataset:
@@ -161,11 +161,11 @@ def _lazy(spec: Any, compact: bool, chunk: int | None = None) -> xr.Dataset:
     )
 
 
-def _check_empty(place: Place) -> None:
+def _check_empty(location: Location) -> None:
     ours = {"lock", "writer", "claims"}
-    if any(not name.endswith(TEMPORARY) for name in {*place.names()} - ours):
+    if any(not name.endswith(TEMPORARY) for name in {*location.names()} - ours):
         raise InputError(
-            f"{place.url} is neither empty nor a store; give a new folder, or empty it"
+            f"{location.url} is neither empty nor a store; give a new folder, or empty it"
         )
 
 
@@ -178,7 +178,7 @@ def _template(ds: xr.Dataset, chunk: int) -> dict[str, bytes]:
     from zarr.errors import ZarrUserWarning
     from zarr.storage import MemoryStore
 
-    # NumPy's text of fixed length has no place in Zarr's specification.
+    # NumPy's text of fixed length is not in Zarr's specification.
     coords = ds.coords.to_dataset().compute().coords.items()
     ds = ds.assign_coords({n: c.astype(object) if c.dtype.kind in "UT" else c for n, c in coords})
     blocks = dict.fromkeys(block_dims(ds), 1) | {"run": chunk}
@@ -210,7 +210,7 @@ def _template(ds: xr.Dataset, chunk: int) -> dict[str, bytes]:
 
 
 def _complete(
-    place: Place,
+    location: Location,
     before: dict[str, Any] | None,
     ds: xr.Dataset,
     progress: bool,
@@ -224,58 +224,58 @@ def _complete(
         state["layouts"] = [*before["layouts"], *new]
     changed = before is None or any(before[name] != state[name] for name in state)
     if before is not None and before["sizes"]["run"] < sizes["run"]:
-        _unmark(place, before["sizes"]["run"], chunk)
+        _unmark(location, before["sizes"]["run"], chunk)
     if changed:
-        write_state(place, {**state, "complete": False})
+        write_state(location, {**state, "complete": False})
     template = _template(ds, chunk)
     for name, content in template.items():
-        if place.read(name) != content:
-            place.write(name, content)
-    if place.folder is not None:  # what killed processes had begun to write
-        for path in place.folder.rglob("*"):
+        if location.read(name) != content:
+            location.write(name, content)
+    if location.folder is not None:  # what killed processes had begun to write
+        for path in location.folder.rglob("*"):
             if path.suffix in TEMPORARY:
                 path.unlink(missing_ok=True)
-    failed = _intact_blocks(place, ds, state)
+    failed = _intact_blocks(location, ds, state)
     lengths = {**dict.fromkeys(sizes, 1), "run": chunk}
     blocks = product(*(range(ceil(size / lengths[name])) for name, size in sizes.items()))
     missing = [block for block in blocks if block not in failed]
     if missing:
         if not changed and before is not None and before["complete"]:
-            write_state(place, {**state, "complete": False})
-        tasks = _tasks(ds, place.url, chunk, len(state["layouts"]) - 1)
+            write_state(location, {**state, "complete": False})
+        tasks = _tasks(ds, location.url, chunk, len(state["layouts"]) - 1)
         with showing() if validation.flag(progress, "progress") else nullcontext():
             counts = _computed([tasks[block] for block in missing])
         failed.update(zip(missing, (int(count.item()) for count in counts), strict=True))
     if lost.is_set():
-        raise FileError(f"another process writes {place.url} now, for this one was suspended")
+        raise FileError(f"another process writes {location.url} now, for this one was suspended")
     state |= {
         "complete": True,
         "header": digest(template["zarr.json"]),
         "failed": sum(failed.values()),
     }
     if before is None or missing or any(before.get(name) != state[name] for name in state):
-        write_state(place, state)
+        write_state(location, state)
 
 
-def _unmark(place: Place, runs: int, chunk: int) -> None:
+def _unmark(location: Location, runs: int, chunk: int) -> None:
     """Remove the marks of the last blocks along ``run`` if they are short: they become longer."""
-    for name in place.names("blocks") if runs % chunk else ():
+    for name in location.names("blocks") if runs % chunk else ():
         if name.rpartition(".")[2] == str(runs // chunk):
-            place.remove(f"blocks/{name}")
+            location.remove(f"blocks/{name}")
 
 
 def _intact_blocks(
-    place: Place, ds: xr.Dataset, state: Mapping[str, Any]
+    location: Location, ds: xr.Dataset, state: Mapping[str, Any]
 ) -> dict[tuple[int, ...], int]:
     """Return the marked blocks that are intact, in the last layout, and how many runs failed."""
     from dask.delayed import delayed
 
-    names = place.names("blocks")
+    names = location.names("blocks")
     about = {name: state[name] for name in ("sizes", "chunk", "layouts")}
     about["dims"] = {name: ds[name].dims for name in lazy_names(ds)}
     about["types"] = {name: ds[name].dtype for name in lazy_names(ds)}
     given = delayed(about)
-    found = _computed([delayed(_intact_block)(place.url, name, given) for name in names])
+    found = _computed([delayed(_intact_block)(location.url, name, given) for name in names])
     return {
         tuple(map(int, name.split("."))): count
         for name, count in zip(names, found, strict=True)
@@ -287,16 +287,16 @@ def _intact_block(url: str, block: str, about: Mapping[str, Any]) -> int | None:
     """Return how many runs of a block failed if it is intact; write it in the last layout."""
     from .chunks import decoded, intact
 
-    place, along, layouts = Place(url), tuple(about["sizes"]), about["layouts"]
+    location, along, layouts = Location(url), tuple(about["sizes"]), about["layouts"]
     try:
-        mark = [*map(int, (place.read(f"blocks/{block}") or b"").split())]
+        mark = [*map(int, (location.read(f"blocks/{block}") or b"").split())]
         failed, layout = mark if len(mark) > 1 else (*mark, 0)
         there, here = layouts[layout], layouts[-1]
     except (ValueError, IndexError):  # cut off by a loss of power
         return None
     ndim = {name: len(along) + len(shape) for name, shape in there["shapes"].items()}
     keys = _chunk_names(block, ndim, len(along))
-    contents = {name: place.read(key) or b"" for name, key in keys.items()}
+    contents = {name: location.read(key) or b"" for name, key in keys.items()}
     if not all(map(intact, contents.values())):
         return None
     if there == here:
@@ -375,21 +375,21 @@ def _write(
     dims: Mapping[str, Any],
 ) -> np.ndarray:
     """Write a block of all variables, then its mark; arrays: positions along each dim, values."""
-    place = Place(url)
+    location = Location(url)
     at = arrays[: len(along)]
     ds = xr.Dataset({n: (dims[n], v) for n, v in zip(dims, arrays[len(along) :], strict=True)})
     region = {name: slice(int(p[0]), int(p[-1]) + 1) for name, p in zip(along, at, strict=True)}
     block = ".".join(str(s.start // (chunk if n == "run" else 1)) for n, s in region.items())
     ds.to_zarr(
-        place.zarr(), region=region, zarr_format=3, consolidated=True, write_empty_chunks=True
+        location.zarr(), region=region, zarr_format=3, consolidated=True, write_empty_chunks=True
     )
-    if place.folder is not None:
+    if location.folder is not None:
         ndim = {name: len(dims[name]) for name in dims}
         for name in _chunk_names(block, ndim, len(along)).values():
-            sync(place.folder / name)
-            sync((place.folder / name).parent)
+            sync(location.folder / name)
+            sync((location.folder / name).parent)
     failed = int((ds["status"] == FAILED).sum()) if "status" in ds else 0
-    place.write(f"blocks/{block}", f"{failed} {layout}".encode())
+    location.write(f"blocks/{block}", f"{failed} {layout}".encode())
     return np.full((1,) * len(along), failed)
 
 

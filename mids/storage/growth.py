@@ -22,7 +22,7 @@ from ..simulation.graph import in_sweep, unknown
 from ..simulation.plan import extents, modes_of
 from ..simulation.recipe import GIVEN, Recipe
 from ..simulation.run_recipes import fingerprints
-from .store import Place, digest
+from .store import Location, digest
 
 FIRST = ("date_created", "history")
 """Attributes that stay as the first call wrote them."""
@@ -110,7 +110,7 @@ def _digest(values: np.ndarray) -> str:
 
 
 def grown(
-    place: Place, before: Mapping[str, Any], ds: xr.Dataset
+    location: Location, before: Mapping[str, Any], ds: xr.Dataset
 ) -> tuple[dict[str, Any], xr.Dataset]:
     """Return the state of a store with its layouts, and the dataset in the order of the store.
 
@@ -143,7 +143,7 @@ def grown(
             found += _differing(before[name], there[name], "")
     if found:
         raise InputError(
-            f"{place.url} holds another sweep: {'; '.join(found[:4])}"
+            f"{location.url} holds another sweep: {'; '.join(found[:4])}"
             + (f"; and {len(found) - 4} more" if len(found) > 4 else "")
             + "; give the same arguments to complete it, more runs, dims or values of a sweep, "
             "with the same time grid, to let it grow, or a new store"

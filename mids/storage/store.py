@@ -36,8 +36,8 @@ BEAT = 10.0
 CODECS = {"bytes", "vlen-utf8", "blosc", "crc32c"}
 
 
-class Place:
-    """A folder, or a place that fsspec knows by its URL: objects by name, each written whole."""
+class Location:
+    """A folder, or a location that fsspec knows by its URL: objects by name, each written whole."""
 
     def __init__(self, store: str | os.PathLike[str]) -> None:
         import fsspec
@@ -60,7 +60,7 @@ class Place:
             ) from None
 
     def zarr(self, read_only: bool = False) -> Any:
-        """Return Zarr's view of the place."""
+        """Return Zarr's view of the location."""
         stores = validation.package("zarr.storage", "stores need zarr", "store")
         if self.folder is None:
             return stores.FsspecStore.from_url(self.url, read_only=read_only)
@@ -117,56 +117,56 @@ class Place:
 
 
 @contextmanager
-def claimed(place: Place) -> Iterator[threading.Event]:
+def claimed(location: Location) -> Iterator[threading.Event]:
     """Be the only writer of a store, or say who is; give an event that tells if the claim is lost.
 
     The claim ends with the process: the system frees the lock of a folder; in an object store a
     claim that is not renewed any more is passed over.
     """
     owner = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T %Z')}"
-    if place.folder is None:
-        with _claim_object(place, owner) as lost:
+    if location.folder is None:
+        with _claim_object(location, owner) as lost:
             yield lost
         return
     try:
-        held = file_lock(place.folder / "lock").acquire(timeout=0)
+        held = file_lock(location.folder / "lock").acquire(timeout=0)
     except TimeoutError:
-        raise _busy(place, place.read("writer")) from None
+        raise _busy(location, location.read("writer")) from None
     except OSError as error:
         raise FileError(
-            f"cannot write {place.url} ({error.strerror or error}); check its permissions"
+            f"cannot write {location.url} ({error.strerror or error}); check its permissions"
         ) from None
     with held:
-        place.write("writer", owner.encode())
+        location.write("writer", owner.encode())
         yield threading.Event()
 
 
 @contextmanager
-def _claim_object(place: Place, owner: str) -> Iterator[threading.Event]:
+def _claim_object(location: Location, owner: str) -> Iterator[threading.Event]:
     """Claim by the object with the highest number in ``claims/``, which only one can create."""
-    last = (place.names("claims") or ["0"])[-1]
-    before = place.read(f"claims/{last}")
+    last = (location.names("claims") or ["0"])[-1]
+    before = location.read(f"claims/{last}")
     if before is not None:
         for _ in range(30):  # a writer that lives renews its claim meanwhile
             time.sleep(BEAT / 10)
-            if place.read(f"claims/{last}") != before:
-                raise _busy(place, before)
+            if location.read(f"claims/{last}") != before:
+                raise _busy(location, before)
     name = f"claims/{int(last) + 1:08d}"
     try:
-        place.write(name, owner.encode(), mode="create")
+        location.write(name, owner.encode(), mode="create")
     except FileExistsError:
-        raise _busy(place, place.read(name)) from None
-    place.remove(f"claims/{last}")
+        raise _busy(location, location.read(name)) from None
+    location.remove(f"claims/{last}")
     ended, lost = threading.Event(), threading.Event()
 
     def renew() -> None:
         beats = 0
         while not ended.wait(BEAT) and not lost.is_set():
             beats += 1
-            if place.read(name) is None:
+            if location.read(name) is None:
                 lost.set()
             else:
-                place.write(name, f"{owner}\n{beats}".encode())
+                location.write(name, f"{owner}\n{beats}".encode())
 
     renewing = threading.Thread(target=renew, daemon=True)
     renewing.start()
@@ -175,13 +175,13 @@ def _claim_object(place: Place, owner: str) -> Iterator[threading.Event]:
     finally:
         ended.set()
         renewing.join()
-        place.remove(name)
+        location.remove(name)
 
 
-def _busy(place: Place, owner: bytes | None) -> FileError:
+def _busy(location: Location, owner: bytes | None) -> FileError:
     who = (owner or b"another process").decode(errors="replace").partition("\n")[0]
     return FileError(
-        f"{place.url} is being written by {who}; wait until it has ended and repeat the call, "
+        f"{location.url} is being written by {who}; wait until it has ended and repeat the call, "
         "or give another store"
     )
 
@@ -194,9 +194,9 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def read_state(place: Place) -> dict[str, Any] | None:
+def read_state(location: Location) -> dict[str, Any] | None:
     """Return what ``mids.json`` says of a store; None if there is none."""
-    content = place.read(STATE)
+    content = location.read(STATE)
     if content is None:
         return None
     try:
@@ -207,37 +207,37 @@ def read_state(place: Place) -> dict[str, Any] | None:
         sound = False
     if not sound:
         raise FileError(
-            f"{place.url}/{STATE} is damaged; it says what the store holds: restore it from a "
+            f"{location.url}/{STATE} is damaged; it says what the store holds: restore it from a "
             "copy, or simulate into a new store (xarray.open_zarr opens this one all the same)"
         )
     if version != STORE_VERSION:
         raise FileError(
-            f"{place.url} has store version {version}, and this version of mids reads "
+            f"{location.url} has store version {version}, and this version of mids reads "
             f"{STORE_VERSION}; upgrade with: python -m pip install --upgrade mids"
         )
     return state
 
 
-def write_state(place: Place, state: Mapping[str, Any]) -> None:
+def write_state(location: Location, state: Mapping[str, Any]) -> None:
     """Write ``mids.json`` with its own checksum."""
     content = {"mids_store": STORE_VERSION, **state}
     signed = {**content, "sha256": digest(json.dumps(content).encode())}
-    place.write(STATE, json.dumps(signed, indent=1).encode())
+    location.write(STATE, json.dumps(signed, indent=1).encode())
 
 
-def is_store(place: str | os.PathLike[str]) -> bool:
+def is_store(location: str | os.PathLike[str]) -> bool:
     """Tell whether a folder or URL holds a store, finished or not."""
-    at = Place(place)
+    at = Location(location)
     return (at.folder is None or at.folder.is_dir()) and at.read(STATE) is not None
 
 
 def open_store(store: str | os.PathLike[str]) -> xr.Dataset:
     """Open a finished store as one lazy dataset, whose chunks are checked when they are read."""
-    place = Place(store)
-    state = read_state(place)
+    location = Location(store)
+    state = read_state(location)
     if state is None:
-        raise FileError(f"{place.url} is no store: it has no {STATE}; check the path")
-    view = place.zarr(read_only=True)
+        raise FileError(f"{location.url} is no store: it has no {STATE}; check the path")
+    view = location.zarr(read_only=True)
     from .chunks import REMEDY, CheckedChunks
 
     try:
@@ -247,18 +247,18 @@ def open_store(store: str | os.PathLike[str]) -> xr.Dataset:
                 for name, size in state["sizes"].items()
             )
             raise FileError(
-                f"{place.url} is not finished: {len(place.names('blocks'))} of {count} blocks are "
-                "there; call mids.generate with the same arguments to complete it"
+                f"{location.url} is not finished: {len(location.names('blocks'))} of {count} blocks "
+                "are there; call mids.generate with the same arguments to complete it"
             )
-        header = place.read("zarr.json") or b""
+        header = location.read("zarr.json") or b""
         if digest(header) != state["header"]:
-            raise FileError(f"{place.url}/zarr.json is missing or damaged; {REMEDY}")
+            raise FileError(f"{location.url}/zarr.json is missing or damaged; {REMEDY}")
         arrays = json.loads(header)["consolidated_metadata"]["metadata"].values()
         found = {codec["name"] for array in arrays for codec in array["codecs"]}
         if not found <= CODECS:
-            raise FileError(f"{place.url} has codecs that mids does not write: {found - CODECS}")
+            raise FileError(f"{location.url} has codecs that mids does not write: {found - CODECS}")
         ds: xr.Dataset = xr.open_zarr(
-            CheckedChunks(view, place.url), consolidated=True, zarr_format=3, chunks={}
+            CheckedChunks(view, location.url), consolidated=True, zarr_format=3, chunks={}
         )
         coords = ds.coords.to_dataset().compute(scheduler="synchronous").coords.items()
         ds = ds.assign_coords(
@@ -271,8 +271,8 @@ def open_store(store: str | os.PathLike[str]) -> xr.Dataset:
     except FileError:
         raise
     except Exception as error:  # of Zarr, its codecs and JSON, at whatever lies there
-        raise FileError(f"{place.url} is damaged ({error!r:.200}); {REMEDY}") from None
+        raise FileError(f"{location.url} is damaged ({error!r:.200}); {REMEDY}") from None
     if failed:
         ds.attrs["failures"] = f"{failed} of {runs} runs failed (status 3)"
-    ds.encoding["source"] = place.url
+    ds.encoding["source"] = location.url
     return ds

@@ -44,7 +44,15 @@ WRONG = (
     [Endless()], float("nan"), 10**5000,
 )  # fmt: skip
 SLOW = ("race", "generate", "phase_diagram", "plot.animate", "plot.loss", "plot.phase")
-NOT_FOR_USERS = ("AdditiveTarget", "Catalog", "Flow", "FlowSweep", "Neurons", "Problem", "Verification")
+NOT_FOR_USERS = (
+    "AdditiveTarget",
+    "Catalog",
+    "Flow",
+    "FlowSweep",
+    "Neurons",
+    "Problem",
+    "Verification",
+)
 
 
 def functions(simulated=True):

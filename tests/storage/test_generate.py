@@ -44,7 +44,7 @@ def whole(tmp_path):
 
 
 @pytest.fixture(params=["folder", "memory"])
-def place(request, tmp_path):
+def location(request, tmp_path):
     return tmp_path / "sweep" if request.param == "folder" else f"memory://{uuid.uuid4()}"
 
 
@@ -65,9 +65,9 @@ def blocks(store):
 # -- what is written ----------------------------------------------------------------------------
 
 
-def test_a_store_is_the_lazy_dataset(place):
+def test_a_store_is_the_lazy_dataset(location):
     lazy = mids.simulate(**TOY)
-    ds = mids.generate(TOY, place)
+    ds = mids.generate(TOY, location)
     assert not differences(lazy, ds)
     assert list(ds.data_vars) == list(lazy.data_vars)
     assert (
@@ -112,17 +112,17 @@ SPECS = {
 
 
 @pytest.mark.parametrize("case", SPECS)
-def test_what_can_be_stored(case, place):
+def test_what_can_be_stored(case, location):
     spec = SPECS[case]()
     if isinstance(spec, dict):
         spec = spec | {"chunks": 400} if "initial" in spec else spec
         expected = mids.simulate(**spec)
     else:
         expected = spec
-    ds = mids.generate(spec, place)
+    ds = mids.generate(spec, location)
     assert ds.drop_attrs().drop_encoding().compute().identical(expected.drop_attrs().compute())
     SIMULATED.clear()
-    mids.generate(spec, place)
+    mids.generate(spec, location)
     assert not SIMULATED
 
 
@@ -244,12 +244,12 @@ WIDER = {
 @pytest.mark.parametrize("case", WIDER)
 def test_values_may_bring_modes_directions_columns_and_variables(case, tmp_path):
     """The store is that of the whole sweep, and only what is missing is simulated."""
-    place = f"memory://{uuid.uuid4()}" if case == "directions" else tmp_path / "sweep"
+    location = f"memory://{uuid.uuid4()}" if case == "directions" else tmp_path / "sweep"
     kept, compact = 0, case == "everything"
     for change in WIDER[case]:
         spec = SMALL | change
         SIMULATED.clear()
-        ds = mids.generate(spec, place, compact=compact)
+        ds = mids.generate(spec, location, compact=compact)
         cells = ds.recipe[..., 0].size
         assert SIMULATED.total() == cells - kept
         kept = cells if case != "everything" else cells // 5 * 4  # of blocks of 4 runs
@@ -263,11 +263,11 @@ def test_values_may_bring_modes_directions_columns_and_variables(case, tmp_path)
 def test_a_store_without_layouts_grows(tmp_path):
     """As mids wrote it before blocks could change their layout."""
     mids.generate(SMALL, tmp_path / "sweep")
-    place = stores.Place(tmp_path / "sweep")
-    state = stores.read_state(place)
-    stores.write_state(place, {name: state[name] for name in state if name != "layouts"})
-    for name in place.names("blocks"):
-        place.write(f"blocks/{name}", b"0")
+    location = stores.Location(tmp_path / "sweep")
+    state = stores.read_state(location)
+    stores.write_state(location, {name: state[name] for name in state if name != "layouts"})
+    for name in location.names("blocks"):
+        location.write(f"blocks/{name}", b"0")
     wider = SMALL | WIDER["directions"][1]
     SIMULATED.clear()
     assert not differences(mids.generate(wider, tmp_path / "sweep"), mids.simulate(**wider))
@@ -382,16 +382,16 @@ def test_without_its_description_a_store_is_left_alone(whole, content):
 
 def test_foreign_descriptions_are_refused(whole):
     """Signed anew, with types that are not those that mids writes."""
-    place = stores.Place(whole)
-    state = stores.read_state(place)
+    location = stores.Location(whole)
+    state = stores.read_state(location)
     for name in state:
         for value in (None, {}, "x"):
-            stores.write_state(place, {**state, name: value})
+            stores.write_state(location, {**state, name: value})
             try:
                 mids.open_dataset(whole).close()
             except FileError as error:
                 assert str(whole) in str(error)
-    stores.write_state(place, state | {"mids_store": 9})
+    stores.write_state(location, state | {"mids_store": 9})
     with pytest.raises(FileError, match=r"version 9, and this version of mids reads 2"):
         mids.open_dataset(whole)
 
@@ -400,9 +400,9 @@ def test_codecs_that_mids_does_not_write_are_refused(whole):
     header = json.loads((whole / "zarr.json").read_text())
     header["consolidated_metadata"]["metadata"]["loss"]["codecs"] = [{"name": "numcodecs.pickle"}]
     (whole / "zarr.json").write_text(json.dumps(header))
-    place = stores.Place(whole)
+    location = stores.Location(whole)
     digest = stores.digest((whole / "zarr.json").read_bytes())
-    stores.write_state(place, stores.read_state(place) | {"header": digest})
+    stores.write_state(location, stores.read_state(location) | {"header": digest})
     with pytest.raises(FileError, match=r"codecs that mids does not write: .*numcodecs\.pickle"):
         mids.open_dataset(whole)
 
@@ -411,16 +411,16 @@ KILLED = """
 import os, sys
 sys.path[:0] = {tests!r}
 import dask, mids, mids.storage.generation as g
-from mids.storage.store import Place
+from mids.storage.store import Location
 from test_generate import TOY
-write, count = Place.write, 0
-def deadly(place, name, *rest, **options):
+write, count = Location.write, 0
+def deadly(location, name, *rest, **options):
     global count
     count += name.startswith("blocks/")
     if count == {after}:
         os.kill(os.getpid(), 9)  # the chunks are there, the mark is not
-    write(place, name, *rest, **options)
-Place.write = deadly
+    write(location, name, *rest, **options)
+Location.write = deadly
 with dask.config.set(scheduler="synchronous"):
     mids.generate(TOY, sys.argv[1])
 """
@@ -482,9 +482,9 @@ class Unlucky(ToyFlow):
         return super().integrate(problem)
 
 
-def test_failed_runs_are_counted_and_their_causes_logged(place, caplog):
+def test_failed_runs_are_counted_and_their_causes_logged(location, caplog):
     with caplog.at_level(logging.WARNING, "mids"):
-        ds = mids.generate(SPEC | {"flow": Unlucky()}, place)
+        ds = mids.generate(SPEC | {"flow": Unlucky()}, location)
     assert ds.attrs["failures"] == "4 of 20 runs failed (status 3)"
     assert len(caplog.messages) == 4
     assert (

@@ -56,16 +56,16 @@ KILLED = """
 import os, sys
 sys.path[:0] = {paths!r}
 import dask, mids
-from mids.storage.store import Place
+from mids.storage.store import Location
 from test_object_store import sweep
-write, count = Place.write, 0
-def deadly(place, name, *rest, **options):
+write, count = Location.write, 0
+def deadly(location, name, *rest, **options):
     global count
     count += name.startswith("blocks/")
     if count == 3:
         os.kill(os.getpid(), 9)  # the chunks are there, the mark is not
-    write(place, name, *rest, **options)
-Place.write = deadly
+    write(location, name, *rest, **options)
+Location.write = deadly
 with dask.config.set(scheduler="synchronous"):
     mids.generate(sweep(), "s3://bucket/sweep")
 """
@@ -100,11 +100,11 @@ def test_a_store_in_a_bucket(bucket):
 
 def test_one_of_two_claims_is_granted(bucket):
     """The server creates an object only if there is none."""
-    place = stores.Place("s3://bucket/claimed")
-    place.write("claims/00000001", b"one", mode="create")
+    location = stores.Location("s3://bucket/claimed")
+    location.write("claims/00000001", b"one", mode="create")
     with pytest.raises(FileExistsError):
-        place.write("claims/00000001", b"two", mode="create")
-    place.remove("claims/00000001")
+        location.write("claims/00000001", b"two", mode="create")
+    location.remove("claims/00000001")
     told = pytest.raises(FileError, match="is being written by process")
-    with stores.claimed(place), told, stores.claimed(place):
+    with stores.claimed(location), told, stores.claimed(location):
         pass

@@ -20,8 +20,8 @@ from tests.faults import stores as faults  # isort: skip
 
 HOLDING = """
 import sys, time
-from mids.storage.store import Place, claimed
-with claimed(Place(sys.argv[1])):
+from mids.storage.store import Location, claimed
+with claimed(Location(sys.argv[1])):
     print("claimed", flush=True)
     time.sleep(600)
 """
@@ -49,27 +49,27 @@ def test_writers_that_begin_together_never_mix(tmp_path):
 def test_claims_of_object_stores(monkeypatch):
     """A claim that is renewed keeps others out; one that is not is passed over; it is released."""
     monkeypatch.setattr(stores, "BEAT", 0.1)
-    place = stores.Place(f"memory://{uuid.uuid4()}")
+    location = stores.Location(f"memory://{uuid.uuid4()}")
     told = pytest.raises(FileError, match=f"written by process {os.getpid()} on ")
-    with stores.claimed(place), told, stores.claimed(place):
+    with stores.claimed(location), told, stores.claimed(location):
         pass
-    assert place.names("claims") == []
-    place.write("claims/00000004", b"process 1 on elsewhere")  # killed
-    with stores.claimed(place) as lost:
-        assert place.names("claims") == ["00000005"]
-        place.remove("claims/00000005")  # another one has passed it over
+    assert location.names("claims") == []
+    location.write("claims/00000004", b"process 1 on elsewhere")  # killed
+    with stores.claimed(location) as lost:
+        assert location.names("claims") == ["00000005"]
+        location.remove("claims/00000005")  # another one has passed it over
         assert lost.wait(10)
 
 
 def test_of_many_claims_at_once_one_is_granted(monkeypatch):
     monkeypatch.setattr(stores, "BEAT", 0.1)
-    place = stores.Place(f"memory://{uuid.uuid4()}")
+    location = stores.Location(f"memory://{uuid.uuid4()}")
     granted, refused, barrier = [], [], threading.Barrier(8)
 
     def claim(number):
         barrier.wait()
         try:
-            with stores.claimed(place):
+            with stores.claimed(location):
                 granted.append(number)
                 while len(refused) < 7:
                     threading.Event().wait(0.01)
