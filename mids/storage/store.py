@@ -247,8 +247,8 @@ def open_store(store: str | os.PathLike[str]) -> xr.Dataset:
                 for name, size in state["sizes"].items()
             )
             raise FileError(
-                f"{location.url} is not finished: {len(location.names('blocks'))} of {count} blocks "
-                "are there; call mids.generate with the same arguments to complete it"
+                f"{location.url} is not finished: {len(location.names('blocks'))} of {count} "
+                "blocks are there; call mids.generate with the same arguments to complete it"
             )
         header = location.read("zarr.json") or b""
         if digest(header) != state["header"]:
