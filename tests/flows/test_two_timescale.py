@@ -167,10 +167,9 @@ def test_a_run_that_starts_close_to_a_level_reaches_it_at_the_right_time():
         np.testing.assert_allclose(out["crossing_time"][0, 0], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("rtol", [1e-6, 1e-9])
 @pytest.mark.parametrize("text", DIAGONAL.values(), ids=DIAGONAL)
 @pytest.mark.parametrize("dim", [1e2, 1e6, 1e10])
-def test_diagonal_targets_rotated_or_not(text, dim, rtol):
+def test_diagonal_targets_rotated_or_not(text, dim):
     target = named(text)
     rng = np.random.default_rng(int(np.log10(dim)))
     overlap0 = np.minimum(rng.chisquare(3, target.rank) / dim, 0.09)
@@ -180,9 +179,10 @@ def test_diagonal_targets_rotated_or_not(text, dim, rtol):
     # the flow sorts directions by overlap, the reference by axis
     expected = np.sort(expected, axis=0)
     for at, start in ((target, initial), (target.rotate(turn), turn @ initial)):
-        out = run(at, start[None], rtol=rtol)
-        np.testing.assert_allclose(out["crossing_time"][0], expected, rtol=10 * rtol)
-        assert out["status"][0] == 0
+        for rtol in (1e-6, 1e-9):
+            out = run(at, start[None], rtol=rtol)
+            np.testing.assert_allclose(out["crossing_time"][0], expected, rtol=10 * rtol)
+            assert out["status"][0] == 0
 
 
 # printed by python tests/mpmath_references.py

@@ -8,6 +8,7 @@ from scipy.stats import ortho_group
 
 import mids
 from tests.flows.test_joint import LADDERS, orders, pair
+from tests.test_discovery import check_types
 
 
 @pytest.mark.parametrize("text", LADDERS)
@@ -28,3 +29,7 @@ def test_joint_runs_that_end_without_numbers_have_failed():
     ds = mids.simulate(target, dim=[1e8, 2**53], runs=2, flow="joint").compute()
     np.testing.assert_array_equal(np.isnan(ds.loss).any("time"), ds.status == 3)
     assert not ds.status[0].any()
+
+
+def test_mypy_sees_functions_and_accessor(tmp_path):
+    check_types(tmp_path, ["mypy", "--strict"], r'Revealed type is "(.*)"')
