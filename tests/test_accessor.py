@@ -185,7 +185,7 @@ def test_only_what_works_is_named_as_next():
 
 
 def test_phase_diagrams_and_trapped_runs_have_rows_of_their_own():
-    diagram = mids.phase_diagram("h1(z1)", dim=[8, 16], n=[5, 20], runs=3)
+    diagram = mids.phase_diagram("h1(z1)", dim=[8, 16], n=[5, 20], runs=3, duration=5)
     text = repr(diagram.mi)
     for part in ("rank 1", "empirical", "seed 0", "dim 8, 16; n 5, 20; 3 runs", " kB: success"):
         assert part in text

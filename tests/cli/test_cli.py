@@ -247,7 +247,8 @@ def test_a_parameter_without_default_is_asked_for(run):
 
 def test_phase_diagrams(run, tmp_path):
     options = ("--dim", "8,16", "--n", "10,400", "--runs", 4, "--flow-option", "noise=0.5")
-    done = run("phase-diagram", "--target", "h1(z1)", *options, "-o", "o.nc", "--plot", "o.png")
+    written = ("--duration", 5, "-o", "o.nc", "--plot", "o.png")
+    done = run("phase-diagram", "--target", "h1(z1)", *options, *written)
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[-1] == "wrote o.nc and o.png"
     assert done.stdout.split()[:6] == ["d", "n", "n/d", "succeed", "runs", "fraction"]

@@ -191,7 +191,7 @@ def test_wrong_layouts_are_refused_before_anything_is_simulated(arguments, messa
 
 @pytest.mark.parametrize("name", sorted(set(mids.plot.__all__) - {"check_format"}))
 def test_all_pictures_refuse_wrong_sizes_and_dims_before_any_work(name):
-    diagram = mids.phase_diagram("h1(z1)", dim=[8, 16], n=[5, 20], runs=2)
+    diagram = mids.phase_diagram("h1(z1)", dim=[8, 16], n=[5, 20], runs=2, duration=5)
     lazy = diagram if name == "success" else mids.simulate("staircase(2)", dim=DIMS, runs=2)
     wrong = [
         *({"figsize": value} for value in (3, (3,), (3, -1), (3, np.nan), (1e6, 2), "wide")),

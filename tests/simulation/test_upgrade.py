@@ -77,7 +77,9 @@ def test_selections_of_old_datasets_are_replayed(tmp_path):
 
 
 def test_old_phase_diagrams_are_sweeps_over_n():
-    ds = mids.phase_diagram("h1(z1)", dim=[8, 16], n=[20, 40], runs=2, noise=0.5).compute()
+    ds = mids.phase_diagram(
+        "h1(z1)", dim=[8, 16], n=[20, 40], runs=2, noise=0.5, duration=5
+    ).compute()
     recipes = list(schema.recipes(ds).values())
     flow = {name: v for name, v in recipes[0]["flow"].items() if name not in ("name", "n")}
     ((duration,),) = {tuple(grid[1:]) for grid in schema.grids(ds).values()}
