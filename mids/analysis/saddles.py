@@ -200,7 +200,7 @@ def _visited(loss: Array, time: Array, crossing: Array, status: Array) -> Array:
     noisy = np.any(np.diff(loss, axis=-1) > 0, axis=-1)  # no flow climbs
     out = np.full((len(crossing), 5, rank), np.nan)
     here = status != FAILED
-    # From data that begin late nobody knows when what is there at once was reached.
+    # Data that begin late do not say when what is learned at once was learned.
     early = (crossing == time[0]) & (time[0] > 0)
     for k in range(rank):
         enter = np.zeros(len(crossing)) if k == 0 else crossing[:, k - 1, -1]
@@ -247,7 +247,7 @@ def _from_curve(ds: xr.Dataset, scale: Scale | None, confidence: float) -> xr.Da
         dask="parallelized",
         output_dtypes=[np.float64],
     )
-    # Where the data begin on a plateau nobody knows since when.
+    # Of a plateau on which the data begin, the start is not known.
     enter = found["start"].where(found["entered"])
     columns = xr.concat(
         [found["loss"], enter, found["halfway_time"]], "column", coords="minimal", compat="override"

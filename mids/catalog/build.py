@@ -53,7 +53,7 @@ def _sweep(arguments: dict[str, Any], points_per_decade: object) -> xr.Dataset:
 
 
 def _thinned(grid: np.ndarray, points_per_decade: object) -> np.ndarray:
-    """Return the start, the end and so many points per decade of a logarithmic grid."""
+    """Thin a logarithmic grid to `points_per_decade`, its start and its end."""
     kept = validation.integer(points_per_decade, "points_per_decade", at_least=1)
     positions = np.log10(grid[1:]) * kept
     chosen = np.abs(positions - np.round(positions)) < 1e-6
@@ -62,7 +62,7 @@ def _thinned(grid: np.ndarray, points_per_decade: object) -> np.ndarray:
 
 
 def _dated(ds: xr.Dataset, date: str) -> xr.Dataset:
-    """Return a dataset that does not tell when it was made, but when it says so."""
+    """Return a dataset with a fixed date, so that the same sweep gives the same file."""
     made = ds.attrs["date_created"]
     history = ds.attrs["history"].replace(made, date)
     return ds.assign_attrs(date_created=date, history=history)

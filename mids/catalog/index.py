@@ -125,7 +125,7 @@ class Entry:
             return cls(key=key, path=path, sha256=sha256, bytes=size, **_described(ds))
         except DatasetError:
             raise
-        except Exception as error:  # whatever a recipe without sense leads to
+        except Exception as error:  # a recipe without sense may raise anything
             raise DatasetError(
                 f"its recipe does not describe the dataset ({type(error).__name__}: {error})"
             ) from None

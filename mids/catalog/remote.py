@@ -1,8 +1,8 @@
 """A catalog behind http(s): a static folder, fetched into a local cache.
 
 The index is fetched when the catalog is opened, never from the cache, and only from the URL given;
-pooch keeps the datasets, each used once its size and checksum are those of the index. Another host
-is never asked, also if the server says so, and a server that is too slow or sends too much is left.
+pooch keeps the datasets, each used once its size and checksum are those of the index. Redirects
+to another host are refused, and a server that is too slow or sends too much is given up.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Remote:
 
 
 def download(url: str, path: Path, most: int) -> None:
-    """Bring a file of at most so many bytes, from the host of its URL, or leave the server.
+    """Download a file of at most `most` bytes from the host of its URL, or give up.
 
     Only another thread ends a wait for headers that come byte by byte.
     """
@@ -148,7 +148,7 @@ def _attempts(url: str, file: FileIO, most: int, ended: threading.Event) -> None
             return _fetch(url, file, most, ended)
         except (FileError, InputError):
             raise
-        except Exception as error:  # whatever requests and below it make of an odd answer
+        except Exception as error:  # odd answers may raise anything in requests and below
             reason = " ".join(printable(error).split())[:300]
     raise FileError(
         f"cannot fetch {url} ({reason}; {ATTEMPTS} attempts); check the address and the "

@@ -90,7 +90,7 @@ def verify(
                 if replay and any("flow" in recipe for recipe in schema.recipes(ds).values()):
                     for name, number in _replayed(ds, replay, problems, str(path)).items():
                         counts[name] += number
-        except Exception as error:  # whatever a recipe that nobody vouches for leads to
+        except Exception as error:  # a foreign recipe may raise anything
             text = " ".join(printable(error).split())[:1000]
             text = text if isinstance(error, MidsError) else f"{type(error).__name__}: {text}"
             problems.append(text if entry.path in text else f"{entry.path}: {text}")

@@ -63,7 +63,7 @@ def add(folder: Path, files: tuple[Path, ...], key: str | None, overwrite: bool)
     if len(set(names)) < len(names):
         raise InputError("several files would have the same key; add them one by one with --key")
     for file in files:
-        if file.is_file():  # whoever made it: it is seen in another process first
+        if file.is_file():  # it may be foreign: another process reads it first
             foreign.check(file, foreign.checksum(file.resolve()))
     with ExitStack() as stack:
         opened = [stack.enter_context(io.open_dataset(file, chunks={})) for file in files]

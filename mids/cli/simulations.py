@@ -53,8 +53,8 @@ def computing_on(scheduler: str | None, workers: int | None) -> Iterator[None]:
     with _log_levels() as silence, ExitStack() as stack:
         if workers is not None:
             count = validation.integer(workers, "--workers", at_least=1)
-            # By default a worker is given up that is away 15 s after it was lost, though it has
-            # come back in between; with the last one the command would wait forever.
+            # By default distributed gives up a worker 15 s after it was lost, even if it has come
+            # back by then; if it is the last one the command waits forever.
             stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "1 h"}))
             with _deaf_processes():
                 cluster = distributed.LocalCluster(
@@ -103,7 +103,7 @@ def _ending(used: Any) -> Callable[..., None]:
 
 
 def _handle_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Report what fails in an event loop, but not what nobody waits for after an interruption."""
+    """Report what fails in an event loop, except what an interruption has cut off."""
     if not context["message"].endswith(("was never retrieved", "destroyed but it is pending!")):
         loop.default_exception_handler(context)
 

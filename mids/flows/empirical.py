@@ -126,7 +126,7 @@ class Empirical(SampledFlow):
             )
 
     def _check_samples(self, count: int) -> None:
-        """Raise InputError if a link of so many features cannot be fitted."""
+        """Raise InputError if a link of `count` features cannot be fitted."""
         if self.ridge == 0 and self.n < count:
             raise InputError(
                 f"without ridge there must be at least as many samples as the link has features, "

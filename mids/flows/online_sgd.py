@@ -174,7 +174,7 @@ class OnlineSGD(Stepped, SampledFlow):
             self._set(checkpoint=check_folder(self.checkpoint))
 
     def _check_samples(self, count: int) -> None:
-        """Raise InputError if a link of so many features cannot be fitted."""
+        """Raise InputError if a link of `count` features cannot be fitted."""
         if self.ridge == 0 and self.batch < count:
             raise InputError(
                 f"without ridge a batch needs at least as many samples as the link has features, "

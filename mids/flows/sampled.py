@@ -150,7 +150,7 @@ class SampledFlow(Flow):
 
     @abstractmethod
     def _check_samples(self, count: int) -> None:
-        """Raise InputError if a link of so many features cannot be fitted."""
+        """Raise InputError if a link of `count` features cannot be fitted."""
 
     def effective_target(self, target: Target) -> Target:
         """Target whose correlation the population flow climbs (`Readout.effective_target`)."""

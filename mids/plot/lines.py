@@ -125,7 +125,7 @@ def draw_runs(
 
 
 def drawn_runs(count: int) -> np.ndarray:
-    """Return which of so many runs are drawn."""
+    """Return which of `count` runs are drawn."""
     return np.linspace(0, count - 1, min(count, MAX_RUNS)).astype(int)
 
 

@@ -98,7 +98,7 @@ def success(
 ) -> np.ndarray:
     """Draw the fraction of successful runs at each dimension against the number of samples.
 
-    The bands are Wilson's intervals at 68 %, the error of a fraction of so many runs. Colours are
+    The bands are Wilson's intervals at 68 % of the fractions. Colours are
     dimensions, if no other `hue` is asked for.
 
     Parameters

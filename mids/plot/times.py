@@ -259,7 +259,7 @@ def _draw_guide(
 def exponents(table: xr.Dataset, **layout: Unpack[Options]) -> np.ndarray:
     """Draw what grows with d at each saddle: the darker, the larger the power of d.
 
-    Fields are empty where the notion of exponent by which a row goes has no saddle with so many
+    Fields are empty where the exponent of a row has no saddle with that many
     directions learned.
 
     Parameters

@@ -74,11 +74,11 @@ def _local() -> Iterator[None]:
 
 @contextmanager
 def _on_cluster(client: Any) -> Iterator[None]:
-    """Ask the scheduler of a cluster, again and again."""
+    """Poll the scheduler of a cluster."""
     left = threading.Event()
 
     def ask() -> None:
-        with _bar(0) as bar, suppress(OSError, ValueError):  # whoever computes will hear of it
+        with _bar(0) as bar, suppress(OSError, ValueError):  # the computation itself reports it
             before: Mapping[str, int] = client.run_on_scheduler(_finished)
             while not left.wait(REFRESH):
                 now = client.run_on_scheduler(_finished)

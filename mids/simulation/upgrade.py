@@ -1,4 +1,4 @@
-"""Datasets of schema 1, whose recipe was one attribute, in the schema of today."""
+"""Datasets of schema 1, whose recipe was one attribute, in the current schema."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIMULATED = ("target", "runs", "dim", "seed", "flow", "student_rank", "initial",
 
 
 def upgraded(ds: xr.Dataset) -> xr.Dataset:
-    """Return a dataset of schema 1 in the schema of today; others as they are.
+    """Return a dataset of schema 1 in the current schema; others unchanged.
 
     No value changes: the attribute ``mids_spec`` becomes the variable ``recipe`` and the attribute
     ``mids_recipes``, initial conditions that it held become the variable ``initial``, and the

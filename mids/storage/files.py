@@ -15,7 +15,7 @@ from .. import validation
 from ..errors import FileError, InputError
 
 ABANDONED_SECONDS = 86_400.0
-"""A temporary file that nobody has written to for so long was left by a process that was killed."""
+"""A temporary file that has not changed for this long was left by a process that was killed."""
 
 
 @contextmanager

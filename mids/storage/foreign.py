@@ -215,7 +215,7 @@ def _limit(seconds: int) -> None:
 
 
 def read(path: Path, most: int) -> bytes:
-    """Return the content of a plain file of at most so many bytes."""
+    """Return the content of a plain file of at most `most` bytes."""
     from ..errors import FileError
 
     with os.fdopen(_open(path), "rb") as file:

@@ -325,7 +325,7 @@ def _decoded(manager: CachingFileManager[Any], path: Path) -> xr.Dataset:
             f"{path} cannot be used: {error}; open foreign files with xarray.open_dataset if you "
             "trust them"
         ) from None
-    except Exception as error:  # whatever HDF5 and xarray make of metadata that are wrong
+    except Exception as error:  # wrong metadata may raise anything in HDF5 and xarray
         raise FileError(f"{path} is damaged ({_reason(error)}); get or make it again") from None
 
 

@@ -121,7 +121,7 @@ def claimed(location: Location) -> Iterator[threading.Event]:
     """Be the only writer of a store, or say who is; give an event that tells if the claim is lost.
 
     The claim ends with the process: the system frees the lock of a folder; in an object store a
-    claim that is not renewed any more is passed over.
+    claim that is no longer renewed is ignored.
     """
     owner = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T %Z')}"
     if location.folder is None:
@@ -147,7 +147,7 @@ def _claim_object(location: Location, owner: str) -> Iterator[threading.Event]:
     last = (location.names("claims") or ["0"])[-1]
     before = location.read(f"claims/{last}")
     if before is not None:
-        for _ in range(30):  # a writer that lives renews its claim meanwhile
+        for _ in range(30):  # a living writer renews its claim meanwhile
             time.sleep(BEAT / 10)
             if location.read(f"claims/{last}") != before:
                 raise _busy(location, before)
@@ -270,7 +270,7 @@ def open_store(store: str | os.PathLike[str]) -> xr.Dataset:
         failed, runs = int(state["failed"]), prod(map(int, state["sizes"].values()))
     except FileError:
         raise
-    except Exception as error:  # of Zarr, its codecs and JSON, at whatever lies there
+    except Exception as error:  # damaged content may raise anything in Zarr, its codecs and JSON
         raise FileError(f"{location.url} is damaged ({error!r:.200}); {REMEDY}") from None
     if failed:
         ds.attrs["failures"] = f"{failed} of {runs} runs failed (status 3)"

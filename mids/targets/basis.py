@@ -326,7 +326,7 @@ def _evaluated(function: Callable[[Any], Any], points: FloatArray) -> tuple[Floa
 
     Shapes: points (n, rank); returns (n,).
     """
-    torch = sys.modules.get("torch")  # whoever has tensors has imported it
+    torch = sys.modules.get("torch")  # imported already if there are tensors
     given: Any = points
     if torch is not None and isinstance(function, torch.nn.Module):
         weights = next(function.parameters(), torch.zeros((), dtype=torch.float64))
