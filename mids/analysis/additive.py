@@ -15,8 +15,7 @@ import xarray as xr
 from .. import flows, validation
 from ..errors import DatasetError, InputError
 from ..simulation.by_recipe import by_recipe
-from ..simulation.recipe import Recipe
-from ..simulation.run_recipes import only
+from ..simulation.recipe import Recipe, only
 from ..targets.additive import AdditiveTarget
 from ..validation import FloatArray as Array
 

@@ -15,8 +15,7 @@ from ..errors import DatasetError
 from ..flows import Flow
 from ..schema import LEVELS, STATUS
 from ..simulation.by_recipe import by_recipe
-from ..simulation.recipe import Recipe
-from ..simulation.run_recipes import described, only
+from ..simulation.recipe import Recipe, described, only
 from .exits import exit_times, measured_exits
 from .neurons import need_one_kind, neuron_times
 from .plateaus import Scale

@@ -10,7 +10,7 @@ import xarray as xr
 
 from .. import schema, validation
 from ..errors import DatasetError, MidsError
-from ..simulation.run_recipes import described
+from ..simulation.recipe import described
 from ..targets.ladder import ladder
 from ..targets.target import Target
 from .compare import comparable

@@ -29,8 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import validation
 from ..errors import InputError
 from ..simulation.by_recipe import by_recipe
-from ..simulation.recipe import Recipe
-from ..simulation.run_recipes import only, recipes_of
+from ..simulation.recipe import Recipe, only, recipes_of
 from ..simulation.simulate import target_of
 from ..targets.basis import (
     gauss_hermite,

@@ -28,8 +28,7 @@ import xarray as xr
 from .. import flows
 from ..errors import DatasetError
 from ..flows.base import Neurons
-from ..simulation.recipe import Recipe
-from ..simulation.run_recipes import described
+from ..simulation.recipe import Recipe, described
 from ..targets.additive import AdditiveTarget
 from ..targets.basis import multiplicities
 from ..targets.target import Target

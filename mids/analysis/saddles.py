@@ -12,8 +12,7 @@ from .. import validation
 from ..errors import DatasetError
 from ..schema import LEVELS
 from ..simulation.by_recipe import by_recipe
-from ..simulation.recipe import Recipe
-from ..simulation.run_recipes import has_recipes, only
+from ..simulation.recipe import Recipe, has_recipes, only
 from .noise import averaged, noise
 from .plateaus import Scale, increasing_time, plateaus
 from .prediction import level, visits

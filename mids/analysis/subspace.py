@@ -10,8 +10,7 @@ import xarray as xr
 from .. import validation
 from ..errors import DatasetError
 from ..simulation.by_recipe import by_recipe
-from ..simulation.recipe import Recipe
-from ..simulation.run_recipes import has_recipes, only
+from ..simulation.recipe import Recipe, has_recipes, only
 from ..validation import FloatArray as Array
 
 

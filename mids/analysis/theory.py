@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from .. import flows, schema, validation
 from ..errors import DatasetError, InputError
 from ..simulation.by_recipe import by_recipe
-from ..simulation.recipe import Recipe
-from ..simulation.run_recipes import described, only
+from ..simulation.recipe import Recipe, described, only
 from ..simulation.simulate import simulate
 from ..targets.additive import AdditiveTarget
 from ..targets.ladder import leaps

@@ -13,7 +13,7 @@ import xarray as xr
 
 from .. import schema, validation
 from ..errors import FileError, InputError
-from ..simulation.run_recipes import held
+from ..simulation.recipe import held
 from ..storage import foreign
 from ..storage import netcdf as io
 from ..storage.files import sync

@@ -21,7 +21,7 @@ import xarray as xr
 
 from .. import schema
 from ..errors import DatasetError, FileError, InputError, printable
-from ..simulation.run_recipes import held
+from ..simulation.recipe import held
 from ..targets.ladder import leaps
 from ..targets.target import Target
 from ..validation import shown

@@ -11,8 +11,7 @@ import xarray as xr
 
 from .. import schema
 from ..errors import MidsError, printable
-from ..simulation.recipe import grid
-from ..simulation.run_recipes import recipes_of
+from ..simulation.recipe import grid, recipes_of
 from ..simulation.simulate import differences
 from ..simulation.simulate import replay as simulate_again
 from ..storage import netcdf as io

@@ -10,8 +10,7 @@ import xarray as xr
 
 from ..errors import DatasetError
 from .joining import FILLS, joined, padded
-from .recipe import Recipe
-from .run_recipes import recipes_of, uniform_axes_cut
+from .recipe import Recipe, recipes_of, uniform_axes_cut
 
 Kernel = Callable[[xr.Dataset, Recipe], xr.Dataset]
 Dims = tuple[Hashable, ...]

@@ -11,7 +11,7 @@ import xarray as xr
 
 from .. import schema, validation
 from ..errors import DatasetError, InputError
-from .run_recipes import fingerprints
+from .recipe import fingerprints
 
 RESERVED = {*schema.VARIABLES, *schema.COORDINATES, *schema.OF_ONE_RUN, "saddle"} - {
     *("dim", "run", "n", "time")

@@ -21,8 +21,7 @@ from .by_recipe import by_recipe
 from .joining import padded
 from .phase_diagram import outcomes
 from .plan import Plan, given_start
-from .recipe import GIVEN, PARTS, Recipe, grid
-from .run_recipes import one_recipe
+from .recipe import GIVEN, PARTS, Recipe, grid, one_recipe
 
 Function = Callable[[np.ndarray], ArrayLike]
 OneTarget = Target | str | Function

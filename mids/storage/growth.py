@@ -20,8 +20,7 @@ from .. import schema, validation
 from ..errors import DatasetError, InputError
 from ..simulation.graph import in_sweep, unknown
 from ..simulation.plan import extents, modes_of
-from ..simulation.recipe import GIVEN, Recipe
-from ..simulation.run_recipes import fingerprints
+from ..simulation.recipe import GIVEN, Recipe, fingerprints
 from .store import Location, digest
 
 FIRST = ("date_created", "history")

@@ -18,8 +18,7 @@ from mids.flows import Joint, OnlineSGD, TwoTimescale
 from mids.simulation.by_recipe import by_recipe
 from mids.simulation.plan import LARGEST_CELLS
 from mids.simulation.recipe import PARTS as ALL
-from mids.simulation.recipe import Recipe
-from mids.simulation.run_recipes import recipes_of
+from mids.simulation.recipe import Recipe, recipes_of
 
 TIME = np.concatenate([[0.0], np.geomspace(0.1, 1e6, 40)])
 PARTS = {

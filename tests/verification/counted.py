@@ -24,7 +24,7 @@ from mids.analysis.coupled import Race
 from mids.analysis.prediction import expected_steps, steps_of
 from mids.flows.initial import draw_runs
 from mids.schema import LEVELS
-from mids.simulation.run_recipes import described
+from mids.simulation.recipe import described
 from mids.targets.basis import multi_indices
 
 from .zoo import Case, races, zoo

@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 import mids
-from mids.simulation.run_recipes import described
+from mids.simulation.recipe import described
 
 __all__ = ["document", "slopes", "thresholds"]
 
