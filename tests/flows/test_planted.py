@@ -128,7 +128,7 @@ ONE = ({1: 1.0}, {2: 1.0}, {3: 1.0}, {4: 1.0}, {5: 1.0}, {2: 0.3, 3: 0.9}, {3: 0
 
 @pytest.mark.parametrize("coefficients", ONE)
 def test_crossing_times_of_one_direction_are_quadratures(coefficients):
-    dims = [1e2, 1e4, 1e8, 1e12]
+    dims = [1e2, 1e12]
     target = mids.Target({(s,): a for s, a in coefficients.items()})
     start = np.array(dims)[:, None, None, None] ** -0.5
     ds = mids.simulate(target, dim=dims, runs=1, flow=Planted(), initial=start).compute()
@@ -149,10 +149,11 @@ def test_escape_times_have_their_known_values(degree, values):
     np.testing.assert_allclose(ds.crossing_time[:, 0, 0, 1], values, rtol=5e-4)
 
 
-@pytest.mark.parametrize(("degree", "slope"), [(1, 0.0), (2, None), (3, 0.5), (4, 1.0), (5, 1.5)])
+@pytest.mark.parametrize(("degree", "slope"), [(1, 0.0), (2, None), (3, 0.5), (4, 1.0)])
 def test_escape_times_grow_with_the_dimension_as_they_should(degree, slope):
     dims = [1e4, 1e6, 1e8]
-    ds = mids.simulate(mids.targets.hermite(degree), dim=dims, runs=300, flow="planted").compute()
+    target = mids.targets.hermite(degree)
+    ds = mids.simulate(target, dim=dims, runs=300, flow="planted", rtol=1e-5).compute()
     free = ds.crossing_time.sel(direction=0, level=0.5).where(ds.status == 0)
     medians = free.median("run").values
     if slope is None:  # a quarter of log d per unit strength
@@ -206,7 +207,7 @@ def test_even_exponents_and_the_first_have_no_traps(degree):
 
 @pytest.mark.parametrize("text", ["h2(z1) + h2(z2)", "h2(z1) + h2(z2) + h2(z3)"])
 def test_radial_targets_have_no_traps(text):
-    ds = mids.simulate(text, dim=[1e2, 1e6], runs=60, flow="planted").compute()
+    ds = mids.simulate(text, dim=[1e2, 1e6], runs=60, flow="planted", rtol=1e-6).compute()
     assert (ds.status == 0).all()
     assert (ds.loss.isel(time=-1) < 1e-10).all()
 
@@ -297,8 +298,9 @@ def test_symmetries_are_found_in_any_frame(text, count):
     assert len(symmetries(wide.rotate(Q) if wide.rank == 3 else wide)) == count
 
 
-@pytest.mark.parametrize("flow", ["planted", "joint"])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    ("flow", "seed"), [*(("planted", seed) for seed in range(4)), ("joint", 0), ("joint", 1)]
+)
 def test_targets_of_any_kind_are_followed_to_an_end(flow, seed):
     """Dense ones too, whose learned subspaces turn on the way."""
     rng = np.random.default_rng(seed)
@@ -307,7 +309,7 @@ def test_targets_of_any_kind_are_followed_to_an_end(flow, seed):
     target = mids.Target({b: float(rng.normal()) for b in modes}).normalize()
     frame = learned_frame(target)
     np.testing.assert_allclose(frame.T @ frame, np.eye(rank), atol=1e-12)
-    ds = mids.simulate(target, dim=[1e2, 1e5], runs=5, flow=flow, rtol=1e-6).compute()
+    ds = mids.simulate(target, dim=1e4, runs=5, flow=flow, rtol=1e-6).compute()
     assert np.isin(ds.status, [0, TRAPPED]).all()
     lost = ds.loss.isel(time=-1)
     assert (lost.where(ds.status == 0, 0) < 1e-6).all()
@@ -320,15 +322,17 @@ def test_a_run_on_its_plateau_is_censored_not_trapped():
     assert (ds.status == CENSORED).all()
 
 
-@pytest.mark.parametrize("text", ["h3(z1)", "h1(z1) + h1(z1)*h3(z2)", "h2(z1)*h1(z2)"])
-@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(
+    ("text", "turned"),
+    [("h3(z1)", True), ("h1(z1) + h1(z1)*h3(z2)", True), ("h2(z1)*h1(z2)", False)],
+)
 def test_what_is_held_stays_for_good(text, turned):
     """Rounding would let runs leave a degenerate point after times of 1e16."""
     target = mids.Target.parse(text)
     if turned:
         target = target.rotate(ortho_group.rvs(2, random_state=1) if target.rank > 1 else [[-1.0]])
     time = np.concatenate([[0], np.geomspace(1e-2, 1e24, 160)])
-    arguments = {"dim": [1e2, 1e6], "runs": 10, "flow": "planted"}
+    arguments = {"dim": 1e4, "runs": 10, "flow": "planted"}
     long = mids.simulate(target, time=time, **arguments).compute()
     short = mids.simulate(target, **arguments).compute()
     assert (long.status == short.status).all() and (short.status == TRAPPED).any()
@@ -341,7 +345,7 @@ def test_what_is_held_stays_for_good(text, turned):
 # -- invariances --------------------------------------------------------------------------------
 
 
-@settings(max_examples=10)
+@settings(max_examples=4)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_the_flow_commutes_with_rotations_of_the_link(seed):
     target = mids.Target.parse(TEXTS[2])
