@@ -4,7 +4,9 @@ Importing the package registers the accessor ``mi`` on xarray Datasets. Compiler
 and netCDF are imported on first use.
 """
 
-from . import catalog, errors, flows, plot, targets
+from typing import TYPE_CHECKING, Any
+
+from . import catalog, errors, flows, plot, targets, validation
 from .accessor import accessor
 from .analysis.additive import scaling_law
 from .analysis.compare import compare
@@ -68,3 +70,12 @@ __all__ = [
     "traps",
     "validate",
 ]
+
+if not TYPE_CHECKING:  # for whom every name would be there
+
+    def __getattr__(name: str) -> Any:
+        """Name what was meant, such as a flow, which is in `mids.flows`."""
+        for module in (flows, targets, plot, errors, catalog):
+            if name in module.__all__:
+                raise AttributeError(f"mids has no {name!r}; it is {module.__name__}.{name}")
+        raise validation.no_attribute("mids", name, __all__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from html import escape
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
@@ -271,6 +272,12 @@ class MultiIndexAccessor:
         2
         """
         return to_netcdf(self._ds, path, compact=compact)
+
+    if not TYPE_CHECKING:  # for whom every name would be there
+
+        def __getattr__(self, name: str) -> Any:
+            """Name the method that was meant: notebooks do not show Python's suggestion."""
+            raise validation.no_attribute("ds.mi", name, dir(MultiIndexAccessor))
 
     def __repr__(self) -> str:
         """Say what the dataset is and what can be called."""

@@ -350,6 +350,13 @@ def one_of(value: object, allowed: Iterable[str], name: str) -> str:
     raise InputError(f"unknown {name} {shown(value)}; allowed: {listed}; {remedy}")
 
 
+def no_attribute(owner: str, name: str, allowed: Iterable[str]) -> AttributeError:
+    """Return the error of a name that an object does not have, with the closest of its names."""
+    close = difflib.get_close_matches(name, list(allowed), n=1)
+    cure = f"did you mean {close[0]!r}?" if close else f"dir({owner}) lists what there is"
+    return AttributeError(f"{owner} has no {name!r}; {cure}")
+
+
 def matrices(value: object, name: str, rows: int | None, columns: int | None) -> FloatArray:
     """Return a finite float64 array of shape (..., rows, columns); None stands for any size."""
     array = finite_array(value, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import functools
 import inspect
 import os
 import re
@@ -63,6 +64,21 @@ def test_help_explains_and_has_an_example(name):
     assert found.__module__.startswith("mids.")
     tests = doctest.DocTestFinder(recurse=False).find(found, name)
     assert sum(len(test.examples) for test in tests) > 0
+
+
+def explained(found):
+    """Methods and properties of a class, with all that any class above says of them."""
+    for inner, member in inspect.getmembers(found):
+        above = [kind for kind in found.__mro__ if inner in vars(kind)]
+        own = above and above[-1].__module__.startswith("mids.")
+        kinds = (property, functools.cached_property)
+        if own and not inner.startswith("_") and (isinstance(member, kinds) or callable(member)):
+            yield inner, [inspect.getdoc(vars(kind)[inner]) or "" for kind in above]
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES))
+def test_every_member_has_an_example_also_properties_and_inherited_ones(name):
+    assert [inner for inner, texts in explained(CLASSES[name]) if ">>>" not in "".join(texts)] == []
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
@@ -150,12 +166,44 @@ def check_types(folder, checker, reveals):
         (lambda ds: mids.plot.timescales(ds), r"ds\.mi\.plot\.timescales\(\)"),
         (lambda ds: mids.plot.loss("ladder.nc"), "xarray.Dataset"),
         (lambda ds: ds.mi.plot(), r"call one of .*\.loss\(\) .*\.traps\(\)$"),
+        (
+            lambda ds: mids.simulate("h2(z1)", dim=9, ridge=[0, 1]),
+            r"flow=mids\.flows\.TwoTimescale\(",
+        ),
+        (lambda ds: mids.simulate("h2(z1)", dim=9, n_runs=3), "did you mean 'runs'"),
+        (lambda ds: mids.simulate("h2(z1)", dim=9, flow=mids.flows.Planted), r"pass Planted\(\)"),
+        (lambda ds: mids.simulate(lambda x, y: x * y, rank=2, dim=9), r"one array, .*z\[:, 0\]"),
+        (lambda ds: mids.simulate("tanh(z1)", dim=9), r"lambda z: \.\.\. with rank="),
+        (lambda ds: mids.flows.Joint(eps=0.1), "did you mean 'epsilon'"),
+        (lambda ds: mids.ladder(ds), r"ds\.mi\.target"),
+        (lambda ds: mids.ladder(abs), "from_function"),
+        (lambda ds: mids.exponents(abs), "rank="),
+        (lambda ds: mids.plot.loss(ds.loss), "the whole dataset"),
+        (lambda ds: mids.plot.loss(ds, mids.theory(ds)), r"what mids\.compare returns"),
+        (lambda ds: ds.mi.plot.overlap(title="a"), "layout 'title'; allowed: .*'hue'"),
     ],
 )
 def test_near_misses_name_the_cure(call, cure):
     ds = mids.simulate("h2(z1)", dim=[100, 1000], runs=2)
     with pytest.raises(mids.errors.MidsError, match=cure):
         call(ds)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "cure"),
+    [
+        (lambda ds: mids, "Planted", r"it is mids\.flows\.Planted"),
+        (lambda ds: mids, "saddle", "did you mean 'saddles'"),
+        (lambda ds: ds.mi, "plateau", "did you mean 'plateaus'"),
+        (lambda ds: ds.mi.plot, "overlaps", "did you mean 'overlap'"),
+        (lambda ds: ds.mi.plot, "bars", r"dir\(ds\.mi\.plot\)"),
+    ],
+)
+def test_names_that_are_not_there_name_the_one_that_was_meant(owner, name, cure):
+    """Notebooks do not show what Python itself suggests."""
+    ds = mids.simulate("h2(z1)", dim=[100, 1000], runs=2)
+    with pytest.raises(AttributeError, match=cure):
+        getattr(owner(ds), name)
 
 
 def test_the_ladder_of_a_text():

@@ -209,6 +209,8 @@ def _read(
             f"exponents takes a dataset, a Target, its text or a callable, got "
             f"{validation.shown(target)}"
         )
+    if rank is None:
+        raise InputError("exponents of a callable needs rank=, the number of its variables")
     given = validation.integer(rank, "rank", at_least=1)
     return target, Target.from_function(target, given, 6 if degree is None else degree)
 

@@ -171,12 +171,28 @@ class Catalog(Mapping[str, xr.Dataset]):
 
     @property
     def location(self) -> str:
-        """The folder or the URL."""
+        """The folder or the URL.
+
+        Examples
+        --------
+        >>> import mids, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     mids.open_catalog(f"{folder}/mine", create=True).location.endswith("mine")
+        True
+        """
         return str(self._source.root)
 
     @property
     def entries(self) -> dict[str, Entry]:
-        """Rows of the index by key, sorted."""
+        """Rows of the index by key, sorted.
+
+        Examples
+        --------
+        >>> import mids, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     mids.open_catalog(folder, create=True).entries
+        {}
+        """
         entries = self._source.entries()
         if self._keys is None:
             return dict(entries)

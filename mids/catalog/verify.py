@@ -54,7 +54,13 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether nothing is wrong.
+
+        Examples
+        --------
+        >>> Verification(problems=(), datasets=1, identical=2, close=0).ok
+        True
+        """
         return not self.problems
 
     def __str__(self) -> str:

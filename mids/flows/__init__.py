@@ -101,8 +101,11 @@ def get(flow: str | Flow) -> Flow:
     if isinstance(flow, Flow):
         return flow
     if not isinstance(flow, str):
+        made = isinstance(flow, type) and issubclass(flow, Flow)
         raise InputError(
-            f"flow must be a name or a flow, got {validation.shown(flow)}; "
+            f"flow must be a name or a flow, got the class {flow.__name__}; pass {flow.__name__}()"
+            if made
+            else f"flow must be a name or a flow, got {validation.shown(flow)}; "
             f"the names are {', '.join(names())}"
         )
     return _FLOWS[validation.one_of(flow, names(), "flow")].from_dict({})

@@ -232,6 +232,8 @@ class Flow(ABC):
         """Make a flow, or flows where a parameter is a list."""
         names = [field.name for field in dataclasses.fields(cls)]
         given = dict(zip(names, values, strict=False)) | parameters
+        for name in parameters:
+            validation.one_of(name, names, f"parameter of {cls.__name__}")
         if any(map(_is_list, given.values())):
             return FlowSweep(cls, given)
         return super().__new__(cls)

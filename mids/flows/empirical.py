@@ -154,7 +154,7 @@ class Empirical(SampledFlow):
             runs.append(trajectory)
             losses.append(loss)
             ends.append(descent)
-        out = self.observe(problem, runs, np.array(losses))
+        out = self._observe(problem, runs, np.array(losses))
         for row, descent in enumerate(ends):
             if out["status"][row] == CENSORED and descent.over:
                 out["status"][row] = TRAPPED if descent.is_not_global() else CONVERGED
@@ -164,7 +164,7 @@ class Empirical(SampledFlow):
         self, problem: Problem, run: int, initial: FloatArray
     ) -> tuple[Trajectory, FloatArray, Descent]:
         times, (rank, size) = len(problem.time), initial.shape
-        features, key, rng = self.streams(problem, run)
+        features, key, rng = self._streams(problem, run)
         rows = frame(initial, problem.dim, rng).T
         descent = Descent(self, features, problem.target, key, rows)
         links = np.full((times, len(features.penalty)), np.nan)

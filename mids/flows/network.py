@@ -144,7 +144,16 @@ class NetworkFlow(Flow):
 
     @property
     def truncation_error(self) -> float:
-        """L2 norm of what the Hermite series of the activation leaves out; 0 for polynomials."""
+        """L2 norm of what the Hermite series of the activation leaves out; 0 for polynomials.
+
+        Examples
+        --------
+        >>> from mids.flows import TwoLayer
+        >>> TwoLayer(activation="h3").truncation_error
+        0.0
+        >>> 0.01 < TwoLayer(activation="relu").truncation_error < 0.1
+        True
+        """
         return self._left_out
 
     def student_rank(self, target: Target) -> int:
@@ -330,7 +339,7 @@ class NetworkFlow(Flow):
             crossing=np.where(overlaps[:, None] >= levels, 0.0, np.nan)[: rank if follow else 0],
         )
 
-    def observe(self, problem: Problem, net: Any, paths: list[Path]) -> dict[str, Any]:
+    def _observe(self, problem: Problem, net: Any, paths: list[Path]) -> dict[str, Any]:
         """Return the schema's variables of a block of runs."""
         from .engine.neuron_paths import risks
 

@@ -218,7 +218,7 @@ class OnlineSGD(Stepped, SampledFlow):
             self._run(problem, int(run), initial)
             for run, initial in zip(problem.runs, problem.initial, strict=True)
         ]
-        return self.observe(problem, runs)
+        return self._observe(problem, runs)
 
     def _run(self, problem: Problem, run: int, initial: FloatArray) -> Trajectory:
         from .engine.features import Link
@@ -228,7 +228,7 @@ class OnlineSGD(Stepped, SampledFlow):
         target, dim, times = problem.target, problem.dim, len(problem.time)
         rank, size = initial.shape
         levels = np.array(LEVELS)
-        features, key, rng = self.streams(problem, run)
+        features, key, rng = self._streams(problem, run)
         link = Link(target.modes, target.coefficients, self.noise)
         keep = 1.0 if self.memory is None else 1.0 - 1.0 / self.memory
         rates = Rates(self.step, self.batch, keep, self.ridge)

@@ -208,7 +208,15 @@ class RidgeFlow(Flow):
         return beyond_escapes(self.effective_target(target), dim, student_rank, initial)
 
     def effective_target(self, target: Target) -> Target:
-        """``f*_mu``: each degree scaled by ``sqrt(q_k / (q_k + ridge))`` (paper Prop. 3.3)."""
+        """``f*_mu``: each degree scaled by ``sqrt(q_k / (q_k + ridge))`` (paper Prop. 3.3).
+
+        Examples
+        --------
+        >>> from mids import Target
+        >>> from mids.flows import TwoTimescale
+        >>> TwoTimescale(ridge=3.0).effective_target(Target.parse("h2(z1)")).norm
+        0.5
+        """
         if self.ridge == 0:
             return target
         weights = np.sqrt(self.shrinkage(target.modes.sum(axis=1)))
@@ -224,6 +232,12 @@ class RidgeFlow(Flow):
         """``q_k / (q_k + ridge)`` of each degree: what the best link keeps of the averaged target.
 
         Shapes: degrees (n,); returns (n,).
+
+        Examples
+        --------
+        >>> from mids.flows import TwoTimescale
+        >>> TwoTimescale(ridge=1.0).shrinkage(np.array([1, 3]))
+        array([0.5, 0.5])
         """
         if self.kernel is None:
             return np.full(len(degrees), 1.0 / (1.0 + self.ridge))
@@ -234,6 +248,13 @@ class RidgeFlow(Flow):
         """Objective and population risk, both with the factor 1/2, at the best link for G.
 
         Shapes: energy (..., n_modes); returns (...).
+
+        Examples
+        --------
+        >>> from mids import Target
+        >>> from mids.flows import TwoTimescale
+        >>> TwoTimescale(ridge=1.0).at_best_link(Target.parse("h2(z1)"), np.array([[0.5]]))
+        (array([0.25]), array([0.125]))
         """
         kept = 1.0 - 0.5 * self.shrinkage(target.modes.sum(axis=1))
         half = 0.5 * target.norm**2

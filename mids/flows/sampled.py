@@ -121,7 +121,14 @@ class SampledFlow(Flow):
 
     @property
     def link(self) -> Readout:
-        """How the link is fitted."""
+        """How the link is fitted.
+
+        Examples
+        --------
+        >>> from mids.flows import OnlineSGD
+        >>> OnlineSGD(ridge=0.1).link.ridge
+        0.1
+        """
         names = [field.name for field in dataclasses.fields(Readout)]
         return Readout(**{name: getattr(self, name) for name in names})
 
@@ -153,7 +160,15 @@ class SampledFlow(Flow):
         """Raise InputError if a link of `count` features cannot be fitted."""
 
     def effective_target(self, target: Target) -> Target:
-        """Target whose correlation the population flow climbs (`Readout.effective_target`)."""
+        """Target whose correlation the population flow climbs (`Readout.effective_target`).
+
+        Examples
+        --------
+        >>> from mids import Target
+        >>> from mids.flows import OnlineSGD
+        >>> OnlineSGD(ridge=0.0).effective_target(Target.parse("h2(z1)")).labels
+        ('h2(z1)',)
+        """
         return self.link.effective_target(target)
 
     def default_time(
@@ -163,7 +178,9 @@ class SampledFlow(Flow):
         climbed = self.effective_target(target)
         return beyond_escapes(climbed, dim, student_rank, initial, late=0.5)
 
-    def streams(self, problem: Problem, run: int) -> tuple[Features, IntArray, np.random.Generator]:
+    def _streams(
+        self, problem: Problem, run: int
+    ) -> tuple[Features, IntArray, np.random.Generator]:
         """Return the features of a run, the key of its samples and the stream of its frame."""
         frame, data, features = (
             stream(problem.seed, problem.dim, run, branch) for branch in (FRAME, DATA, FEATURES)
@@ -176,7 +193,7 @@ class SampledFlow(Flow):
         usual = (*super().variables(target), "risk", "link", "stage_duration")
         return tuple(name for name in usual if name not in ("initial", "n_rhs"))
 
-    def observe(
+    def _observe(
         self, problem: Problem, runs: Sequence[Trajectory], loss: FloatArray | None = None
     ) -> dict[str, Any]:
         """Return the schema's variables of a block of runs.
@@ -232,6 +249,12 @@ class Stepped:
         """Round a default grid up to whole steps, at most a million.
 
         Shapes: grid (n,); returns (at most n,).
+
+        Examples
+        --------
+        >>> from mids.flows import OnlineSGD
+        >>> OnlineSGD(step=0.5).whole_steps(np.array([0.0, 0.1, 0.9]))
+        array([0. , 0.5, 1. ])
         """
         times: FloatArray = self.step * np.unique(np.minimum(np.ceil(grid / self.step), MOST_STEPS))
         return times
@@ -251,6 +274,12 @@ class Stepped:
         ------
         InputError
             If the last time takes more samples than the generator has.
+
+        Examples
+        --------
+        >>> from mids.flows import OnlineSGD
+        >>> OnlineSGD(step=0.5).steps(np.array([0.0, 0.9, 1.0]))
+        array([0, 1, 2])
         """
         if not float(time[-1]) / self.step < MOST_SAMPLES // self.batch:
             raise InputError(

@@ -152,7 +152,7 @@ class TwoLayer(NetworkFlow):
             )
             for run, M in zip(problem.runs.tolist(), problem.initial, strict=True)
         ]
-        return self.observe(problem, net, paths)
+        return self._observe(problem, net, paths)
 
     def _diffusion(
         self, problem: Problem, net: Any, run: int, M0: FloatArray, factor: FloatArray

@@ -151,7 +151,7 @@ class TwoLayerSGD(Stepped, NetworkFlow):
             self._path(problem, net, run, np.ascontiguousarray(M.T))
             for run, M in zip(problem.runs.tolist(), problem.initial, strict=True)
         ]
-        return self.observe(problem, net, paths)
+        return self._observe(problem, net, paths)
 
     def _path(self, problem: Problem, net: Any, run: int, M0: FloatArray) -> Path:
         """Path of one run."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack
 import numpy as np
 import xarray as xr
 
-from .. import plot
+from .. import plot, validation
 from ..analysis.compare import comparable, compare, measured
 from ..analysis.exponents import exponents
 from ..analysis.plateaus import Scale, plateaus
@@ -40,6 +40,12 @@ class PlotAccessor:
         """Name the pictures, which are methods."""
         names = " ".join(f".{name}()" for name in plot.__all__ if hasattr(self, name))
         raise InputError(f"ds.mi.plot has a method for each picture; call one of {names}")
+
+    if not TYPE_CHECKING:  # for whom every name would be there
+
+        def __getattr__(self, name: str) -> Any:
+            """Name the picture that was meant: notebooks do not show Python's suggestion."""
+            raise validation.no_attribute("ds.mi.plot", name, dir(PlotAccessor))
 
     def _lazy(self) -> xr.Dataset:
         """Return the dataset with lazy variables, so that nothing is analysed before checks."""
@@ -169,7 +175,7 @@ class PlotAccessor:
         >>> mids.simulate("h1(z1) + h3(z2)", dim=100, runs=2).mi.plot.exponents().shape
         (1, 1)
         """
-        Layout(**layout)  # the exponents of a large target take seconds
+        Layout.of(layout)  # the exponents of a large target take seconds
         return plot.exponents(exponents(self._ds), **layout)
 
     def animate(

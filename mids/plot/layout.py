@@ -56,6 +56,13 @@ class Layout:
     aspect: float | None = None
     xlim: tuple[float, float] | None = None
 
+    @classmethod
+    def of(cls, options: Options) -> Layout:
+        """Return the layout that keywords ask for, or say which keywords there are."""
+        for name in options:
+            validation.one_of(name, cls.__annotations__, "keyword of the picture's layout")
+        return cls(**options)
+
     def __post_init__(self) -> None:
         """Raise an error if the keywords cannot be right for any data."""
         for name in ("row", "col", "hue"):
@@ -160,9 +167,10 @@ def check_format(path: Path) -> None:
 def need(ds: xr.Dataset, *names: str, remedy: str = "") -> None:
     """Raise an error if a dataset lacks a variable."""
     if not isinstance(ds, xr.Dataset):
+        one = isinstance(ds, xr.DataArray)
+        cure = "pass the whole dataset" if one else "make one with mids.simulate(target, dim=100)"
         raise InputError(
-            f"the picture needs an xarray.Dataset, got {type(ds).__name__}"
-            f"{remedy or '; make one with mids.simulate(target, dim=[1e2, 1e4])'}"
+            f"the picture needs an xarray.Dataset, got {type(ds).__name__}{remedy or f'; {cure}'}"
         )
     missing = [name for name in names if name not in ds]
     if missing:
@@ -232,7 +240,7 @@ class Panels:
         hue: str | Literal[False] | None = None,
         size: tuple[float, float],
     ) -> None:
-        layout = Layout(**options)
+        layout = Layout.of(options)
         if "time" in core and "time" not in data.dims:
             raise DatasetError(
                 "the picture needs the dimension 'time': select several times, or rename yours "

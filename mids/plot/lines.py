@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 MAX_RUNS = 100
 """Runs drawn one by one; of more, an even selection is drawn."""
 
+FAST = 0.2
+"""Change of an overlap between two times of the grid from which on the times at which it passes
+known levels are drawn too."""
+
 RUN: dict[str, Any] = {"color": "0.72", "linewidth": 0.6}
 TYPICAL: dict[str, Any] = {"color": "black", "linewidth": 1.6}
 PLATEAU: dict[str, Any] = {"color": "#ffd34d", "linewidth": 7, "solid_capstyle": "butt"}
@@ -112,16 +116,83 @@ def run_key(panels: Panels, drawn: list[Colour]) -> list[Line2D]:
 
 
 def draw_runs(
-    ax: Axes, x: FloatArray, y: FloatArray, *, dark: int, light: dict[str, Any], **style: Any
+    ax: Axes,
+    x: FloatArray,
+    y: FloatArray,
+    *,
+    dark: int,
+    light: dict[str, Any],
+    crossings: Crossings | None = None,
+    **style: Any,
 ) -> None:
     """Draw runs, shape (run, time), lightly, and one of them dark."""
     from matplotlib.collections import LineCollection
 
-    chosen = drawn_runs(len(y))
     rows = np.broadcast_to(x, y.shape)
-    lines = np.stack([rows[chosen], y[chosen]], axis=-1)
-    ax.add_collection(LineCollection(list(lines), **light, zorder=1.5))
-    ax.plot(rows[dark], y[dark], **{**TYPICAL, "zorder": 3, **style})
+    points = {
+        run: (rows[run], y[run]) if crossings is None else crossings.between(run, x, y[run])
+        for run in {*drawn_runs(len(y)).tolist(), dark}
+    }
+    lines = [np.stack(points[run], axis=-1) for run in drawn_runs(len(y)).tolist()]
+    ax.add_collection(LineCollection(lines, **light, zorder=1.5))
+    ax.plot(*points[dark], **{**TYPICAL, "zorder": 3, **style})
+
+
+@dataclass(frozen=True)
+class Crossings:
+    """When the overlaps of runs pass known levels, which is exact between times of the grid.
+
+    Shapes: overlap (run, direction, time), times (run, direction, level), levels (level,).
+    """
+
+    overlap: FloatArray
+    times: FloatArray
+    levels: FloatArray
+
+    @classmethod
+    def of(cls, ds: xr.Dataset, at: dict[str, int]) -> Crossings | None:
+        """Return those of a panel; None where they are not known."""
+        if not {"overlap", "crossing_time"} <= ds.keys() or "time" not in ds["overlap"].dims:
+            return None
+        if "level" not in ds["crossing_time"].coords:
+            return None
+        overlap = take(ds["overlap"], at, "run", "direction", "time").values
+        times = take(ds["crossing_time"], at, "run", "direction", "level")
+        return cls(overlap, times.values, np.atleast_1d(times["level"].values))
+
+    def along(self, direction: int) -> Crossings:
+        """Return those of one direction."""
+        one = slice(direction, direction + 1)
+        return Crossings(self.overlap[:, one], self.times[:, one], self.levels)
+
+    def between(
+        self, run: int, time: FloatArray, values: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return times and values of a run, with points where the grid steps over an escape.
+
+        There values change as the sum of the overlaps does. Shapes: time (time,), values and
+        result (..., time).
+        """
+        overlap, times = np.nan_to_num(self.overlap[run]), self.times[run]
+        cell = np.clip(np.searchsorted(time, times) - 1, 0, len(time) - 2)
+        low, high = (np.take_along_axis(overlap, cell + k, axis=1) for k in (0, 1))
+        inside = (low < self.levels) & (self.levels < high) & (high - low > FAST)
+        inside &= (time[cell] < times) & (times < time[cell + 1])  # false where it is NaN
+        further = np.setdiff1d(times[inside], time)
+        if not further.size:
+            return time, values
+        first = np.searchsorted(time, further) - 1
+        before, change = overlap.sum(axis=0)[first], np.diff(overlap.sum(axis=0))[first]
+        total = np.zeros(len(further))
+        for path, passed, found in zip(overlap, times, inside, strict=True):
+            known = np.searchsorted(time, passed[found])
+            x = np.insert(time, known, passed[found])
+            total += np.interp(further, x, np.insert(path, known, self.levels[found]))
+        share = (further - time[first]) / np.diff(time)[first]
+        fast = np.abs(change) > FAST
+        share[fast] = np.clip((total - before)[fast] / change[fast], 0.0, 1.0)
+        between = values[..., first] + share * np.diff(values)[..., first]
+        return np.insert(time, first + 1, further), np.insert(values, first + 1, between, axis=-1)
 
 
 def drawn_runs(count: int) -> np.ndarray:

@@ -92,7 +92,7 @@ def phase(
             f"directions must be two different ones of 0 to {count - 1}, got "
             f"{validation.shown(directions)}"
         )
-    xlim = Layout(**layout).xlim  # or say what is wrong with them
+    xlim = Layout.of(layout).xlim  # or say what is wrong with them
     if xlim is not None and xlim[1] >= 1:
         raise InputError(
             f"xlim of a phase portrait must be overlaps between 0 and 1, got "

@@ -112,8 +112,8 @@ def _finish_ratios(ratios: dict[Axes, Axes], values: FloatArray) -> None:
     widest = float(np.clip(1.3 * found.max(), 1e-6, 5)) if len(found) else 1.0
     for ax, below in ratios.items():
         below.axhline(1.0, color=THEORY, linewidth=1.0, zorder=1)
-        if widest < 1:
-            below.set_ylim(1 - widest, 1 + widest)
+        if widest < 0.3:
+            below.set_ylim(1 - np.expm1(widest), 1 + np.expm1(widest))
             below.ticklabel_format(axis="y", useOffset=False)
         else:
             below.set(yscale="log", ylim=(np.exp(-widest), np.exp(widest)))
@@ -186,17 +186,14 @@ def timescales(
                 if medians is None:
                     continue
                 marker = colour.marker if panels.hue == "saddle" else MARKERS[index % len(MARKERS)]
-                key[colour.text] = key_line(
-                    colour.text, **_points(colour, marker=marker, linestyle="none")
-                )
+                style, rate = _points(colour, marker=marker, linestyle="none"), ""
                 if fit is not None:
                     others = {n: k for n, k in (at | colour.at).items() if n != "saddle"}
                     expected = take(fit, others, "saddle").reindex(saddle=[one["saddle"].item()])
                     rate = _draw_guide(ax, dims, medians, expected, colour)
-                    if rate:
-                        key[f"{colour.text} {rate}"] = key_line(
-                            rate, color=colour.style["color"], **GUIDE
-                        )
+                style |= GUIDE if rate else {}
+                text = "; ".join(part for part in (colour.text, rate) if part)
+                key[text] = key_line(text, **style)
         ax.set(xscale="log", yscale="log", xlim=(0.8 * dims.min(), 1.25 * dims.max()))
         if dims.max() < 30 * dims.min():  # labels between powers of ten would overlap
             ax.set_xticks(dims, map(power, dims))

@@ -13,6 +13,7 @@ from .lines import (
     DASHES,
     PLATEAU,
     THEORY,
+    Crossings,
     colours,
     draw_runs,
     key_line,
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 
 SIZE = (6.0, 1.9)
 LEVEL: dict[str, Any] = {"color": THEORY, "linewidth": 1.0, "linestyle": ":"}
-ESCAPE: dict[str, Any] = {"color": THEORY, "linewidth": 1.1, "linestyle": (0, (5, 3))}
+ESCAPE: dict[str, Any] = {"color": THEORY, "linewidth": 1.1, "linestyle": (0, (5, 3)), "zorder": 4}
+LARGEST = 20_000_000
+"""Values of overlaps that are computed only to draw escapes at their exact times."""
 DECADES = 1.3
 """Decades between the levels of plateaus from which on the loss is drawn on a log axis."""
 
@@ -84,13 +87,12 @@ def loss(
     if yscale is not None:
         validation.one_of(yscale, ("linear", "log"), "yscale")
     if plateaus is not None:
-        need(plateaus, "start", "stop", "loss")
+        need(plateaus, "start", "stop", "loss", remedy="; pass what mids.plateaus returns")
     if comparison is not None:
-        need(comparison, "loss_theory", "escape_time_theory")
+        names = ("loss_theory", "escape_time_theory")
+        need(comparison, *names, remedy="; pass what mids.compare returns")
     panels = Panels(ds["loss"], layout, core=("time",), pooled=("run",), size=SIZE)
-    ds, comparison, plateaus = computed(
-        ds[[name for name in ("loss", "status") if name in ds]], comparison, plateaus
-    )
+    ds, comparison, plateaus = computed(_drawn(ds, "loss"), comparison, plateaus)
     data = ds["loss"]
     drawn = colours(panels, data)
     blocks, levels = [], []
@@ -99,7 +101,8 @@ def loss(
             here = at | colour.at
             lines = take(data, here, "run", "time").values
             dark = typical(lines, trapped_runs(ax, ds, here, named=panels.hue is None))
-            draw_runs(ax, data.time.values, lines, dark=dark, light=colour.light, **colour.style)
+            style = colour.style | {"crossings": Crossings.of(ds, here)}
+            draw_runs(ax, data.time.values, lines, dark=dark, light=colour.light, **style)
             if plateaus is not None:
                 found = take(plateaus, here, "run", "plateau").isel(run=dark)
                 _mark_plateaus(ax, found, float(data.time[data.time > 0][0]), panels.hue is None)
@@ -109,8 +112,10 @@ def loss(
                 _mark_theory(ax, expected, {} if panels.hue is None else colour.style)
                 levels.append(expected["loss_theory"].values)
             blocks.append(lines)
+    floor = _scale_loss(panels, data, np.concatenate([*levels, [np.nan]]), yscale)
+    if floor > 0:  # falls by a decade count alike, however low
+        blocks = [np.log(np.maximum(lines, floor)) for lines in blocks]
     _scale_time(panels, data, blocks)
-    _scale_loss(panels, data, np.concatenate([*levels, [np.nan]]), yscale)
     key: list[Artist] = list(run_key(panels, drawn))
     if plateaus is not None and panels.hue is None:
         key.append(key_line("its plateaus", **PLATEAU))
@@ -166,7 +171,7 @@ def overlap(
         hue="direction",
         size=SIZE,
     )
-    (ds,) = computed(ds[[name for name in ("overlap", "status") if name in ds]])
+    (ds,) = computed(_drawn(ds, "overlap"))
     data = ds["overlap"]
     drawn = colours(panels, data)
     blocks = []
@@ -180,8 +185,9 @@ def overlap(
             total = total.sum("direction") if "direction" in total.dims else total
             left_out = trapped_runs(ax, ds, at | others, named=named)
             dark = typical(take(total, {}, "run", "time").values, left_out)
+            crossings = Crossings.of(ds, at | colour.at)
             for index, lines in enumerate(here.values):
-                style = colour.style
+                style = colour.style | {"crossings": crossings and crossings.along(index)}
                 if len(here.values) > 1:
                     style = style | {"linestyle": DASHES[index % len(DASHES)]}
                 draw_runs(ax, data.time.values, lines, dark=dark, light=colour.light, **style)
@@ -235,8 +241,7 @@ def modes(
     panels = Panels(
         by_degree, layout, core=("time",), pooled=("run", "degree"), hue=False, size=SIZE
     )
-    shown = by_degree.to_dataset(name="energy")
-    (ds,) = computed(shown.assign(status=ds["status"]) if "status" in ds else shown)
+    (ds,) = computed(_drawn(ds).assign(energy=by_degree))
     data = ds["energy"]
     known = data.notnull().any([dim for dim in data.dims if dim != "degree"])
     if known.any():  # degrees that none of these targets has are not shown
@@ -252,9 +257,13 @@ def modes(
         if "run" in data.dims and "run" not in (panels.row, panels.col):
             ended = ax.get_title(loc="left")
             ax.set_title(f"{named}; {ended}" if ended else named, loc="left", fontsize="small")
-        for part in (np.maximum(values[dark], 0), np.minimum(values[dark], 0)):
+        time, shown = data.time.values, values[dark]
+        crossings = Crossings.of(ds, at)
+        if crossings is not None:
+            time, shown = crossings.between(dark, time, shown)
+        for part in (np.maximum(shown, 0), np.minimum(shown, 0)):
             if part.any():
-                for area in ax.stackplot(data.time.values[1:], part[:, 1:], colors=fills):
+                for area in ax.stackplot(time[1:], part[:, 1:], colors=fills):
                     area.set(edgecolor="white", linewidth=0.6)
         ax.set_ylim(top=1.05 * top if top > 0 else None)  # of the run that learns most
         blocks.append(values.sum(axis=1))
@@ -269,6 +278,13 @@ def modes(
     return panels.finish(label(data.time, "time $t$"), text, key)
 
 
+def _drawn(ds: xr.Dataset, *names: str) -> xr.Dataset:
+    """Select what a picture of trajectories draws: variables, and how and when runs ended."""
+    if "overlap" in ds and ds["overlap"].size < LARGEST:
+        names = (*names, "overlap", "crossing_time")
+    return ds[[name for name in dict.fromkeys((*names, "status")) if name in ds]]
+
+
 def _scale_time(panels: Panels, data: xr.DataArray, blocks: list[np.ndarray]) -> None:
     limits = time_limits(data.time, blocks)
     for ax, _ in panels:
@@ -276,8 +292,13 @@ def _scale_time(panels: Panels, data: xr.DataArray, blocks: list[np.ndarray]) ->
         ax.set_xlim(limits)
 
 
-def _scale_loss(panels: Panels, data: xr.DataArray, levels: np.ndarray, yscale: str | None) -> None:
-    """Draw levels that span decades on a logarithmic axis, others from 0 on."""
+def _scale_loss(
+    panels: Panels, data: xr.DataArray, levels: np.ndarray, yscale: str | None
+) -> float:
+    """Draw levels that span decades on a logarithmic axis, others from 0 on; return its end or 0.
+
+    Shapes: levels (n,).
+    """
     positive = levels[np.isfinite(levels) & (levels > 0)]
     lowest = float(positive.min()) if len(positive) else float("nan")
     spread = np.log10(positive.max() / lowest) if len(positive) else 0.0
@@ -288,10 +309,11 @@ def _scale_loss(panels: Panels, data: xr.DataArray, levels: np.ndarray, yscale: 
         bottom = max(0.5 * final, 0.03 * (lowest if len(positive) else float(values.max()) / 1e5))
         for ax, _ in panels:
             ax.set_yscale("log")
-            ax.set_ylim(bottom=bottom, top=2 * float(values.max()))
-        return
+            ax.set_ylim(bottom=bottom, top=2 * float(values.max()) if len(values) else None)
+        return bottom
     for ax, _ in panels:
         ax.set_ylim(bottom=1.05 * min(0.0, float(data.min())) - 0.04 * float(data.max()))
+    return 0.0
 
 
 def _mark_plateaus(ax: Axes, found: xr.Dataset, first: float, marked: bool) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Never
 
 import numpy as np
 import xarray as xr
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from .. import schema, validation
 from ..errors import DatasetError, FileError, InputError
+from ..flows import classes
 from ..flows.base import Flow, FlowSweep
 from ..targets.target import Target
 from . import graph as _graph
@@ -43,6 +45,7 @@ def simulate(
     chunks: Chunks = "auto",
     rank: int | None = None,
     degree: int = 10,
+    **unknown: Never,
 ) -> xr.Dataset:
     """Return a lazy dataset of gradient-flow trajectories on a Gaussian multi-index model.
 
@@ -89,6 +92,8 @@ def simulate(
         recipe and a dimension into one. ``"auto"`` bounds the work and memory of a task.
     rank, degree : int
         Of a target that is a callable: its variables, and the highest degree of its expansion.
+    **unknown
+        Nothing else is taken; the error says which argument was probably meant.
 
     Returns
     -------
@@ -112,6 +117,8 @@ def simulate(
     >>> dict(sweep.loss.isel(time=-1).sizes)
     {'target': 2, 'ridge': 3, 'dim': 1, 'run': 64}
     """
+    if unknown:
+        _refuse(next(iter(unknown)))
     given = _plan.expanded(target, rank, degree)
     plan = _plan.check(given, dim, runs, seed, flow, student_rank, initial, time, rtol)
     return _graph.dataset(plan, _graph.block_sizes(plan, chunks))
@@ -129,7 +136,20 @@ def from_spec(spec: Mapping[str, Any]) -> xr.Dataset:
     return simulate(**spec)
 
 
-_ARGUMENTS = tuple(name for name in simulate.__annotations__ if name != "return")
+_ARGUMENTS = tuple(n for n in simulate.__annotations__ if n not in ("unknown", "return"))
+
+
+def _refuse(name: str) -> None:
+    """Raise an error for an argument that `simulate` does not have."""
+    owners = [
+        flow.__name__ for flow in classes() if name in {f.name for f in dataclasses.fields(flow)}
+    ]
+    if owners:
+        raise InputError(
+            f"simulate has no argument {name!r}, which is a parameter of {', '.join(owners)}; "
+            f"pass flow=mids.flows.{owners[0]}({name}=...)"
+        )
+    validation.one_of(name, _ARGUMENTS, "argument of simulate")
 
 
 def read_spec(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -305,6 +305,8 @@ class _Reader:
         known = ["z1", "h1(z1)", "sqrt", *FAMILIES]
         close = difflib.get_close_matches(token.text, known, n=1)
         remedy = f"; did you mean {close[0]}?" if close else ""
+        if self.token.kind == "(" and not close:
+            remedy = "; other functions are given in Python, as lambda z: ... with rank="
         self.fail(
             f"{shown(token.text)} is unknown; allowed are z1, z2, ..., h1(z1), h2(z1), ..., "
             f"sqrt(2) and the families {', '.join(FAMILIES)}{remedy}",

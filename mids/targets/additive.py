@@ -272,23 +272,47 @@ class AdditiveTarget(Target):
 
     @property
     def dense(self) -> bool:
-        """Whether the target is small enough for tensors, and so for every flow."""
+        """Whether the target is small enough for tensors, and so for every flow.
+
+        Examples
+        --------
+        >>> additive([1.0, 1.0], "h3").dense, additive([1.0] * 64, "h3").dense
+        (True, False)
+        """
         return self.rank <= MAX_RANK and self.rank**self.degree <= MAX_TENSOR_SIZE
 
     @property
     def orthonormal(self) -> bool:
-        """Whether the directions are orthonormal, so that they are learned independently."""
+        """Whether the directions are orthonormal, so that they are learned independently.
+
+        Examples
+        --------
+        >>> additive([1.0, 1.0], "h3").orthonormal
+        True
+        """
         gram = self.directions.T @ self.directions
         return bool(np.abs(gram - np.eye(len(gram))).max() <= UNIT)
 
     @property
     def norm(self) -> float:
-        r"""The norm :math:`\|f^*\|`, constant included."""
+        r"""The norm :math:`\|f^*\|`, constant included.
+
+        Examples
+        --------
+        >>> additive([3.0, 4.0], "h3").norm
+        5.0
+        """
         return math.sqrt(self.correlation(np.eye(self.rank))[0])
 
     @property
     def tensors(self) -> tuple[FloatArray, ...]:
-        """Symmetric tensors, up to rank 8; an error beyond."""
+        """Symmetric tensors, up to rank 8; an error beyond.
+
+        Examples
+        --------
+        >>> [tensor.ndim for tensor in additive([1.0, 1.0], "h3").tensors]
+        [0, 1, 2, 3]
+        """
         if not self.dense:
             raise InputError(
                 f"an additive target of rank {self.rank} and degree {self.degree} has no tensors, "
@@ -302,6 +326,12 @@ class AdditiveTarget(Target):
         """Exponent, strengths and directions where these are many and learned one by one.
 
         They are orthonormal, and the link has no h1, which all would share.
+
+        Examples
+        --------
+        >>> exponent, strengths, directions = additive([1.0] * 64, "h3").separable
+        >>> exponent, strengths.shape, directions.shape
+        (3, (64,), (64, 64))
         """
         if self.dense or self.series[1] or not self.orthonormal:
             return None

@@ -332,11 +332,17 @@ def _evaluated(function: Callable[[Any], Any], points: FloatArray) -> tuple[Floa
         weights = next(function.parameters(), torch.zeros((), dtype=torch.float64))
         given = torch.as_tensor(points, dtype=weights.dtype, device=weights.device)
     try:
-        found: Any = function(given)
-    except (AttributeError, TypeError):
-        if torch is None or given is not points:
-            raise
-        found = function(torch.as_tensor(points))
+        try:
+            found: Any = function(given)
+        except (AttributeError, TypeError):
+            if torch is None or given is not points:
+                raise
+            found = function(torch.as_tensor(points))
+    except (TypeError, IndexError) as error:
+        raise InputError(
+            f"the function failed on points of shape {points.shape} ({error}); it is called with "
+            "one array, whose variables are z[:, 0], z[:, 1], ..."
+        ) from error
     precision = max(map(_precision, (given, found)))
     values = validation.finite_array(found, "the function's result")
     return (values[:, 0] if values.shape == (len(points), 1) else values), precision

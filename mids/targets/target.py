@@ -454,22 +454,46 @@ class Target:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Readable names of the modes, such as ``"h1(z1)h3(z2)"``."""
+        """Readable names of the modes, such as ``"h1(z1)h3(z2)"``.
+
+        Examples
+        --------
+        >>> Target.parse("h1(z1) + h1(z1)*h3(z2)").labels
+        ('h1(z1)', 'h1(z1)h3(z2)')
+        """
         return tuple(mode_label(beta) for beta in self.modes.tolist())
 
     @property
     def norm(self) -> float:
-        r"""The norm :math:`\|f^*\|` in :math:`L^2(\gamma_r)`, constant included."""
+        r"""The norm :math:`\|f^*\|` in :math:`L^2(\gamma_r)`, constant included.
+
+        Examples
+        --------
+        >>> Target.parse("3*h1(z1) + 4*h2(z1)").norm
+        5.0
+        """
         return math.hypot(*self.coefficients.tolist())
 
     @property
     def separable(self) -> tuple[int, FloatArray, FloatArray] | None:
-        """Exponent, strengths and directions where many are learned one by one; None here."""
+        """Exponent, strengths and directions where many are learned one by one; None here.
+
+        Examples
+        --------
+        >>> Target.parse("h2(z1) + h2(z2)").separable is None
+        True
+        """
         return None
 
     @functools.cached_property
     def tensors(self) -> tuple[FloatArray, ...]:
-        r"""Symmetric tensors :math:`T_0, \dots, T_p`; read-only, see `mids.targets.basis`."""
+        r"""Symmetric tensors :math:`T_0, \dots, T_p`; read-only, see `mids.targets.basis`.
+
+        Examples
+        --------
+        >>> [tensor.shape for tensor in Target.parse("z1*z2").tensors]
+        [(), (2,), (2, 2)]
+        """
         tensors = symmetric_tensors(self.modes, self.coefficients)
         for tensor in tensors:
             tensor.setflags(write=False)
@@ -724,11 +748,13 @@ def as_target(target: object) -> Target:
     """Return a target, or read its text."""
     if isinstance(target, str):
         return Target.parse(target)
-    if isinstance(target, Mapping):
+    if isinstance(target, Mapping) and not hasattr(target, "data_vars"):  # no dataset
         return Target.from_dict(target)
-    if not isinstance(target, Target):
-        raise InputError(
-            f"target must be a Target or its text, got {validation.shown(target)}; "
-            'pass for example "h1(z1) + h1(z1)*h3(z2)"'
-        )
-    return target
+    if isinstance(target, Target):
+        return target
+    cure = 'pass for example "h1(z1) + h1(z1)*h3(z2)"'
+    if callable(target):
+        cure = "pass mids.Target.from_function(function, rank=1, degree=10)"
+    elif hasattr(target, "data_vars"):
+        cure = "pass ds.mi.target, the target of a dataset"
+    raise InputError(f"target must be a Target or its text, got {validation.shown(target)}; {cure}")

@@ -57,9 +57,9 @@ def lines_of(ax, **wanted):
 
 
 def black(ax):
-    """The curve of the run closest to the median."""
+    """The curve of the run closest to the median, at the times of the grid."""
     (line,) = lines_of(ax, linewidth=1.6)
-    return line.get_ydata()
+    return line.get_ydata()[np.isin(line.get_xdata(), TIME)]
 
 
 TRAJECTORIES = {
@@ -126,7 +126,33 @@ def test_panels_show_what_their_titles_say(ds):
         np.testing.assert_array_equal(black(panels[run, dim]), ds.loss.values[dim, run])
     coloured = mids.plot.loss(ds.isel(run=[3]), hue="dim")[0, 0]
     for dim, line in enumerate(lines_of(coloured, linewidth=1.6)):
-        np.testing.assert_array_equal(line.get_ydata(), ds.loss.values[dim, 3])
+        at_grid = np.isin(line.get_xdata(), TIME)
+        np.testing.assert_array_equal(line.get_ydata()[at_grid], ds.loss.values[dim, 3])
+
+
+def test_escapes_are_drawn_when_they_happen_not_when_the_grid_sees_them():
+    time = np.array([0.0, 1.0, 10.0, 100.0])
+    overlap = np.array([[0.0, 0.0, 0.04, 1.0], [0.0, 0.0, 0.0, 1.0]])
+    passed = np.array([[20.0, 21.0, 22.0], [50.0, np.nan, np.nan]])
+    ds = xr.Dataset(
+        {
+            "loss": (("run", "time"), [1.0 - overlap.sum(axis=0) / 2]),
+            "overlap": (("run", "direction", "time"), overlap[None]),
+            "crossing_time": (("run", "direction", "level"), passed[None]),
+        },
+        {"time": time, "level": [0.1, 0.5, 0.9]},
+    )
+    (line,) = mids.plot.loss(ds)[0, 0].get_lines()
+    assert line.get_xdata().tolist() == [0, 1, 10, 20, 21, 22, 50, 100]
+    drawn = dict(zip(line.get_xdata(), line.get_ydata(), strict=True))
+    rest = 0.1 / 40  # of the second direction, on a straight line from time 10 on
+    second = {t: rest * (t - 10) for t in (20, 21, 22)}
+    for t, level in zip((20, 21, 22), (0.1, 0.5, 0.9), strict=True):
+        assert drawn[t] == pytest.approx(1.0 - (level + second[t]) / 2)
+    assert drawn[100] == 0.0
+    first, _ = mids.plot.overlap(ds, col="direction").flat
+    (line,) = first.get_lines()
+    assert dict(zip(line.get_xdata(), line.get_ydata(), strict=True))[21] == 0.5
 
 
 def test_sizes_are_those_asked_for(ds):
@@ -374,7 +400,7 @@ def test_one_run_is_not_called_typical(ds):
 def test_times_without_data_change_neither_the_black_run_nor_the_axis(ds):
     """As where sweeps of different lengths were put together."""
     longer = np.append(ds.time.values, ds.time.values[-1] * np.array([10, 100, 1000]))
-    padded = ds[["loss", "overlap"]].reindex(time=longer)
+    padded = ds[["loss", "overlap", "crossing_time"]].reindex(time=longer)
     for draw in (mids.plot.loss, mids.plot.overlap):
         for plain, wide in zip(draw(ds).flat, draw(padded).flat, strict=True):
             assert plain.get_xlim() == wide.get_xlim()
@@ -463,7 +489,10 @@ def test_the_growth_that_is_expected_is_drawn(comparison):
     np.testing.assert_allclose(np.mean(np.interp(DIMS, x, y) - medians), 0, atol=1e-3)
     x, y = root.get_data()
     np.testing.assert_allclose(np.diff(np.log(y)) / np.diff(np.log(x)), 0.5)
-    assert key_of(axes)[1:4:2] == [r"$a + b\,\log d$, fitted", "$d^{1/2}$, expected"]
+    assert key_of(axes)[:2] == [
+        r"0 learned; $a + b\,\log d$, fitted",
+        "1 learned; $d^{1/2}$, expected",
+    ]
 
 
 def test_measured_times_and_ratios_lie_where_they_belong(comparison):
@@ -494,3 +523,11 @@ def test_censored_runs_are_marked_at_the_top(comparison):
         [late.escape_time_theory.values[0, 0, 1]]
     ]
     assert "censored" in key_of(axes)
+
+
+def test_the_last_fall_of_a_log_axis_is_shown():
+    time = np.append(0.0, np.geomspace(1, 1e6, 200))
+    loss = 30 / (1 + (time / 40) ** 4) + 2 / (1 + (time / 3e3) ** 4) + 0.1 / (1 + (time / 1e5) ** 4)
+    ds = mids.from_trajectories(time=time, loss=loss + 0.004)
+    assert ds.mi.plot.loss()[0, 0].get_xlim()[1] > 2e5
+    assert ds.mi.plot.loss(yscale="linear")[0, 0].get_xlim()[1] < 1e5
