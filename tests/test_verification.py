@@ -1,63 +1,58 @@
-"""The verification runs, and it would notice a theory that is wrong."""
+"""The counted verification runs, and it would notice a theory that is wrong."""
 
 from __future__ import annotations
 
-import pytest
+import numpy as np
 from click.testing import CliRunner
 
 import mids
-from tests.verification.__main__ import main
-from tests.verification.page import document
-from tests.verification.report import verify
-from tests.verification.zoo import zoo
+from tests.verification.counted import count, main, random_targets, simulated
+from tests.verification.zoo import races, zoo
 
-CASES = {case.name: case for case in zoo()}
-
-
-def goals(text):
-    return [line for line in text.splitlines() if line.startswith("- ")]
+CASES = {case.name: case for case in [*races(), *zoo()]}
 
 
 def test_the_command_writes_a_report(tmp_path):
     path = tmp_path / "report.md"
-    arguments = ["--dims", "1e4,1e6", "--runs", "4", "--only", "h2", "-o", str(path)]
-    result = CliRunner().invoke(main, arguments)
+    arguments = ["--dims", "1e4,1e6", "--runs", "4", "--only", "three races", "--random", "2"]
+    result = CliRunner().invoke(main, [*arguments, "-o", str(path)])
     assert result.exit_code == 0, result.output
     text = path.read_text("utf-8")
-    assert "| h2 | h2(z1) | 1 | 2: d |" in text
-    assert "median ratio within 0.1% at d = 1e+06: **met**" in text
-    assert "4 of 4" not in text and "8 of 8 runs converged" in text
-    assert "missed" not in text
+    assert "| three races | 10000 | 4 | 0 | 0 | 0 | 0 |" in text
+    assert "Runs off: 0 by more than 1%, 0 by more than 5%, 0 by more than 20%" in text
     assert CliRunner().invoke(main, ["--only", "nothing of this name"]).exit_code == 2
 
 
-@pytest.mark.parametrize("name", ["ladder 1-2-3, q = 2", "drift, ridge", "parity 3, rotated"])
-def test_cases_of_all_kinds(name):
-    result = verify(CASES[name], [1e4, 1e6], 2, seed=3)
-    assert (result.runs["as expected"] == 1).all()
-    assert (result.saddles["ratio"] - 1).abs().max() < 0.02
-    assert CASES[name].converges == (name != "ladder 1-2-3, q = 2")
-    assert name in document([result], 2, 3)
-
-
 def test_a_wrong_theory_is_noticed(monkeypatch):
-    right = mids.compare
+    case = CASES["ladder 1-3, ridge"]
+    ds = simulated(case, [1e4], 3, seed=0)
+    right = count(ds, case.flow)
+    assert right["worst"].max() < 1e-3 and not right[["> 1%", "one side"]].values.any()
+    compare = mids.compare
 
     def wrong(ds):
-        found = right(ds)
-        return found.assign(
-            ratio=1.1 * found["ratio"],
-            loss_theory=1.01 * found["loss_theory"],
-            escape_time_theory=found["escape_time_theory"].where(found["saddle"] > 0),
-        )
+        found = compare(ds)
+        known = found["escape_time_theory"].where(found["saddle"] > 0)
+        return found.assign(ratio=1.1 * found["ratio"], escape_time_theory=known)
 
     monkeypatch.setattr(mids, "compare", wrong)
-    text = document([verify(CASES["ladder 1-3"], [1e2, 1e4, 1e6], 3, seed=0)], 3, 0)
-    assert sum("missed" in line for line in goals(text)) >= 5
+    off = count(ds, case.flow)
+    assert off[["> 1%", "> 5%", "one side"]].values.tolist() == [[3, 3, 3]]
+    assert not off["> 20%"].any()
+
+
+def test_random_targets_agree_with_a_reference():
+    found = random_targets(3, seed=1)
+    assert (found["times"] > 0).all() and found["off"].max() < 0.01
+    assert not found["missing"].any() and not found["unknown"].any()
 
 
 def test_the_zoo_has_what_it_should():
-    converging = [case for case in CASES.values() if case.converges]
-    assert len(CASES) - len(converging) == 3
+    assert {np.sign((c.student_rank or c.target.rank) - c.target.rank) for c in CASES.values()} == {
+        -1,
+        0,
+        1,
+    }
     assert {case.target.rank for case in CASES.values()} == {1, 2, 3, 4, 5}
-    assert any(case.flow.ridge for case in CASES.values())
+    assert sum(bool(case.flow.ridge) for case in CASES.values()) > 3
+    assert sum("rotated" in name for name in CASES) > 8

@@ -6,8 +6,10 @@ learned subspace the run follows the whole equation ``P' = H P``, whose learned 
 off at an overlap of 1 - 1e-8, for a time of order one, until it is at a critical subspace again
 and its other directions are small. So the plateaus, which make up the time, are never integrated
 with what is learned; where saddles are not apart, as those of exponent 1 and all at small d, the
-whole equation takes a run through several of them. It is integrated here, by explicit steps on
-arrays over runs, and shares nothing with the simulator but the target's tensors.
+whole equation takes a run through several of them. Tilts of the learned subspace that fade about as
+slowly as others are learned, or not at all, are followed beside these (`reduced_flow`), with the
+odds of what is learned infinite. All is integrated here, by explicit steps on arrays over runs, and
+shares nothing with the simulator but the target's tensors.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ REACH = 0.05
 """Overlap up to which the learned subspace is taken to stand still."""
 LEARNED, SMALL = np.log(1e4), np.log(0.02)
 """Log-odds above which a direction may count as learned, and below which others must be."""
-SLOWER, TURN = 0.15, 0.02
+SLOW_TILTS = 0.3
+"""Rate of tilts, relative to the growth of what is learned, up to which they take steps."""
+SLOWER, TURN = 0.15, 0.004
 """Growth of others, and turning of what is learned, relative to its own growth, that are small."""
 REMEMBERED = 4096
 """Runs up to which a prediction is kept, some 4 kB for each."""
@@ -281,26 +285,34 @@ class _Batch:
         U = frames[:, :, : k + j]
         P = np.concatenate([LARGEST * frames[:, :, :k], frames[:, :, k:] @ L], axis=2)
         small = 2 * np.log(L[:, j, j]) < np.log(REACH)
+        H = gradient(self._target, U @ U.swapaxes(1, 2))
         gone = []
-        for number, here in _find(self._target, U, self._points, self._leading):
+        for number, here in _find(self._target, U, H, self._points, self._leading):
             point = self._points[number]
-            if point.stable:
-                here = here[point.tilts(U[here]) <= point.basin]
-                gone.append(here)
-                self.visited[runs[here], k + j] = number
-                straight = here if point.straight else here[small[here]]
-                self._send(number, k + j, runs[straight], point.split(P[straight]))
-                turns = np.setdiff1d(here, straight)
-                self._leave(runs[turns], frames[turns], k + j, L[turns, j:, j:])
+            own = np.linalg.eigvalsh(U[here].swapaxes(1, 2) @ H[here] @ U[here])[:, 0]
+            slow = np.abs(point.rates).min(initial=np.inf) < SLOW_TILTS * own
+            slow &= point.rates.max(initial=-np.inf) < SLOW_TILTS * own
+            rests = point.stable & (point.tilts(U[here]) <= point.basin)
+            straight = rests & (point.straight | ~slow & small[here])
+            turns = slow & ~straight
+            rests |= turns
+            self.visited[runs[here[rests]], k + j] = number
+            gone.append(here[rests])
+            still, moved, turns = here[straight], here[rests & ~straight & ~turns], here[turns]
+            self._send(number, k + j, runs[still], point.split(P[still]))
+            self._leave(runs[moved], frames[moved], k + j, L[moved, j:, j:])
+            self._send(0, k + j, runs[turns], L[turns, j:, j:], frames[turns])
         return np.concatenate([np.zeros(0, dtype=np.intp), *gone])
 
 
 def _find(
-    target: Target, subspaces: Array, points: list[CriticalPoint], leading: bool
+    target: Target, subspaces: Array, H: Array, points: list[CriticalPoint], leading: bool
 ) -> Iterator[tuple[int, NDArray[np.intp]]]:
-    """Numbers of the critical points next to subspaces (n, rank, k), and which are next to each."""
+    """Numbers of the critical points next to subspaces (n, rank, k), and which are next to each.
+
+    Shapes: H (n, rank, rank), there.
+    """
     k, number, left = subspaces.shape[2], 0, np.arange(len(subspaces))
-    H = gradient(target, subspaces @ subspaces.swapaxes(1, 2))
     while len(left):
         if number == len(points):
             new = CriticalPoint.near(target, subspaces[left[0]], leading=leading)
@@ -311,10 +323,11 @@ def _find(
             left = left[1:]
             continue
         point = points[number]
-        if point.learned.shape[1] == k and point.isolated and point.stable:
-            push = np.abs(point.normal.T @ H[left] @ subspaces[left]).max(axis=(1, 2), initial=0.0)
-            near = push < 0.1 * np.abs(point.rates).min(initial=np.inf)
-            near &= point.tilts(subspaces[left]) < 0.03
+        if point.learned.shape[1] == k and point.stable and (point.isolated or not point.basin):
+            near = point.tilts(subspaces[left]) < 0.03
+            if point.isolated:
+                push = point.normal.T @ H[left] @ subspaces[left]
+                near &= np.abs(push).max(axis=(1, 2)) < 0.1 * np.abs(point.rates).min()
             yield number, left[near]
             left = left[~near]
         number += 1

@@ -26,6 +26,8 @@ from ..targets.subspaces import TOLERANCE, complete, tilt_growth
 from ..targets.target import Target
 from ..validation import FloatArray as Array
 
+TRACE = 5e-5
+"""Change of the logarithm of Y by a tilt that dies out, up to which the tilt is left out."""
 NEAR = 1e-6
 """Tangent of the angle within which two subspaces are the same critical one."""
 
@@ -98,22 +100,23 @@ class CriticalPoint:
 
     @cached_property
     def basin(self) -> float:
-        """Largest tilt, up to 0.1, that dies out: where rates nearly vanish higher orders count."""
+        """Largest tilt that dies out without a trace; 0 if some do not, however small."""
         k, scale = self.learned.shape[1], self.neutral / 1e-7
+        # What a tilt that dies out at a rate K changes meanwhile is of order theta^2 / K.
+        slow = -self.rates[self.rates < -self.neutral]
+        most = min(0.1, float(np.sqrt(TRACE * slow.min(initial=scale) / scale)))
         modes = np.linalg.eigh(tilt_growth(self.target, self.learned))[1]
         modes = modes[:, self.rates > -0.01 * scale].T.reshape(-1, self.normal.shape[1], k)
         if not modes.size:
-            return 0.1
-        for size in (0.1, 0.03, 0.01, 0.003):
+            return most
+        for size in (0.1, 0.03, 0.01, 0.003):  # where rates nearly vanish higher orders count
             theta = size * np.concatenate([modes, -modes])
             losses = []
             for part in (0.9, 1.0):
                 U = np.linalg.qr(self.learned + part * (self.normal @ theta))[0]
                 losses.append(loss(self.target, U @ U.swapaxes(1, 2)))
             if (losses[1] >= losses[0] - 1e-13 * scale).all():
-                # What a tilt that dies out at a rate K changes meanwhile is of order theta^2 / K.
-                slow = -self.rates[(self.rates < -self.neutral) & (self.rates > -0.01 * scale)]
-                return min(size, float(np.sqrt(0.02 * slow.min(initial=scale) / scale)))
+                return min(size, most)
         return 0.0
 
     def tilts(self, subspaces: Array) -> Array:

@@ -7,9 +7,10 @@ longer of the two columns they mix, so that small directions keep their own rela
 within what is learned already do not count. Steps, of Dormand and Prince, are taken in units of
 the inverse norm of H.
 
-H is that of `mids.targets.polynomial`. Where the learned subspace U turns with what is learned
-beside it, the frame [U, V] follows it such that ``V^T H U = 0``. Nothing is
-shared with the simulator.
+H is that of `mids.targets.polynomial`. Where the learned subspace U turns, by ``U' = V V^T H U``,
+the frame [U, V] turns with it: along tilts that come to rest far faster than others are learned it
+is where ``V^T H U = 0``, along all others it takes steps (Cayley's rotation of a sum of stages).
+Nothing is shared with the simulator.
 """
 
 from __future__ import annotations
@@ -22,15 +23,18 @@ from numpy.typing import NDArray
 
 from ..targets.polynomial import (
     Monomials,
+    generator,
     hessian,
-    inverse_response,
     overlaps,
     powers,
     product,
+    response,
     resting_tilt,
+    rotation,
     tilted,
     twice,
 )
+from .critical_points import TRACE
 from .prediction import LEVELS, Record
 
 __all__ = ["LARGEST", "LEAVES", "LEFT", "MEETS", "NEVER", "Rules", "Runs", "Stretch"]
@@ -80,6 +84,20 @@ class Runs:
     newest: Array
 
 
+@lru_cache
+def _pairings(c: int) -> list[tuple[list[int], list[int]]]:
+    """Every pair of c columns once, in rounds of pairs that have none in common."""
+    rounds, wheel = [], [*range(c)] + [-1] * (c % 2)
+    half = len(wheel) // 2
+    for _ in range(len(wheel) - 1):
+        pairs = zip(wheel[:half], reversed(wheel[half:]), strict=True)
+        met = sorted((min(pair), max(pair)) for pair in pairs if -1 not in pair)
+        if met:
+            rounds.append(([p for p, _ in met], [q for _, q in met]))
+        wheel = [wheel[0], wheel[-1], *wheel[1:-1]]
+    return rounds
+
+
 def _graded(L: Array, error: Array) -> tuple[Array, Array, Array]:
     """Turn the columns of L orthogonal, longest first, and those of `error` with them.
 
@@ -88,20 +106,17 @@ def _graded(L: Array, error: Array) -> tuple[Array, Array, Array]:
     both, (m, c, _) = np.concatenate([L, error]), L.shape
     for _ in range(40):
         done = True
-        for p in range(c):
-            for q in range(p + 1, c):
-                P, Q = both[:, p], both[:, q]
-                pp, qq, pq = (
-                    np.einsum("in,in->n", x[:m], y[:m]) for x, y in ((P, P), (Q, Q), (P, Q))
-                )
-                turn = np.abs(pq) > 4e-16 * np.sqrt(pp * qq)
-                if not turn.any():
-                    continue
-                done = False
-                zeta = (qq - pp) / np.where(turn, 2 * pq, np.inf)
-                t = np.copysign(turn / (np.abs(zeta) + np.sqrt(1 + zeta**2)), zeta)
-                cos = 1 / np.sqrt(1 + t**2)
-                both[:, p], both[:, q] = cos * (P - t * Q), cos * (t * P + Q)
+        for p, q in _pairings(c):
+            P, Q = both[:, p], both[:, q]
+            pp, qq, pq = (np.sum(x[:m] * y[:m], axis=0) for x, y in ((P, P), (Q, Q), (P, Q)))
+            turn = np.abs(pq) > 4e-16 * np.sqrt(pp * qq)
+            if not turn.any():
+                continue
+            done = False
+            zeta = (qq - pp) / np.where(turn, 2 * pq, np.inf)
+            t = np.copysign(turn / (np.abs(zeta) + np.sqrt(1 + zeta**2)), zeta)
+            cos = 1 / np.sqrt(1 + t**2)
+            both[:, p], both[:, q] = cos * (P - t * Q), cos * (t * P + Q)
         if done:
             break
     lengths = np.maximum(np.sqrt(np.einsum("ian,ian->an", both[:m], both[:m])), 1e-150)
@@ -167,18 +182,29 @@ class _Steps:
     """State of the runs that go on, in axes in which L is diagonal."""
 
     def __init__(
-        self, table: Monomials, coefficients: Array, frames: Array, L: Array, turning: bool
+        self,
+        table: Monomials,
+        coefficients: Array,
+        frames: Array,
+        L: Array,
+        turning: bool,
+        at_once: float,
     ) -> None:
-        self.table, self.turning = table, turning
+        self.table, self.turning, self._at_once = table, turning, at_once
         self.frames, self.coefficients = frames, coefficients
         self.m = len(L)
         self.k = table.rank - self.m
         columns, _, self.lengths = _graded(L, np.zeros(L.shape))
         self._turn(np.arange(L.shape[2]), _axes(columns / self.lengths))
+        n = L.shape[2]
         if turning:
-            self.inverse = inverse_response(table, self.coefficients, overlaps(self.diagonal()))
-        H, self.pace = self.flow(self.diagonal())
-        self.H = H
+            degree = table.modes.sum(axis=1)
+            self._scale = (table.weight * degree) @ self.coefficients**2
+            size = self.m * self.k
+            self.inverse, self.free = np.zeros((2, n, size, size))
+            self.H, self.pace, _ = self.flow(self.diagonal())
+            self.follow_turning(np.arange(n))
+        self.H, self.pace, self.push = self.flow(self.diagonal())
 
     def diagonal(self) -> Array:
         """L (m, c, n)."""
@@ -193,35 +219,68 @@ class _Steps:
         self.coefficients[:, runs] = self.table.substitute(old, axes, self.k)
         self.frames[runs, :, self.k :] = self.frames[runs, :, self.k :] @ axes
 
-    def flow(self, L: Array) -> tuple[Array, Array]:
-        """H over its norm, and the inverse of that norm."""
+    def flow(self, L: Array, skew: Array | None = None) -> tuple[Array, Array, Array]:
+        """H and V^T H U over the norm of H, and the inverse of that norm.
+
+        With the frame turned by Cayley's rotation of a skew matrix (n, rank, rank).
+        """
         D, here = overlaps(L), self.coefficients
+        if skew is not None:
+            here = self.table.substitute(here, rotation(skew))
         if self.turning:
             theta = resting_tilt(self.inverse, hessian(self.table, here, D)[1])
             here = self.table.substitute(here, tilted(theta))
-        H, _ = hessian(self.table, here, D)
+        H, push = hessian(self.table, here, D)
         norm = np.sqrt(np.einsum("ijn,ijn->n", H, H)) + 1e-300
-        return H / norm, 1 / norm
+        return H / norm, 1 / norm, push / norm
+
+    def spin(self, push: Array, skew: Array | None) -> Array:
+        """Slope (n, rank, rank) of the skew matrix whose rotation turns the frame."""
+        free = np.einsum("nab,bn->an", self.free, push.reshape(-1, push.shape[2]))
+        body = generator(free.reshape(push.shape))
+        if skew is None:
+            return body
+        half, unit = skew / 2, np.eye(skew.shape[1])
+        return np.asarray((unit + half) @ body @ (unit - half))
 
     def follow_turning(self, runs: Index) -> None:
-        """Turn U to where it stands still."""
+        """Turn U to where it stands still, along tilts that do so at once."""
         here, L = self.coefficients[:, runs], self.diagonal()[:, :, runs]
         D = overlaps(L)
-        self.inverse[runs] = inverse_response(self.table, here, D)
-        theta = resting_tilt(self.inverse[runs], hessian(self.table, here, D)[1])
-        turn = tilted(theta)
-        self.coefficients[:, runs] = self.table.substitute(here, turn)
+        growth = response(self.table, here, D)
+        # (I - D) times it is the second derivative of h, which is symmetric where U rests.
+        weight = np.sqrt(1 - np.diagonal(D)).repeat(self.k, axis=1)
+        alike = weight[:, :, None] * growth / weight[:, None, :]
+        rates, modes = np.linalg.eigh((alike + alike.swapaxes(1, 2)) / 2)
+        own = self.H[range(self.m), range(self.m)][:, runs].max(axis=0) / self.pace[runs]
+        push = hessian(self.table, here, D)[1]
+        left = np.einsum("nab,na,an->nb", modes, weight, push.reshape(-1, len(runs)))
+        fast = own[:, None] < -self._at_once * rates
+        # What a tilt left behind changes while it dies out is of order tilt^2 / rate.
+        fast &= left**2 * self._scale[runs, None] < TRACE * np.abs(rates) ** 3
+        chosen = modes * fast[:, None, :]
+        onto = chosen @ chosen.swapaxes(1, 2) * weight[:, None, :] / weight[:, :, None]
+        self.free[runs] = unit = np.eye(onto.shape[1]) - onto
+        self.inverse[runs] = np.linalg.solve(onto @ growth @ onto + unit, onto)
+        self._rotate(runs, tilted(resting_tilt(self.inverse[runs], push)))
+
+    def _rotate(self, runs: Index, turn: Array) -> None:
+        self.coefficients[:, runs] = self.table.substitute(self.coefficients[:, runs], turn)
         self.frames[runs] = self.frames[runs] @ turn
 
-    def accept(self, runs: Index, trial: Array, lengths: Array, H: Array, pace: Array) -> None:
-        """Go on from the end of a step; shapes with the given runs only."""
-        axes = _axes(trial / lengths)
-        self._turn(runs, axes)
-        self.lengths[:, runs] = np.minimum(lengths, LARGEST)
-        turn = axes.transpose(1, 2, 0)
-        self.H[:, :, runs] = product(turn.swapaxes(0, 1), product(H, turn))
-        self.pace[runs] = pace
+    def accept(self, runs: Index, trial: _Trial) -> None:
+        """Go on from the end of a step, for the given runs."""
         if self.turning:
+            self._rotate(runs, rotation(trial.skew[runs]))
+        axes = _axes(trial.L[:, :, runs] / trial.lengths[:, runs])
+        self._turn(runs, axes)
+        self.lengths[:, runs] = np.minimum(trial.lengths[:, runs], LARGEST)
+        turn = axes.transpose(1, 2, 0)
+        back = turn.swapaxes(0, 1)
+        self.H[:, :, runs] = product(back, product(trial.H[:, :, runs], turn))
+        self.pace[runs] = trial.paces[6, runs]
+        if self.turning:
+            self.push[:, :, runs] = product(back, trial.push[:, :, runs])
             self.follow_turning(runs)
 
     def keep(self, on: Index) -> None:
@@ -229,7 +288,9 @@ class _Steps:
         self.frames, self.coefficients = self.frames[on], self.coefficients[:, on]
         self.lengths, self.pace, self.H = self.lengths[:, on], self.pace[on], self.H[:, :, on]
         if self.turning:
-            self.inverse = self.inverse[on]
+            self.inverse, self.free = self.inverse[on], self.free[on]
+            self._scale = self._scale[on]
+            self.push = self.push[:, :, on]
 
     def loss(self, level: Array) -> tuple[Array, Array]:
         """Loss, and its slope in time."""
@@ -272,7 +333,8 @@ class Stretch:
         """Follow the runs until each has a code, from coefficients (n, runs) in its frame."""
         at = twice(np.arange(len(self.names)))
         L = np.moveaxis(self.L[at], 0, 2)
-        now = _Steps(table, coefficients[:, at], self.frames[at], L, self.turning)
+        here = coefficients[:, at]
+        now = _Steps(table, here, self.frames[at], L, self.turning, rules.at_once)
         k, c = now.k, len(now.lengths)
         stages, errors = _pair()
         self.code[:] = LEFT
@@ -282,18 +344,18 @@ class Stretch:
             if not len(at):
                 break
             step, names = self.step[at], self.names[at]
-            trial, error, H, paces = _trial(now, step)
-            trial, error, lengths = _graded(trial, error)
+            trial = _trial(now, step)
+            paces = trial.paces
             then = runs.clock[names] + step * np.sum(stages[6][:, None] * paces[:6], axis=0)
             late = np.abs(step * np.sum(errors[:, None] * paces, axis=0))
-            size = np.maximum(_size(trial, error, lengths), late / np.maximum(then, 1e-300))
+            size = np.maximum(trial.size, late / np.maximum(then, 1e-300))
             size = np.where(np.isfinite(size), size / rules.rtol, np.inf)
             good = twice(np.flatnonzero((size <= 1) & (then >= runs.clock[names])))
             self.step[at] *= np.clip(0.9 * np.maximum(size, 1e-10) ** -0.2, 0.2, 4.0)
             if not len(good):
                 continue
             before, rates = now.lengths[:, good], now.H[range(c), range(c)][:, good]
-            now.accept(good, trial[:, :, good], lengths[:, good], H[:, :, good], paces[6, good])
+            now.accept(good, trial)
             after, later = now.lengths[:, good], now.H[range(c), range(c)][:, good]
             names, there = names[good], at[good]
             log_odds = 2 * np.log(np.stack([before, after]))
@@ -334,24 +396,51 @@ class Stretch:
         self.L[at[chosen]] = np.moveaxis(now.diagonal()[:, :, chosen], 2, 0)
 
 
-def _trial(now: _Steps, step: Array) -> tuple[Array, Array, Array, Array]:
-    """L at the end of a step and its error (m, c, n), H there, and paces (7, n)."""
+@dataclass
+class _Trial:
+    """End of a step: L and its lengths, H and the push there, what turned, paces, relative error.
+
+    Shapes: L (m, c, n); lengths (c, n); H (m, m, n); push (m, k, n); skew (n, rank, rank); paces
+    (7, n); size (n,).
+    """
+
+    L: Array
+    lengths: Array
+    H: Array
+    push: Array
+    skew: Array
+    paces: Array
+    size: Array
+
+
+def _trial(now: _Steps, step: Array) -> _Trial:
+    """Take a step of each run."""
     start, (stages, errors) = now.diagonal(), _pair()
     slopes = np.empty((7, *start.shape))
     paces = np.empty((7, len(step)))
-    slopes[0], paces[0], H, stage = (
-        now.H[:, : len(now.lengths)] * now.lengths,
-        now.pace,
-        now.H,
-        start,
-    )
+    slopes[0], paces[0] = now.H[:, : len(now.lengths)] * now.lengths, now.pace
+    H, push, stage, skew = now.H, now.push, start, None
+    spins = np.zeros((7, *now.frames.shape)) if now.turning else np.zeros((7, 0, 0, 0))
+    wide = step[:, None, None]
     for s in range(1, 7):
         moved = start + step * np.sum(stages[s, :s, None, None, None] * slopes[:s], axis=0)
         # A stage of a step much too long must stay finite, to be rejected.
         stage = np.clip(moved, -100 * LARGEST, 100 * LARGEST)
-        H, paces[s] = now.flow(stage)
+        if now.turning:
+            spins[s - 1] = now.spin(push, skew)
+            turned = wide * np.sum(stages[s, :s, None, None, None] * spins[:s], axis=0)
+            skew = np.clip(turned, -10.0, 10.0)
+        H, paces[s], push = now.flow(stage, skew)
         slopes[s] = product(H, stage)
-    return stage, step * np.sum(errors[:, None, None, None] * slopes, axis=0), H, paces
+    error = step * np.sum(errors[:, None, None, None] * slopes, axis=0)
+    L, error, lengths = _graded(stage, error)
+    size = _size(L, error, lengths)
+    if skew is not None:
+        spins[6] = now.spin(push, skew)
+        off = np.abs(wide * np.sum(errors[:, None, None, None] * spins, axis=0)).max(axis=(1, 2))
+        far = np.abs(skew).max(axis=(1, 2)) + np.minimum(lengths[0], 1.0)
+        size = np.maximum(size, off / far)
+    return _Trial(L, lengths, H, push, spins[0] if skew is None else skew, paces, size)
 
 
 def _size(trial: Array, error: Array, lengths: Array) -> Array:

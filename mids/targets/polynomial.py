@@ -55,6 +55,7 @@ class Monomials:
         own = self.lower.sum(axis=1)
         self.root: Array = factorials[self.lower].prod(1) / factorials[own] / (own + 1)
         self._moves: dict[tuple[range, int], csr_array] = {}
+        self._powers: dict[range, tuple[Index, Index]] = {}
         self._near: dict[int, tuple[Index, Monomials]] = {}
 
     def row(self, modes: Index) -> Index:
@@ -65,10 +66,15 @@ class Monomials:
         """Coefficients of the derivative by a variable, (g, runs)."""
         return (self.lower[:, i, None] + 1) * coefficients[self.successor[:, i]]
 
+    def slopes(self, coefficients: Array) -> Array:
+        """Coefficients of the derivatives by every variable, (rank, g, runs)."""
+        return np.asarray((self.lower.T[:, :, None] + 1) * coefficients[self.successor.T])
+
     def near(self, k: int) -> tuple[Index, Monomials]:
         """Rows of the monomials of degree 2 at most in the variables from k on, and their table."""
         if k not in self._near:
             few = copy(self)
+            few._moves, few._powers = {}, {}
             rows = np.flatnonzero(self.modes[:, k:].sum(axis=1) <= 2)
             low = self.lower[:, k:].sum(axis=1) <= 1
             row = np.full(len(self.modes), -1)
@@ -89,8 +95,16 @@ class Monomials:
         # With z_a = by_a y_a the move is by 1, one matrix for all runs; 0 becomes very small.
         least = 10.0 ** (-240 / max(self.degrees))
         by = np.where(np.abs(by) < least, least, by)
-        scale = powers(by, self.modes[:, moved.start : moved.stop])
+        few, place = self._distinct(moved)
+        scale = powers(by, few)[place]
         return np.asarray(self._by_one(moved, b) @ (coefficients * scale) / scale)
+
+    def _distinct(self, of: range) -> tuple[Index, Index]:
+        """Distinct powers of some variables, and which of them each monomial has."""
+        if of not in self._powers:
+            few, place = np.unique(self.modes[:, of.start : of.stop], axis=0, return_inverse=True)
+            self._powers[of] = few, place.ravel()
+        return self._powers[of]
 
     def _by_one(self, moved: range, b: int) -> csr_array:
         """Matrix (n, n) that substitutes ``z_a + z_b`` for each ``z_a``."""
@@ -209,7 +223,7 @@ def hessian(table: Monomials, coefficients: Array, D: Array) -> tuple[Array, Arr
     for b in range(m - 1):
         after = range(k + b + 1, rank)
         coefficients = table.move(coefficients, after, k + b, B[b + 1 :, b])
-    slopes = np.stack([table.slope(coefficients, i) for i in range(rank)])
+    slopes = table.slopes(coefficients)
     weighted = slopes[k:] * (table.root[:, None] * powers(F, table.lower[:, k:]))
     H = np.einsum("ign,jgn->ijn", weighted, slopes)
     # B^-T from the left, and B^-1 from the right on the part of V
@@ -225,11 +239,22 @@ def tilted(theta: Array) -> Array:
 
     Cayley's, which differs in the third order. Shapes: theta (m, k, n).
     """
+    return rotation(generator(theta))
+
+
+def generator(theta: Array) -> Array:
+    """Skew matrices (n, rank, rank) of a frame [U, V] whose U begins to move by ``V theta``."""
     m, k, n = theta.shape
-    half = np.zeros((n, k + m, k + m))
-    half[:, k:, :k] = theta.transpose(2, 0, 1) / 2
-    half[:, :k, k:] = -theta.transpose(2, 1, 0) / 2
-    return np.asarray(np.linalg.solve(np.eye(k + m) - half, np.eye(k + m) + half))
+    skew = np.zeros((n, k + m, k + m))
+    skew[:, k:, :k] = theta.transpose(2, 0, 1)
+    skew[:, :k, k:] = -theta.transpose(2, 1, 0)
+    return skew
+
+
+def rotation(skew: Array) -> Array:
+    """Cayley's rotations of skew matrices (n, rank, rank)."""
+    unit = np.eye(skew.shape[1])
+    return np.asarray(np.linalg.solve(unit - skew / 2, unit + skew / 2))
 
 
 def response(table: Monomials, coefficients: Array, D: Array) -> Array:

@@ -1,1 +1,1 @@
-"""Theory against simulation over many targets; ``python -m tests.verification`` writes a report."""
+"""Theory, flows and analyses against references; one command each, too long for a test."""
