@@ -33,8 +33,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def file_lock(path: Path) -> Any:
     """Return a lock between processes that its owner's death releases."""
-    use = "catalogs and stores have one writer at a time, by filelock"
-    return validation.package("filelock", use, "catalog,store").FileLock(path, is_singleton=False)
+    from filelock import FileLock
+
+    return FileLock(path, is_singleton=False)
 
 
 def sync(path: Path) -> None:

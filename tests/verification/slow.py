@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
+import numba
 import numpy as np
 import pytest
 from scipy.stats import ortho_group
@@ -33,3 +38,27 @@ def test_joint_runs_that_end_without_numbers_have_failed():
 
 def test_mypy_sees_functions_and_accessor(tmp_path):
     check_types(tmp_path, ["mypy", "--strict"], r'Revealed type is "(.*)"')
+
+
+def test_the_engine_runs_with_nothing_undocumented_of_numba(tmp_path):
+    code = """
+import sys, numba, numpy as np
+numba.__version__ = sys.argv[1]
+import mids
+ds = [
+    mids.simulate(text, dim=[1e2, 1e8], runs=3).compute(scheduler="synchronous")
+    for text in ("h3(z1)", "h1(z1) + h1(z1)*h3(z2)", "leaps(1,2,3,4)")
+]
+assert ("mids.flows.engine.addresses" in sys.modules) == (sys.argv[1] != "9.9.0")
+np.save(sys.argv[2], np.concatenate([each.crossing_time.values.ravel() for each in ds]))
+"""
+    found = []
+    for version in ("9.9.0", numba.__version__):
+        file = tmp_path / f"{version}.npy"
+        subprocess.run(
+            [sys.executable, "-c", code, version, str(file)],
+            env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / version)},
+            check=True,
+        )
+        found.append(np.load(file))
+    np.testing.assert_allclose(*found, rtol=1e-9)

@@ -1,128 +1,163 @@
-"""How the integrator is compiled.
+"""How functions are compiled, and where what was compiled is kept.
 
-Small functions are inlined wherever they are called: passing a few dozen arrays costs more than
-what they compute.  `piece` marks the large ones, which call each other by address and find their
-arrays at an address: each is translated to machine code once, for one signature, instead of once
-more in every caller, and is cached in a file of its own.
+Small functions are inlined wherever they are called. `separate` marks the large ones of the
+fast-link flow: with a numba whose internals are known they are compiled one by one and call each
+other by address (`addresses`); with any other they are ordinary functions, which takes eight times
+as long to compile and four to six times as long to run, but needs nothing undocumented.
 
-The cache is safe with several processes starting at once: a piece has one signature, hence one
-file, which is renamed into place when complete.  Its key covers the sources of all pieces, as
-numba's own covers only the file a function stands in, not what was inlined from others.
+Numba notes changes of the file in which a function stands, not of those from which others were
+inlined: so its files are kept in a folder named after all sources here.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import gc
 import hashlib
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from numba import njit, types
-from numba.core import cgutils
-from numba.core.caching import FunctionCache
-from numba.extending import intrinsic
+import numba
+from numba import njit, typeof, types
 
 ADDRESS = types.uintp
+_CONFIG: Any = numba.config
+DIRECT = (0, 61) <= tuple(map(int, numba.__version__.split(".")[:2])) <= (0, 68)
 
-_OPTIONS: dict[str, Any] = {
-    "nogil": True,
-    "error_model": "numpy",
-    "no_cfunc_wrapper": True,
-    "_nrt": False,
-}
-_INNER = _OPTIONS | {"no_cpython_wrapper": True}
-_INLINED = _INNER | {"forceinline": True}
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+_OUTER, _INNER = _OPTIONS, _OPTIONS
+if DIRECT:
+    from . import addresses
+
+    _OUTER, _INNER = _OPTIONS | addresses.OPTIONS, _OPTIONS | addresses.INNER
 compiled = njit(fastmath={"contract"}, **_INNER)
-inlined = njit(fastmath={"contract"}, **_INLINED)
+inlined = njit(fastmath={"contract"}, forceinline=True, **_INNER)
 # Sums whose order is free, so that they can be vectorised.
-pair_sum = njit(fastmath={"contract", "reassoc"}, **_INLINED)
+pair_sum = njit(fastmath={"contract", "reassoc"}, forceinline=True, **_INNER)
 
 _SOURCES = hashlib.sha256(
     b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-).hexdigest()
+).hexdigest()[:16]
 
 
-class SourcesCache(FunctionCache):
-    """Numba's cache, whose entries also depend on the sources of all compiled modules here."""
+@functools.cache
+def _folder() -> Path | None:
+    """Where compiled functions are kept; None where numba has to find a folder itself."""
+    own = Path(__file__).parent / "__pycache__"
+    home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "mids"
+    for parent in [Path(_CONFIG.CACHE_DIR)] if _CONFIG.CACHE_DIR else [own, home]:
+        folder = parent / f"mids-{_SOURCES}"
+        with contextlib.suppress(OSError):
+            if not folder.is_dir():
+                folder.mkdir(parents=True, exist_ok=True)
+                for old in own.glob("mids-*"):  # of these sources as they were
+                    if old != folder:
+                        shutil.rmtree(old, ignore_errors=True)
+            if os.access(folder, os.W_OK):
+                return folder
+    return None
 
-    def _index_key(self, sig: Any, codegen: Any) -> Any:
-        return (super()._index_key(sig, codegen), _SOURCES)
+
+@contextlib.contextmanager
+def _kept() -> Iterator[None]:
+    """Have numba keep what is decorated meanwhile in the folder."""
+    usual, folder = _CONFIG.CACHE_DIR, _folder()
+    if folder is not None:
+        _CONFIG.CACHE_DIR = str(folder)
+    try:
+        yield
+    finally:
+        _CONFIG.CACHE_DIR = usual
 
 
-def piece(signature: Any, from_python: bool = False, rank: int = 0) -> Callable[[Any], Any]:
-    """Compile a function for one signature, or load it from the cache; each rank has a file."""
+@contextlib.contextmanager
+def _once(function: Any) -> Iterator[None]:
+    """Let processes that start together wait for the first one to compile a function."""
+    folder = _folder()
+    done = folder / f"{function.__module__}.{function.__qualname__}.done" if folder else None
+    with contextlib.ExitStack() as stack:
+        if done is not None and not done.exists():
+            from filelock import FileLock
+
+            with contextlib.suppress(OSError, NotImplementedError):
+                lock = FileLock(done.with_suffix(".lock"), timeout=300, is_singleton=False)
+                stack.enter_context(lock)
+        yield
+        if done is not None:
+            with contextlib.suppress(OSError):
+                done.touch()
+
+
+def separate(signature: Any, from_python: bool = False, rank: int = 0) -> Callable[[Any], Any]:
+    """Compile a function for one signature, or load it from its file; each rank has one."""
 
     def decorate(function: Any) -> Any:
+        if not DIRECT and not from_python:
+            return compiled(function)
         if rank:
             function.__qualname__ = f"{function.__name__}_{rank}"
-        options = _OPTIONS if from_python else _INNER
-        dispatcher = njit(fastmath={"contract"}, **options)(function)
-        dispatcher._cache = SourcesCache(function)
         collected = gc.isenabled()
         gc.disable()  # a tenth of the time, and compilers leave few cycles behind
         try:
-            dispatcher.compile(signature)
+            with _kept(), _once(function):
+                options = _OUTER if from_python else _INNER
+                return njit(signature, cache=True, fastmath={"contract"}, **options)(function)
         finally:
             if collected:
                 gc.enable()
-        dispatcher.disable_compile()
-        return dispatcher
 
     return decorate
 
 
-def place(dispatcher: Any) -> int:
-    """Address of a piece."""
-    (result,) = dispatcher.overloads.values()
-    return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+def entry(options: dict[str, Any]) -> Callable[[Any], Any]:
+    """Compile a function that Python calls, once per machine for all sources of the package."""
+
+    def decorate(function: Any) -> Any:
+        with _kept():
+            dispatcher = njit(cache=True, **options)(function)
+
+        @functools.wraps(function)
+        def call(*arguments: Any) -> Any:
+            if not dispatcher.signatures:
+                with _once(function):
+                    dispatcher.compile(tuple(map(typeof, arguments)))
+            return dispatcher(*arguments)
+
+        return call
+
+    return decorate
 
 
-def caller(signature: Any) -> Any:
-    """Compiled function that calls the piece of a signature: ``call(address, *arguments)``."""
+def call_at(signature: Any, function: Callable[[], Any]) -> Any:
+    """Compiled function that calls a separate one by address: ``call(address, *arguments)``."""
+    if DIRECT:
+        return addresses.call_at(signature)
+    called = function()
 
-    @intrinsic
-    def call(typing: Any, address: Any, *arguments: Any) -> Any:
-        def generate(context: Any, builder: Any, given: Any, values: Any) -> Any:
-            kind = context.call_conv.get_function_type(signature.return_type, signature.args)
-            function = builder.inttoptr(values[0], kind.as_pointer())
-            passed = cgutils.unpack_tuple(builder, values[1])
-            passed = [
-                context.cast(builder, value, have, want)
-                for value, have, want in zip(passed, given.args[1], signature.args, strict=True)
-            ]
-            _, result = context.call_conv.call_function(
-                builder, function, signature.return_type, signature.args, passed
-            )
-            return result
-
-        return signature.return_type(ADDRESS, types.StarArgTuple(arguments)), generate
+    @inlined
+    def call(address: int, *arguments: Any) -> Any:
+        return called(*arguments)
 
     return call
 
 
-def _address_of(typing: Any, value: Any) -> Any:
-    """Where a value lies, until the calling function returns."""
-
-    def generate(context: Any, builder: Any, given: Any, values: Any) -> Any:
-        slot = cgutils.alloca_once_value(builder, values[0])
-        return builder.ptrtoint(slot, context.get_value_type(ADDRESS))
-
-    return ADDRESS(value), generate
+@inlined
+def _same(value: Any) -> Any:
+    return value
 
 
-address_of: Any = intrinsic(_address_of)
-
-
-def reader(kind: Any) -> Any:
+def value_at(kind: Any) -> Any:
     """Compiled function that reads a value of a type at an address."""
+    return addresses.value_at(kind) if DIRECT else _same
 
-    @intrinsic
-    def read(typing: Any, address: Any) -> Any:
-        def generate(context: Any, builder: Any, given: Any, values: Any) -> Any:
-            pointer = context.get_value_type(kind).as_pointer()
-            return builder.load(builder.inttoptr(values[0], pointer))
 
-        return kind(ADDRESS), generate
+def address(dispatcher: Any) -> int:
+    """Address of a separate function."""
+    return addresses.address(dispatcher) if DIRECT else 0
 
-    return read
+
+address_of: Any = addresses.address_of if DIRECT else _same

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
 from ..readout import Features
-from .compile import SourcesCache
+from .compile import entry as kept
 
-compiled = njit(nogil=True, error_model="numpy")
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 # Sums may be split over the lanes of a vector register.
-vectorised = njit(nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+_VECTORISED = _OPTIONS | {"fastmath": {"contract", "reassoc", "nsz"}}
+compiled = njit(**_OPTIONS)
+vectorised = njit(**_VECTORISED)
 
 
-def entry(function: Callable[..., Any]) -> Any:
-    """Compile a function that Python calls, once per machine for all sources of the package."""
-    dispatcher: Any = vectorised(function)
-    dispatcher._cache = SourcesCache(function)
-    return dispatcher
+entry = kept(_VECTORISED)
 
 
 class Link(NamedTuple):

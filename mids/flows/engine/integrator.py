@@ -13,7 +13,7 @@ moments: steps end there, which replaces a search in the interpolant and a step 
 crossing.  What such a shortened step suggests for the next one is not trusted beyond what was
 wanted before it: a quarter of all steps used to be rejected after levels, a tenth is now.
 
-For ranks 1 to 3 the pieces are compiled with the rank as a constant, which takes 20 to 40 percent
+For ranks 1 to 3 functions are compiled with the rank as a constant, which takes 20 to 40 percent
 off a right-hand side; they are compiled when first needed, so the first call is no longer.
 """
 
@@ -26,7 +26,7 @@ import numpy as np
 from numba import typeof, types
 
 from ..observables import CENSORED, CONVERGED, FAILED
-from .compile import ADDRESS, address_of, caller, inlined, piece, place, reader
+from .compile import ADDRESS, address, address_of, call_at, inlined, separate, value_at
 from .control import (
     activate,
     attracts,
@@ -38,13 +38,23 @@ from .control import (
 )
 from .kernels import call_linearise, linearise
 from .linear import complete, orthogonalise
-from .observe import begin, call_begin, call_cross, call_record, call_settle, cross, record, settle
+from .observe import (
+    begin,
+    call_begin,
+    call_cross,
+    call_diagonalise,
+    call_record,
+    cross,
+    diagonalise,
+    record,
+)
 from .state import (
     ADVANCE,
     ARRAY,
     BEGIN,
     CROSS,
     CUBE,
+    DIAGONALISE,
     END,
     HESSIAN,
     LINEARISE,
@@ -54,7 +64,6 @@ from .state import (
     REST,
     RUN,
     SATURATED,
-    SETTLE,
     Machine,
     Scratch,
     machine,
@@ -105,7 +114,7 @@ def _start(initial: np.ndarray, known: int, work: Scratch) -> int:
 
 
 class Output(NamedTuple):
-    """Arrays of a block of runs, filled with NaN by the caller, `status` and `counts` with 0."""
+    """Arrays of a block of runs, filled with NaN, `status` and `counts` with 0."""
 
     overlap: np.ndarray
     energy: np.ndarray
@@ -121,13 +130,12 @@ COUNTS = types.Array(types.int64, 1, "C")
 _EMPTY: list[np.ndarray] = [np.zeros((1,) * n) for n in (3, 3, 2, 3, 3, 2)]
 _EMPTY += [np.zeros(1, dtype=np.int8), np.zeros((1, 2), dtype=np.int64)]
 OUTPUT = typeof(Output(*_EMPTY))
-output_at = reader(OUTPUT)
+output_at = value_at(OUTPUT)
 
 _RUN = types.boolean(ADDRESS, ADDRESS, types.int64, ARRAY, ARRAY, types.float64, types.int64)
-call_run = caller(_RUN)
 
 
-@piece(_RUN)
+@separate(_RUN)
 def run(
     where: int,
     output: int,
@@ -138,7 +146,7 @@ def run(
     learnable: int,
 ) -> bool:
     """Integrate one run from the first frame and log-odds; returns whether it succeeded."""
-    _, work, step, pieces = machine_at(where)
+    _, work, step, functions = machine_at(where)
     out = output_at(output)
     overlap, energy, loss = out.overlap[number], out.energy[number], out.loss[number]
     gram = out.gram[number]
@@ -162,7 +170,7 @@ def run(
     while row < time.shape[0]:
         active = activate(learnable, rank, log_odds)
         saturated, size = active.saturated, active.size
-        call_begin(pieces[BEGIN], where, active, 0)
+        call_begin(functions[BEGIN], where, active, 0)
         counts[1] += 1
         for i in range(rank):
             work.rest[i] = work.diagonal[REST, i]
@@ -192,13 +200,13 @@ def run(
         pace = 0.5 / work.hessian[clock, clock] if clock >= 0 else 1.0
         largest = differentiate(active, pace, work, state)
         if saturated == learnable and largest <= STILL * abs(work.hessian[0, 0]):
-            call_linearise(pieces[LINEARISE], where, active, clock, pace)
+            call_linearise(functions[LINEARISE], where, active, clock, pace)
             if attracts(active, rank, SLOW * abs(work.hessian[0, 0]), step, work):
                 largest = 0.0  # all is learned, and the subspace is critical up to rounding
         if row == 0 or largest == 0.0:
             while row < time.shape[0] and (row == 0 or largest == 0.0):
                 call_record(
-                    pieces[RECORD],
+                    functions[RECORD],
                     where,
                     active,
                     0.0,
@@ -241,7 +249,7 @@ def run(
                     break
         explicit = h * max(stiffness(active, pace, work.hessian), measured) <= STABLE
         if not explicit:
-            call_linearise(pieces[LINEARISE], where, active, clock, pace)
+            call_linearise(functions[LINEARISE], where, active, clock, pace)
             while not attracts(active, rank, 2.0 / h, step, work):
                 h *= 0.5
 
@@ -254,9 +262,9 @@ def run(
                 return False
             if explicit and (rejected == 4 or (rejected and step.time_dense[4] > STABLE)):
                 explicit = False
-                call_begin(pieces[BEGIN], where, active, 0)
-                call_linearise(pieces[LINEARISE], where, active, clock, pace)
-            elapsed = call_advance(pieces[ADVANCE], where, active, clock, pace, h, explicit)
+                call_begin(functions[BEGIN], where, active, 0)
+                call_linearise(functions[LINEARISE], where, active, clock, pace)
+            elapsed = call_advance(functions[ADVANCE], where, active, clock, pace, h, explicit)
             attempts += 1
             counts[1] += 6 if explicit else STAGES - 1
             error = 1e10
@@ -294,7 +302,7 @@ def run(
             if after > elapsed:
                 break
             call_record(
-                pieces[RECORD],
+                functions[RECORD],
                 where,
                 active,
                 after,
@@ -305,7 +313,7 @@ def run(
             )
             row += 1
 
-        call_settle(pieces[SETTLE], where, active, END, 1)
+        call_diagonalise(functions[DIAGONALISE], where, active, END, 1)
         for i in range(active.learnable):
             log_odds[i] = work.log_odds[1, i]
         late = near if row < time.shape[0] else 0.0
@@ -313,7 +321,7 @@ def run(
             for level in range(levels):
                 if np.isnan(crossing[i, level]) and log_odds[i] >= thresholds[level] + late:
                     after = call_cross(
-                        pieces[CROSS],
+                        functions[CROSS],
                         where,
                         active,
                         clock,
@@ -347,7 +355,10 @@ def run(
     return True
 
 
-@piece(types.void(MACHINE, CUBE, COUNTS, ARRAY, ARRAY, types.float64, OUTPUT), from_python=True)
+call_run = call_at(_RUN, lambda: run)
+
+
+@separate(types.void(MACHINE, CUBE, COUNTS, ARRAY, ARRAY, types.float64, OUTPUT), from_python=True)
 def integrate_runs(
     machine: Machine,
     initial: np.ndarray,
@@ -362,7 +373,7 @@ def integrate_runs(
     runs, rank, students = initial.shape
     for k in range(runs):
         learnable = _start(initial[k], independent[k], machine.work)
-        done = call_run(machine.pieces[RUN], where, output, k, time, thresholds, rtol, learnable)
+        done = call_run(machine.functions[RUN], where, output, k, time, thresholds, rtol, learnable)
         out.status[k] = CONVERGED if done else FAILED
         for i in range(min(rank, students)):
             if done and np.isnan(out.crossing[k, i, thresholds.shape[0] - 1]):
@@ -373,10 +384,18 @@ UNROLLED = 3  # up to this rank loops have a length known to the compiler
 
 
 @lru_cache
-def _pieces(known: int) -> np.ndarray:
-    """Addresses of the pieces for targets of a rank, or of any (0)."""
-    pieces = (begin(known), linearise, advance(known), settle(known), record(known), cross, run)
-    return np.array([place(each) for each in pieces], dtype=np.uintp)
+def _functions(known: int) -> np.ndarray:
+    """Addresses of the functions for targets of a rank, or of any (0)."""
+    functions = (
+        begin(known),
+        linearise,
+        advance(known),
+        diagonalise(known),
+        record(known),
+        cross,
+        run,
+    )
+    return np.array([address(each) for each in functions], dtype=np.uintp)
 
 
 def integrate(
@@ -390,5 +409,5 @@ def integrate(
 ) -> None:
     """Integrate a block of runs; may be called in several threads at once."""
     rank = initial.shape[1]
-    pieces = _pieces(rank if rank <= UNROLLED else 0)
-    integrate_runs(machine(table, pieces), initial, independent, time, thresholds, rtol, out)
+    functions = _functions(rank if rank <= UNROLLED else 0)
+    integrate_runs(machine(table, functions), initial, independent, time, thresholds, rtol, out)

@@ -1,4 +1,4 @@
-"""Compiled pieces of the fast-link flow: right-hand side, Jacobian, eigenframe.
+"""Right-hand side of the fast-link flow and its Jacobian, in compiled code.
 
 Coordinates.  ``X = G (I - G)^-1`` obeys ``X' = H X + X H``, which no plateau makes stiff in the
 learned overlaps: their log-odds just keep growing.  Around an orthonormal frame ``V`` the state is
@@ -28,7 +28,7 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
-from .compile import ADDRESS, caller, inlined, pair_sum, piece
+from .compile import ADDRESS, call_at, inlined, pair_sum, separate
 from .state import (
     ACTIVE,
     CHANGE,
@@ -232,10 +232,9 @@ def rate_here(
 
 
 _SIGNATURE = types.void(ADDRESS, ACTIVE, types.int64, types.float64)
-call_linearise = caller(_SIGNATURE)
 
 
-@piece(_SIGNATURE)
+@separate(_SIGNATURE)
 def linearise(where: int, active: Active, clock: int, pace: float) -> None:
     """Jacobian of `rate` at ``L = I``, where `begin` was called, and scales of the unknowns.
 
@@ -316,3 +315,6 @@ def linearise(where: int, active: Active, clock: int, pace: float) -> None:
                         total += square[STEP, b, i]  # L' = L D: L adds rows of D
                     step.jacobian[unknown, at] = pace * total + state[SLOPE, unknown] * relative
                     unknown += 1
+
+
+call_linearise = call_at(_SIGNATURE, lambda: linearise)

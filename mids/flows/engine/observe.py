@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from .compile import ADDRESS, caller, inlined, piece
+from .compile import ADDRESS, call_at, inlined, separate
 from .kernels import load, rate_here
 from .linear import ROUNDING, complete, orthogonalise
 from .state import (
@@ -17,6 +17,7 @@ from .state import (
     BEGIN,
     COLUMNS,
     DENSE_0,
+    DIAGONALISE,
     END,
     HESSIAN,
     KEPT_END,
@@ -25,7 +26,6 @@ from .state import (
     POINT,
     REST,
     SATURATED,
-    SETTLE,
     START,
     Active,
     machine_at,
@@ -37,9 +37,8 @@ from .tables import Substitution, Tables
 FLUSH = 64.0
 
 _BEGIN = types.void(ADDRESS, ACTIVE, types.int64)
-_SETTLE = types.void(ADDRESS, ACTIVE, types.int64, types.int64)
+_DIAGONALISE = types.void(ADDRESS, ACTIVE, types.int64, types.int64)
 _RECORD = types.void(ADDRESS, ACTIVE, types.float64, ARRAY, ARRAY, ARRAY, ARRAY)
-call_begin, call_settle, call_record = caller(_BEGIN), caller(_SETTLE), caller(_RECORD)
 
 
 @inlined
@@ -118,44 +117,44 @@ def fraction(dense: np.ndarray, wanted: float) -> float:
 
 
 def begin(known: int) -> Any:
-    """Piece for targets of a rank, or of any (0)."""
+    """Make the function for targets of a rank, or of any (0)."""
 
-    @piece(_BEGIN, rank=known)
-    def begin(where: int, active: Active, place: int) -> None:
-        """Put the target's coefficients in the frame at a place into the base; differentiate.
+    @separate(_BEGIN, rank=known)
+    def begin(where: int, active: Active, at: int) -> None:
+        """Put the target's coefficients in one of the frames into the base; differentiate.
 
         Entries that are rounding are set to zero: a learned direction known to 1e-16 would
         otherwise feed a spurious rate of 1e-32 to the direction to be learned next, whose own rate
         is of order d^(1 - s).
         """
         table, work, _, _ = machine_at(where)
-        base = work.base[place]
+        base = work.base[at]
         rank = known if known > 0 else work.rest.shape[0]
-        _substitute(table.substitution, work.frame[place], work.buffer, base)
+        _substitute(table.substitution, work.frame[at], work.buffer, base)
         floor = FLUSH * ROUNDING * table.norm
         for i in range(base.shape[0]):
             if abs(base[i]) * np.sqrt(table.weight[i]) <= floor:
                 base[i] = 0.0
-        rate_here(table.derivative, rank, base, work.log_odds[place], active, work)
+        rate_here(table.derivative, rank, base, work.log_odds[at], active, work)
 
     return begin
 
 
-def settle(known: int) -> Any:
-    """Piece for targets of a rank, or of any (0)."""
+def diagonalise(known: int) -> Any:
+    """Make the function for targets of a rank, or of any (0)."""
 
-    @piece(_SETTLE, rank=known)
-    def settle(where: int, active: Active, row: int, place: int) -> None:
+    @separate(_DIAGONALISE, rank=known)
+    def diagonalise(where: int, active: Active, row: int, at: int) -> None:
         """Odds and log-odds of a state's overlaps, largest first, and their eigenvectors' frame.
 
-        The state is a row of `Step.state`; results go to a place of the work arrays.
+        The state is a row of `Step.state`; results go to a row of the work arrays.
 
         One-sided Jacobi rotations of the graded factor ``L diag(e^(v/2))`` (Demmel and Veselic
         1992) give both to high relative accuracy.
         """
         _, work, step, _ = machine_at(where)
         learnable = active.learnable
-        frame, log_odds, out = work.frame[0], work.log_odds[place], work.frame[place]
+        frame, log_odds, out = work.frame[0], work.log_odds[at], work.frame[at]
         factor, columns = work.square[LOWER], work.square[COLUMNS]
         odds, norm = work.diagonal[ODDS], work.diagonal[REST]
         rank = known if known > 0 else norm.shape[0]
@@ -188,13 +187,13 @@ def settle(known: int) -> Any:
                 out[i, j] = total
         complete(out, rank, learnable)
 
-    return settle
+    return diagonalise
 
 
 def record(known: int) -> Any:
-    """Piece for targets of a rank, or of any (0)."""
+    """Make the function for targets of a rank, or of any (0)."""
 
-    @piece(_RECORD, rank=known)
+    @separate(_RECORD, rank=known)
     def record(
         where: int,
         active: Active,
@@ -208,13 +207,13 @@ def record(known: int) -> Any:
 
         A time that is not positive means the start itself.
         """
-        table, work, step, pieces = machine_at(where)
+        table, work, step, functions = machine_at(where)
         learnable = active.learnable
         gram, vectors = work.square[HESSIAN], work.frame[2]
         rank = known if known > 0 else gram.shape[0]
         theta = fraction(step.time_dense, wanted) if wanted > 0.0 else 0.0
         interpolate(step.state, active.size, theta)
-        call_settle(pieces[SETTLE], where, active, POINT, 2)
+        call_diagonalise(functions[DIAGONALISE], where, active, POINT, 2)
         for i in range(rank):
             odds = work.diagonal[ODDS, i]
             overlap[i] = odds / (1.0 + odds) if i < learnable else 0.0
@@ -231,6 +230,11 @@ def record(known: int) -> Any:
         loss[0] = max(0.5 * (table.norm * table.norm - explained), 0.0)
 
     return record
+
+
+call_begin = call_at(_BEGIN, lambda: begin(0))
+call_diagonalise = call_at(_DIAGONALISE, lambda: diagonalise(0))
+call_record = call_at(_RECORD, lambda: record(0))
 
 
 @inlined
@@ -263,10 +267,9 @@ _CROSS = types.float64(
     types.float64,
     types.float64,
 )
-call_cross = caller(_CROSS)
 
 
-@piece(_CROSS)
+@separate(_CROSS)
 def cross(
     where: int,
     active: Active,
@@ -283,11 +286,11 @@ def cross(
     Found on the interpolant, then made as accurate as the steps: a step that ends there, and
     Newton's correction with the slope there.  Overwrites the step, but not its interpolant.
     """
-    _, work, step, pieces = machine_at(where)
+    _, work, step, functions = machine_at(where)
     size = active.size
     state, log_odds = step.state, work.log_odds[2]
     low, high, theta = 0.0, 1.0, 1.0
-    call_settle(pieces[SETTLE], where, active, KEPT_END, 2)
+    call_diagonalise(functions[DIAGONALISE], where, active, KEPT_END, 2)
     f_high = log_odds[direction] - threshold
     f_low = state[START, direction - active.saturated] - threshold
     # A run that starts close to the threshold has a short time, to the same relative accuracy.
@@ -295,19 +298,22 @@ def cross(
     for iteration in range(50):
         theta = trial(low, high, f_low, f_high, iteration)
         interpolate(state, size, theta)
-        call_settle(pieces[SETTLE], where, active, POINT, 2)
+        call_diagonalise(functions[DIAGONALISE], where, active, POINT, 2)
         value = log_odds[direction] - threshold
         if abs(value) < close or high - low < 1e-12:
             break
         low, high, f_low, f_high = narrow(low, high, f_low, f_high, theta, value)
     time = 0.0
     for _ in range(3):
-        elapsed = call_advance(pieces[ADVANCE], where, active, clock, pace, theta * h, explicit)
-        call_settle(pieces[SETTLE], where, active, END, 2)
-        call_begin(pieces[BEGIN], where, active, 2)
+        elapsed = call_advance(functions[ADVANCE], where, active, clock, pace, theta * h, explicit)
+        call_diagonalise(functions[DIAGONALISE], where, active, END, 2)
+        call_begin(functions[BEGIN], where, active, 2)
         missing = threshold - log_odds[direction]
         time = elapsed + missing / (2.0 * work.square[HESSIAN, direction, direction])
         if abs(missing) < enough:
             break
         theta = fraction(step.time_dense, time)
     return time
+
+
+call_cross = call_at(_CROSS, lambda: cross)

@@ -1,4 +1,4 @@
-"""What the compiled pieces of the integrator work on."""
+"""What the compiled functions of the integrator work on."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 from numba import typeof, types
 
 from ...targets.target import Target
-from .compile import reader
+from .compile import value_at
 from .tableaux import STAGES
 from .tables import Tables, tables
 
 SATURATED = 37.0  # 1 - overlap is below rounding
 
 OVERLAP, ODDS, REST = range(3)  # rows of Scratch.diagonal
-# Places in Scratch.square.
+# Matrices in Scratch.square.
 HESSIAN, GENERATOR, STEP, LOWER, TILT, INVERSE, METRIC, CHANGE, COLUMNS = range(9)
 # Rows of Step.state.
 START, SLOPE, POINT, RIGHT, END, SCALE, PACE_GRADIENT = range(7)
@@ -93,24 +93,24 @@ def stepping(rank: int) -> Step:
 
 
 class Machine(NamedTuple):
-    """What the pieces find at an address: the target, work arrays, and the pieces' addresses."""
+    """What functions find at an address: the target, work arrays, and the functions' addresses."""
 
     table: Tables
     work: Scratch
     step: Step
-    pieces: np.ndarray
+    functions: np.ndarray
 
 
-def machine(table: Tables, pieces: np.ndarray) -> Machine:
+def machine(table: Tables, functions: np.ndarray) -> Machine:
     """Work arrays for one target, of one thread."""
     rank = table.derivative.gradient_factor.shape[0]
-    return Machine(table, scratch(table), stepping(rank), pieces)
+    return Machine(table, scratch(table), stepping(rank), functions)
 
 
 # The same for every target.
 MACHINE = typeof(machine(tables(Target({(1,): 1.0})), np.zeros(1, dtype=np.uintp)))
-machine_at = reader(MACHINE)
+machine_at = value_at(MACHINE)
 ACTIVE = typeof(Active(0, 1, 1))
 ARRAY, MATRIX, CUBE = (types.Array(types.float64, n, "C") for n in (1, 2, 3))
-# Places in Machine.pieces.
-BEGIN, LINEARISE, ADVANCE, SETTLE, RECORD, CROSS, RUN = range(7)
+# Rows of Machine.functions.
+BEGIN, LINEARISE, ADVANCE, DIAGONALISE, RECORD, CROSS, RUN = range(7)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from .compile import ADDRESS, caller, piece
+from .compile import ADDRESS, call_at, separate
 from .kernels import rate
 from .linear import factorise, solve
 from .state import (
@@ -34,13 +34,12 @@ from .tableaux import ERROR, GAMMA, A, C
 _SIGNATURE = types.float64(
     ADDRESS, ACTIVE, types.int64, types.float64, types.float64, types.boolean
 )
-call_advance = caller(_SIGNATURE)
 
 
 def advance(known: int) -> Any:
-    """Piece for targets of a rank, or of any (0)."""
+    """Make the function for targets of a rank, or of any (0)."""
 
-    @piece(_SIGNATURE, rank=known)
+    @separate(_SIGNATURE, rank=known)
     def advance(
         where: int, active: Active, clock: int, pace: float, h: float, explicit: bool
     ) -> float:
@@ -123,3 +122,6 @@ def advance(known: int) -> Any:
         return elapsed
 
     return advance
+
+
+call_advance = call_at(_SIGNATURE, lambda: advance(0))

@@ -1,0 +1,86 @@
+"""How functions are compiled: by one process at a time, and with a numba that nobody knows yet."""
+
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from mids.flows.engine import compile
+
+NEXT_RELEASE = """
+import sys, typing, numpy as np, numba
+numba.__version__ = "9.9.0"
+from mids.flows.engine import compile as c
+
+class Machine(typing.NamedTuple):
+    values: np.ndarray
+
+kind = numba.typeof(Machine(np.zeros(3)))
+machine_at = c.value_at(kind)
+signature = numba.types.float64(c.ADDRESS, numba.types.int64)
+
+@c.separate(signature)
+def double(where, i):
+    machine_at(where).values[i] *= 2.0
+    return machine_at(where).values[i]
+
+call_double, address_of = c.call_at(signature, lambda: double), c.address_of
+
+@numba.njit
+def total(machine, address):
+    where = address_of(machine)
+    return call_double(address, where, 1) + call_double(address, where, 2)
+
+machine = Machine(np.array([1.0, 2.0, 3.0]))
+known = "mids.flows.engine.addresses" in sys.modules
+print(total(machine, c.address(double)), machine.values, known)
+"""
+
+
+def test_the_next_release_of_numba_needs_nothing_undocumented():
+    command = [sys.executable, "-c", NEXT_RELEASE]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split(maxsplit=1) == ["10.0", "[1. 4. 6.] False\n"]
+
+
+def test_processes_that_start_together_compile_a_function_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(compile, "_folder", lambda: tmp_path)
+    entered = threading.Event()
+
+    def second():
+        with compile._once(second_function):
+            entered.set()
+
+    def second_function():
+        pass
+
+    thread = threading.Thread(target=second)
+    with compile._once(second_function):
+        thread.start()
+        assert not entered.wait(0.2)
+    assert entered.wait(10)
+    thread.join()
+    # what is compiled needs nobody to wait
+    with compile._once(second_function), compile._once(second_function):
+        pass
+
+
+def test_compiled_functions_are_kept_for_these_sources_alone(tmp_path, monkeypatch):
+    own, chosen = tmp_path / "__pycache__", tmp_path / "chosen"
+    for parent in (own, chosen):
+        (parent / "mids-before").mkdir(parents=True)
+    monkeypatch.setattr(compile, "__file__", str(tmp_path / "compile.py"))
+    monkeypatch.setattr(compile._CONFIG, "CACHE_DIR", "")
+    assert compile._folder.__wrapped__() == own / f"mids-{compile._SOURCES}"
+    assert len(list(own.iterdir())) == 1
+    monkeypatch.setattr(compile._CONFIG, "CACHE_DIR", str(chosen))
+    assert compile._folder.__wrapped__().parent == chosen
+    assert len(list(chosen.iterdir())) == 2  # other versions may share it
+
+
+def test_failed_compilation_is_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(compile, "_folder", lambda: tmp_path)
+    with pytest.raises(ZeroDivisionError), compile._once(test_failed_compilation_is_tried_again):
+        raise ZeroDivisionError
+    assert not list(tmp_path.glob("*.done"))
