@@ -46,15 +46,20 @@ class Main(click.Group):
             sys.exit(130)
 
 
+def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options ``--output`` and ``--plot`` to a command."""
+    path = click.Path(path_type=Path)
+    plot = click.option("--plot", type=path, help="Picture to write.")
+    output = click.option("-o", "--output", type=path, help="NetCDF file to write.")
+    return output(plot(command))
+
+
 def sweep_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of all commands that simulate."""
-    path = click.Path(path_type=Path)
     for option in (
-        click.option("--plot", type=path, help="Picture to write."),
-        click.option("-o", "--output", type=path, help="NetCDF file to write."),
         click.option(
             "--spec",
-            type=path,
+            type=click.Path(path_type=Path),
             help="TOML file with these arguments, under their names in Python; options given here "
             "go before it.",
         ),

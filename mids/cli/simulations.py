@@ -16,7 +16,7 @@ import click
 
 from .. import schema, validation
 from ..errors import ClusterError, InputError
-from .arguments import sweep_arguments, sweep_options, swept
+from .arguments import output_options, sweep_arguments, sweep_options, swept
 from .files import opened, picture, print_saddles, print_table
 
 if TYPE_CHECKING:
@@ -126,6 +126,49 @@ def _log_levels() -> Iterator[Callable[[], None]]:
             logger.setLevel(level)
 
 
+def flow_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of the commands that simulate any flow."""
+    for option in (
+        click.option("--rtol", type=float, help="Relative tolerance (default 1e-8)."),
+        click.option(
+            "--time", type=float, help="Last time of the grid (default: beyond the last escape)."
+        ),
+        click.option(
+            "--sweep",
+            "sweeps",
+            multiple=True,
+            metavar="NAME=V,V,...",
+            help="Values of seed, student_rank or a parameter of the flow, such as "
+            "ridge=0,0.1,1; or of target or flow with ; between them. May be repeated: all "
+            "combinations are simulated.",
+        ),
+        click.option(
+            "--ridge", type=float, help="Ridge of a flow that learns the link (default 0)."
+        ),
+        click.option("--flow", metavar="NAME", help="Name of the flow (default two-timescale)."),
+    ):
+        command = option(command)
+    return command
+
+
+def _arguments(
+    spec: Path | None,
+    ridge: float | None,
+    flow_options: tuple[str, ...],
+    sweeps: tuple[str, ...],
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the arguments of `mids.simulate` that options and a file give."""
+    arguments, parameters = sweep_arguments(spec, options, flow_options)
+    if ridge is not None:
+        parameters["ridge"] = ridge
+    for name, values in swept(sweeps).items():
+        (arguments if name in OF_THE_SWEEP else parameters)[name] = values
+    if parameters:
+        arguments["flow"] = _flow(arguments.get("flow", "two-timescale")) | parameters
+    return arguments
+
+
 # -- commands --------------------------------------------------------------------------------------
 
 
@@ -133,18 +176,8 @@ def _log_levels() -> Iterator[Callable[[], None]]:
     epilog='Example: mids simulate --target "h1(z1)+h1(z1)*h3(z2)" --dim 1e2,1e4 -o ladder.nc'
 )
 @sweep_options
-@click.option("--flow", metavar="NAME", help="Name of the flow (default two-timescale).")
-@click.option("--ridge", type=float, help="Ridge of a flow that learns the link (default 0).")
-@click.option(
-    "--sweep",
-    "sweeps",
-    multiple=True,
-    metavar="NAME=V,V,...",
-    help="Values of seed, student_rank or a parameter of the flow, such as ridge=0,0.1,1; or of "
-    "target or flow with ; between them. May be repeated: all combinations are simulated.",
-)
-@click.option("--time", type=float, help="Last time of the grid (default: beyond the last escape).")
-@click.option("--rtol", type=float, help="Relative tolerance (default 1e-8).")
+@flow_options
+@output_options
 @cluster_options
 def simulate(
     spec: Path | None,
@@ -164,13 +197,7 @@ def simulate(
     """
     from ..simulation.simulate import from_spec
 
-    arguments, parameters = sweep_arguments(spec, options, flow_options)
-    if ridge is not None:
-        parameters["ridge"] = ridge
-    for name, values in swept(sweeps).items():
-        (arguments if name in OF_THE_SWEEP else parameters)[name] = values
-    if parameters:
-        arguments["flow"] = _flow(arguments.get("flow", "two-timescale")) | parameters
+    arguments = _arguments(spec, ridge, flow_options, sweeps, options)
     with _outputs(output, plot, "loss") as save:
         ds = from_spec(arguments)
         with _computed(ds, output, scheduler, workers) as ds:
@@ -242,6 +269,7 @@ def replay(file: Path, runs: int | None) -> None:
     "--flow-option noise=0.5 --plot success.png",
 )
 @sweep_options
+@output_options
 @click.option("--n", metavar="N,N,...", help="Numbers of samples, such as 100,300,1000.")
 @click.option("--duration", type=float, help="Time at which runs are judged (default: long).")
 @click.option("--level", type=float, help="Overlap that counts as learned (default 0.5).")
@@ -284,18 +312,22 @@ def _successes(ds: xr.Dataset) -> Any:
     return counts[["d", "n", ratio, "succeed", "runs", "fraction"]]
 
 
-@click.command(epilog="Example: mids generate --spec sweep.toml sweep --workers 8")
+@click.command(epilog="Example: mids generate sweep --spec sweep.toml --runs 2000 --workers 8")
 @click.argument("store")
-@click.option(
-    "--spec",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="TOML file with arguments of mids.simulate.",
-)
+@sweep_options
+@flow_options
 @click.option("--compact", is_flag=True, help="Round the curves to float32.")
 @cluster_options
 def generate(
-    store: str, spec: Path, compact: bool, scheduler: str | None, workers: int | None
+    store: str,
+    spec: Path | None,
+    ridge: float | None,
+    flow_options: tuple[str, ...],
+    sweeps: tuple[str, ...],
+    compact: bool,
+    scheduler: str | None,
+    workers: int | None,
+    **options: Any,
 ) -> None:
     """Simulate a sweep into STORE, block by block.
 
@@ -303,11 +335,10 @@ def generate(
     missing where there are more runs, dims or values of a sweep than before.
     """
     from ..analysis.describe import in_memory
-    from ..simulation.simulate import read_spec
     from ..storage import generate as write
     from ..storage.store import Location
 
-    arguments = read_spec(spec)
+    arguments = _arguments(spec, ridge, flow_options, sweeps, options)
     Location(store).zarr()  # a package that is missing is named before workers start
     with computing_on(scheduler, workers):
         ds = write(arguments, store, compact=compact)

@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..flows import from_dict, get
 from ..flows.base import Flow, FlowSweep
 from ..flows.initial import check_initial
-from ..flows.time_grid import POINTS_PER_DECADE, logarithmic
+from ..flows.time_grid import logarithmic
 from ..targets.additive import AdditiveTarget
 from ..targets.target import Target, as_target
 from ..validation import FloatArray, IntArray
@@ -300,10 +300,9 @@ def _up_to(horizon: float, grid: FloatArray) -> FloatArray:
     """Return a grid like another one, but up to a time."""
     if horizon <= grid[1]:
         grid = logarithmic(1e-3 * horizon, horizon)
-    decades = math.log10(horizon / grid[-1])
-    if decades > 0:
-        steps = np.arange(1, math.ceil(decades * POINTS_PER_DECADE))
-        grid = np.concatenate([grid, grid[-1] * 10.0 ** (steps / POINTS_PER_DECADE)])
+    if horizon > grid[-1]:  # at the powers of all grids, so that dims and targets share them
+        late = logarithmic(grid[1], horizon)
+        grid = np.concatenate([grid, late[late > grid[-1] * (1 + 1e-9)]])
     return np.append(grid[grid < horizon * (1 - 1e-9)], horizon)
 
 

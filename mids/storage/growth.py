@@ -199,6 +199,11 @@ def _differing(there: Any, here: Any, name: str) -> list[str]:
         ]
     if there == here:
         return []
-    if name == "time" or (isinstance(there, str) and len(there) == 64):  # digests
+    if name == "time":  # digests of grids
+        return [
+            "time differs (the default grid depends on dims, target and flow; pass the one that is "
+            "there, time=xarray.open_zarr(...).time, or from the beginning time= with a last time)"
+        ]
+    if isinstance(there, str) and len(there) == 64:  # digests
         return [f"{name} differs"]
     return [f"{name} is {validation.shown(there)} there and {validation.shown(here)} here"]

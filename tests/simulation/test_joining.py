@@ -576,6 +576,8 @@ def test_a_number_is_a_horizon():
     for horizon in (1e-5, 10.0, 1e3, 1e30):
         time = mids.simulate("h2(z1)", dim=100, runs=1, time=horizon).time.values
         assert time[0] == 0 and time[-1] == horizon and (np.diff(time) > 0).all()
+        more = mids.simulate("h2(z1)", dim=[100, 1e6], runs=1, time=horizon)
+        assert np.array_equal(more.time, time)  # so that a store with this horizon can grow
 
 
 def test_targets_may_be_callables():

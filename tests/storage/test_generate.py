@@ -132,6 +132,9 @@ def test_a_spec_file_and_the_commands(tmp_path):
     done = CliRunner().invoke(main, ["generate", "--spec", str(file), str(store)])
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout.startswith(f"{store} is complete: 12 runs, ")
+    arguments = ["generate", "--spec", str(file), str(store), "--runs", "8", "--rtol", "1e-5"]
+    done = CliRunner().invoke(main, arguments)
+    assert done.stdout.startswith(f"{store} is complete: 16 runs, ")
     for command in ("saddles", "info", "replay"):
         assert CliRunner().invoke(main, [command, str(store)]).exit_code == 0
     ds = mids.open_dataset(store)
