@@ -393,7 +393,7 @@ class NetworkFlow(Flow):
 
         Shapes: M (2, p, rank), at the last two times.
         """
-        if self.loss != "correlation" or len(M) < 2:
+        if self.loss != "correlation" or len(M) < 2 or self.step:  # samples move all to and fro
             return False
         before, now = np.abs(M @ net.directions.T)
         waiting = (now**2).max(axis=1) < LEVELS[-1]
@@ -422,6 +422,7 @@ def span(net: Any, M: FloatArray, Q: FloatArray) -> FloatArray:
     Shapes: M (T, p, rank); Q (T, p, p); returns (T, rank).
     """
     from .engine.neuron_paths import overlaps_of
+    from .engine.neurons import ROUNDING, SINGULAR
 
     times, p, rank = M.shape
     out = np.zeros((times, rank))
@@ -430,8 +431,10 @@ def span(net: Any, M: FloatArray, Q: FloatArray) -> FloatArray:
         return out
     for k in range(len(M)):
         sizes, vectors = np.linalg.eigh(Q[k])
-        kept = sizes > 1e-10 * sizes[-1]
-        basis = (vectors[:, kept] / np.sqrt(sizes[kept])).T @ M[k]
+        kept = sizes > ROUNDING * sizes[-1]
+        # Directions in which neurons hardly differ fade, as in `span_overlaps`.
+        faded = np.sqrt(sizes[kept] + SINGULAR * sizes[-1])
+        basis = (vectors[:, kept] / faded).T @ M[k]
         small = basis @ basis.T if len(basis) < out.shape[1] else basis.T @ basis
         out[k, : len(small)] = np.clip(np.linalg.eigvalsh(small)[::-1], 0.0, 1.0)
     return out

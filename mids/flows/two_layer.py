@@ -15,7 +15,7 @@ from .. import validation
 from ..errors import InputError
 from ..schema import LEVELS
 from ..targets.target import Target
-from ..validation import FloatArray, IntArray
+from ..validation import FloatArray
 from .base import Problem, Swept
 from .initial import stream
 from .network import NetworkFlow, Path, gram
@@ -261,22 +261,12 @@ def span_crossings(
     Shapes: steps (n, 2 + 8 (rank + 2)) of each neuron; M (T, p, rank); returns (rank, levels).
     """
     from scipy.integrate import RK45
-    from scipy.optimize.elementwise import find_root
 
-    from .engine.neuron_paths import overlaps_of, states_between
+    from .engine.neuron_paths import span_between
 
-    _, p, rank = M.shape
+    rank = M.shape[-1]
     together = np.concatenate(steps)
     ends = np.cumsum([0] + [len(own) for own in steps])
-    beside = factor @ factor.T
-
-    def overlaps(times: FloatArray) -> FloatArray:
-        states = np.zeros((len(times), p * rank + p * p))
-        out = np.empty((len(times), rank))
-        states_between(rank, together, ends, M[-1], beside, RK45.P, times, states)
-        overlaps_of(net, rank, p, states, out)
-        return out
-
     # Between two looks no neuron's squared overlap with the target moves by more than `LOOK`.
     times = np.unique(np.append(together[:, 0], [own[-1, :2].sum() for own in steps]))
     moved = np.zeros(len(times))
@@ -286,20 +276,8 @@ def span_crossings(
         moved += np.abs(np.diff(np.interp(times, ended, squares), prepend=squares[0]))
     looks = np.diff(np.floor(np.cumsum(moved) / LOOK), append=np.inf, prepend=-1.0)
     times = times[(looks[:-1] > 0) | (looks[1:] > 0)]
-    found = overlaps(times)
     levels = np.array(LEVELS)
     crossing = np.full((rank, len(levels)), np.nan)
-    above = found[:, :, None] >= levels
-    i, k = np.nonzero(above.any(axis=0))
-    first = above.argmax(axis=0)[i, k]
-    crossing[i, k] = times[first]
-    inner = first > 0  # the others are beyond at the start
-    i, k, first = i[inner], k[inner], first[inner]
-    if len(i):
-
-        def excess(at: FloatArray, i: IntArray, k: IntArray) -> FloatArray:
-            return np.asarray(overlaps(at)[np.arange(len(at)), i] - levels[k])
-
-        bracket = times[first - 1], times[first]
-        crossing[i, k] = find_root(excess, bracket, args=(i, k), tolerances={"xrtol": 1e-13}).x
+    of = together, ends, M[-1], factor @ factor.T
+    span_between(net, rank, *of, RK45.P, times, levels, crossing)
     return crossing

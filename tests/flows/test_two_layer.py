@@ -221,6 +221,16 @@ def test_neurons_go_to_the_nearest_of_orthogonal_index_vectors():
     assert ds.coverage.values[0].tolist() == covered
 
 
+def test_overlaps_of_neurons_that_merge_do_not_jump():
+    """Where they differ by 1e-5 the direction between them fades, from its limit of 0.085."""
+    flow = TwoLayer(neurons=2, activation=(0.0, 0.0, 0.1, 1.0), loss="correlation")
+    start, time = [[0.6, 0.5], [0.1, -0.2]], np.linspace(0.0, 10.0, 201)
+    ds = simulate(flow, "h3(z1) + 0.2*h2(z2)", dim=100, runs=1, initial=start, time=time)
+    second = ds.overlap.values[0, 0, :, 1]
+    assert second.max() > 0.08 and second[-1] < 0.01
+    assert np.abs(np.diff(second)).max() < 0.02
+
+
 def saad_solla(R, Q, end):
     """Exit times of erf neurons on orthonormal erf neurons, from the published equations.
 

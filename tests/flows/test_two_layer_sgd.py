@@ -136,6 +136,15 @@ def test_bad_parameters_are_named(parameters, message):
         TwoLayer(**CORRELATION, noise=0.1)
 
 
+def test_fluctuations_between_two_times_are_no_trap():
+    """Neurons that fall at the last two times, by chance, may still find a direction."""
+    flow = TwoLayerSGD(activation="h3", loss="correlation", step=0.01, batch=4)
+    ds = simulate("h3(z1)", flow, dim=64, runs=16, time=[0.0, 0.02, 0.04])
+    cosines = abs(ds.neuron_overlap[..., 0, 0])
+    assert (cosines.isel(time=-1) < cosines.isel(time=-2)).any()
+    assert (ds.status == 1).all()
+
+
 def test_samples_that_are_too_long_are_refused():
     with pytest.raises(InputError, match="must be at most 1000000"):
         mids.simulate("h2(z1)", dim=1e9, flow=TwoLayerSGD(**CORRELATION))

@@ -326,8 +326,54 @@ def integrate(
     return kept[:taken]
 
 
+@compiled
+def _between(
+    rank: int,
+    steps: np.ndarray,
+    ends: np.ndarray,
+    last: np.ndarray,
+    beside: np.ndarray,
+    P: np.ndarray,
+    t: float,
+    state: np.ndarray,
+    rest: np.ndarray,
+) -> None:
+    """State at one time of `states_between`; room for p numbers in `rest`."""
+    p, size = len(last), rank + 2
+    for j in range(p):
+        low, high = ends[j], ends[j + 1]
+        while high - low > 1:
+            middle = (low + high) // 2
+            if steps[middle, 0] <= t:
+                low = middle
+            else:
+                high = middle
+        length = steps[low, 1]
+        theta = (t - steps[low, 0]) / length
+        square = 1.0
+        for i in range(rank):
+            m = last[j, i]
+            if theta <= 1.0:
+                m = steps[low, 2 + i]
+                for k in range(7):
+                    weight = ((P[k, 3] * theta + P[k, 2]) * theta + P[k, 1]) * theta + P[k, 0]
+                    m += length * theta * weight * steps[low, 2 + (k + 1) * size + i]
+            state[j * rank + i] = m
+            square -= m * m
+        rest[j] = np.sqrt(max(square, 0.0))
+    for j in range(p):
+        for i in range(j + 1):
+            product = rest[i] * rest[j] * beside[i, j]
+            for k in range(rank):
+                product += state[i * rank + k] * state[j * rank + k]
+            product = 1.0 if i == j else product
+            state[p * rank + i * p + j] = product
+            state[p * rank + j * p + i] = product
+
+
 @entry
-def states_between(
+def span_between(
+    net: Network,
     rank: int,
     steps: np.ndarray,
     ends: np.ndarray,
@@ -335,47 +381,53 @@ def states_between(
     beside: np.ndarray,
     P: np.ndarray,
     times: np.ndarray,
-    states: np.ndarray,
+    levels: np.ndarray,
+    crossing: np.ndarray,
 ) -> None:
-    """States of unit neurons with steps of their own, which rest where they last were.
+    """Find when the overlaps of the span of unit neurons with steps of their own reach levels.
 
-    What a neuron has beyond the target keeps its direction, so that Q follows from M.
+    Neurons rest where they last were. What a neuron has beyond the target keeps its direction, so
+    that Q follows from M. Crossings are looked for between two of the times, which increase.
     Shapes: steps (n, 2 + 8 (rank + 2)), those of neuron j up to ``ends[j + 1]``; last (p, rank);
-    beside (p, p), the cosines beyond the target; states (times, size).
+    beside (p, p), the cosines beyond the target; crossing (rank, levels).
     """
-    p, size = len(last), rank + 2
-    rest = np.empty(p)
+    p = len(last)
+    work = workspace(net, p)
+    rest, state = np.empty(p), np.empty(p * rank + p * p)
+    before, now = np.empty(rank), np.empty(rank)
     for n in range(len(times)):
-        t = times[n]
-        for j in range(p):
-            low, high = ends[j], ends[j + 1]
-            while high - low > 1:
-                middle = (low + high) // 2
-                if steps[middle, 0] <= t:
-                    low = middle
-                else:
-                    high = middle
-            length = steps[low, 1]
-            theta = (t - steps[low, 0]) / length
-            square = 1.0
-            for i in range(rank):
-                m = last[j, i]
-                if theta <= 1.0:
-                    m = steps[low, 2 + i]
-                    for k in range(7):
-                        weight = ((P[k, 3] * theta + P[k, 2]) * theta + P[k, 1]) * theta + P[k, 0]
-                        m += length * theta * weight * steps[low, 2 + (k + 1) * size + i]
-                states[n, j * rank + i] = m
-                square -= m * m
-            rest[j] = np.sqrt(max(square, 0.0))
-        for j in range(p):
-            for i in range(j + 1):
-                product = rest[i] * rest[j] * beside[i, j]
-                for k in range(rank):
-                    product += states[n, i * rank + k] * states[n, j * rank + k]
-                product = 1.0 if i == j else product
-                states[n, p * rank + i * p + j] = product
-                states[n, p * rank + j * p + i] = product
+        _between(rank, steps, ends, last, beside, P, times[n], state, rest)
+        span_overlaps(state, rank, p, work)
+        for i in range(rank):
+            before[i], now[i] = now[i], work.overlaps[i]
+        for i in range(rank):
+            for k in range(len(levels)):
+                if not np.isnan(crossing[i, k]) or now[i] < levels[k]:
+                    continue
+                if n == 0:
+                    crossing[i, k] = times[0]
+                    continue
+                low, high = times[n - 1], times[n]
+                below, above, side = before[i] - levels[k], now[i] - levels[k], 0
+                for _ in range(ITERATIONS):  # Illinois' false position
+                    t = (low * above - high * below) / (above - below)
+                    if high - low < 1e-13 * high or not low < t < high:
+                        break
+                    _between(rank, steps, ends, last, beside, P, t, state, rest)
+                    span_overlaps(state, rank, p, work)
+                    found = work.overlaps[i] - levels[k]
+                    if abs(found) < 1e-14:
+                        high = t
+                        break
+                    if found > 0.0:
+                        high, above = t, found
+                        below *= 0.5 if side == 1 else 1.0
+                        side = 1
+                    else:
+                        low, below = t, found
+                        above *= 0.5 if side == -1 else 1.0
+                        side = -1
+                crossing[i, k] = high
 
 
 @entry

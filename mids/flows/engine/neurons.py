@@ -11,12 +11,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .compile import compiled
+from .compile import compiled, inlined
 from .features import compiled as allocating
 from .linear import orthogonalise
 
 SINGULAR = 1e-10
-"""Squared part of a unit weight beyond the neurons before it that is none: they coincide."""
+"""Squared part of a unit weight beyond the neurons before it at which its direction fades.
+
+There it counts half, so that overlaps do not jump where neurons merge."""
+ROUNDING = 1e-14
+"""Such a part that is none."""
 
 
 class Network(NamedTuple):
@@ -47,7 +51,8 @@ class Work(NamedTuple):
     """Room for `slope`.
 
     Shapes: b, db (p, degree + 1); pull, basis (p, rank); mixing, half, lower (p, p); term, force
-    (terms,); powers (terms, degree + 1); values, fitted (p,); overlaps (rank,).
+    (terms,); powers (terms, degree + 1); values, fitted, fades, value, first (p,);
+    overlaps (rank,).
     """
 
     b: np.ndarray
@@ -63,6 +68,9 @@ class Work(NamedTuple):
     basis: np.ndarray
     lower: np.ndarray
     overlaps: np.ndarray
+    fades: np.ndarray
+    value: np.ndarray
+    first: np.ndarray
 
 
 @allocating
@@ -88,10 +96,13 @@ def workspace(net: Network, p: int) -> Work:
         np.empty((p, rank)),
         np.empty((p, p)),
         np.empty(rank),
+        np.empty(p),
+        np.empty(p),
+        np.empty(p),
     )
 
 
-@compiled
+@inlined
 def _coefficients(net: Network, square: float, b: np.ndarray, slope: np.ndarray) -> None:
     """Hermite coefficients of ``sigma(w x)`` over ``|w|^k``, and their derivatives by |w|^2."""
     c = net.activation
@@ -116,7 +127,7 @@ def _coefficients(net: Network, square: float, b: np.ndarray, slope: np.ndarray)
             slope[k] = exponent * b[k] / (net.shift + square)
 
 
-@compiled
+@inlined
 def terms_of(net: Network, y: np.ndarray, begin: int, term: np.ndarray) -> None:
     """Products of the target's directions with the m that begins at an entry of y."""
     for n in range(len(term)):
@@ -129,7 +140,7 @@ def terms_of(net: Network, y: np.ndarray, begin: int, term: np.ndarray) -> None:
             term[n] = total
 
 
-@compiled
+@inlined
 def correlate(net: Network, work: Work, j: int) -> tuple[float, float]:
     """E f* sigma(w x) of a neuron, its derivative by |w|^2, and by the terms in `work.force`."""
     value, radial = 0.0, 0.0
@@ -162,18 +173,26 @@ def correlate(net: Network, work: Work, j: int) -> tuple[float, float]:
     return value, radial
 
 
-@compiled
-def _pair(b: np.ndarray, i: int, j: int, x: float) -> tuple[float, float]:
-    """``sum_k b_ik b_jk x^k`` and its derivative, by Horner's rule."""
-    value = slope = 0.0
+@inlined
+def _pairs(work: Work, y: np.ndarray, begin: int, j: int) -> None:
+    """``sum_k b_ik b_jk Q_ij^k`` and its derivative for all i up to j, by Horner's rule.
+
+    Row j of Q begins at an entry of y. They are written to `work.value` and `work.first`.
+    """
+    b, value, first = work.b, work.value, work.first
+    for i in range(j + 1):
+        value[i] = first[i] = 0.0
     for k in range(b.shape[1] - 1, 0, -1):
-        product = b[i, k] * b[j, k]
-        slope = slope * x + k * product
-        value = value * x + product
-    return value * x + b[i, 0] * b[j, 0], slope
+        own = b[j, k]
+        for i in range(j + 1):
+            x, product = y[begin + i], b[i, k] * own
+            first[i] = first[i] * x + k * product
+            value[i] = value[i] * x + product
+    for i in range(j + 1):
+        value[i] = value[i] * y[begin + i] + b[i, 0] * b[j, 0]
 
 
-@compiled
+@inlined
 def losses(net: Network, own: float, interaction: float, linear: float) -> tuple[float, float]:
     """Objective and population risk from their sums."""
     risk = 0.5 * (net.target_square + interaction) - linear
@@ -208,8 +227,9 @@ def slope(
         mixing[j, j] = 2.0 * a * radial
     for j in range(p):
         a = y[at_a + j]
+        _pairs(work, y, at_Q + j * p, j)
         for i in range(j + 1):
-            value, first = _pair(work.b, i, j, y[at_Q + i * p + j])
+            value, first = work.value[i], work.first[i]
             fitted[j] += y[at_a + i] * value
             if i == j:
                 own += a * a * value
@@ -265,7 +285,7 @@ def span_overlaps(y: np.ndarray, rank: int, p: int, work: Work) -> None:
 
     They are written to `work.overlaps`.
     """
-    basis, lower, out = work.basis, work.lower, work.overlaps
+    basis, lower, out, fades = work.basis, work.lower, work.overlaps, work.fades
     at_Q = p * rank
     for j in range(p):  # Cholesky: the axes in an orthonormal basis of the span
         square = y[at_Q + j * p + j]
@@ -276,13 +296,17 @@ def span_overlaps(y: np.ndarray, rank: int, p: int, work: Work) -> None:
                 total -= lower[j, k] * lower[i, k]
             lower[j, i] = total / lower[i, i] if lower[i, i] > 0.0 else 0.0
             rest -= lower[j, i] ** 2
-        new = rest > SINGULAR * square
+        new = rest > ROUNDING * square
         lower[j, j] = math.sqrt(rest) if new else 0.0
+        fades[j] = math.sqrt(rest / (rest + SINGULAR * square)) if new else 0.0
         for n in range(rank):
             total = y[j * rank + n]
             for i in range(j):
                 total -= lower[j, i] * basis[i, n]
             basis[j, n] = total / lower[j, j] if new else 0.0
+    for j in range(p):
+        for n in range(rank):
+            basis[j, n] *= fades[j]
     orthogonalise(basis, p, rank)
     for n in range(rank):
         total = 0.0
@@ -295,7 +319,7 @@ def span_overlaps(y: np.ndarray, rank: int, p: int, work: Work) -> None:
         out[place] = min(total, 1.0)
 
 
-@compiled
+@inlined
 def neuron_overlap(net: Network, y: np.ndarray, begin: int, square: float) -> float:
     """Squared cosine with the nearest direction of the neuron whose m begins at an entry of y."""
     best = 0.0
