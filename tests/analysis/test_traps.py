@@ -99,7 +99,7 @@ def test_escape_times_through_zero_and_up_to_critical_points(start):
 
 
 def test_compare_and_scaling_know_the_planted_flow():
-    ds = mids.simulate("h4(z1)", dim=[1e3, 1e4, 1e5], runs=200, flow="planted")
+    ds = mids.simulate("h4(z1)", dim=[1e3, 1e4, 1e5], runs=100, flow="planted")
     comparison = ds.mi.compare().compute()
     assert comparison.ratio.notnull().mean() > 0.99
     np.testing.assert_allclose(comparison.ratio.fillna(1), 1, rtol=1e-7)

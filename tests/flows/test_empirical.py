@@ -253,7 +253,7 @@ def test_many_samples_follow_the_population_flow():
 
 def test_more_samples_learn_more_often():
     """None of the runs succeeds with few samples for the dimension, and all do with many."""
-    arguments = {"dim": 40, "runs": 6, "target": "h1(z1) + h1(z1)*h1(z2)", "time": [0, 60]}
+    arguments = {"dim": 40, "runs": 3, "target": "h1(z1) + h1(z1)*h1(z2)", "time": [0, 60]}
     learned = [
         float((empirical(Empirical(n=n, noise=0.5), **arguments).status == 0).mean())
         for n in (40, 1600)
