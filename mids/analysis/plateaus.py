@@ -20,7 +20,7 @@ from ..errors import DatasetError, InputError
 from ..schema import LEVELS
 from .noise import is_smooth, noise
 from .staircase import Fit, believed, bins, staircase
-from .stretches import COLUMNS, read, stretches
+from .stretches import COLUMNS, Stretches, read, stretches
 
 __all__ = ["Scale", "plateaus"]
 
@@ -37,7 +37,7 @@ SMALL = 4.0
 FINE = 96.0
 """Bins per decade of curves without noise."""
 FITTED = 2.0
-"""Factor by which a transition of a fitted curve has to be faster."""
+"""Factor by which a transition of a fitted curve has to be faster, or to be seen in the data."""
 RUNS = 2048
 """Curves at a time, so that work arrays stay small."""
 WIDE = 100.0
@@ -319,14 +319,14 @@ def _find(
         stepping[np.array(list(fits))[own]] = believed(evidence[own])
     for block, keep in _alike(usable):
         noisy = np.isin(block, list(fits))
-        parts = []
+        parts: list[tuple[Any, ...]] = []
         if not noisy.all():
             rows = block[~noisy]
             starts = bins(time[keep], options.scale, FINE)
             counts = np.diff(starts, append=keep.sum())
             curve = np.add.reduceat(scaled[np.ix_(rows, keep)], starts, axis=1) / counts
             at = np.add.reduceat(time[keep], starts) / counts
-            parts.append((rows, at, curve, options.floor(curve), options.contrast))
+            parts.append((rows, at, curve, options.floor(curve), []))
         if noisy.any():
             rows = block[noisy]
             chosen = [fits[row] for row in rows]
@@ -337,10 +337,13 @@ def _find(
                 ]
             )
             band = np.maximum(options.floor(curve), [fit.errors for fit in chosen])
-            parts.append((rows, chosen[0].time, curve, band, FITTED * options.contrast))
-        for rows, at, curve, band, contrast in parts:
-            slow = stretches(at, curve, band, contrast)
-            columns, count = read(at, curve, band, slow, options.scale), slow.count
+            parts.append((rows, chosen[0].time, curve, band, chosen))
+        for rows, at, curve, band, noisy_fits in parts:
+            slow = stretches(at, curve, band, options.contrast)
+            for run, fit in enumerate(noisy_fits):
+                _seen(fit, curve[run], slow, run, options.contrast)
+            columns = read(at, curve, band, slow, options.scale, options.contrast)
+            count = slow.count
             for k in np.flatnonzero(slow.open):
                 row, last = rows[k], count[k] - 1
                 level = trapped[row] or _is_level(
@@ -349,7 +352,7 @@ def _find(
                 if (converged[row] and not trapped[row]) or not level:
                     columns[k, :, last] = np.nan
                     count[k] -= 1
-            if options.to_zero and contrast > options.contrast:
+            if options.to_zero and noisy_fits:
                 # A loss that is zero within its noise does not leave that level again.
                 done = np.logical_or.accumulate(np.abs(columns[:, 2]) <= band[:, -1:], axis=1)
                 columns = np.where(done[:, None], np.nan, columns)
@@ -388,6 +391,34 @@ def _fits(
                     time[keep], part[at], floor, points, options.scale, options.confidence
                 )
     return fits
+
+
+def _seen(fit: Fit, curve: Array, found: Stretches, run: int, contrast: float) -> None:
+    """Take out stretches of a fitted curve (bins,) that only the terms of the fit may show.
+
+    A transition is kept that is much faster than the plateau beside it, or if the data show it.
+    """
+    speeds, n = np.abs(np.diff(curve) / np.diff(fit.time)), len(curve)
+    low, high = found.low[run], found.high[run]
+
+    def slowest(k: int) -> int:
+        return int(low[k] + np.argmin(speeds[low[k] : max(high[k] - 1, low[k] + 1)]))
+
+    for k in reversed(range(found.count[run])):
+        at, last = slowest(k), k == found.count[run] - 1
+        least = FITTED * contrast * speeds[at]
+        fall, rise = speeds[max(low[k] - 1, 0) : at + 1].max(), speeds[at : high[k]].max()
+        left, end = not last or found.falling[run], n if last else slowest(k + 1) + 1
+        if left and rise < least and not fit.bends(low[k], end, 1):
+            if last:
+                high[k], found.open[run], found.falling[run] = n, True, False
+            else:
+                found.without(run, k, (low[k], low[k]))
+        elif low[k] > 0 and fall < least and k == 0:
+            low[k] = 0
+        elif low[k] > 0 and fall < least:
+            if not fit.bends(slowest(k - 1), min(high[k] + 1, n), -1):
+                found.without(run, k, (high[k], high[k]) if rise > fall else (low[k], low[k]))
 
 
 def _is_level(time: Array, values: Array, low: int, zero: float, options: _Options) -> bool:

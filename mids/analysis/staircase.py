@@ -70,6 +70,35 @@ class Fit:
     stepping: Array
     evidence: float
     """Penalised log-likelihood of the staircase over that of decays, times two."""
+    off: Callable[[Array], Array]
+    """Deviations of the data from a curve (bins,), whitened."""
+    fall: float
+    """-1 for a curve that rises."""
+    price: float
+    """Of a term."""
+
+    def bends(self, low: int, high: int, sense: int) -> bool:
+        """Tell whether the data in bins `low` to `high` are no curve that only slows down (1).
+
+        Or none that only speeds up (-1): all convex or concave ones, straight from bin to bin.
+        """
+        from scipy.optimize import nnls
+
+        here, n = slice(low, high), len(self.time)
+        if high - low < 4:
+            return False
+        time = self.time[here]
+        ramps = np.maximum(sense * (time - time[:, None]), 0.0) * sense * self.fall
+        columns = np.zeros((n, high - low + 2))
+        columns[here, 0], columns[here, 1], columns[here, 2:] = 1.0, -1.0, ramps
+        zero = self.off(np.zeros(n))
+        columns = zero[:, None] - np.stack([self.off(column) for column in columns.T], axis=1)
+        scale = np.abs(columns[here]).max(axis=0)
+        scale[scale == 0] = 1.0
+        rest = nnls(columns[here] / scale, zero[here], maxiter=100 * (high - low))[1]
+        errors = self.off(self.stepping)
+        size = max(float(np.mean(errors**2)), 1.0)
+        return bool(rest**2 - np.sum(errors[here] ** 2) > size * self.price)
 
 
 def bins(time: Array, scale: str, per_decade: float) -> NDArray[np.intp]:
@@ -285,7 +314,11 @@ def staircase(
         mixed = falling(steps.correlation, exponentials)
         best = min(steps, mixed, key=_cost) if mixed.chosen else steps
     errors = binned.errors(best.correlation)[0]
-    return Fit(at, errors, sign * alone.curve, sign * best.curve, float(evidence))
+
+    def off(fitted: Array) -> Array:
+        return binned(binned.means - fitted, best.correlation)
+
+    return Fit(at, errors, sign * alone.curve, sign * best.curve, float(evidence), off, sign, price)
 
 
 def _cost(fitted: _Fitted) -> float:

@@ -31,6 +31,22 @@ class Stretches:
     open: NDArray[np.bool_]
     falling: NDArray[np.bool_]
 
+    def without(self, run: int, k: int, ends: tuple[int, int]) -> None:
+        """Take out a stretch; the one before ends, and the next one begins, at the points `ends`.
+
+        The end of the data, if it was a level, then belongs to the fall before it.
+        """
+        last = k == self.count[run] - 1
+        self.count[run] -= 1
+        if last:
+            self.open[run], self.falling[run] = False, True
+            return
+        self.low[run, k + 1] = ends[1]
+        if k:
+            self.high[run, k - 1] = ends[0]
+        for bounds in (self.low[run], self.high[run]):
+            bounds[k:-1] = bounds[k + 1 :]
+
 
 def stretches(time: Array, values: Array, floor: Array, contrast: float) -> Stretches:
     """Find slow stretches between fast ones, at least `contrast` times faster than both.
@@ -96,14 +112,16 @@ def stretches(time: Array, values: Array, floor: Array, contrast: float) -> Stre
     bounds = np.concatenate([np.zeros((1, runs), dtype=np.intp), peaks[:most] + 1]).T
     bounds = np.where(np.arange(most + 1) > n_peaks[:, None], n, bounds)
     low, high = bounds[:, :-1], bounds[:, 1:]
-    skipped = (~first & (n_peaks > 0)).astype(np.intp)
+    skipped = (~first & (n_peaks > 0)).astype(np.intp)  # the data begin with a fall
     at = np.minimum(k + skipped[:, None], most - 1)
     low, high = (np.take_along_axis(part, at, axis=1) for part in (low, high))
     return Stretches(low, high, n_peaks + 1 - skipped, ~falling, falling)
 
 
-def read(time: Array, values: Array, floor: Array, found: Stretches, scale: str) -> Array:
-    """Columns (runs, 6, stretch) of slow stretches.
+def read(
+    time: Array, values: Array, floor: Array, found: Stretches, scale: str, contrast: float
+) -> Array:
+    """Columns (runs, 6, stretch) of slow stretches; a level is where they are flattest in `scale`.
 
     Shapes: time (n,); values, floor (runs, n).
     """
@@ -115,6 +133,9 @@ def read(time: Array, values: Array, floor: Array, found: Stretches, scale: str)
     apart = x[after] - x[before]
     slopes = np.abs(values[:, after] - values[:, before]) / np.where(apart > 0, apart, 1.0)
     slopes[:, apart <= 0] = np.inf
+    # Shortly after time 0 even a fall is flat in log time: only what is slow is a level.
+    span = time[after] - time[before]
+    speeds = np.abs(values[:, after] - values[:, before]) / span
     out = np.full((runs, len(COLUMNS), most), np.nan)
     flattest = np.zeros((runs, most), dtype=np.intp)
     every = np.arange(runs)
@@ -123,7 +144,9 @@ def read(time: Array, values: Array, floor: Array, found: Stretches, scale: str)
         low = np.where(known, found.low[:, k], 0)[:, None]
         high = np.where(known, found.high[:, k], n)[:, None]
         inside = (points >= low) & (points < high)
-        at = np.where(inside, slopes, np.inf).argmin(axis=1)
+        slowest = np.where(inside, speeds, np.inf).min(axis=1, keepdims=True)
+        slow = inside & (speeds <= contrast * slowest)
+        at = np.where(slow, slopes, np.inf).argmin(axis=1)
         at = np.clip(at, low[:, 0], np.maximum(high[:, 0] - 1, low[:, 0]))
         at = np.minimum(at, n - 1)
         flattest[:, k] = at

@@ -253,6 +253,19 @@ def test_a_missing_start_is_marked(first, known):
     np.testing.assert_allclose(saddles.escape_time[:2], MOMENTS[1:], rtol=0.05)
 
 
+@pytest.mark.parametrize("scale", ["log", "linear"])
+@pytest.mark.parametrize("rate", [2.0, 3.0])
+def test_a_short_plateau_after_a_fall_from_the_start(scale, rate):
+    """As of a network of ReLU, whose fall at the start is flat in log time, too."""
+    time = np.unique(np.append(0, np.geomspace(1, 550, 110).astype(int))) * 0.05
+    values = 0.5 * np.exp(-((time / 2.8) ** 1.6)) + 0.05 * np.exp(-time / 0.1)
+    values += 0.2 / (1 + np.exp((time - 16) * rate / 3.5))
+    found = mids.plateaus(curve(noisy(values, 1e-3), time), scale=scale)
+    assert int(found.n_plateaus) == 1 and found.left[0]
+    assert found.loss[0] == pytest.approx(0.2, abs=0.01)
+    assert found.halfway_time[0] == pytest.approx(16, rel=0.05)
+
+
 def test_a_step_that_one_point_shows_is_no_plateau():
     time = np.append(0, 2.0 ** np.arange(12))
     values = np.where(time < 30, 1.0, np.where(time < 60, 0.5, 0.0))
