@@ -17,7 +17,7 @@ import xarray as xr
 from . import plot, schema, validation
 from .analysis.compare import compare, summary
 from .analysis.describe import description
-from .analysis.plateaus import plateaus
+from .analysis.plateaus import Scale, plateaus
 from .analysis.scaling import scaling
 from .errors import DatasetError
 
@@ -46,8 +46,17 @@ SLOPES = {
 }
 
 
-def page(ds: xr.Dataset, file: str = "dataset.nc") -> str:
-    """Return a page of HTML about a dataset that needs no other file."""
+def page(
+    ds: xr.Dataset,
+    file: str = "dataset.nc",
+    *,
+    scale: Scale | None = None,
+    confidence: float = 0.95,
+) -> str:
+    """Return a page of HTML about a dataset that needs no other file.
+
+    Scale and confidence are those of `plateaus`.
+    """
     if "loss" not in ds:
         raise DatasetError(
             f"a page shows the loss over time, but the dataset has {', '.join(map(str, ds))}"
@@ -57,6 +66,7 @@ def page(ds: xr.Dataset, file: str = "dataset.nc") -> str:
     chunks = ds.chunksizes
     ds = ds.compute()
     parts = ds.chunk(chunks)  # analysed block by block
+    found = plateaus(parts, scale=scale, confidence=confidence)
     comparison = fit = table = None
     reason = ""
     try:
@@ -79,7 +89,7 @@ def page(ds: xr.Dataset, file: str = "dataset.nc") -> str:
             saddles=None if table is None else _table(table.rename(columns=COLUMNS)),
             reason=reason,
             slopes=None if fit is None else _table(_slopes(fit)),
-            pictures=list(_pictures(ds, comparison, plateaus(parts), fit)),
+            pictures=list(_pictures(ds, comparison, found, fit)),
             provenance=[(name, ds.attrs[name]) for name in listed if name in ds.attrs],
             file=shlex.quote(file),
             simulated=_simulated(ds),

@@ -127,6 +127,20 @@ def test_a_curve_from_outside_has_a_page():
     assert "mids report dataset.nc" in text
 
 
+def test_plateaus_of_a_page_have_the_scale_and_confidence_that_are_asked_for(tmp_path):
+    grid = np.linspace(0, 60, 301)
+    noise = 0.02 * np.random.default_rng(0).standard_normal(301)
+    loss = 0.25 - 0.25 * np.tanh((grid - 30) / 2) + noise
+    ds = mids.from_trajectories(time=grid, loss=loss, dim=50)
+    assert page(ds) != page(ds, scale="linear")
+    mids.to_netcdf(ds, tmp_path / "run.nc")
+    command = ["report", str(tmp_path / "run.nc"), "-o", str(tmp_path / "run.html")]
+    refused = CliRunner().invoke(main, [*command, "--confidence", "2"])
+    assert refused.exit_code != 0 and "confidence must be" in refused.output
+    done = CliRunner().invoke(main, [*command, "--scale", "linear"])
+    assert done.exit_code == 0, done.output
+
+
 def test_what_has_no_loss_has_no_page(ds):
     with pytest.raises(mids.errors.DatasetError, match="loss"):
         page(ds.drop_vars("loss"))

@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 
 CORRELATIONS = (0.0, 0.3, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98, 0.99)
 """Of neighbouring points, that are tried."""
-RATIOS = (np.inf, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
+RATIOS = (np.inf, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
 """Of additive to multiplicative noise, at the largest value."""
 LEAST = 1e-3
 """Share of the largest value below which values do not tell the size of the noise."""
@@ -93,6 +93,8 @@ class Whitened:
         square = np.add.reduceat(off**2, edges) / self.counts
         steep = many & (square > FAR * np.median(square[many])) if many.any() else many
         seen = (points > self.floor[which]) & ~steep[which]
+        size = np.abs(self.means)
+        seen &= (size > LEAST * size.max())[which]
         first = np.zeros(n, dtype=bool)
         first[edges] = self.counts > 1
         pair = (which[1:] == which[:-1]) & seen[1:] & seen[:-1]

@@ -416,9 +416,8 @@ def _seen(fit: Fit, curve: Array, found: Stretches, run: int, contrast: float) -
                 found.without(run, k, (low[k], low[k]))
         elif low[k] > 0 and fall < least and k == 0:
             low[k] = 0
-        elif low[k] > 0 and fall < least:
-            if not fit.bends(slowest(k - 1), min(high[k] + 1, n), -1):
-                found.without(run, k, (high[k], high[k]) if rise > fall else (low[k], low[k]))
+        elif low[k] > 0 and fall < least and not fit.bends(slowest(k - 1), high[k] + 1, -1):
+            found.without(run, k, (high[k], high[k]) if rise > fall else (low[k], low[k]))
 
 
 def _is_level(time: Array, values: Array, low: int, zero: float, options: _Options) -> bool:

@@ -84,7 +84,8 @@ class Fit:
         """
         from scipy.optimize import nnls
 
-        here, n = slice(low, high), len(self.time)
+        high = min(high, n := len(self.time))
+        here = slice(low, high)
         if high - low < 4:
             return False
         time = self.time[here]

@@ -185,7 +185,7 @@ def from_trajectories(
             )
         variables["crossing_time"] = _crossing_times(coords["time"], variables["overlap"])
         coords |= {"direction": np.arange(rank), "level": np.array(schema.LEVELS)}
-    ds = _dataset(variables, coords, target)
+    ds = _dataset(variables, coords, target, "" if unknown else _at_dims(coords["dim"]))
     return ds.isel(dim=0, drop=True) if unknown else ds
 
 
@@ -444,8 +444,13 @@ def _crossing_times(time: FloatArray, overlap: FloatArray) -> FloatArray:
     return np.where(beyond.any(-1), crossing, np.nan)
 
 
+def _at_dims(dims: IntArray) -> str:
+    listed = ", ".join(map(schema.dim_text, np.ravel(dims).tolist()))
+    return f" at each ambient dimension d = {listed}"
+
+
 def _dataset(
-    variables: Mapping[str, np.ndarray], coords: dict[str, Any], target: Target | None
+    variables: Mapping[str, np.ndarray], coords: dict[str, Any], target: Target | None, where: str
 ) -> xr.Dataset:
     given, recorded = list(variables), {}
     if target is not None:
@@ -469,9 +474,7 @@ def _dataset(
             title=f"Trajectories from outside mids{learned}",
             summary=(
                 f"{', '.join(given)} of {len(coords['run'])} "
-                f"run{'s' * (len(coords['run']) > 1)} at each ambient dimension "
-                f"d = {', '.join(map(schema.dim_text, np.ravel(coords['dim']).tolist()))}, "
-                "given to mids."
+                f"run{'s' * (len(coords['run']) > 1)}{where}, given to mids."
             ),
             source=f"mids {schema.VERSION}",
             command="from_trajectories()",

@@ -34,12 +34,18 @@ def opened(path: Path) -> xr.Dataset:
     return io.open_dataset(path, chunks=None if store.is_store(path) else {"dim": 1, "run": 2048})
 
 
-@click.command(epilog="Example: mids saddles ladder.nc")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option(
+scale_option = click.option(
     "--scale", type=click.Choice(["log", "linear"]), help="Scale of time, for losses alone."
 )
-@click.option("--confidence", default=0.95, show_default=True, help="Of plateaus in noise.")
+confidence_option = click.option(
+    "--confidence", default=0.95, show_default=True, help="Of plateaus in noise."
+)
+
+
+@click.command(epilog="Example: mids saddles ladder.nc")
+@click.argument("file", type=click.Path(path_type=Path))
+@scale_option
+@confidence_option
 def saddles(file: Path, scale: Literal["log", "linear"] | None, confidence: float) -> None:
     """Print the saddles of FILE, against theory if there is one.
 
@@ -111,7 +117,11 @@ def targets(target: str | None) -> None:
     show_default=True,
     help="Page to write.",
 )
-def report(file: Path, output: Path) -> None:
+@scale_option
+@confidence_option
+def report(
+    file: Path, output: Path, scale: Literal["log", "linear"] | None, confidence: float
+) -> None:
     """Write a page about FILE that needs no other file.
 
     It has pictures, the saddles measured against theory, where the data come from, and the commands
@@ -123,7 +133,7 @@ def report(file: Path, output: Path) -> None:
 
     check_output(output)
     with opened(file) as ds, progress():
-        text = page.page(ds, file.name)
+        text = page.page(ds, file.name, scale=scale, confidence=confidence)
     with replacing(output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     click.echo(f"wrote {output}")

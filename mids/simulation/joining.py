@@ -105,7 +105,8 @@ def concat(
     ----------
     datasets : iterable of Dataset
         With the same variables and time grid. Their targets may differ: modes, directions and
-        columns of the student that one does not have are NaN there.
+        columns of the student that one does not have are NaN there. Measured curves that
+        have no target, and so no recipe, are joined among themselves.
     dim : str, Variable, DataArray or Index
         As for `xarray.concat`.
 
@@ -148,8 +149,10 @@ def concat(
             f"{name!r} is a name of the schema, which no runs are joined along; join along a dim "
             "of another name"
         )
+    measured = not any(map(_has_recipes, parts))  # as by from_trajectories without a target
     for part in parts:
-        fingerprints(part)
+        if not measured:
+            fingerprints(part)
     first = parts[0]
     for part in parts[1:]:
         differing = sorted(map(str, part.data_vars.keys() ^ first.data_vars.keys()))
@@ -159,12 +162,21 @@ def concat(
                 "that all have, such as ds[['loss', 'status', 'recipe']]"
             )
         if name != "time" and not _same(part, first, "time"):
-            raise InputError(
-                "the datasets have different time grids; simulate them with the same time="
-            )
-        if name == "time" and not part["recipe"].equals(first["recipe"]):
+            remedy = "simulate them with the same time="
+            if measured:
+                remedy = (
+                    "pass the runs together, mids.from_trajectories(loss=[a, b], time=[t, u]), "
+                    "which fills gaps with NaN, or interpolate them to one grid"
+                )
+            raise InputError(f"the datasets have different time grids; {remedy}")
+        if name == "time" and not measured and not part["recipe"].equals(first["recipe"]):
             raise InputError("only datasets of the same runs can be joined along time")
     return joined(parts, dim)
+
+
+def _has_recipes(ds: xr.Dataset) -> bool:
+    """Whether runs have, or once had, a recipe."""
+    return "recipe" in ds.variables or "mids_spec" in ds.attrs or bool(schema.recipes(ds))
 
 
 def _name(dim: object) -> object:

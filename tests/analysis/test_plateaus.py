@@ -189,6 +189,19 @@ def test_noise_in_proportion_to_a_loss_that_vanishes():
     assert feigned < 16  # of 80
 
 
+@pytest.mark.parametrize(
+    "decay",
+    [lambda t: np.exp(-t / 3), lambda t: (1 + t / 0.7) ** -2, lambda t: np.exp(-(t**0.6))],
+    ids=["exponential", "power", "stretched"],
+)
+def test_a_long_tail_without_noise_feigns_no_plateau(decay):
+    """Noise of a tenth of the loss is none where the loss is zero, at most of the points."""
+    time = np.linspace(0.05, 500, 10_000)
+    for seed in (3, 4):
+        values = decay(time) * noisy(np.ones(len(time)), 0.1, seed)
+        assert not mids.plateaus(curve(values, time)).left.any()
+
+
 def test_a_trajectory_that_is_cut_off_is_censored():
     time = GRID[GRID < 5e4]
     values = staircase(time, LEVELS, MOMENTS)

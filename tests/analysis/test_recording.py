@@ -193,6 +193,21 @@ def test_runs_of_several_recorders_are_joined():
     assert ds.loss[0, :, -1].isnull().all() and ds.discarded.notnull().all()
 
 
+def test_measured_curves_without_a_target_are_joined():
+    first, second = (mids.from_trajectories(time=STEPS, loss=k * LOSS, run=k) for k in (1, 2))
+    ds = mids.concat([first, second], "run")
+    assert ds.run.values.tolist() == [1, 2] and "d =" not in ds.attrs["summary"]
+    xr.testing.assert_equal(ds, xr.concat([first, second], "run"))
+    np.testing.assert_allclose(mids.saddles(ds).escape_time[:, 0], 60, rtol=0.05)
+    later = mids.from_trajectories(time=2 * STEPS, loss=LOSS)
+    with pytest.raises(InputError, match=r"time grids; pass the runs together"):
+        mids.concat([first, later], "run")
+    named = mids.from_trajectories(time=STEPS, loss=LOSS, dim=20, target="h1(z1)")
+    for other in (first, mids.simulate("h1(z1)", dim=20, time=STEPS).drop_vars("recipe")):
+        with pytest.raises(mids.errors.MidsError, match="no variable 'recipe'"):
+            mids.concat([other, named], "run")
+
+
 def compared(time, curve, *, dim=100, loss=1.0, target="h1(z1)", **given):
     """Compare a run of one direction with overlap `curve`."""
     ds = mids.from_trajectories(
