@@ -64,8 +64,10 @@ def noise(time: Array, values: Array) -> Array:
         size = (1.0 + (8.0 / n) ** 1.5) * np.median(share[seen]) / NORMAL
         if size <= 0:
             return np.zeros(n)
-        misfit = np.minimum(share / size, FAR) ** 2
-        score = float(np.sum(0.5 * misfit + np.log(size * unit[1:-1])))
+        # Beyond FAR as of a density that can be normalised: no noise is too small for nothing.
+        misfit = 0.5 * np.minimum(share / size, FAR) ** 2
+        misfit += 2.0 * np.log(np.maximum(share / size, FAR) / FAR)
+        score = float(np.sum(misfit + np.log(size * unit[1:-1])))
         score += 2.0 * np.isfinite(ratio)
         if score < best[0]:
             best = (score, size * unit)

@@ -202,6 +202,16 @@ def test_a_long_tail_without_noise_feigns_no_plateau(decay):
         assert not mids.plateaus(curve(values, time)).left.any()
 
 
+def test_one_fall_to_zero_in_noise_of_one_size():
+    """Where only the first level and zero are seen, the noise is not taken for a share of it."""
+    time = np.append(0, np.geomspace(0.1, 1e5, 400))
+    for seed in range(3):
+        values = noisy(staircase(time, [1.0], [30.0], 0.1), 3e-3, seed)
+        found = mids.plateaus(curve(values, time))
+        assert int(found.n_plateaus) == 1 and found.left[0]
+        assert found.halfway_time[0] == pytest.approx(30, rel=0.05)
+
+
 def test_a_trajectory_that_is_cut_off_is_censored():
     time = GRID[GRID < 5e4]
     values = staircase(time, LEVELS, MOMENTS)
