@@ -288,7 +288,7 @@ def test_selections_of_the_same_modes_grow_and_of_others_are_refused(tmp_path):
 
 
 def test_blocks_that_were_being_written_again_are_simulated(tmp_path, monkeypatch):
-    """Cut off in one of both blocks, of 4 runs and 1, and after both; also with still more values."""
+    """Cut off in one of two blocks, of 4 runs and 1, or after both; then also with more values."""
     steps = [SMALL | change for change in WIDER["modes before and after"]]
     mids.generate(steps[0], tmp_path / "start")
     for at, spec, again in (
