@@ -307,7 +307,8 @@ def only(ds: xr.Dataset, *names: str) -> xr.Dataset:
 
 
 def has_recipes(ds: xr.Dataset) -> bool:
-    """Tell whether a dataset says of all its runs how they were made."""
+    """Tell whether a dataset says of all its runs how they were made; refuse edited recipes."""
+    schema.recipes_in(ds.attrs)
     try:
         recipes_of(ds, ())
     except DatasetError:

@@ -237,6 +237,7 @@ def _part(sizes: tuple[int, ...], most: int) -> int:
 
 def _check_names_and_attributes(ds: xr.Dataset) -> None:
     """Raise one error for all names and attributes that NetCDF would refuse or change."""
+    schema.recipes_in(ds.attrs)  # or say that a recipe was edited
     owners = {"the dataset": ds.attrs, **{n: v.attrs for n, v in ds.variables.items()}}
     problems = [
         f"{owner} has the attribute {name!r} of type {type(value).__name__}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import dask
 import numpy as np
 import pandas as pd
 import pytest
@@ -619,6 +620,18 @@ def test_wrong_sweeps_are_refused_before_any_work(arguments, message):
 def test_what_is_no_list_of_datasets_is_not_joined(given):
     with pytest.raises(InputError, match=r"each of datasets must be an xarray\.Dataset"):
         mids.concat(given, "seed")
+
+
+def test_edited_recipes_are_refused_before_any_work(tmp_path):
+    ds = mids.simulate("h2(z1)", dim=[100, 400], runs=2, time=TIME)
+    text = ds.attrs["mids_recipes"].replace('"seed": 0', '"seed": 1')
+    edited = ds.assign_attrs(mids_recipes=text)
+    uses = [getattr(mids, name) for name in ("theory", "compare", "saddles", "scaling", "replay")]
+    uses += [lambda ds: mids.concat([ds, ds], "x"), lambda ds: mids.to_netcdf(ds, tmp_path / "a")]
+    with dask.config.set(scheduler=lambda *a, **k: pytest.fail("a task was computed")):
+        for use in uses:
+            with pytest.raises(DatasetError, match=r"was changed.*restore the attribute"):
+                use(edited)
 
 
 def test_parameters_that_a_flow_does_not_have_are_refused():
