@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba import njit, typeof, types
+from numba import njit, types
 
 ADDRESS = types.uintp
 _CONFIG: Any = numba.config
@@ -114,20 +114,11 @@ def separate(signature: Any, from_python: bool = False, rank: int = 0) -> Callab
 
 
 def entry(options: dict[str, Any]) -> Callable[[Any], Any]:
-    """Compile a function that Python calls, once per machine for all sources of the package."""
+    """Compile a function at its first call from Python, once per machine for these sources."""
 
     def decorate(function: Any) -> Any:
         with _kept():
-            dispatcher = njit(cache=True, **options)(function)
-
-        @functools.wraps(function)
-        def call(*arguments: Any) -> Any:
-            if not dispatcher.signatures:
-                with _once(function):
-                    dispatcher.compile(tuple(map(typeof, arguments)))
-            return dispatcher(*arguments)
-
-        return call
+            return njit(cache=True, **options)(function)
 
     return decorate
 
