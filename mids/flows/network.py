@@ -120,6 +120,11 @@ class NetworkFlow(Flow):
                 "a fixed second layer of zeros never moves; give another second_layer, or pass "
                 'readout="trained"'
             )
+        if callable(self.activation):
+            raise InputError(
+                "an activation is given by name or by its Hermite coefficients, got a function; "
+                "pass those, which it has if its square has a mean under the Gaussian measure"
+            )
         series, left_out = hermite_series(self.activation, self.degree)
         activation: Any = self.activation
         if not isinstance(activation, str):

@@ -222,12 +222,12 @@ def test_neurons_go_to_the_nearest_of_orthogonal_index_vectors():
 
 
 def test_overlaps_of_neurons_that_merge_do_not_jump():
-    """Where they differ by 1e-5 the direction between them fades, from its limit of 0.085."""
+    """Where they differ by 1e-6 the direction between them fades, from its limit of 0.085."""
     flow = TwoLayer(neurons=2, activation=(0.0, 0.0, 0.1, 1.0), loss="correlation")
     start, time = [[0.6, 0.5], [0.1, -0.2]], np.linspace(0.0, 10.0, 201)
     ds = simulate(flow, "h3(z1) + 0.2*h2(z2)", dim=100, runs=1, initial=start, time=time)
     second = ds.overlap.values[0, 0, :, 1]
-    assert second.max() > 0.08 and second[-1] < 0.01
+    assert second.max() > 0.08 and second[-1] < 0.04
     assert np.abs(np.diff(second)).max() < 0.02
 
 
@@ -420,6 +420,7 @@ def test_wide_networks_tend_to_that_sequence():
         ({"neurons": 10**5}, "at most 4096"),
         ({"activation": "exp"}, "unknown link or activation"),
         ({"activation": (0.0, np.inf)}, "finite"),
+        ({"activation": np.exp}, "by name or by its Hermite coefficients, got a function"),
         ({"activation": "tanh", "norm": "free"}, "polynomial activation, erf or relu"),
         ({"degree": 99, "activation": "relu"}, "at most 60"),
         ({"loss": "correlation", "readout": "trained"}, "grows without bound"),

@@ -15,7 +15,7 @@ from .compile import compiled, inlined
 from .features import compiled as allocating
 from .linear import orthogonalise
 
-SINGULAR = 1e-10
+SINGULAR = 1e-12
 """Squared part of a unit weight beyond the neurons before it at which its direction fades.
 
 There it counts half, so that overlaps do not jump where neurons merge."""
