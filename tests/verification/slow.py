@@ -12,6 +12,7 @@ import pytest
 from scipy.stats import ortho_group
 
 import mids
+from tests.flows import test_planted as planted
 from tests.flows.test_joint import LADDERS, orders, pair
 from tests.test_discovery import check_types
 
@@ -62,3 +63,19 @@ np.save(sys.argv[2], np.concatenate([each.crossing_time.values.ravel() for each 
         )
         found.append(np.load(file))
     np.testing.assert_allclose(*found, rtol=1e-9)
+
+
+@pytest.mark.parametrize("flow", ["planted", "joint"])
+@pytest.mark.parametrize("seed", range(6))
+def test_targets_of_any_kind_are_followed_to_an_end(flow, seed):
+    planted.test_targets_of_any_kind_are_followed_to_an_end(flow, seed)
+
+
+@pytest.mark.parametrize("text", ["h3(z1)", "h1(z1) + h1(z1)*h3(z2)", "h2(z1)*h1(z2)"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_the_planted_flow_holds_is_held_for_good(text, turned):
+    planted.test_what_is_held_stays_for_good(text, turned)
+
+
+def test_escape_times_of_exponent_5_grow_with_the_dimension_as_they_should():
+    planted.test_escape_times_grow_with_the_dimension_as_they_should(5, 1.5)
