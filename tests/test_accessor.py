@@ -54,7 +54,8 @@ def test_a_loss_from_outside_is_drawn_without_theory():
 
 
 def test_the_loss_is_drawn_without_theory_where_there_is_none():
-    ds = mids.simulate("h1(z1)*h2(z2)", dim=100, runs=3, flow="two-layer")
+    flow = mids.flows.TwoLayer(neurons=2, activation="erf")
+    ds = mids.simulate("h1(z1)*h2(z2)", dim=100, runs=3, flow=flow)
     assert "#b2182b" not in {line.get_color() for line in ds.mi.plot.loss()[0, 0].lines}
     with pytest.raises(DatasetError, match="no theory"):
         ds.mi.compare()
