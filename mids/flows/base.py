@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -232,8 +233,10 @@ class Flow(ABC):
         """Make a flow, or flows where a parameter is a list."""
         names = [field.name for field in dataclasses.fields(cls)]
         given = dict(zip(names, values, strict=False)) | parameters
-        for name in parameters:
-            validation.one_of(name, names, f"parameter of {cls.__name__}")
+        accepted = inspect.signature(cls.__init__).parameters  # a subclass may have its own
+        if not any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
+            for name in parameters:
+                validation.one_of(name, [*accepted][1:], f"parameter of {cls.__name__}")
         if any(map(_is_list, given.values())):
             return FlowSweep(cls, given)
         return super().__new__(cls)

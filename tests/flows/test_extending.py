@@ -125,7 +125,7 @@ np.testing.assert_allclose(ds.crossing_time.sel(level=0.5), half, rtol=1e-9)
 np.testing.assert_allclose(saddles.loss.median("run"), [[0.5, 0.25]] * 2, atol=0.02)
 again = mids.replay(ds)
 assert again.loss.equals(ds.loss)
-both = mids.simulate("square_ladder(1)", dim=100, runs=2, flow=["toy", "two-timescale"])
+both = mids.simulate("square_ladder(1)", dim=100, runs=2, flow=["toy", "planted"])
 assert both.loss.sizes["flow"] == 2 and both.loss.notnull().all()
 """
     run("-c", code)

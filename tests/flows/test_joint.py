@@ -84,7 +84,7 @@ def test_the_default_grid_covers_the_last_escape_of_slow_links(text, epsilon):
 
 
 def test_runs_that_end_without_numbers_have_failed(monkeypatch):
-    monkeypatch.setattr("mids.flows.engine.array_integrator.MAX_STEPS", 130)
+    monkeypatch.setattr("mids.flows.engine.array_integrator.MAX_STEPS", 200)
     ds = mids.simulate("h1(z1)", dim=[100, 1e8], runs=2, flow="joint").compute()
     np.testing.assert_array_equal(np.isnan(ds.loss).any("time"), ds.status == 3)
     assert not ds.status[0].any() and ds.status[1].all()
