@@ -12,7 +12,7 @@ import numpy as np
 from .. import validation
 from ..errors import InputError
 from ..schema import LEVELS
-from ..targets.additive import hermite_series
+from ..targets.additive import ACTIVATIONS, hermite_series
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 from .base import Flow, Neurons, Problem, Swept
@@ -126,11 +126,11 @@ class NetworkFlow(Flow):
                 "pass those, which it has if its square has a mean under the Gaussian measure"
             )
         series, left_out = hermite_series(self.activation, self.degree)
-        activation: Any = self.activation
-        if not isinstance(activation, str):
-            if self.degree is not None:
-                raise InputError("degree is for activations that are no polynomials; leave it out")
-            activation = tuple(series.tolist())
+        truncated = {*ACTIVATIONS} - {"quadratic"}
+        if self.degree is not None and str(self.activation).strip() not in truncated:
+            raise InputError("degree is for activations that are no polynomials; leave it out")
+        named = isinstance(self.activation, str)
+        activation: Any = self.activation if named else tuple(series.tolist())
         if self.norm == "free" and left_out and activation not in ("erf", "relu"):
             raise InputError(
                 f"free norms need a polynomial activation, erf or relu, got {activation!r}, whose "

@@ -423,6 +423,7 @@ def test_wide_networks_tend_to_that_sequence():
         ({"activation": np.exp}, "by name or by its Hermite coefficients, got a function"),
         ({"activation": "tanh", "norm": "free"}, "polynomial activation, erf or relu"),
         ({"degree": 99, "activation": "relu"}, "at most 60"),
+        ({"degree": 5, "activation": "h3"}, "no polynomials; leave it out"),
         ({"loss": "correlation", "readout": "trained"}, "grows without bound"),
         ({"loss": "correlation", "norm": "free"}, "grow without bound"),
         ({"epsilon": 0.1}, "time scale of a trained readout"),
