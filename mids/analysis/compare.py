@@ -173,41 +173,39 @@ def _neurons(ds: xr.Dataset, predicted: xr.Dataset) -> xr.Dataset:
     # Neurons are numbers here and there; a selection of them has their labels.
     labels = {} if "neuron" in ds.coords else {"neuron": predicted["neuron"]}
     ds = ds.assign_coords(labels)
-    measured = ds["neuron_crossing_time"].sel(level=0.5, drop=True)
-    expected, nearest = predicted["neuron_escape_time"], ds["nearest"]
-    parts = {
-        "escape_time": (measured, "measured escape time of the neuron"),
-        "escape_time_theory": (expected, "predicted escape time of the neuron"),
-        "ratio": (measured / expected.where(expected > 0), "measured over predicted escape time"),
-        "match": (
-            measured.notnull() & np.isfinite(expected),
-            "whether the escape is both measured and predicted",
-        ),
-        "censored": (
-            measured.isnull() & np.isfinite(expected) & (ds["status"] != STATUS.index("failed")),
-            "whether the run is cut off before the neuron escapes",
-        ),
-        "nearest": (nearest, "direction nearest to the neuron at the end"),
-        "nearest_theory": (predicted["neuron_nearest"], "direction that the neuron finds"),
-        "failed": (ds["status"] == STATUS.index("failed"), "whether the run failed"),
-    }
-    out = xr.Dataset({name: variable for name, (variable, _) in parts.items()})
-    for name, (_, text) in parts.items():
-        out[name].attrs = {"long_name": text, "units": "1"}
+    out = _times(
+        ds["neuron_crossing_time"].sel(level=0.5, drop=True),
+        predicted["neuron_escape_time"],
+        ds["status"] == STATUS.index("failed"),
+        "at which the neuron escapes",
+    )
+    out = out.assign(nearest=ds["nearest"], nearest_theory=predicted["neuron_nearest"])
     return out.transpose(..., "neuron", missing_dims="ignore").assign_attrs(predicted.attrs)
 
 
 def _exits(ds: xr.Dataset, predicted: xr.Dataset) -> xr.Dataset:
     """`compare` for the exit of a network from its start."""
-    found, expected = measured_exits(ds), predicted["exit_time"]
-    failed = ds["status"] == STATUS.index("failed")
+    out = _times(
+        measured_exits(ds),
+        predicted["exit_time"],
+        ds["status"] == STATUS.index("failed"),
+        "at which the risk has fallen by a hundredth",
+    )
+    return out.assign_attrs(predicted.attrs)
+
+
+def _times(
+    found: xr.DataArray, expected: xr.DataArray, failed: xr.DataArray, what: str
+) -> xr.Dataset:
+    """Measured beside predicted times of something that happens once."""
+    known = found.notnull()
     parts = {
-        "escape_time": (found, "measured time at which the risk has fallen by a hundredth"),
-        "escape_time_theory": (expected, "predicted time of that"),
-        "ratio": (found / expected.where(expected > 0), "measured over predicted exit time"),
-        "match": (found.notnull() & np.isfinite(expected), "whether it is measured and predicted"),
+        "escape_time": (found, f"measured time {what}"),
+        "escape_time_theory": (expected, f"predicted time {what}"),
+        "ratio": (found / expected.where(expected > 0), "measured over predicted time"),
+        "match": (known & np.isfinite(expected), "whether it is both measured and predicted"),
         "censored": (
-            found.isnull() & np.isfinite(expected) & ~failed,
+            ~known & np.isfinite(expected) & ~failed,
             "whether the run is cut off before",
         ),
         "failed": (failed, "whether the run failed"),
@@ -215,7 +213,7 @@ def _exits(ds: xr.Dataset, predicted: xr.Dataset) -> xr.Dataset:
     out = xr.Dataset({name: variable for name, (variable, _) in parts.items()})
     for name, (_, text) in parts.items():
         out[name].attrs = {"long_name": text, "units": "1"}
-    return out.assign_attrs(predicted.attrs)
+    return out
 
 
 def _reason(found: xr.Dataset, predicted: xr.Dataset, crossing: Any) -> xr.DataArray:

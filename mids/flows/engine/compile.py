@@ -83,6 +83,7 @@ def _once(function: Any) -> Iterator[None]:
         if done is not None and not done.exists():
             from filelock import FileLock
 
+            # Where no lock can be had, or not in time, each process compiles for itself.
             with contextlib.suppress(OSError, NotImplementedError):
                 lock = FileLock(done.with_suffix(".lock"), timeout=300, is_singleton=False)
                 stack.enter_context(lock)

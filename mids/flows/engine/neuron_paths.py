@@ -151,6 +151,16 @@ def _overlap(
 
 
 @compiled
+def _narrowed(
+    low: float, high: float, below: float, above: float, side: int, at: float, found: float
+) -> tuple[float, float, float, float, int]:
+    """Return the ends of a bracket, values there and the end kept, after a step of Illinois."""
+    if found > 0.0:
+        return low, at, below * (0.5 if side == 1 else 1.0), found, 1
+    return at, high, found, above * (0.5 if side == -1 else 1.0), -1
+
+
+@compiled
 def _fraction(
     net: Network,
     rank: int,
@@ -177,14 +187,7 @@ def _fraction(
         found = _overlap(net, rank, p, y, neuron, direction, work) - level
         if abs(found) < 1e-13:
             return theta
-        if found > 0.0:
-            high, above = theta, found
-            below *= 0.5 if side == 1 else 1.0
-            side = 1
-        else:
-            low, below = theta, found
-            above *= 0.5 if side == -1 else 1.0
-            side = -1
+        low, high, below, above, side = _narrowed(low, high, below, above, side, theta, found)
     return high
 
 
@@ -409,7 +412,7 @@ def span_between(
                     continue
                 low, high = times[n - 1], times[n]
                 below, above, side = before[i] - levels[k], now[i] - levels[k], 0
-                for _ in range(ITERATIONS):  # Illinois' false position
+                for _ in range(ITERATIONS):
                     t = (low * above - high * below) / (above - below)
                     if high - low < 1e-13 * high or not low < t < high:
                         break
@@ -419,14 +422,9 @@ def span_between(
                     if abs(found) < 1e-14:
                         high = t
                         break
-                    if found > 0.0:
-                        high, above = t, found
-                        below *= 0.5 if side == 1 else 1.0
-                        side = 1
-                    else:
-                        low, below = t, found
-                        above *= 0.5 if side == -1 else 1.0
-                        side = -1
+                    low, high, below, above, side = _narrowed(
+                        low, high, below, above, side, t, found
+                    )
                 crossing[i, k] = high
 
 
