@@ -9,7 +9,8 @@ triangular factor.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -53,13 +54,49 @@ def stream(seed: int, dim: int, run: int, branch: int = 0) -> np.random.Generato
     return np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence(seed, spawn_key=key)))
 
 
+class _Words(np.random.bit_generator.ISeedSequence):
+    """A seed sequence whose state is known."""
+
+    def __init__(self, words: np.ndarray) -> None:
+        self.words = words
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
+        return self.words
+
+
+def _streams(seed: int, dim: int, runs: IntArray) -> Iterator[np.random.Generator]:
+    """Streams of runs as `stream` makes them: NumPy's `SeedSequence` for all of them at once."""
+    common = np.random.SeedSequence(seed, spawn_key=(dim % _WORD, dim // _WORD))
+    pool = [np.full(len(runs), word) for word in common.pool]
+    extra = max(0, -(-seed.bit_length() // 32) - 4) + 2
+    constant = 0x43B0D7E5 * pow(0x931E8875, 16 + 4 * extra, _WORD) % _WORD
+    for word in (runs % _WORD, runs // _WORD):
+        for i, old in enumerate(pool):
+            constant, new = _hashed(word.astype(np.uint32), constant, 0x931E8875)
+            mixed = np.uint32(0xCA01F9DD) * old - np.uint32(0x4973F715) * new
+            pool[i] = mixed ^ mixed >> np.uint32(16)
+    state = np.empty((len(runs), 8), dtype=np.uint32)
+    constant = 0x8B51F9DD
+    for i in range(8):
+        constant, state[:, i] = _hashed(pool[i % 4], constant, 0x58F38DED)
+    for words in state.view(np.uint64):
+        yield np.random.Generator(np.random.PCG64DXSM(_Words(words)))
+
+
+def _hashed(word: np.ndarray, constant: int, factor: int) -> tuple[int, np.ndarray]:
+    """Next constant, and the hash of words, of `SeedSequence`."""
+    following = constant * factor % _WORD
+    product = (word ^ np.uint32(constant)) * np.uint32(following)
+    return following, product ^ product >> np.uint32(16)
+
+
 def draw(rank: int, student_rank: int, dim: int, rng: np.random.Generator) -> FloatArray:
     """Draw one initial correlation matrix.
 
     Shapes: returns (rank, student_rank).
     """
     rank, student_rank, dim = _check_sizes(rank, student_rank, dim)
-    correlation: FloatArray = _correlations(rank, student_rank, dim, [rng])[0]
+    correlation: FloatArray = _correlations(rank, student_rank, dim, 1, [rng])[0]
     return correlation
 
 
@@ -69,8 +106,10 @@ def draw_runs(rank: int, student_rank: int, dim: int, runs: ArrayLike, seed: int
     Shapes: runs (n,); returns (n, rank, student_rank).
     """
     rank, student_rank, dim = _check_sizes(rank, student_rank, dim)
-    indices = np.asarray(runs).reshape(-1).tolist()
-    return _correlations(rank, student_rank, dim, [stream(seed, dim, run) for run in indices])
+    seed = validation.integer(seed, "seed", at_least=0)
+    indices = [validation.integer(run, "run", at_least=0) for run in np.ravel(runs).tolist()]
+    streams = _streams(seed, dim, np.array(indices, dtype=np.uint64))
+    return _correlations(rank, student_rank, dim, len(indices), streams)
 
 
 def check_initial(
@@ -187,13 +226,14 @@ def _check_sizes(rank: int, student_rank: int, dim: int) -> tuple[int, int, int]
     return rank, student_rank, int(validation.dims(dim, rank, student_rank)[0])
 
 
-def _correlations(r: int, q: int, dim: int, streams: Sequence[np.random.Generator]) -> FloatArray:
+def _correlations(
+    r: int, q: int, dim: int, n: int, streams: Iterable[np.random.Generator]
+) -> FloatArray:
     """Draw one M(0) from each stream, shape (n, r, q).
 
     The linear algebra goes element by element over runs, not through a matrix library, so that
     a run's bits cannot depend on the runs beside it.
     """
-    n = len(streams)
     normal = np.empty((n, q * r + q * (q - 1) // 2))
     chi_square = np.empty((n, q))
     for i, rng in enumerate(streams):

@@ -32,7 +32,7 @@ BLOCK_SECONDS = 4.0
 """Longest work of one block of runs, likewise."""
 BLOCKS = 32
 """Blocks that a sweep is cut into where that leaves each of them `SMALL_SECONDS` of work."""
-SMALL_SECONDS = 0.1
+SMALL_SECONDS = 0.25
 TASKS = 40_000
 """Tasks of a graph above which blocks grow, up to `LARGEST_BYTES`."""
 LARGEST_BYTES = 512e6
