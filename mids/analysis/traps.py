@@ -15,8 +15,10 @@ def traps(ds: xr.Dataset, *, confidence: float = 0.95) -> xr.Dataset:
     """Count how runs ended, and estimate the probability of being trapped.
 
     A run is trapped (status 2) if it sits at a local minimum of the loss that is not global, as
-    the planted flow can. Runs that are censored or failed have not been decided and do not enter
-    the probability; how many there are is counted.
+    the planted flow can, or at a saddle that it could leave only by a tilt below rounding, as the
+    flow with the link learned can if the student has a lower rank than the target. Runs that are
+    censored or failed have not been decided and do not enter the probability; how many there are
+    is counted.
 
     Parameters
     ----------

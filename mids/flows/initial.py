@@ -67,20 +67,21 @@ class _Words(np.random.bit_generator.ISeedSequence):
 def _streams(seed: int, dim: int, runs: IntArray) -> Iterator[np.random.Generator]:
     """Streams of runs as `stream` makes them: NumPy's `SeedSequence` for all of them at once."""
     common = np.random.SeedSequence(seed, spawn_key=(dim % _WORD, dim // _WORD))
-    pool = [np.full(len(runs), word) for word in common.pool]
+    pool: list[np.ndarray] = [np.full(len(runs), word) for word in common.pool]
     extra = max(0, -(-seed.bit_length() // 32) - 4) + 2
     constant = 0x43B0D7E5 * pow(0x931E8875, 16 + 4 * extra, _WORD) % _WORD
     for word in (runs % _WORD, runs // _WORD):
         for i, old in enumerate(pool):
             constant, new = _hashed(word.astype(np.uint32), constant, 0x931E8875)
-            mixed = np.uint32(0xCA01F9DD) * old - np.uint32(0x4973F715) * new
+            mixed: np.ndarray = np.uint32(0xCA01F9DD) * old - np.uint32(0x4973F715) * new
             pool[i] = mixed ^ mixed >> np.uint32(16)
     state = np.empty((len(runs), 8), dtype=np.uint32)
     constant = 0x8B51F9DD
     for i in range(8):
         constant, state[:, i] = _hashed(pool[i % 4], constant, 0x58F38DED)
     for words in state.view(np.uint64):
-        yield np.random.Generator(np.random.PCG64DXSM(_Words(words)))
+        known: Any = _Words(words)
+        yield np.random.Generator(np.random.PCG64DXSM(known))
 
 
 def _hashed(word: np.ndarray, constant: int, factor: int) -> tuple[int, np.ndarray]:

@@ -30,6 +30,10 @@ class TwoTimescale(RidgeFlow):
     ridge regressor in an isotropic Hermite RKHS: the same flow for the target whose component of
     degree k is scaled by ``sqrt(q_k / (q_k + ridge))`` (paper Prop. 3.3, eq. 39).
 
+    A student of a lower rank than the target may come to rest at a saddle: the subspace it has
+    learned is unstable, but no tilt is left above rounding, 1e-16, that could grow.  Its status is
+    2, "trapped".
+
     Parameters
     ----------
     ridge : float

@@ -19,6 +19,7 @@ from mids.errors import InputError
 from mids.flows import HermiteKernel, TwoTimescale
 from mids.flows.base import Problem
 from mids.flows.initial import draw_runs
+from mids.flows.observables import CONVERGED, TRAPPED
 from mids.targets import averaging as operators
 from mids.targets.basis import multi_indices
 from mids.targets.target import Target
@@ -507,6 +508,15 @@ def test_a_learned_subspace_that_is_unstable_is_left(tilt, second):
     # the loss at e2 is 1; it is 9 / 2 at e1, and lower still once both are learned
     assert losses[0][1] > 4.0 and losses[0][2] < 1.01
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+
+
+def test_a_run_at_a_saddle_that_no_tilt_can_leave_is_trapped():
+    """At e1 there is no tilt that could grow, or none above rounding."""
+    target = Target.parse("h1(z1) + h2(z1) + 3*h2(z2)")
+    for tilt, status in ((0.0, TRAPPED), (1e-30, TRAPPED), (1e-8, CONVERGED)):
+        out = run(target, np.array([[[0.3], [tilt]]]), np.array([0.0, 1.0, 1e12]))
+        assert out["status"].tolist() == [status]
+        assert (out["loss"][0, -1] > 4.0) == (status == TRAPPED)
 
 
 @pytest.mark.parametrize("exponents", [(7, 7), (2, 7), (1, 7), (8, 8)])

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import typeof, types
 
-from ..observables import CENSORED, CONVERGED, FAILED
+from ..observables import CENSORED, CONVERGED, FAILED, TRAPPED
 from .compile import ADDRESS, address, address_of, call_at, inlined, separate, value_at
 from .control import (
     activate,
@@ -81,6 +81,7 @@ SAFETY, SHRINK, GROW = 0.9, 0.15, 8.0
 ESCAPING, BRIEF = -5.0, 1.2
 STRETCH = 1.1  # a step may be this much longer to end at a level
 STABLE = 3.0  # length of an explicit step times stiffness
+PATIENCE = 100  # steps at an unstable subspace, of a time in which tilts grow threefold each
 MAX_STEPS = 20_000
 
 
@@ -132,7 +133,7 @@ _EMPTY += [np.zeros(1, dtype=np.int8), np.zeros((1, 2), dtype=np.int64)]
 OUTPUT = typeof(Output(*_EMPTY))
 output_at = value_at(OUTPUT)
 
-_RUN = types.boolean(ADDRESS, ADDRESS, types.int64, ARRAY, ARRAY, types.float64, types.int64)
+_RUN = types.int64(ADDRESS, ADDRESS, types.int64, ARRAY, ARRAY, types.float64, types.int64)
 
 
 @separate(_RUN)
@@ -144,8 +145,8 @@ def run(
     thresholds: np.ndarray,
     rtol: float,
     learnable: int,
-) -> bool:
-    """Integrate one run from the first frame and log-odds; returns whether it succeeded."""
+) -> int:
+    """Integrate one run from the first frame and log-odds; returns its status."""
     _, work, step, functions = machine_at(where)
     out = output_at(output)
     overlap, energy, loss = out.overlap[number], out.energy[number], out.loss[number]
@@ -167,6 +168,7 @@ def run(
     last, row = time[-1], 0
     now, remainder, since = 0.0, 0.0, 0.0
     clock, h, previous, attempts, measured = -1, -1.0, 1.0, 0, 0.0
+    status, waited = CONVERGED, 0
     while row < time.shape[0]:
         active = activate(learnable, rank, log_odds)
         saturated, size = active.saturated, active.size
@@ -203,6 +205,11 @@ def run(
             call_linearise(functions[LINEARISE], where, active, clock, pace)
             if attracts(active, rank, SLOW * abs(work.hessian[0, 0]), step, work):
                 largest = 0.0  # all is learned, and the subspace is critical up to rounding
+            elif largest == 0.0 or waited > PATIENCE:
+                largest, status = 0.0, TRAPPED  # no tilt is left that could grow
+            waited += 1
+        else:
+            waited = 0
         if row == 0 or largest == 0.0:
             while row < time.shape[0] and (row == 0 or largest == 0.0):
                 call_record(
@@ -259,7 +266,7 @@ def run(
         rejected = 0
         while True:
             if attempts >= MAX_STEPS:
-                return False
+                return FAILED
             if explicit and (rejected == 4 or (rejected and step.time_dense[4] > STABLE)):
                 explicit = False
                 call_begin(functions[BEGIN], where, active, 0)
@@ -352,7 +359,7 @@ def run(
             h *= min(max(factor, SHRINK), GROW)
             if cut:
                 h = min(h, wanted)
-    return True
+    return status
 
 
 call_run = call_at(_RUN, lambda: run)
@@ -373,10 +380,12 @@ def integrate_runs(
     runs, rank, students = initial.shape
     for k in range(runs):
         learnable = _start(initial[k], independent[k], machine.work)
-        done = call_run(machine.functions[RUN], where, output, k, time, thresholds, rtol, learnable)
-        out.status[k] = CONVERGED if done else FAILED
+        status = call_run(
+            machine.functions[RUN], where, output, k, time, thresholds, rtol, learnable
+        )
+        out.status[k] = status
         for i in range(min(rank, students)):
-            if done and np.isnan(out.crossing[k, i, thresholds.shape[0] - 1]):
+            if status == CONVERGED and np.isnan(out.crossing[k, i, thresholds.shape[0] - 1]):
                 out.status[k] = CENSORED
 
 
