@@ -64,6 +64,7 @@ def monomials(target: Target) -> Monomials:
     weights = target.coefficients * np.sqrt(multiplicities(target.modes))
     ends = np.cumsum(np.bincount(rows, minlength=len(degrees)))
     powers, directions = target.modes[rows, axes], np.eye(target.rank)
+    axes = np.ascontiguousarray(axes)  # numba compiles anew for strided arrays
     return Monomials(ends, degrees, axes, powers, weights, target.coefficients.copy(), directions)
 
 

@@ -455,3 +455,13 @@ def test_theory_is_that_of_the_planted_flow_or_refused():
     for analysis in (mids.theory, mids.compare):
         with pytest.raises(mids.errors.DatasetError, match="no theory of the flow 'two-layer'"):
             analysis(other)
+
+
+def test_all_targets_share_what_is_compiled():
+    """Numba compiles anew, for a quarter of a minute, for arrays of another type or layout."""
+    from numba import typeof
+
+    oblique = additive([1.0, 1.0], "h3", np.array([[1.0, 0.6], [0.0, 0.8]]))
+    targets = (Target.parse("h2(z1)"), TARGET, additive([1.0, 0.7], "erf"), oblique)
+    kinds = {typeof(network(**kind)._network(target)) for target in targets for kind in KINDS}
+    assert len(kinds) == 1
