@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,20 +47,25 @@ def wing(module: str) -> str:
     return module.removeprefix("mids.").partition(".")[0]
 
 
-def imports(module: str, *, typing: bool) -> set[str]:
+def statements(node: ast.AST, typing: bool) -> Iterator[ast.AST]:
+    """Yield the statements in a node, also inside functions, with or without those for types."""
+    for name in ("body", "orelse", "handlers", "finalbody", "cases"):
+        for inner in getattr(node, name, ()):
+            yield inner
+            if typing or not (isinstance(inner, ast.If) and is_for_types(inner)):
+                yield from statements(inner, typing)
+
+
+def is_for_types(node: ast.If) -> bool:
+    return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+@functools.cache
+def imports(module: str, typing: bool = True) -> set[str]:
     """Return what a module imports, also inside functions, with or without types alone."""
     package = module.split(".")[:-1]
-    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
-    typing_only = {
-        id(child)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for child in ast.walk(node)
-    }
     found = set()
-    for node in ast.walk(tree):
-        if id(node) in typing_only and not typing:
-            continue
+    for node in statements(ast.parse(MODULES[module].read_text(encoding="utf-8")), typing):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -70,14 +77,14 @@ def imports(module: str, *, typing: bool) -> set[str]:
     return {f"{name}.__init__" if f"{name}.__init__" in MODULES else name for name in found}
 
 
-IMPORTS = {module: imports(module, typing=True) for module in MODULES}
-AT_RUN_TIME = {module: imports(module, typing=False) for module in MODULES}
+def imported(typing: bool = True) -> dict[str, set[str]]:
+    return {module: imports(module, typing) for module in MODULES}
 
 
 def test_imports_point_down_the_wings():
     upward = [
         f"{module} imports {other}"
-        for module, others in IMPORTS.items()
+        for module, others in imported().items()
         for other in others & MODULES.keys()
         if WINGS.index(wing(other)) > WINGS.index(wing(module))
     ]
@@ -86,12 +93,15 @@ def test_imports_point_down_the_wings():
 
 def test_there_are_no_circles():
     """Also none inside a wing, nor through the package itself."""
-    graph = {module: others & MODULES.keys() - {module} for module, others in AT_RUN_TIME.items()}
+    graph = {
+        module: others & MODULES.keys() - {module}
+        for module, others in imported(typing=False).items()
+    }
     graphlib.TopologicalSorter(graph).prepare()
 
 
 def test_private_modules_are_imported_by_their_wing_alone():
-    for module, others in IMPORTS.items():
+    for module, others in imported().items():
         for other in others & MODULES.keys():
             private = any(part[:1] == "_" and part[:2] != "__" for part in other.split("."))
             assert not private or wing(other) == wing(module), f"{module} imports {other}"
@@ -107,7 +117,7 @@ def test_arrays_only_below_the_datasets():
     for module in MODULES:
         if wing(module) in ("targets", "flows"):
             labelled = {"xarray", "dask", "pandas", "distributed", "matplotlib"}
-            packages = {name.partition(".")[0] for name in AT_RUN_TIME[module]}
+            packages = {name.partition(".")[0] for name in imports(module, typing=False)}
             assert not packages & labelled, module
 
 

@@ -1,6 +1,6 @@
 """The notebooks as they are kept: run once from top to bottom, and fit to be shown.
 
-That they run is tested apart, from clean kernels, by ``pytest --nbmake notebooks``.
+That they run is tested apart, from clean kernels, by ``pytest -p nbmake --nbmake notebooks``.
 """
 
 from __future__ import annotations
