@@ -385,8 +385,9 @@ class NetworkFlow(Flow):
             if path.ended == 2 or done < times:
                 out["status"][row] = FAILED
             elif self._learned(problem, out, row):
-                # Steps on samples fluctuate for ever.
-                moves = 0.0 if self.step else np.abs(slopes[-1]).max() * problem.time[-1]
+                # Steps on samples fluctuate for ever, and flows at rest within their tolerance.
+                rests = self.step or path.ended == 1
+                moves = 0.0 if rests else np.abs(slopes[-1]).max() * problem.time[-1]
                 out["status"][row] = CONVERGED if moves <= STILL else CENSORED
             else:
                 stuck = path.ended == 1 or self._shrinks(net, path.M[-2:])

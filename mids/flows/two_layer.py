@@ -235,9 +235,7 @@ def _integrated(
     problem: Problem, net: Any, p: int, start: FloatArray, follow: int, keep: bool = False
 ) -> tuple[Any, FloatArray]:
     """Path of p neurons, and its steps if they are to be kept."""
-    from scipy.integrate import RK45
-
-    from .engine.neuron_paths import Output, Tableau, integrate
+    from .engine.neuron_paths import Output, integrate
 
     levels = np.array(LEVELS)
     out = Output(
@@ -247,9 +245,8 @@ def _integrated(
         counts=np.zeros(2, dtype=np.int64),
         ended=np.zeros(1, dtype=np.int64),
     )
-    tableau = Tableau(np.ascontiguousarray(RK45.A), RK45.B, RK45.E, RK45.P)
     rank = problem.target.rank
-    steps = integrate(net, rank, p, start, problem.time, problem.rtol, levels, tableau, keep, out)
+    steps = integrate(net, rank, p, start, problem.time, problem.rtol, levels, keep, out)
     return out, steps
 
 
@@ -258,10 +255,8 @@ def span_crossings(
 ) -> FloatArray:
     """Find when the overlaps of the span of neurons with steps of their own reach the levels.
 
-    Shapes: steps (n, 2 + 8 (rank + 2)) of each neuron; M (T, p, rank); returns (rank, levels).
+    Shapes: steps (n, 2 + 5 (rank + 2)) of each neuron; M (T, p, rank); returns (rank, levels).
     """
-    from scipy.integrate import RK45
-
     from .engine.neuron_paths import span_between
 
     rank = M.shape[-1]
@@ -279,5 +274,5 @@ def span_crossings(
     levels = np.array(LEVELS)
     crossing = np.full((rank, len(levels)), np.nan)
     of = together, ends, M[-1], factor @ factor.T
-    span_between(net, rank, *of, RK45.P, times, levels, crossing)
+    span_between(net, rank, *of, times, levels, crossing)
     return crossing

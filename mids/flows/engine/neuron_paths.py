@@ -7,12 +7,21 @@ from typing import NamedTuple
 import numpy as np
 
 from .compile import compiled
+from .features import compiled as allocating
 from .features import entry
+from .linear import factorise, solve
 from .neurons import Network, Work, may_cross, neuron_overlap, slope, span_overlaps, workspace
+from .tableaux import DENSE, ERROR, GAMMA, STAGES, A, C
 
 MAX_STEPS = 1_000_000
 ITERATIONS = 60
 FLOOR = 1e-14
+LARGEST = 512
+"""Unknowns up to which steps may be implicit."""
+PATIENCE, STABLE = 30, 3.0
+"""Explicit steps without growth after which one asks why, and their longest times the rate."""
+DIFFERENCE = 1e-7
+"""Relative step of a difference quotient."""
 
 
 class Output(NamedTuple):
@@ -29,26 +38,17 @@ class Output(NamedTuple):
     ended: np.ndarray  # 0 at the end of the time, 1 at rest, 2 given up
 
 
-class Tableau(NamedTuple):
-    """Coefficients of `scipy.integrate.RK45`."""
-
-    A: np.ndarray
-    B: np.ndarray
-    E: np.ndarray
-    P: np.ndarray
-
-
 class Step(NamedTuple):
     """A step taken, from which the state inside it is known.
 
-    Shapes: old, new (size,); stages (7, size).
+    Shapes: old, new (size,); dense (3, size).
     """
 
     start: float
     length: float
     old: np.ndarray
     new: np.ndarray
-    stages: np.ndarray
+    dense: np.ndarray
 
 
 @compiled
@@ -126,17 +126,12 @@ def _still(before: float, slope: float, length: float, remaining: float, small: 
 
 
 @compiled
-def _inside(
-    theta: float, length: float, old: np.ndarray, stages: np.ndarray, P: np.ndarray, out: np.ndarray
-) -> None:
-    """State at the fraction theta of a step, from its stages."""
-    for i in range(out.shape[0]):
-        out[i] = old[i]
-    for s in range(len(stages)):
-        weight = ((P[s, 3] * theta + P[s, 2]) * theta + P[s, 1]) * theta + P[s, 0]
-        weight *= length * theta
-        for i in range(len(out)):
-            out[i] += weight * stages[s, i]
+def _inside(theta: float, step: Step, out: np.ndarray) -> None:
+    """State at the fraction theta of a step."""
+    dense, rest = step.dense, theta * (1.0 - theta)
+    for i in range(len(out)):
+        bend = dense[0, i] + theta * (dense[1, i] + theta * dense[2, i])
+        out[i] = (1.0 - theta) * step.old[i] + theta * step.new[i] + rest * bend
 
 
 @compiled
@@ -166,7 +161,6 @@ def _fraction(
     rank: int,
     p: int,
     step: Step,
-    P: np.ndarray,
     level: float,
     neuron: int,
     direction: int,
@@ -183,7 +177,7 @@ def _fraction(
         theta = (low * above - high * below) / (above - below)
         if high - low < 1e-13 or not low < theta < high:
             break
-        _inside(theta, step.length, step.old, step.stages, P, y)
+        _inside(theta, step, y)
         found = _overlap(net, rank, p, y, neuron, direction, work) - level
         if abs(found) < 1e-13:
             return theta
@@ -197,7 +191,6 @@ def _crossings(
     rank: int,
     p: int,
     step: Step,
-    P: np.ndarray,
     levels: np.ndarray,
     y: np.ndarray,
     work: Work,
@@ -224,8 +217,154 @@ def _crossings(
         overlap = _overlap(net, rank, p, step.new, neuron, direction, work)
         for k in range(top + 1):
             if np.isnan(found[row, k]) and overlap >= levels[k]:
-                part = _fraction(net, rank, p, step, P, levels[k], neuron, direction, y, work)
+                part = _fraction(net, rank, p, step, levels[k], neuron, direction, y, work)
                 found[row, k] = step.start + step.length * part
+
+
+@allocating
+def _unknowns(net: Network, rank: int, p: int) -> np.ndarray:
+    """Entries of the state that move by themselves, and those equal to them; shape (2, n)."""
+    norms, layer = 1 if net.scaling != 0 else 0, p if net.readout_rate > 0.0 else 0
+    place = np.empty((2, p * rank + p * (p - 1) // 2 + norms * p + layer), np.int64)
+    n, at_Q = p * rank, p * rank
+    for i in range(n):
+        place[0, i] = place[1, i] = i
+    for i in range(p):
+        for j in range(i + norms):
+            place[0, n], place[1, n] = at_Q + i * p + j, at_Q + j * p + i
+            n += 1
+    for j in range(layer):
+        place[0, n + j] = place[1, n + j] = at_Q + p * p + j
+    return place
+
+
+@compiled
+def _linearise(
+    net: Network,
+    rank: int,
+    p: int,
+    y: np.ndarray,
+    before: np.ndarray,
+    scale: np.ndarray,
+    place: np.ndarray,
+    jacobian: np.ndarray,
+    vector: np.ndarray,
+    trial: np.ndarray,
+    slopes: np.ndarray,
+    work: Work,
+) -> float:
+    """Jacobian in units of the scales, by difference quotients; returns its fastest rate.
+
+    Its fastest eigenvector is sought by iteration from `vector`.
+    """
+    n = place.shape[1]
+    for i in range(len(y)):
+        trial[i] = y[i]
+    for k in range(n):
+        one, two = place[0, k], place[1, k]
+        moved = y[one] + DIFFERENCE * scale[one]
+        trial[one] = trial[two] = moved
+        slope(net, rank, p, trial, slopes, work)
+        for i in range(n):
+            at = place[0, i]
+            change = (slopes[at] - before[at]) / (moved - y[one])
+            jacobian[i, k] = change * scale[one] / scale[at]
+        trial[one] = trial[two] = y[one]
+    rate, size = 0.0, 0.0
+    for i in range(n):
+        size = max(size, abs(vector[i]) * scale[place[0, i]])
+    for i in range(n):
+        vector[i] /= size
+    for _ in range(ITERATIONS // 4):
+        rate = 0.0
+        for i in range(n):
+            total = 0.0
+            for k in range(n):
+                total += jacobian[i, k] * vector[k]
+            slopes[i] = total
+            rate = max(rate, abs(total) * scale[place[0, i]])
+        if rate == 0.0:
+            break
+        for i in range(n):
+            vector[i] = slopes[i] / rate
+    return rate
+
+
+@compiled
+def _explicit(
+    net: Network,
+    rank: int,
+    p: int,
+    y: np.ndarray,
+    h: float,
+    stages: np.ndarray,
+    trial: np.ndarray,
+    after: np.ndarray,
+    work: Work,
+) -> None:
+    """Tsitouras' step from y to `trial`, whose first stage is known; the last is its error."""
+    for s in range(1, 7):
+        for i in range(len(y)):
+            trial[i] = y[i]
+        for k in range(s):
+            weight = A[1, s, k]
+            for i in range(len(y)):
+                trial[i] += weight * stages[k, i]
+        slope(net, rank, p, trial, after, work)
+        for i in range(len(y)):
+            stages[s, i] = h * after[i]
+    for i in range(len(y)):
+        total = 0.0
+        for k in range(7):
+            total += ERROR[k] * stages[k, i]
+        stages[7, i] = total
+
+
+@compiled
+def _implicit(
+    net: Network,
+    rank: int,
+    p: int,
+    y: np.ndarray,
+    h: float,
+    scale: np.ndarray,
+    place: np.ndarray,
+    matrix: np.ndarray,
+    pivot: np.ndarray,
+    right: np.ndarray,
+    stages: np.ndarray,
+    trial: np.ndarray,
+    after: np.ndarray,
+    work: Work,
+) -> None:
+    """Step of Rodas5P from y to `trial`; `after` holds the slope before it, then that after it."""
+    n = place.shape[1]
+    for i in range(n):
+        matrix[i, i] += 1.0 / (GAMMA * h)
+    factorise(matrix, pivot, right, n)
+    for s in range(STAGES):
+        for i in range(len(y)):
+            trial[i] = y[i]
+        for k in range(s):
+            weight = A[0, s, k]
+            for i in range(len(y)):
+                trial[i] += weight * stages[k, i]
+        if s > 0:
+            slope(net, rank, p, trial, after, work)
+        for i in range(n):
+            at = place[0, i]
+            total = after[at]
+            for k in range(s):
+                total += C[s, k] * stages[k, at] / h
+            right[i] = total / scale[at]
+        solve(matrix, pivot, right, n)
+        for i in range(len(y)):
+            stages[s, i] = 0.0
+        for i in range(n):
+            stages[s, place[0, i]] = stages[s, place[1, i]] = right[i] * scale[place[0, i]]
+    for i in range(len(y)):
+        trial[i] += stages[STAGES - 1, i]
+    slope(net, rank, p, trial, after, work)
 
 
 @entry
@@ -237,52 +376,73 @@ def integrate(
     time: np.ndarray,
     rtol: float,
     levels: np.ndarray,
-    tableau: Tableau,
     keep: bool,
     out: Output,
 ) -> np.ndarray:
-    """Dormand and Prince's method of order 5(4) with steps relative to the size of each overlap.
+    """Take steps of order 5(4) with errors relative to the size of each overlap.
 
-    Fills `out`, whose `crossing` is empty where that of the span does not matter. Returns the steps
-    if they are to be kept: start, length, state and stages, shape (steps, 2 + 8 size).
+    They are Tsitouras' explicit ones, and where what is learned relaxes so fast that its stability
+    bounds them, of Rodas5P. Fills `out`, whose `crossing` is empty where that of the span does not
+    matter. Returns the steps if they are to be kept: start, length, state before and after, and
+    what bends it between, shape (steps, 2 + 5 size).
     """
     size = len(start)
-    A, B, E, P = tableau.A, tableau.B, tableau.E, tableau.P
     work = workspace(net, p)
     y, old, trial = start.copy(), start.copy(), start.copy()
     scale, moment = np.empty(size), np.empty(size)
-    stages = np.zeros((7, size))
-    kept = np.empty((256 if keep else 0, 2 + 8 * size))
-    t, length, end, row, taken, first = 0.0, 0.0, time[-1], 0, 0, 0
+    stages, dense = np.zeros((STAGES, size)), np.empty((3, size))
+    before, after = np.empty(size), np.empty(size)
+    kept = np.empty((256 if keep else 0, 2 + 5 * size))
+    place = _unknowns(net, rank, p)
+    n = place.shape[1] if place.shape[1] <= LARGEST else 0
+    jacobian, matrix, vector = np.empty((n, n)), np.empty((n, n)), np.ones(n)
+    pivot, right = np.empty(n, np.int64), np.empty(n)
+    implicit, known, paid, rate = False, False, False, 0.0
+    waited, patience, longest = 0, PATIENCE, 0.0
+    t, end, row, taken = 0.0, time[-1], 0, 0
     _scales(rank, p, y, scale)
+    slope(net, rank, p, y, before, work)
+    fastest = 0.0
+    for i in range(size):
+        fastest = max(fastest, abs(before[i]) / scale[i])
+    length = min(0.01 / fastest, end) if fastest > 0.0 else end
+    out.counts[1] += 1
     for _ in range(2 * MAX_STEPS):
         if row == len(time) or out.ended[0] == 1:
             break
-        if t > 0.0:
-            length = min(length, end - t) if t + 1.01 * length < end else end - t
-        for s in range(first, 7):
+        length = min(length, end - t) if t + 1.01 * length < end else end - t
+        if not known and n > 0 and (implicit or waited >= patience):
+            rate = _linearise(
+                *(net, rank, p, y, before, scale, place, jacobian, vector, trial, after, work)
+            )
+            out.counts[1] += n
+            # An implicit step costs as much as many explicit ones, and has to grow so long first.
+            pays = rate * length > (0.25 * n if implicit else 0.5) * STABLE
+            stays = pays or (implicit and length > 1.5 * longest)
+            if not stays:
+                patience = PATIENCE if paid else min(2 * patience, 8 * PATIENCE)
+                length = min(length, STABLE / rate)
+            paid = implicit and (paid or pays)
+            implicit, known, waited, longest = stays, True, 0, length
+        if implicit:
+            for i in range(n):
+                after[place[0, i]] = before[place[0, i]]
+                for k in range(n):
+                    matrix[i, k] = -jacobian[i, k]
+            _implicit(
+                *(net, rank, p, y, length, scale, place, matrix, pivot, right),
+                *(stages, trial, after, work),
+            )
+            out.counts[1] += STAGES
+        else:
             for i in range(size):
-                trial[i] = y[i]
-            for k in range(s):
-                weight = length * (A[s, k] if s < 6 else B[k])
-                if weight != 0.0:
-                    for i in range(size):
-                        trial[i] += weight * stages[k, i]
-            slope(net, rank, p, trial, stages[s], work)
-            if s == 0:
-                fastest = 0.0
-                for i in range(size):
-                    fastest = max(fastest, abs(stages[0, i]) / scale[i])
-                length = min(0.01 / fastest, end) if fastest > 0.0 else end
-        out.counts[1] += 7 - first
-        first = 1
+                stages[0, i] = length * before[i]
+            _explicit(net, rank, p, y, length, stages, trial, after, work)
+            out.counts[1] += 6
         _scales(rank, p, trial, moment)
         error = 0.0
         for i in range(size):
-            total = 0.0
-            for k in range(7):
-                total += E[k] * stages[k, i]
-            total = abs(length * total) / max(scale[i], moment[i])
+            total = abs(stages[STAGES - 1, i]) / max(scale[i], moment[i])
             error = max(error, total if total < np.inf else np.inf)
         error /= rtol
         if not error <= 1.0:
@@ -292,11 +452,19 @@ def integrate(
             continue
         for i in range(size):
             old[i], y[i] = y[i], trial[i]
+            for k in range(3):
+                total = 0.0
+                for s in range(STAGES if implicit else 7):
+                    total += DENSE[0 if implicit else 1, k, s] * stages[s, i]
+                dense[k, i] = total
         if net.scaling == 0:  # rounding does not take the norms away
             for j in range(p):
                 y[rank * p + j * p + j] = 1.0
         out.counts[0] += 1
-        step = Step(t, length, old, y, stages)
+        if not implicit:
+            waited, longest = (waited + 1, longest) if length < 2.0 * longest else (0, length)
+        known = False
+        step = Step(t, length, old, y, dense)
         t += length
         if keep:
             if taken == len(kept):
@@ -305,24 +473,24 @@ def integrate(
                 kept = more
             kept[taken, 0], kept[taken, 1] = step.start, length
             for i in range(size):
-                kept[taken, 2 + i] = old[i]
-                for k in range(7):
-                    kept[taken, 2 + (k + 1) * size + i] = stages[k, i]
+                kept[taken, 2 + i], kept[taken, 2 + size + i] = old[i], y[i]
+                for k in range(3):
+                    kept[taken, 2 + (k + 2) * size + i] = dense[k, i]
             taken += 1
         while row < len(time) and (time[row] <= t or t >= end):
-            _inside((time[row] - step.start) / length, length, old, stages, P, out.states[row])
+            _inside((time[row] - step.start) / length, step, out.states[row])
             row += 1
-        _crossings(net, rank, p, step, P, levels, moment, work, out)
+        _crossings(net, rank, p, step, levels, moment, work, out)
         _scales(rank, p, y, scale)
         last = row == len(time)
         allowed, left = (1e-6, end) if last else (rtol, end - t)
-        if _at_rest(rank, p, y, stages[0], stages[6], scale, allowed, length, left):
-            for n in range(row, len(time)):
+        if _at_rest(rank, p, y, before, after, scale, allowed, length, left):
+            for late in range(row, len(time)):
                 for i in range(size):
-                    out.states[n, i] = y[i]
+                    out.states[late, i] = y[i]
             out.ended[0] = 1
         for i in range(size):
-            stages[0, i] = stages[6, i]
+            before[i] = after[i]
         length *= min(5.0, 0.9 * max(error, 1e-10) ** -0.2)
     if row < len(time) and out.ended[0] == 0:
         out.ended[0] = 2
@@ -336,7 +504,6 @@ def _between(
     ends: np.ndarray,
     last: np.ndarray,
     beside: np.ndarray,
-    P: np.ndarray,
     t: float,
     state: np.ndarray,
     rest: np.ndarray,
@@ -357,10 +524,11 @@ def _between(
         for i in range(rank):
             m = last[j, i]
             if theta <= 1.0:
-                m = steps[low, 2 + i]
-                for k in range(7):
-                    weight = ((P[k, 3] * theta + P[k, 2]) * theta + P[k, 1]) * theta + P[k, 0]
-                    m += length * theta * weight * steps[low, 2 + (k + 1) * size + i]
+                at, m = 2 + i, 0.0
+                for k in range(4, 1, -1):
+                    m = m * theta + steps[low, at + k * size]
+                m = theta * (steps[low, at + size] + (1.0 - theta) * m)
+                m += (1.0 - theta) * steps[low, at]
             state[j * rank + i] = m
             square -= m * m
         rest[j] = np.sqrt(max(square, 0.0))
@@ -382,7 +550,6 @@ def span_between(
     ends: np.ndarray,
     last: np.ndarray,
     beside: np.ndarray,
-    P: np.ndarray,
     times: np.ndarray,
     levels: np.ndarray,
     crossing: np.ndarray,
@@ -391,7 +558,7 @@ def span_between(
 
     Neurons rest where they last were. What a neuron has beyond the target keeps its direction, so
     that Q follows from M. Crossings are looked for between two of the times, which increase.
-    Shapes: steps (n, 2 + 8 (rank + 2)), those of neuron j up to ``ends[j + 1]``; last (p, rank);
+    Shapes: steps (n, 2 + 5 (rank + 2)), those of neuron j up to ``ends[j + 1]``; last (p, rank);
     beside (p, p), the cosines beyond the target; crossing (rank, levels).
     """
     p = len(last)
@@ -399,7 +566,7 @@ def span_between(
     rest, state = np.empty(p), np.empty(p * rank + p * p)
     before, now = np.empty(rank), np.empty(rank)
     for n in range(len(times)):
-        _between(rank, steps, ends, last, beside, P, times[n], state, rest)
+        _between(rank, steps, ends, last, beside, times[n], state, rest)
         span_overlaps(state, rank, p, work)
         for i in range(rank):
             before[i], now[i] = now[i], work.overlaps[i]
@@ -416,7 +583,7 @@ def span_between(
                     t = (low * above - high * below) / (above - below)
                     if high - low < 1e-13 * high or not low < t < high:
                         break
-                    _between(rank, steps, ends, last, beside, P, t, state, rest)
+                    _between(rank, steps, ends, last, beside, t, state, rest)
                     span_overlaps(state, rank, p, work)
                     found = work.overlaps[i] - levels[k]
                     if abs(found) < 1e-14:

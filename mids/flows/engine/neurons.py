@@ -121,10 +121,11 @@ def _coefficients(net: Network, square: float, b: np.ndarray, slope: np.ndarray)
             slope[k] = 0.5 * math.sqrt((k + 1.0) * (k + 2.0)) * b[k + 2]
     elif net.scaling == 2:
         ratio = (net.shift + square) / (net.shift + 1.0)
+        factor, fall = ratio ** (0.5 * net.power), 1.0 / math.sqrt(ratio)
         for k in range(count):
-            exponent = 0.5 * (net.power - k)
-            b[k] = c[k] * ratio**exponent
-            slope[k] = exponent * b[k] / (net.shift + square)
+            b[k] = c[k] * factor
+            slope[k] = 0.5 * (net.power - k) * b[k] / (net.shift + square)
+            factor *= fall
 
 
 @inlined
@@ -193,6 +194,18 @@ def _pairs(work: Work, y: np.ndarray, begin: int, j: int) -> None:
 
 
 @inlined
+def _radial(net: Network, work: Work, x: float, square: float, i: int, j: int) -> float:
+    """Return the derivative of ``sum_k b_ik b_jk x^k`` by the squared norm of j, x being fixed."""
+    if net.scaling == 2:
+        low = min(i, j)
+        return 0.5 * (net.power * work.value[low] - x * work.first[low]) / (net.shift + square)
+    total = 0.0
+    for k in range(work.b.shape[1] - 1, -1, -1):
+        total = total * x + work.b[i, k] * work.db[j, k]
+    return total
+
+
+@inlined
 def losses(net: Network, own: float, interaction: float, linear: float) -> tuple[float, float]:
     """Objective and population risk from their sums."""
     risk = 0.5 * (net.target_square + interaction) - linear
@@ -239,12 +252,11 @@ def slope(
                 mixing[j, i] -= y[at_a + i] * a * first
                 if i != j:
                     mixing[i, j] -= y[at_a + i] * a * first
-        if net.squared and net.scaling != 0:
-            for i in range(p):
-                radial = 0.0
-                for k in range(work.b.shape[1] - 1, -1, -1):
-                    radial = radial * y[at_Q + i * p + j] + work.b[i, k] * work.db[j, k]
-                mixing[j, j] -= 2.0 * y[at_a + i] * a * radial
+                if net.scaling != 0:
+                    x, both = y[at_Q + j * p + i], 2.0 * a * y[at_a + i]
+                    mixing[j, j] -= both * _radial(net, work, x, y[at_Q + j * p + j], i, j)
+                    if i != j:
+                        mixing[i, i] -= both * _radial(net, work, x, y[at_Q + i * p + i], j, i)
     for j in range(p):
         interaction += y[at_a + j] * fitted[j]
         out[at_a + j] = net.readout_rate * (values[j] - fitted[j])
