@@ -5,7 +5,7 @@ with orthogonal columns, longest first, which are the axes in which the polynomi
 written anew after each step: L begins each step as a diagonal matrix. Errors count relative to the
 longer of the two columns they mix, so that small directions keep their own relative accuracy; those
 within what is learned already do not count. Steps, of Dormand and Prince, are taken in units of
-the inverse norm of H.
+the inverse norm of H, in which a column that grows alone grows exponentially.
 
 H is that of `mids.targets.polynomial`. Where the learned subspace U turns, by ``U' = V V^T H U``,
 the frame [U, V] turns with it: along tilts that come to rest far faster than others are learned it
@@ -44,6 +44,8 @@ Index = NDArray[np.int64]
 
 LARGEST = 1e4
 """Root of the odds to which a learned direction is followed (1 - overlap = 1e-8)."""
+BRIEF = 0.5
+"""Longest step where an overlap passes a level."""
 LEARNED, NEVER, LEAVES, MEETS, LEFT = range(5)
 """All learned; stands still; U begins to turn; may be at a larger one; takes too many steps."""
 
@@ -344,6 +346,9 @@ class Stretch:
             if not len(at):
                 break
             step, names = self.step[at], self.names[at]
+            # Steps at a level are so short that the cubics find when it is passed.
+            escaping = (np.abs(np.log(now.lengths)) < 1.5).any(axis=0)
+            self.step[at] = step = np.where(escaping, np.minimum(step, BRIEF), step)
             trial = _trial(now, step)
             paces = trial.paces
             then = runs.clock[names] + step * np.sum(stages[6][:, None] * paces[:6], axis=0)
@@ -416,14 +421,21 @@ class _Trial:
 def _trial(now: _Steps, step: Array) -> _Trial:
     """Take a step of each run."""
     start, (stages, errors) = now.diagonal(), _pair()
+    nodes = stages.sum(axis=1)
     slopes = np.empty((7, *start.shape))
     paces = np.empty((7, len(step)))
-    slopes[0], paces[0] = now.H[:, : len(now.lengths)] * now.lengths, now.pace
+    c = len(now.lengths)
+    # Columns grow at rates that hardly change: steps are for the rest alone (Lawson 1967).
+    rates = now.H[range(c), range(c)]
+    slopes[0], paces[0] = now.H[:, :c] * now.lengths - rates * start, now.pace
     H, push, stage, skew = now.H, now.push, start, None
     spins = np.zeros((7, *now.frames.shape)) if now.turning else np.zeros((7, 0, 0, 0))
     wide = step[:, None, None]
     for s in range(1, 7):
-        moved = start + step * np.sum(stages[s, :s, None, None, None] * slopes[:s], axis=0)
+        grown = np.exp(np.clip(nodes[s] * step * rates, -20.0, 20.0))
+        moved = grown * (
+            start + step * np.sum(stages[s, :s, None, None, None] * slopes[:s], axis=0)
+        )
         # A stage of a step much too long must stay finite, to be rejected.
         stage = np.clip(moved, -100 * LARGEST, 100 * LARGEST)
         if now.turning:
@@ -431,8 +443,8 @@ def _trial(now: _Steps, step: Array) -> _Trial:
             turned = wide * np.sum(stages[s, :s, None, None, None] * spins[:s], axis=0)
             skew = np.clip(turned, -10.0, 10.0)
         H, paces[s], push = now.flow(stage, skew)
-        slopes[s] = product(H, stage)
-    error = step * np.sum(errors[:, None, None, None] * slopes, axis=0)
+        slopes[s] = (product(H, stage) - rates * stage) / grown
+    error = grown * step * np.sum(errors[:, None, None, None] * slopes, axis=0)
     L, error, lengths = _graded(stage, error)
     size = _size(L, error, lengths)
     if skew is not None:
