@@ -161,15 +161,8 @@ def test_the_lowest_curvature_is_that_of_the_hessian(student_rank):
             for k in range(8 - student_rank)
             for row in np.eye(student_rank)
         ]
-        hessian = np.array(
-            [
-                [
-                    -np.sum(b * (problem.slope(W + 1e-5 * a) - problem.slope(W - 1e-5 * a))) / 2e-5
-                    for b in basis
-                ]
-                for a in basis
-            ]
-        )
+        changes = [problem.slope(W + 1e-5 * a) - problem.slope(W - 1e-5 * a) for a in basis]
+        hessian = -np.einsum("aij,bij->ab", changes, basis) / 2e-5
         lowest = np.linalg.eigvalsh(hessian + hessian.T)[0] / 2
         assert problem.run.lowest_curvature() == pytest.approx(lowest, abs=1e-4)
         assert (lowest < -0.01) == (stop == 0)
@@ -200,12 +193,12 @@ def test_where_lanczos_fails_the_whole_hessian_tells_the_curvature(stop, request
 
 def test_a_curvature_that_is_not_found_makes_no_minimum(no_convergence, monkeypatch):
     """A run that has not learned stays undecided, though its gradient vanishes."""
-    arguments = {"target": "h2(z1)", "dim": 16, "runs": 8, "time": [0, 1000]}
-    flow = Empirical(n=50, noise=0.3, ridge=0.01)
+    arguments = {"target": "h2(z1)", "dim": 8, "runs": 4, "time": [0, 1000]}
+    flow = Empirical(n=25, noise=0.3, ridge=0.01)
     known = empirical(flow, **arguments).status.values
     assert {CONVERGED, TRAPPED} == set(known.ravel().tolist())
-    monkeypatch.setattr("mids.flows.empirical.LARGEST", 15)
-    assert np.isnan(Problem(flow, 16, 1, target=mids.targets.hermite(2)).run.lowest_curvature())
+    monkeypatch.setattr("mids.flows.empirical.LARGEST", 7)
+    assert np.isnan(Problem(flow, 8, 1, target=mids.targets.hermite(2)).run.lowest_curvature())
     unknown = empirical(flow, **arguments).status.values
     np.testing.assert_array_equal(unknown, np.where(known == TRAPPED, CENSORED, known))
 
@@ -231,13 +224,13 @@ def empirical(flow=None, target=LADDER, **arguments):
 @pytest.mark.parametrize("student_rank", [1, 2, 3])
 def test_datasets_keep_the_schema_and_replay(readout, student_rank):
     few = {"features": 10} if readout == "random-features" else {}
-    flow = Empirical(n=500, noise=0.1, readout=readout, **few)
-    ds = empirical(flow, student_rank=student_rank)
+    flow = Empirical(n=200, noise=0.1, readout=readout, **few)
+    ds = empirical(flow, student_rank=student_rank, runs=2)
     ds.mi.validate()
     ds = ds.compute()
     assert differences(ds, mids.replay(ds)) == []
     assert ds.mi.flow == flow
-    assert differences(ds, empirical(flow, student_rank=student_rank, chunks=1)) == []
+    assert differences(ds, empirical(flow, student_rank=student_rank, runs=2, chunks=1)) == []
     assert (ds.loss.diff("time") <= 1e-12).all()
     assert "samples" not in ds.coords
 
@@ -253,7 +246,7 @@ def test_many_samples_follow_the_population_flow():
 
 def test_more_samples_learn_more_often():
     """None of the runs succeeds with few samples for the dimension, and all do with many."""
-    arguments = {"dim": 40, "runs": 3, "target": "h1(z1) + h1(z1)*h1(z2)", "time": [0, 60]}
+    arguments = {"dim": 40, "runs": 2, "target": "h1(z1) + h1(z1)*h1(z2)", "time": [0, 40]}
     learned = [
         float((empirical(Empirical(n=n, noise=0.5), **arguments).status == 0).mean())
         for n in (40, 1600)
@@ -272,12 +265,12 @@ def test_runs_end_trapped_censored_or_converged():
     assert (early.status == 1).all()
 
 
-@pytest.mark.parametrize(("dim", "n"), [(16, 50), (6, 9)])
-def test_trapped_runs_sit_at_minima_that_are_not_global(dim, n):
+@pytest.mark.parametrize(("dim", "n", "seeds"), [(16, 50, range(3)), (6, 9, range(7, 11))])
+def test_trapped_runs_sit_at_minima_that_are_not_global(dim, n, seeds):
     """Those that are said to have converged elsewhere are lower than what is near the target."""
     target, flow = mids.targets.hermite(2), Empirical(n=n, noise=0.3, ridge=0.01)
     kinds = []
-    for seed in range(12):
+    for seed in seeds:
         problem = Problem(flow, dim, 1, seed, target)
         problem.run.follow(3000.0)
         if problem.run.has_learned():
@@ -291,7 +284,7 @@ def test_trapped_runs_sit_at_minima_that_are_not_global(dim, n):
         lower = problem.profiled(near.W) < problem.profiled(problem.W) - 1e-8
         assert problem.run.is_not_global() == lower
         kinds.append(lower)
-    assert set(kinds) == {True} if n == 50 else False in kinds
+    assert set(kinds) == ({True} if n == 50 else {True, False})
 
 
 def test_saddles_are_passed():
