@@ -230,7 +230,7 @@ class MultiIndexAccessor:
         Examples
         --------
         >>> import mids
-        >>> target = mids.targets.additive([i**-0.75 for i in range(1, 33)], "h3")
+        >>> target = mids.targets.additive([i**-0.75 for i in range(1, 9)], "h3")
         >>> mids.simulate(target, dim=1e4, runs=2).mi.scaling_law().expected.values.round(3)
         array([-0.333])
         """

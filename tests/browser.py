@@ -57,7 +57,7 @@ def browser():
                 seen = []
                 for one in url if isinstance(url, list) else [url]:
                     send("POST", f"{session}/url", {"url": one})
-                    time.sleep(0.2)
+                    time.sleep(0.05)
                     found = send("POST", f"{session}/execute/sync", {"script": SCRIPT, "args": []})
                     seen.append((found, send("POST", f"{session}/se/log", {"type": "browser"})))
             finally:

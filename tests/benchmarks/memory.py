@@ -28,7 +28,7 @@ def written(total: float, folder: Path) -> tuple[float, float]:
 
 
 def main() -> None:
-    total = 1e9 if "--smoke" in sys.argv else 4e9
+    total = 2e7 if "--smoke" in sys.argv else 4e9
     with tempfile.TemporaryDirectory() as folder:
         size, peak = written(total, Path(folder))
     print(f"\nwriting a lazy dataset of {size / 1e9:.2f} GB: peak memory {peak / 1e6:.0f} MB")

@@ -161,7 +161,7 @@ def test_lost_workers(tmp_path, monkeypatch):
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs="CRITICAL"
+            n_workers=1, threads_per_worker=1, dashboard_address=":0", silence_logs="CRITICAL"
         ) as cluster,
         distributed.Client(cluster),
     ):
@@ -210,7 +210,7 @@ def test_stores_written_by_commands(cluster, local, tmp_path, monkeypatch):
 
 def test_an_interruption_of_workers_is_one_line(tmp_path):
     """Ctrl-C in a terminal reaches all processes."""
-    spec = SWEEP | {"runs": 100_000, "chunks": 200}
+    spec = SWEEP | {"runs": 60_000, "chunks": 600}
     lines = (f"{name} = {json.dumps(value)}\n" for name, value in spec.items())
     (tmp_path / "sweep.toml").write_text("".join(lines))
     command = [sys.executable, "-m", "mids", "generate", "--spec", "sweep.toml", "sweep"]
@@ -225,7 +225,7 @@ def test_an_interruption_of_workers_is_one_line(tmp_path):
     )
     deadline = time.monotonic() + 300
     while not list(tmp_path.glob("sweep/blocks/*")) and time.monotonic() < deadline:
-        time.sleep(0.05)  # until the workers have written one of a thousand blocks
+        time.sleep(0.05)  # until the workers have written one of two hundred blocks
     os.killpg(process.pid, signal.SIGINT)
     out, error = process.communicate(timeout=300)
     *bars, last = error.splitlines()  # of progress, where it took long
