@@ -26,7 +26,7 @@ import numpy as np
 from numba import typeof, types
 
 from ..observables import CENSORED, CONVERGED, FAILED, TRAPPED
-from .compile import ADDRESS, address, address_of, call_at, inlined, separate, value_at
+from .compile import ADDRESS, address, address_of, call_at, separate, value_at
 from .control import (
     activate,
     attracts,
@@ -37,7 +37,6 @@ from .control import (
     stiffness,
 )
 from .kernels import call_linearise, linearise
-from .linear import complete, orthogonalise
 from .observe import (
     begin,
     call_begin,
@@ -56,16 +55,20 @@ from .state import (
     CUBE,
     DIAGONALISE,
     END,
+    FACTOR,
     HESSIAN,
     LINEARISE,
+    LOWER,
     MACHINE,
+    MATRIX,
+    ODDS,
     OVERLAP,
     RECORD,
     REST,
     RUN,
     SATURATED,
+    Active,
     Machine,
-    Scratch,
     machine,
     machine_at,
 )
@@ -83,35 +86,6 @@ STRETCH = 1.1  # a step may be this much longer to end at a level
 STABLE = 3.0  # length of an explicit step times stiffness
 PATIENCE = 100  # steps at an unstable subspace, of a time in which tilts grow threefold each
 MAX_STEPS = 20_000
-
-
-@inlined
-def _start(initial: np.ndarray, known: int, work: Scratch) -> int:
-    """Find eigenframe and log-odds of ``M0 M0^T``; returns how many overlaps are not zero."""
-    rank, students = initial.shape
-    frame, log_odds, size = work.frame[0], work.log_odds[0], work.rest
-    orthogonalise(initial, rank, students)
-    for i in range(students):
-        size[i] = 0.0
-        for k in range(rank):
-            size[i] += initial[k, i] * initial[k, i]
-    learnable = known
-    for i in range(learnable):
-        best = 0
-        for j in range(1, students):
-            if size[j] > size[best]:
-                best = j
-        if not size[best] > 0.0:
-            learnable = i
-            break
-        rest = max(1.0 - size[best], np.exp(-SATURATED))
-        log_odds[i] = min(np.log(size[best] / rest), SATURATED)
-        scale = 1.0 / np.sqrt(size[best])
-        for k in range(rank):
-            frame[k, i] = initial[k, best] * scale
-        size[best] = -1.0
-    complete(frame, rank, learnable)
-    return learnable
 
 
 class Output(NamedTuple):
@@ -133,7 +107,7 @@ _EMPTY += [np.zeros(1, dtype=np.int8), np.zeros((1, 2), dtype=np.int64)]
 OUTPUT = typeof(Output(*_EMPTY))
 output_at = value_at(OUTPUT)
 
-_RUN = types.int64(ADDRESS, ADDRESS, types.int64, ARRAY, ARRAY, types.float64, types.int64)
+_RUN = types.int64(ADDRESS, ADDRESS, types.int64, MATRIX, types.int64, ARRAY, ARRAY, types.float64)
 
 
 @separate(_RUN)
@@ -141,12 +115,13 @@ def run(
     where: int,
     output: int,
     number: int,
+    initial: np.ndarray,
+    learnable: int,
     time: np.ndarray,
     thresholds: np.ndarray,
     rtol: float,
-    learnable: int,
 ) -> int:
-    """Integrate one run from the first frame and log-odds; returns its status."""
+    """Integrate one run from M(0), or what has the same G; returns its status."""
     _, work, step, functions = machine_at(where)
     out = output_at(output)
     overlap, energy, loss = out.overlap[number], out.energy[number], out.loss[number]
@@ -156,7 +131,17 @@ def run(
     frame, next_frame, log_odds = work.frame[0], work.frame[1], work.log_odds[0]
     state, square = step.state, work.square
     rank, levels = frame.shape[0], thresholds.shape[0]
+    for i in range(rank):
+        for j in range(rank):
+            square[LOWER, i, j] = initial[i, j] if j < initial.shape[1] else 0.0
+            frame[i, j] = 1.0 if i == j else 0.0
+    call_diagonalise(functions[DIAGONALISE], where, Active(0, learnable, 0), FACTOR, 1)
+    for i in range(rank):
+        for j in range(rank):
+            frame[i, j] = next_frame[i, j]
     for i in range(learnable):
+        first = work.diagonal[ODDS, i]  # of M, not of X: overlaps
+        log_odds[i] = min(np.log(first / max(1.0 - first, np.exp(-SATURATED))), SATURATED)
         for level in range(levels):
             if log_odds[i] >= thresholds[level]:
                 crossing[i, level] = 0.0
@@ -201,39 +186,16 @@ def run(
             measured = 0.0
         pace = 0.5 / work.hessian[clock, clock] if clock >= 0 else 1.0
         largest = differentiate(active, pace, work, state)
-        if saturated == learnable and largest <= STILL * abs(work.hessian[0, 0]):
-            call_linearise(functions[LINEARISE], where, active, clock, pace)
-            if attracts(active, rank, SLOW * abs(work.hessian[0, 0]), step, work):
-                largest = 0.0  # all is learned, and the subspace is critical up to rounding
-            elif largest == 0.0 or waited > PATIENCE:
-                largest, status = 0.0, TRAPPED  # no tilt is left that could grow
-            waited += 1
-        else:
-            waited = 0
-        if row == 0 or largest == 0.0:
-            while row < time.shape[0] and (row == 0 or largest == 0.0):
-                call_record(
-                    functions[RECORD],
-                    where,
-                    active,
-                    0.0,
-                    overlap[row],
-                    energy[row],
-                    loss[row : row + 1],
-                    gram[row],
-                )
-                row += 1
-                while largest == 0.0 and row < time.shape[0]:  # nothing changes any more
-                    for i in range(rank):
-                        overlap[row, i] = overlap[row - 1, i]
-                    for mode in range(energy.shape[1]):
-                        energy[row, mode] = energy[row - 1, mode]
-                    loss[row] = loss[row - 1]
-                    for i in range(rank * rank):
-                        gram[row, i] = gram[row - 1, i]
-                    row += 1
+        # Nothing moves; or all is learned, and the subspace critical up to rounding: is it stable?
+        still = largest == 0.0 and saturated < learnable
+        resting = saturated == learnable and largest <= STILL * abs(work.hessian[0, 0])
+        waited = waited + 1 if resting else 0
+        if row == 0:
+            call_record(
+                functions[RECORD], where, active, 0.0, overlap[0], energy[0], loss[:1], gram[0]
+            )
+            row = 1
             continue
-
         if h < 0.0:
             h_time = 10.0 * rtol**0.2 / largest
         h = h_time / pace
@@ -255,10 +217,30 @@ def run(
                     h = missing if missing < STRETCH * h else 0.5 * missing  # no tiny last step
                     break
         explicit = h * max(stiffness(active, pace, work.hessian), measured) <= STABLE
+        explicit = still or (explicit and not resting)
         if not explicit:
             call_linearise(functions[LINEARISE], where, active, clock, pace)
-            while not attracts(active, rank, 2.0 / h, step, work):
-                h *= 0.5
+            slow = SLOW * abs(work.hessian[0, 0]) if resting else 2.0 / h
+            while not attracts(active, rank, slow, step, work):
+                if not resting:
+                    h *= 0.5
+                elif largest == 0.0 or waited > PATIENCE:  # no tilt is left that could grow
+                    status = TRAPPED
+                    break
+                resting = False
+                slow = 2.0 / h
+        if resting or still:
+            call_record(
+                functions[RECORD],
+                where,
+                active,
+                0.0,
+                overlap[row],
+                energy[row],
+                loss[row : row + 1],
+                gram[row],
+            )
+            break
 
         unlearned = False  # else no stage is left whose duration could be wrong
         for i in range(learnable):
@@ -359,6 +341,14 @@ def run(
             h *= min(max(factor, SHRINK), GROW)
             if cut:
                 h = min(h, wanted)
+    for later in range(row + 1, time.shape[0]):  # at rest
+        for i in range(rank):
+            overlap[later, i] = overlap[row, i]
+        for mode in range(energy.shape[1]):
+            energy[later, mode] = energy[row, mode]
+        loss[later] = loss[row]
+        for i in range(rank * rank):
+            gram[later, i] = gram[row, i]
     return status
 
 
@@ -377,14 +367,20 @@ def integrate_runs(
 ) -> None:
     """Integrate runs one after another."""
     where, output = address_of(machine), address_of(out)
-    runs, rank, students = initial.shape
-    for k in range(runs):
-        learnable = _start(initial[k], independent[k], machine.work)
+    for k in range(initial.shape[0]):
         status = call_run(
-            machine.functions[RUN], where, output, k, time, thresholds, rtol, learnable
+            machine.functions[RUN],
+            where,
+            output,
+            k,
+            initial[k],
+            independent[k],
+            time,
+            thresholds,
+            rtol,
         )
         out.status[k] = status
-        for i in range(min(rank, students)):
+        for i in range(min(initial.shape[1], initial.shape[2])):
             if status == CONVERGED and np.isnan(out.crossing[k, i, thresholds.shape[0] - 1]):
                 out.status[k] = CENSORED
 
@@ -396,11 +392,11 @@ UNROLLED = 3  # up to this rank loops have a length known to the compiler
 def _functions(known: int) -> np.ndarray:
     """Addresses of the functions for targets of a rank, or of any (0)."""
     functions = (
-        begin(known),
+        begin,
         linearise,
         advance(known),
         diagonalise(known),
-        record(known),
+        record,
         cross,
         run,
     )

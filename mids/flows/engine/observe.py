@@ -116,28 +116,25 @@ def fraction(dense: np.ndarray, wanted: float) -> float:
     return theta
 
 
-def begin(known: int) -> Any:
-    """Make the function for targets of a rank, or of any (0)."""
+@separate(_BEGIN)
+def begin(where: int, active: Active, at: int) -> None:
+    """Put the target's coefficients in one of the frames into the base; differentiate.
 
-    @separate(_BEGIN, rank=known)
-    def begin(where: int, active: Active, at: int) -> None:
-        """Put the target's coefficients in one of the frames into the base; differentiate.
+    Entries that are rounding are set to zero: a learned direction known to 1e-16 would otherwise
+    feed a spurious rate of 1e-32 to the direction to be learned next, whose own rate is of order
+    d^(1 - s).
+    """
+    table, work, _, _ = machine_at(where)
+    base = work.base[at]
+    _substitute(table.substitution, work.frame[at], work.buffer, base)
+    floor = FLUSH * ROUNDING * table.norm
+    for i in range(base.shape[0]):
+        if abs(base[i]) * np.sqrt(table.weight[i]) <= floor:
+            base[i] = 0.0
+    rate_here(table.derivative, work.rest.shape[0], base, work.log_odds[at], active, work)
 
-        Entries that are rounding are set to zero: a learned direction known to 1e-16 would
-        otherwise feed a spurious rate of 1e-32 to the direction to be learned next, whose own rate
-        is of order d^(1 - s).
-        """
-        table, work, _, _ = machine_at(where)
-        base = work.base[at]
-        rank = known if known > 0 else work.rest.shape[0]
-        _substitute(table.substitution, work.frame[at], work.buffer, base)
-        floor = FLUSH * ROUNDING * table.norm
-        for i in range(base.shape[0]):
-            if abs(base[i]) * np.sqrt(table.weight[i]) <= floor:
-                base[i] = 0.0
-        rate_here(table.derivative, rank, base, work.log_odds[at], active, work)
 
-    return begin
+call_begin = call_at(_BEGIN, lambda: begin)
 
 
 def diagonalise(known: int) -> Any:
@@ -147,7 +144,8 @@ def diagonalise(known: int) -> Any:
     def diagonalise(where: int, active: Active, row: int, at: int) -> None:
         """Odds and log-odds of a state's overlaps, largest first, and their eigenvectors' frame.
 
-        The state is a row of `Step.state`; results go to a row of the work arrays.
+        The state is a row of `Step.state`, or the factor that is in LOWER if that is negative;
+        results go to a row of the work arrays.
 
         One-sided Jacobi rotations of the graded factor ``L diag(e^(v/2))`` (Demmel and Veselic
         1992) give both to high relative accuracy.
@@ -158,19 +156,22 @@ def diagonalise(known: int) -> Any:
         factor, columns = work.square[LOWER], work.square[COLUMNS]
         odds, norm = work.diagonal[ODDS], work.diagonal[REST]
         rank = known if known > 0 else norm.shape[0]
-        load(step.state[row], rank, active, work)
-        for i in range(learnable):
-            scale = np.sqrt(odds[i])
-            for k in range(i, rank):
-                factor[k, i] *= scale
-        orthogonalise(factor, rank, learnable)
-        for i in range(learnable):
+        count = rank
+        if row >= 0:
+            count = learnable
+            load(step.state[row], rank, active, work)
+            for i in range(learnable):
+                scale = np.sqrt(odds[i])
+                for k in range(i, rank):
+                    factor[k, i] *= scale
+        orthogonalise(factor, rank, count)
+        for i in range(count):
             norm[i] = 0.0
             for k in range(rank):
                 norm[i] += factor[k, i] * factor[k, i]
         for i in range(learnable):
             best = 0
-            for j in range(1, learnable):
+            for j in range(1, count):
                 if norm[j] > norm[best]:
                     best = j
             odds[i] = norm[best]
@@ -190,70 +191,47 @@ def diagonalise(known: int) -> Any:
     return diagonalise
 
 
-def record(known: int) -> Any:
-    """Make the function for targets of a rank, or of any (0)."""
-
-    @separate(_RECORD, rank=known)
-    def record(
-        where: int,
-        active: Active,
-        wanted: float,
-        overlap: np.ndarray,
-        energy: np.ndarray,
-        loss: np.ndarray,
-        flat: np.ndarray,
-    ) -> None:
-        """Overlaps, mode energies, loss and G, row by row, at a time after the start of the step.
-
-        A time that is not positive means the start itself.
-        """
-        table, work, step, functions = machine_at(where)
-        learnable = active.learnable
-        gram, vectors = work.square[HESSIAN], work.frame[2]
-        rank = known if known > 0 else gram.shape[0]
-        theta = fraction(step.time_dense, wanted) if wanted > 0.0 else 0.0
-        interpolate(step.state, active.size, theta)
-        call_diagonalise(functions[DIAGONALISE], where, active, POINT, 2)
-        for i in range(rank):
-            odds = work.diagonal[ODDS, i]
-            overlap[i] = odds / (1.0 + odds) if i < learnable else 0.0
-        for i in range(rank):
-            for j in range(i + 1):
-                total = 0.0
-                for k in range(learnable):
-                    total += vectors[i, k] * vectors[j, k] * overlap[k]
-                gram[i, j] = total
-                gram[j, i] = total
-                flat[rank * i + j] = total
-                flat[rank * j + i] = total
-        explained = _average(table, gram, work.buffer, work.monomial[1], energy)
-        loss[0] = max(0.5 * (table.norm * table.norm - explained), 0.0)
-
-    return record
-
-
-call_begin = call_at(_BEGIN, lambda: begin(0))
 call_diagonalise = call_at(_DIAGONALISE, lambda: diagonalise(0))
-call_record = call_at(_RECORD, lambda: record(0))
 
 
-@inlined
-def trial(low: float, high: float, f_low: float, f_high: float, iteration: int) -> float:
-    """Return the next point at which to look for a root: regula falsi, at last bisection."""
-    point = low - f_low * (high - low) / (f_high - f_low)
-    if iteration > 20 or not low < point < high:
-        return 0.5 * (low + high)
-    return point
+@separate(_RECORD)
+def record(
+    where: int,
+    active: Active,
+    wanted: float,
+    overlap: np.ndarray,
+    energy: np.ndarray,
+    loss: np.ndarray,
+    flat: np.ndarray,
+) -> None:
+    """Overlaps, mode energies, loss and G, row by row, at a time after the start of the step.
+
+    A time that is not positive means the start itself.
+    """
+    table, work, step, functions = machine_at(where)
+    learnable = active.learnable
+    gram, vectors = work.square[HESSIAN], work.frame[2]
+    rank = gram.shape[0]
+    theta = fraction(step.time_dense, wanted) if wanted > 0.0 else 0.0
+    interpolate(step.state, active.size, theta)
+    call_diagonalise(functions[DIAGONALISE], where, active, POINT, 2)
+    for i in range(rank):
+        odds = work.diagonal[ODDS, i]
+        overlap[i] = odds / (1.0 + odds) if i < learnable else 0.0
+    for i in range(rank):
+        for j in range(i + 1):
+            total = 0.0
+            for k in range(learnable):
+                total += vectors[i, k] * vectors[j, k] * overlap[k]
+            gram[i, j] = total
+            gram[j, i] = total
+            flat[rank * i + j] = total
+            flat[rank * j + i] = total
+    explained = _average(table, gram, work.buffer, work.monomial[1], energy)
+    loss[0] = max(0.5 * (table.norm * table.norm - explained), 0.0)
 
 
-@inlined
-def narrow(
-    low: float, high: float, f_low: float, f_high: float, point: float, value: float
-) -> tuple[float, float, float, float]:
-    """Shrink the bracket of an increasing function to one side of a point (Illinois rule)."""
-    if value < 0.0:
-        return point, high, value, 0.5 * f_high
-    return low, point, 0.5 * f_low, value
+call_record = call_at(_RECORD, lambda: record)
 
 
 _CROSS = types.float64(
@@ -283,28 +261,17 @@ def cross(
 ) -> float:
     """Time after the start of the step at which log-odds reach a threshold.
 
-    Found on the interpolant, then made as accurate as the steps: a step that ends there, and
-    Newton's correction with the slope there.  Overwrites the step, but not its interpolant.
+    Newton's method by steps that end at its iterates, so that it is as accurate as they are.
+    Overwrites the step, but not its interpolant.
     """
     _, work, step, functions = machine_at(where)
-    size = active.size
-    state, log_odds = step.state, work.log_odds[2]
-    low, high, theta = 0.0, 1.0, 1.0
-    call_diagonalise(functions[DIAGONALISE], where, active, KEPT_END, 2)
-    f_high = log_odds[direction] - threshold
-    f_low = state[START, direction - active.saturated] - threshold
+    log_odds = work.log_odds[2]
+    before = threshold - step.state[START, direction - active.saturated]
     # A run that starts close to the threshold has a short time, to the same relative accuracy.
-    enough = 10.0 * close * min(1.0, abs(f_low))
-    for iteration in range(50):
-        theta = trial(low, high, f_low, f_high, iteration)
-        interpolate(state, size, theta)
-        call_diagonalise(functions[DIAGONALISE], where, active, POINT, 2)
-        value = log_odds[direction] - threshold
-        if abs(value) < close or high - low < 1e-12:
-            break
-        low, high, f_low, f_high = narrow(low, high, f_low, f_high, theta, value)
-    time = 0.0
-    for _ in range(3):
+    enough = 10.0 * close * min(1.0, before)
+    low, high, time = 0.0, 1.0, 0.0
+    theta = before / (work.log_odds[1, direction] - threshold + before)
+    for _ in range(50):
         elapsed = call_advance(functions[ADVANCE], where, active, clock, pace, theta * h, explicit)
         call_diagonalise(functions[DIAGONALISE], where, active, END, 2)
         call_begin(functions[BEGIN], where, active, 2)
@@ -312,7 +279,13 @@ def cross(
         time = elapsed + missing / (2.0 * work.square[HESSIAN, direction, direction])
         if abs(missing) < enough:
             break
+        if missing > 0.0:
+            low = theta
+        else:
+            high = theta
         theta = fraction(step.time_dense, time)
+        if not low < theta < high:
+            theta = 0.5 * (low + high)
     return time
 
 

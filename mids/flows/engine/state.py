@@ -20,6 +20,7 @@ HESSIAN, GENERATOR, STEP, LOWER, TILT, INVERSE, METRIC, CHANGE, COLUMNS = range(
 # Rows of Step.state.
 START, SLOPE, POINT, RIGHT, END, SCALE, PACE_GRADIENT = range(7)
 KEPT_END, DENSE_0, DENSE_1, DENSE_2 = range(7, 11)
+FACTOR = -1  # instead of a row: the matrix LOWER
 
 
 class Active(NamedTuple):
