@@ -1,4 +1,4 @@
-"""The dataset schema: attributes, recipes, and validation by the registry of variables.
+"""The dataset schema: what a dataset may hold, the recipes of its runs, and the check of both.
 
 A dataset of the schema holds simulated or measured trajectories of a Gaussian multi-index model on
 the dimensions of `DIMENSIONS`. Its variables are those of `VARIABLES`, in any combination, and
@@ -14,51 +14,20 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from . import validation
 from .errors import DatasetError
-from .variables import (
-    COORDINATES,
-    DIMENSIONS,
-    LEVELS,
-    OF_ONE_RUN,
-    STATUS,
-    VARIABLES,
-    Variable,
-)
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = [
-    "CONVENTIONS",
-    "COORDINATES",
-    "DIMENSIONS",
-    "LEVELS",
-    "OF_ONE_RUN",
-    "REFERENCES",
-    "SCHEMA_VERSION",
-    "STATUS",
-    "VARIABLES",
-    "VERSION",
-    "Variable",
-    "attributes",
-    "dim_text",
-    "fingerprint",
-    "fingerprint_bytes",
-    "grid_digest",
-    "grids",
-    "made_by",
-    "recipes",
-    "recipes_in",
-    "recorded",
-    "table",
-    "validate",
-]
+Recipes: TypeAlias = dict[str, dict[str, Any]]
+Grids: TypeAlias = dict[str, list[float]]
 
 VERSION = version("mids")
 """Version of the package."""
@@ -82,8 +51,227 @@ CITE = (
     "Cite the article under references for the theory, and the software under source, whose "
     "file CITATION.cff says how, for the data."
 )
-KEYWORDS = "gradient flow, multi-index model, feature learning, saddle-to-saddle dynamics"
-LICENSE = "https://creativecommons.org/licenses/by/4.0/"
+
+LEVELS = (0.1, 0.5, 0.9)
+"""Overlaps at which crossing times are recorded."""
+
+STATUS = ("converged", "censored", "trapped", "failed")
+"""Meanings of the values 0, 1, 2, 3 of the variable ``status``."""
+
+DIMENSIONS: Mapping[str, str] = {
+    "dim": "ambient dimension d",
+    "run": "independent runs",
+    "time": "points of the time grid",
+    "mode": "Hermite modes of the target",
+    "direction": "learned directions, most learned first",
+    "axis": "coordinates of the link function",
+    "axis_t": "coordinates of the link function, as columns",
+    "student": "columns of the student's frame",
+    "level": "overlaps at which crossing times are recorded",
+    "n": "numbers of samples of an empirical loss",
+    "neuron": "neurons of a two-layer network",
+    "neuron_t": "neurons, as columns",
+    "byte": "bytes of a fingerprint",
+}
+OF_ONE_RUN = tuple(name for name in DIMENSIONS if name not in ("dim", "run", "n"))
+"""Dimensions that no sweep adds."""
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One entry of the schema; ``"str"`` is text of any length.
+
+    `compact` is a narrower type for compact files where it is accurate enough: of curves that are
+    drawn, fitted and compared, but not of times, or of what a replay starts from.
+    """
+
+    dims: tuple[str, ...]
+    long_name: str
+    meaning: str
+    dtype: str = "float64"
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    compact: str | None = None
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Attributes of the variable in a dataset; everything is dimensionless."""
+        return {**self.required, "comment": self.meaning}
+
+    @property
+    def required(self) -> dict[str, Any]:
+        """Those of the attributes that a dataset must have."""
+        units = {} if self.dtype == "str" else {"units": "1"}
+        return {"long_name": self.long_name, **units, **self.attrs}
+
+    @property
+    def dtypes(self) -> str:
+        """The types it may have, for people."""
+        return self.dtype if self.compact is None else f"{self.dtype} or {self.compact}"
+
+    def accepts(self, dtype: np.dtype[Any]) -> bool:
+        """Tell whether an array of this type may hold the variable."""
+        if self.dtype == "str":
+            return dtype.kind in "UT"
+        return any(dtype == np.dtype(name) for name in (self.dtype, self.compact) if name)
+
+
+def flags(*meanings: str) -> dict[str, Any]:
+    """Attributes of a variable whose values 0, 1, ... have meanings."""
+    values = np.arange(len(meanings), dtype=np.int8)
+    return {"flag_values": values, "flag_meanings": " ".join(meanings)}
+
+
+def _of_run(long_name: str, meaning: str, *dims: str, **more: Any) -> Variable:
+    """Variable of each run, with further dims."""
+    return Variable(("dim", "run", *dims), long_name, meaning, **more)
+
+
+def _curve(long_name: str, meaning: str, *dims: str) -> Variable:
+    """Variable of each run and time."""
+    return _of_run(long_name, meaning, "time", *dims, compact="float32")
+
+
+VARIABLES: Mapping[str, Variable] = {
+    "loss": _curve("loss", "objective of the flow, with the factor 1/2 (paper eq. 31)"),
+    "risk": _curve(
+        "population risk",
+        "population risk with the factor 1/2, where it differs from the objective",
+    ),
+    "overlap": _curve(
+        "overlap",
+        "eigenvalues of G in [0, 1], descending: squared cosines of the principal angles",
+        "direction",
+    ),
+    "gram": _curve(
+        "summary statistic G(t)",
+        "G(t) = M(t) M(t)^T: the learned subspace, in the coordinates of the link function",
+        "axis",
+        "axis_t",
+    ),
+    "correlation": _curve(
+        "correlation matrix M(t)", "M(t) = W*^T W(t), for flows on M", "axis", "student"
+    ),
+    "link": _curve(
+        "coefficient of the student on the mode",
+        "E f(W^T x) H_beta(W*^T x), f the student's link, for flows that learn it: the coefficient"
+        " of the student on the mode beta of the target, alpha_beta where that is learned",
+        "mode",
+    ),
+    "energy": _curve(
+        "contribution of the mode to h(G)",
+        "alpha_beta (A_G f*)_beta; sums over mode to h(G), which is |f*|^2 - 2 loss where the link"
+        " is at its optimum without ridge",
+        "mode",
+    ),
+    "gram0": _of_run("initial summary statistic G(0)", "G(0) = M(0) M(0)^T", "axis", "axis_t"),
+    "crossing_time": _of_run(
+        "time at which the overlap first reaches the level",
+        "first time at which the direction's overlap reaches the level, from the dense output of "
+        "the integrator and not from the grid; NaN if it never does",
+        "direction",
+        "level",
+    ),
+    "stage_duration": _of_run(
+        "time from the previous direction's overlap of 1/2 to this one's",
+        "difference of crossing times at level 0.5, kept apart by the integrator: exact where the "
+        "times themselves, of order d^(s - 1), are too large to be subtracted",
+        "direction",
+    ),
+    "status": _of_run(
+        "how the run ended",
+        "0 converged; 1 censored: still on a plateau at the last time; 2 trapped; 3 failed",
+        dtype="int8",
+        attrs=flags(*STATUS),
+    ),
+    "n_steps": _of_run("integration steps", "steps the integrator accepted", dtype="int64"),
+    "n_rhs": _of_run(
+        "evaluations of the right-hand side",
+        "how often the integrator evaluated the flow",
+        dtype="int64",
+    ),
+    "initial": _of_run(
+        "initial correlation matrix M(0)",
+        "M(0) = W*^T W(0), where the flow depends on more than G(0), or where each run was given "
+        "its own",
+        "axis",
+        "student",
+    ),
+    "recipe": _of_run(
+        "fingerprint of the recipe",
+        "names the recipe of the run in the attribute mids_recipes: the 32 bytes of the SHA-256 of"
+        " its canonical JSON, apart, so that no statistic over several recipes is one of them",
+        "byte",
+        dtype="uint8",
+    ),
+    "neuron_overlap": _curve(
+        "correlation of the neuron with the axis",
+        "m_j = W*^T w_j of neuron j: its cosines where weights have unit norm",
+        "neuron",
+        "axis",
+    ),
+    "neuron_gram": _curve(
+        "products of the weights of two neurons", "Q = W^T W", "neuron", "neuron_t"
+    ),
+    "second_layer": _curve("second layer", "a_j, the weight of neuron j in the network", "neuron"),
+    "neuron_crossing_time": _of_run(
+        "time at which the neuron's overlap first reaches the level",
+        "first time at which the neuron's squared cosine with the nearest direction (axis of the "
+        "link, or index vector of an additive target) reaches the level; NaN if it never does",
+        "neuron",
+        "level",
+    ),
+    "nearest": _of_run(
+        "direction nearest to the neuron at the end",
+        "its number, from 0; -1 where the squared cosine is below 1/2, or as large with another "
+        "one, as at their average. A permutation where every direction has one neuron",
+        "neuron",
+        dtype="int64",
+    ),
+    "coverage": _of_run(
+        "directions that neurons have reached",
+        "number of directions that are the nearest of some neuron at the end, squared cosine 1/2 "
+        "at least",
+        dtype="int64",
+    ),
+    "success": _of_run(
+        "whether the run succeeded",
+        "1 if all directions that the student can hold were learned at the end of the run, else 0",
+        dtype="int8",
+        attrs=flags("no", "yes"),
+    ),
+    "final_overlap": _of_run(
+        "overlap at the end of the run", "the variable overlap at the last time", "direction"
+    ),
+    "final_risk": _of_run(
+        "population risk at the end of the run", "the variable risk at the last time"
+    ),
+}
+"""Data variables by name."""
+
+COORDINATES: Mapping[str, Variable] = {
+    "dim": Variable(("dim",), "ambient dimension d", "ambient dimension d", "int64"),
+    "run": Variable(("run",), "run", "index of the run, part of its random stream", "int64"),
+    "time": Variable(("time",), "time", "time of the flow, increasing; no physical unit"),
+    "samples": Variable(
+        ("time",), "samples used", "samples that a stochastic flow has drawn by this time", "int64"
+    ),
+    "n": Variable(("n",), "samples", "number of samples of the empirical loss", "int64"),
+    "ratio": Variable(("dim", "n"), "samples in units of d^s", "n / d^s, s the largest leap"),
+    "direction": Variable(
+        ("direction",), "direction", "rank of the direction, 0 for the most learned", "int64"
+    ),
+    "neuron": Variable(("neuron",), "neuron", "number of the neuron", "int64"),
+    "level": Variable(("level",), "overlap level", "overlap that is reached"),
+    "degree": Variable(("mode",), "degree of the mode", "total degree |beta|", "int64"),
+    "exponents": Variable(
+        ("mode", "axis"), "multi-index of the mode", "the multi-index beta", "int64"
+    ),
+    "mode": Variable(("mode",), "mode", 'text such as "h1(z1)h3(z2)"', "str"),
+}
+"""Coordinates by name; those named like a dimension are required wherever that is used."""
+
+
+# -- attributes and recipes ---------------------------------------------------------------------
 
 
 def attributes(
@@ -98,9 +286,9 @@ def attributes(
         "source": source,
         "references": REFERENCES,
         "history": f"{now} {source}: {command}",
-        "license": LICENSE,
+        "license": "https://creativecommons.org/licenses/by/4.0/",
         "comment": CITE,
-        "keywords": KEYWORDS,
+        "keywords": "gradient flow, multi-index model, feature learning, saddle-to-saddle dynamics",
         "date_created": now,
         "mids_schema": SCHEMA_VERSION,
         "mids_recipes": recipes,
@@ -151,19 +339,17 @@ def recorded(recipes: Mapping[str, Mapping[str, Any]], grids: Mapping[str, Any])
     return json.dumps({"recipes": dict(recipes), "grids": grids})
 
 
-def recipes(ds: xr.Dataset) -> dict[str, dict[str, Any]]:
+def recipes(ds: xr.Dataset) -> Recipes:
     """Recipes of a dataset by fingerprint, as JSON holds them, each checked for changes."""
     return copy.deepcopy(recipes_in(ds.attrs)[0])  # what is decoded is shared by all datasets
 
 
-def grids(ds: xr.Dataset) -> dict[str, list[float]]:
+def grids(ds: xr.Dataset) -> Grids:
     """Time grids of a dataset's recipes by digest."""
     return recipes_in(ds.attrs)[1]
 
 
-def recipes_in(
-    attrs: Mapping[Any, Any],
-) -> tuple[dict[str, dict[str, Any]], dict[str, list[float]]]:
+def recipes_in(attrs: Mapping[Any, Any]) -> tuple[Recipes, Grids]:
     """Recipes and time grids in the attribute ``mids_recipes``; no more than empty without it."""
     text = attrs.get("mids_recipes", '{"recipes": {}, "grids": {}}')
     if not isinstance(text, str) or len(text) > LONGEST_RECIPES:
@@ -175,7 +361,7 @@ def recipes_in(
 
 
 @functools.lru_cache(maxsize=16)
-def _decoded(text: str) -> tuple[dict[str, dict[str, Any]], dict[str, list[float]]]:
+def _decoded(text: str) -> tuple[Recipes, Grids]:
     try:
         decoded = json.loads(text)
         found, times = decoded["recipes"], decoded["grids"]
@@ -196,6 +382,9 @@ def _decoded(text: str) -> tuple[dict[str, dict[str, Any]], dict[str, list[float
                 "instead of editing it"
             )
     return found, times
+
+
+# -- the check ---------------------------------------------------------------------------------
 
 
 def validate(ds: xr.Dataset) -> None:

@@ -19,7 +19,6 @@ ROOT = Path(mids.__file__).parent
 WINGS = (
     "errors",
     "validation",
-    "variables",
     "schema",
     "targets",
     "flows",

@@ -23,8 +23,6 @@ from .prediction import KNOWN, NEVER, REASONS, SLOW, START
 from .saddles import saddles
 from .theory import has_theory, predictions
 
-__all__ = ["as_dimension", "comparable", "compare", "measured", "summary"]
-
 Array = NDArray[np.float64]
 
 NEEDED = (

@@ -28,8 +28,6 @@ from ..targets.target import Target
 from ..validation import FloatArray as Array
 from .neurons import neurons_of
 
-__all__ = ["exit_times", "measured_exits"]
-
 FALL = 0.01
 """Part of the risk at the start that is gone at the exit."""
 NODES = 64

@@ -43,8 +43,6 @@ from ..targets.subspaces import Component, complete
 from ..targets.target import Target
 from .known_frame import order as known_order
 
-__all__ = ["exponents"]
-
 Array = NDArray[np.float64]
 Function = Callable[[Array], ArrayLike]
 

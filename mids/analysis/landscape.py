@@ -15,8 +15,6 @@ from ..targets.subspaces import complete
 from ..targets.target import Target
 from .critical_points import CriticalPoint, critical
 
-__all__ = ["landscape", "linearised"]
-
 Array = NDArray[np.float64]
 
 SAME = 1e-4

@@ -19,8 +19,6 @@ from ..targets.target import Target, as_target
 from .coupled import Race
 from .prediction import BETWEEN, SLOW, expected_steps
 
-__all__ = ["race"]
-
 
 def race(
     target: Target | str,

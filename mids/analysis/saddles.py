@@ -17,8 +17,6 @@ from .noise import averaged, noise
 from .plateaus import Scale, increasing_time, plateaus
 from .prediction import level, visits
 
-__all__ = ["saddles", "with_saddles"]
-
 Array = NDArray[np.float64]
 
 CONVERGED, TRAPPED, FAILED = 0, 2, 3

@@ -29,8 +29,6 @@ from .neurons import need_one_kind, neuron_times
 from .prediction import ABSENT, KNOWN, METHODS, REASONS, START, Prediction
 from .saddles import with_saddles
 
-__all__ = ["has_theory", "theory"]
-
 Array = NDArray[np.float64]
 
 COLUMNS = {

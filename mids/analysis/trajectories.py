@@ -18,8 +18,6 @@ from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 from .exports import BESIDE, FORMS, curves_of, is_log, numbers
 
-__all__ = ["from_trajectories"]
-
 Trajectories: TypeAlias = ArrayLike | pd.Series | pd.DataFrame | xr.DataArray
 
 LEADING = ("dim", "run", "time")

@@ -20,8 +20,6 @@ from .observables import observables, overlaps
 from .ridge import RidgeFlow
 from .sampled import FRAME
 
-__all__ = ["Ambient"]
-
 LARGEST_DIM = 20_000
 MAX_STEPS = 200_000
 LEARNED = 1e-13

@@ -18,8 +18,6 @@ from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 from .initial import draw_runs
 
-__all__ = ["Flow", "FlowSweep", "Problem", "Swept"]
-
 Swept: TypeAlias = Any
 """The other type of a parameter: a list may be given, of which each flow has one value."""
 

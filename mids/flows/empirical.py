@@ -21,8 +21,6 @@ from .observables import CENSORED, CONVERGED, TRAPPED, overlaps
 from .readout import Features
 from .sampled import SampledFlow, Trajectory
 
-__all__ = ["Empirical"]
-
 MAX_BYTES = 4e9
 """Largest set of samples."""
 LONGEST = 1e5

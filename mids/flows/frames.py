@@ -17,8 +17,6 @@ from .engine.array_integrator import follow as integrate
 from .engine.link_polynomials import LinkPolynomials, link_polynomials
 from .observables import overlaps
 
-__all__ = ["FrameFlow", "Frames", "averages", "degrees", "follow", "learned_frame", "link_of"]
-
 FLOOR = 1e-12
 """Rows of M below this need no relative accuracy."""
 STILL = 1e-13

@@ -19,16 +19,6 @@ from .. import validation
 from ..errors import InputError
 from ..validation import FloatArray, IntArray
 
-__all__ = [
-    "check_initial",
-    "draw",
-    "draw_runs",
-    "frame",
-    "independent",
-    "least_overlap",
-    "stream",
-]
-
 _WORD = 2**32
 SMALLEST = 1e-150
 """Columns that are not zero have at least this norm, so that their squares are no denormals."""

@@ -19,8 +19,6 @@ from .observables import link_on_modes, observables
 from .ridge import RidgeFlow
 from .time_grid import POINTS_PER_DECADE
 
-__all__ = ["Joint"]
-
 LARGEST_EPSILON = 1e6
 LARGEST_LINK = 400
 """Coefficients of the largest link: a step solves linear systems of that size."""

@@ -15,17 +15,6 @@ from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 from .base import Problem
 
-__all__ = [
-    "CENSORED",
-    "CONVERGED",
-    "FAILED",
-    "TRAPPED",
-    "converged",
-    "link_on_modes",
-    "observables",
-    "overlaps",
-]
-
 CONVERGED, CENSORED, TRAPPED, FAILED = range(len(STATUS))
 
 

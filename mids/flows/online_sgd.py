@@ -25,8 +25,6 @@ from ..validation import FloatArray
 from .base import Problem, Swept
 from .sampled import SampledFlow, Stepped, Trajectory, start
 
-__all__ = ["OnlineSGD"]
-
 SAMPLINGS = ("ambient", "projected")
 
 CHUNK_SECONDS = 1.0

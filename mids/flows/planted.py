@@ -19,8 +19,6 @@ from .frames import FrameFlow, averages, follow, learned_frame, link_of
 from .observables import CENSORED, CONVERGED, FAILED, TRAPPED, observables
 from .time_grid import POINTS_PER_DECADE, beyond_escapes
 
-__all__ = ["Landscape", "Planted", "symmetries"]
-
 FINER = 4
 """Times as many points a decade of a default grid as of the other flows': plateaus are shorter."""
 GLOBAL = 1e-9

@@ -28,8 +28,6 @@ from .observables import link_on_modes
 from .ridge import HermiteKernel
 from .two_timescale import TwoTimescale
 
-__all__ = ["Features", "Readout"]
-
 READOUTS = ("hermite-ridge", "random-features")
 MAX_FEATURES = 2000
 

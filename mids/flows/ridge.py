@@ -15,8 +15,6 @@ from ..validation import FloatArray, IntArray
 from .base import Flow, Swept
 from .time_grid import beyond_escapes
 
-__all__ = ["HermiteKernel", "RidgeFlow"]
-
 SMALLEST = 1e-300
 """Least eigenvalue of a kernel that is given by a formula."""
 LEAST_KEPT = 1e-60

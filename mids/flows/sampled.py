@@ -22,8 +22,6 @@ from .readout import Features, Readout
 from .ridge import HermiteKernel
 from .time_grid import beyond_escapes
 
-__all__ = ["SampledFlow", "Stepped", "Trajectory", "start"]
-
 FRAME, DATA, FEATURES = 1, 2, 3
 """Branches of a run's random streams: what W(0) has besides M(0), samples, random features."""
 

@@ -13,8 +13,6 @@ from ..targets.target import Target
 from ..validation import FloatArray
 from .initial import least_overlap
 
-__all__ = ["beyond_escapes", "chi_squared_quantile", "fast_link_duration", "logarithmic"]
-
 POINTS_PER_DECADE = 16
 SHORT = 400
 """Times of growth in a grid that shows each of them."""

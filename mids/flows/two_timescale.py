@@ -18,8 +18,6 @@ from .many_directions import check_separable, grid, integrate_many
 from .observables import CENSORED, CONVERGED, converged
 from .ridge import RidgeFlow
 
-__all__ = ["TwoTimescale"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class TwoTimescale(RidgeFlow):

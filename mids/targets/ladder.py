@@ -26,8 +26,6 @@ from .subspaces import (
 )
 from .target import Target, as_target
 
-__all__ = ["Ladder", "Leap", "ladder", "leaps", "rate", "relevant_directions"]
-
 Array = NDArray[np.float64]
 
 
