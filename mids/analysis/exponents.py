@@ -40,7 +40,7 @@ from ..targets.basis import (
 from ..targets.ladder import leaps, rate
 from ..targets.polynomial import polynomial as polynomial_of
 from ..targets.subspaces import Component, complete
-from ..targets.target import Target
+from ..targets.target import Target, as_target
 from .known_frame import order as known_order
 
 Array = NDArray[np.float64]
@@ -198,15 +198,9 @@ def _read(
     """Return the link as a function, and its expansion; the same object where it is exact."""
     if isinstance(target, xr.Dataset):
         target = target_of(target)
-    if isinstance(target, str):
-        target = Target.parse(target)
-    if isinstance(target, Target):
-        return target, target
-    if not callable(target):
-        raise InputError(
-            f"exponents takes a dataset, a Target, its text or a callable, got "
-            f"{validation.shown(target)}"
-        )
+    if isinstance(target, Target) or not callable(target):
+        known = as_target(target)
+        return known, known
     if rank is None:
         raise InputError("exponents of a callable needs rank=, the number of its variables")
     given = validation.integer(rank, "rank", at_least=1)

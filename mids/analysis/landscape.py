@@ -12,7 +12,7 @@ from ..simulation.simulate import simulate
 from ..targets.averaging import correlation, gradient, planted_slope
 from ..targets.ladder import leaps
 from ..targets.subspaces import complete
-from ..targets.target import Target
+from ..targets.target import Target, as_target
 from .critical_points import CriticalPoint, critical
 
 Array = NDArray[np.float64]
@@ -81,7 +81,7 @@ def landscape(
     >>> landscape("h3(z1)", flow="planted", runs=0).loss.round(3).values.tolist()
     [2.0, 1.0, 0.0]
     """
-    given = Target.parse(target) if isinstance(target, str) else target
+    given = as_target(target)
     starts = validation.integer(starts, "starts", at_least=1)
     runs = validation.integer(runs, "runs", at_least=0)
     rng = np.random.default_rng(validation.integer(seed, "seed", at_least=0))

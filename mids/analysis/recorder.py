@@ -20,7 +20,7 @@ from ..targets.basis import (
     tensor_coefficients,
 )
 from ..targets.samples import estimate
-from ..targets.target import Target
+from ..targets.target import Target, as_target
 from ..validation import FloatArray
 from .trajectories import from_trajectories
 
@@ -80,11 +80,7 @@ class Recorder:
                 f"{min(r, d - 1)}"
             )
         self.per_decade = validation.integer(per_decade, "per_decade", at_least=1)
-        self.target = Target.parse(target) if isinstance(target, str) else target
-        if self.target is not None and not isinstance(self.target, Target):
-            raise InputError(
-                f"target must be a Target or text such as 'h2(z1)', got {validation.shown(target)}"
-            )
+        self.target = None if target is None else as_target(target)
         if self.target is not None and self.target.rank != r:
             raise InputError(
                 f"W_star has {r} directions, but the target has rank {self.target.rank}; give one "

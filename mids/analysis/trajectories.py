@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from .. import schema, validation
 from ..errors import InputError
 from ..simulation.recipe import Recipe
-from ..targets.target import Target
+from ..targets.target import Target, as_target
 from ..validation import FloatArray, IntArray
 from .exports import BESIDE, FORMS, curves_of, is_log, numbers
 
@@ -137,12 +137,7 @@ def from_trajectories(
             "overlap= and correlation= were both given, but the overlaps follow from the "
             "correlation matrices; pass one of them"
         )
-    if isinstance(target, str):
-        target = Target.parse(target)
-    elif target is not None and not isinstance(target, Target):
-        raise InputError(
-            f"target must be a Target or text such as 'h2(z1)', got {validation.shown(target)}"
-        )
+    target = None if target is None else as_target(target)
     empty = [f"{name} {array.shape}" for name, array in arrays.items() if not array.size]
     if empty:
         raise InputError(f"there are no trajectories in {', '.join(empty)}; pass at least one run")

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import InputError
-from ..targets.additive import LARGEST_DEGREE, AdditiveTarget
+from ..targets.additive import AdditiveTarget
 from ..targets.basis import multiplicities
+from ..targets.links import LARGEST_DEGREE
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 

@@ -45,15 +45,6 @@ def average(tensors: Sequence[FloatArray], M: ArrayLike) -> tuple[FloatArray, ..
     return tuple(apply_to_indices(tensor, matrix.T) for tensor in tensors)
 
 
-def adjoint(tensors: Sequence[FloatArray], M: ArrayLike) -> tuple[FloatArray, ...]:
-    r"""Apply the adjoint :math:`A_M^* = A_{M^T}` to a link on :math:`R^q`.
-
-    Shapes: M (r, q).
-    """
-    matrix = validation.matrix(M, "M", None, _rank(tensors))
-    return average(tensors, matrix.T)
-
-
 def correlation(link: Link, G: ArrayLike) -> FloatArray:
     r"""Return :math:`h(G) = \langle f^*, A_G f^* \rangle` (paper eq. 31).
 

@@ -11,8 +11,9 @@ from scipy.special import erf
 import mids
 from mids.errors import InputError, TargetSyntaxError
 from mids.targets import Target, additive
-from mids.targets.additive import AdditiveTarget, hermite_series
+from mids.targets.additive import AdditiveTarget
 from mids.targets.averaging import gradient, loss
+from mids.targets.links import hermite_series
 
 LINK = [0.2, 0.0, 0.7, -0.4]
 
