@@ -12,6 +12,7 @@ from .. import schema, validation
 from ..errors import InputError
 from ..targets.basis import (
     apply_to_indices,
+    by_mode,
     check_size,
     mode_label,
     multi_indices,
@@ -292,8 +293,7 @@ class Recorder:
         link = np.array([unknown if row is None else row for row in self._links])[None, None]
         parts = {"link": link}
         if self.target is not None:
-            pairs = zip(self.target.modes.tolist(), self.target.coefficients, strict=True)
-            known = {tuple(beta): value for beta, value in pairs}
+            known = by_mode(self.target.modes, self.target.coefficients)
             parts["energy"] = link * [known.get(tuple(beta), 0.0) for beta in modes.tolist()]
         coords = {
             "mode": np.array([mode_label(beta) for beta in modes.tolist()]),

@@ -239,6 +239,11 @@ class Flow(ABC):
             return FlowSweep(cls, given)
         return super().__new__(cls)
 
+    def _set(self, **values: Any) -> None:
+        """Replace parameters by their checked values, past the frozen dataclass."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
     def check(self, target: Target, dims: IntArray, student_rank: int) -> None:  # noqa: B027
         """Raise InputError if the flow cannot run on a target with a student of this rank.
 
@@ -446,9 +451,12 @@ class Flow(ABC):
         >>> flows.TwoTimescale(ridge=0.1).to_dict()
         {'name': 'two-timescale', 'ridge': 0.1, 'kernel': None}
         """
-        parameters = dataclasses.asdict(self)
-        recorded = {field.name: parameters[field.name] for field in _recorded(type(self))}
-        return {"name": self.name, **recorded}
+        plain = dataclasses.asdict(self)
+        values = {field.name: getattr(self, field.name) for field in _recorded(type(self))}
+        return {"name": self.name} | {
+            name: value.to_dict() if hasattr(value, "to_dict") else plain[name]
+            for name, value in values.items()
+        }
 
     @classmethod
     def from_dict(cls, parameters: Mapping[str, Any]) -> Self:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..schema import LEVELS
+from ..targets.basis import by_mode
 from ..targets.ladder import leaps
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
@@ -74,7 +75,7 @@ def link_of(target: Target) -> FloatArray:
 
     Shapes: returns (n,).
     """
-    values = dict(zip(map(tuple, target.modes.tolist()), target.coefficients, strict=True))
+    values = by_mode(target.modes, target.coefficients)
     exponents = link_polynomials(target, target.rank).exponents.tolist()
     return np.array([values.get(tuple(gamma), 0.0) for gamma in exponents])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -71,7 +71,7 @@ class Joint(RidgeFlow):
         """Check the parameters."""
         super().__post_init__()
         epsilon = validation.number(self.epsilon, "epsilon", above=0.0, at_most=LARGEST_EPSILON)
-        object.__setattr__(self, "epsilon", epsilon)
+        self._set(epsilon=epsilon)
         validation.one_of(self.link, STARTS, "link of the flow 'joint'")
 
     def check(self, target: Target, dims: IntArray, student_rank: int) -> None:
@@ -127,15 +127,7 @@ class Joint(RidgeFlow):
             kept * averages(turned, start) if self.link == "fitted" else np.zeros((runs, len(kept)))
         )
         found = follow(
-            Problem(
-                turned,
-                problem.dim,
-                problem.runs,
-                problem.seed,
-                start,
-                problem.time,
-                problem.rtol,
-            ),
+            replace(problem, target=turned, initial=start),
             rate=1.0 / self.epsilon,
             decay=1.0 / kept,
             start=link,

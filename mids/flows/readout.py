@@ -21,7 +21,7 @@ import numpy as np
 from .. import validation
 from ..errors import InputError
 from ..targets.averaging import average, loss
-from ..targets.basis import hermite_values, multi_indices, tensor_coefficients
+from ..targets.basis import by_mode, hermite_values, multi_indices, tensor_coefficients
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 from .observables import link_on_modes
@@ -84,11 +84,6 @@ class Readout:
     def __post_init__(self) -> None:
         """Check the parameters against each other."""
         validation.one_of(self.readout, READOUTS, "readout")
-        if not isinstance(self.kernel, HermiteKernel | None):
-            raise InputError(
-                f"kernel must be a mids.flows.HermiteKernel, got {validation.shown(self.kernel)}; "
-                "pass for example HermiteKernel(polynomial=2)"
-            )
         if self.readout == "random-features" and (self.kernel or self.degree) is not None:
             raise InputError(
                 f"{'degree' if self.kernel is None else 'kernel'} belongs to readout "
@@ -141,9 +136,8 @@ class Readout:
                 f"degree must be at least {degrees[degrees > 0].min()}, the lowest of the target, "
                 f"got {self.degree}; a link of lower degree learns nothing of it"
             )
-        modes = dict(zip(map(tuple, target.modes.tolist()), target.coefficients, strict=True))
-        kept = {beta: modes[beta] for beta in map(tuple, target.modes[seen].tolist())}
-        if len(kept) < len(modes):
+        if not seen.all():
+            kept = by_mode(target.modes[seen], target.coefficients[seen])
             target = Target(kept, name=target.name)
         population = TwoTimescale(ridge=self.ridge, kernel=self.kernel)
         population.check(target, np.zeros(0, dtype=np.int64), target.rank)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .. import validation
 from ..errors import InputError
+from ..targets.basis import by_mode
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 from .base import Flow, Swept
 from .time_grid import beyond_escapes
 
+KERNELS = ("polynomial", "exponential", "eigenvalues")
+"""Fields of `HermiteKernel`, of which one is given."""
 SMALLEST = 1e-300
 """Least eigenvalue of a kernel that is given by a formula."""
 LEAST_KEPT = 1e-60
@@ -53,8 +56,7 @@ class HermiteKernel:
 
     def __post_init__(self) -> None:
         """Check the fields."""
-        names = ("polynomial", "exponential", "eigenvalues")
-        given = [name for name in names if getattr(self, name) is not None]
+        given = [name for name in KERNELS if getattr(self, name) is not None]
         if len(given) != 1:
             raise InputError(
                 "kernel needs exactly one of polynomial=a, exponential=b or eigenvalues=[q_0, ...] "
@@ -156,8 +158,20 @@ class HermiteKernel:
         True
         """
         for name in fields:
-            validation.one_of(name, ("polynomial", "exponential", "eigenvalues"), "kernel field")
+            validation.one_of(name, KERNELS, "kernel field")
         return cls(**fields)
+
+
+def as_kernel(kernel: object) -> HermiteKernel | None:
+    """Return a kernel that may be given by a mapping of its field."""
+    if isinstance(kernel, Mapping):
+        return HermiteKernel.from_dict(kernel)
+    if not isinstance(kernel, HermiteKernel | None):
+        raise InputError(
+            f"kernel must be a mids.flows.HermiteKernel, got {validation.shown(kernel)}; "
+            "pass for example HermiteKernel(polynomial=2)"
+        )
+    return kernel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,21 +187,10 @@ class RidgeFlow(Flow):
 
     def __post_init__(self) -> None:
         """Check the parameters."""
-        object.__setattr__(self, "ridge", validation.number(self.ridge, "ridge", at_least=0.0))
-        if isinstance(self.kernel, Mapping):
-            object.__setattr__(self, "kernel", HermiteKernel.from_dict(self.kernel))
-        if not isinstance(self.kernel, HermiteKernel | None):
-            raise InputError(
-                f"kernel must be a mids.flows.HermiteKernel, got {validation.shown(self.kernel)}; "
-                "pass for example HermiteKernel(polynomial=2)"
-            )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Name and parameters in types that JSON knows."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        if self.kernel is not None:
-            values["kernel"] = self.kernel.to_dict()
-        return {"name": self.name, **values}
+        self._set(
+            ridge=validation.number(self.ridge, "ridge", at_least=0.0),
+            kernel=as_kernel(self.kernel),
+        )
 
     def check(self, target: Target, dims: IntArray, student_rank: int) -> None:
         """Raise InputError if the kernel does not reach the target's degree, or nothing is left."""
@@ -218,9 +221,7 @@ class RidgeFlow(Flow):
         if self.ridge == 0:
             return target
         weights = np.sqrt(self.shrinkage(target.modes.sum(axis=1)))
-        modes = map(tuple, target.modes.tolist())
-        scaled = (target.coefficients * weights).tolist()
-        return Target(dict(zip(modes, scaled, strict=True)), name=target.name)
+        return Target(by_mode(target.modes, target.coefficients * weights), name=target.name)
 
     def variables(self, target: Target) -> tuple[str, ...]:
         """Those of every flow, and with a ridge the population risk."""

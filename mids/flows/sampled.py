@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,14 @@ import numpy as np
 from .. import validation
 from ..errors import InputError
 from ..schema import LEVELS
+from ..targets.basis import by_mode
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 from .base import Flow, Problem, Swept
 from .initial import frame, stream
 from .observables import observables
 from .readout import Features, Readout
-from .ridge import HermiteKernel
+from .ridge import HermiteKernel, as_kernel
 from .time_grid import beyond_escapes
 
 FRAME, DATA, FEATURES = 1, 2, 3
@@ -92,16 +93,13 @@ class SampledFlow(Flow):
 
     def __post_init__(self) -> None:
         """Check the parameters."""
-        kernel = self.kernel
-        if isinstance(kernel, Mapping):
-            kernel = HermiteKernel.from_dict(kernel)
         self._set(
             noise=validation.number(self.noise, "noise", at_least=0.0),
             ridge=validation.number(self.ridge, "ridge", at_least=0.0),
             degree=None
             if self.degree is None
             else validation.integer(self.degree, "degree", at_least=1),
-            kernel=kernel,
+            kernel=as_kernel(self.kernel),
             features=validation.integer(self.features, "features", at_least=1),
             width=validation.number(self.width, "width", above=0.0),
         )
@@ -112,10 +110,6 @@ class SampledFlow(Flow):
                     f"{f.name}={getattr(self, f.name)!r} has no meaning for the readout "
                     f"{self.readout!r}; leave it out, or pass readout='random-features'"
                 )
-
-    def _set(self, **values: Any) -> None:
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
 
     @property
     def link(self) -> Readout:
@@ -139,9 +133,8 @@ class SampledFlow(Flow):
 
     def to_dict(self) -> dict[str, Any]:
         """Name and parameters in types that JSON knows, of the link's those of its readout."""
-        kernel = None if self.kernel is None else self.kernel.to_dict()
-        values = {**super().to_dict(), "kernel": kernel}
-        return {name: value for name, value in values.items() if name not in self.link.unused}
+        unused = self.link.unused
+        return {name: v for name, v in super().to_dict().items() if name not in unused}
 
     def check(self, target: Target, dims: IntArray, student_rank: int) -> None:
         """Raise InputError if samples are too long or the link cannot be fitted."""
@@ -217,7 +210,7 @@ class SampledFlow(Flow):
             problem, np.array([run.correlations for run in runs]), crossing, failed, counts
         )
         # h(G) of the target that is climbed: each mode of the target weighted, or absent.
-        kept = dict(zip(map(tuple, climbed.modes.tolist()), climbed.coefficients, strict=True))
+        kept = by_mode(climbed.modes, climbed.coefficients)
         weighted = [kept.get(tuple(beta), 0.0) for beta in target.modes.tolist()]
         out["energy"] *= (np.array(weighted) / target.coefficients) ** 2
         half = crossing[:, :, LEVELS.index(0.5)]

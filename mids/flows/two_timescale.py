@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 import numpy as np
 
@@ -56,7 +56,7 @@ class TwoTimescale(RidgeFlow):
     def check(self, target: Target, dims: IntArray, student_rank: int) -> None:
         """Raise InputError if the target has neither tensors nor directions learned one by one."""
         super().check(target, dims, student_rank)
-        if isinstance(target, AdditiveTarget) and not target.dense:
+        if _is_large(target):
             check_separable(target)
             if self.ridge > 0:
                 raise InputError(
@@ -68,7 +68,7 @@ class TwoTimescale(RidgeFlow):
         self, target: Target, dim: int, student_rank: int, initial: FloatArray | None = None
     ) -> FloatArray:
         """Logarithmic grid past the last escape."""
-        if isinstance(target, AdditiveTarget) and not target.dense:
+        if _is_large(target):
             return grid(target, dim, student_rank, initial)
         return super().default_time(target, dim, student_rank, initial)
 
@@ -94,9 +94,8 @@ class TwoTimescale(RidgeFlow):
 
         target = problem.target
         effective = self.effective_target(target)
-        runs, rank, students = problem.initial.shape
+        (runs, rank, students), steps = problem.initial.shape, len(problem.time)
         factor, independents = independent(problem.initial)
-        steps = len(problem.time)
         out = {
             "overlap": np.full((runs, steps, rank), np.nan),
             "energy": np.full((runs, steps, len(target.modes)), np.nan),
@@ -137,6 +136,6 @@ class TwoTimescale(RidgeFlow):
         return out
 
 
-def _is_large(target: Target) -> bool:
+def _is_large(target: Target) -> TypeGuard[AdditiveTarget]:
     """Tell whether a target has no tensors."""
     return isinstance(target, AdditiveTarget) and not target.dense

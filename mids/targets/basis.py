@@ -90,6 +90,11 @@ def canonical(coefficients: Mapping[tuple[int, ...], float]) -> tuple[IntArray, 
     return modes, np.array([value for _, value in terms], dtype=np.float64)
 
 
+def by_mode(modes: IntArray, coefficients: FloatArray) -> dict[tuple[int, ...], float]:
+    """Coefficients by multi-index."""
+    return dict(zip(map(tuple, modes.tolist()), coefficients.tolist(), strict=True))
+
+
 def hermite_values(z: ArrayLike, degree: int) -> FloatArray:
     r"""Evaluate :math:`h_0, \dots, h_p` by their three-term recurrence.
 

@@ -24,6 +24,7 @@ from ..validation import FloatArray, IntArray
 from ._parser import expand
 from .basis import (
     apply_to_indices,
+    by_mode,
     canonical,
     check_size,
     constant,
@@ -326,8 +327,7 @@ class Target:
                 f"no coefficient up to degree {degree} differs from 0 with {len(points)} samples; "
                 "pass more samples, a higher degree, or a lower confidence"
             )
-        modes = map(tuple, found.modes[kept].tolist())
-        target = cls(dict(zip(modes, found.coefficients[kept].tolist(), strict=True)), name=name)
+        target = cls(by_mode(found.modes[kept], found.coefficients[kept]), name=name)
         target._set(target.modes, target.coefficients, name, found.noise, found)
         return target
 
@@ -650,8 +650,8 @@ class Target:
         rank = max(self.rank, other.rank)
         total: dict[tuple[int, ...], list[float]] = {}
         for target in (self, other):
-            for beta, value in zip(target.modes.tolist(), target.coefficients, strict=True):
-                total.setdefault((*beta, *(0,) * (rank - len(beta))), []).append(float(value))
+            for beta, value in by_mode(target.modes, target.coefficients).items():
+                total.setdefault((*beta, *(0,) * (rank - len(beta))), []).append(value)
         kept = {
             beta: sum(values)
             for beta, values in total.items()
@@ -664,8 +664,7 @@ class Target:
         if isinstance(factor, bool) or not isinstance(factor, int | float | np.number):
             return NotImplemented
         factor = validation.number(float(factor), "factor")
-        scaled = (self.coefficients * factor).tolist()
-        target = Target(dict(zip(map(tuple, self.modes.tolist()), scaled, strict=True)))
+        target = Target(by_mode(self.modes, self.coefficients * factor))
         return target._missing(self.missed_norm * abs(factor))
 
     __rmul__ = __mul__
@@ -739,9 +738,7 @@ def _rounded(
 ) -> Target:
     """Build a target from computed coefficients, without those at rounding level."""
     kept = np.abs(coefficients) > rounding * np.abs(coefficients).max()
-    modes = map(tuple, exponents[kept].tolist())
-    target = Target(dict(zip(modes, coefficients[kept].tolist(), strict=True)), name=name)
-    return target._missing(missed_norm)
+    return Target(by_mode(exponents[kept], coefficients[kept]), name=name)._missing(missed_norm)
 
 
 def as_target(target: object) -> Target:
