@@ -8,20 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from . import catalog, errors, flows, plot, targets, validation
 from .accessor import accessor
-from .analysis.additive import scaling_law
 from .analysis.compare import compare
 from .analysis.describe import describe
 from .analysis.exponents import exponents
 from .analysis.landscape import landscape
 from .analysis.plateaus import plateaus
-from .analysis.race import race
+from .analysis.probabilities import race, traps
 from .analysis.recorder import Recorder, overlaps
 from .analysis.saddles import saddles
-from .analysis.scaling import scaling
+from .analysis.scaling import scaling, scaling_law
 from .analysis.subspace import subspace
 from .analysis.theory import theory
 from .analysis.trajectories import from_trajectories
-from .analysis.traps import traps
 from .catalog import open_catalog
 from .schema import VERSION as __version__  # noqa: F401
 from .schema import validate

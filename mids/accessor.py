@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from . import schema, validation
-from .analysis.additive import scaling_law
 from .analysis.compare import compare
 from .analysis.describe import describe, description
 from .analysis.exponents import exponents
 from .analysis.plateaus import Scale, plateaus
+from .analysis.probabilities import traps
 from .analysis.saddles import saddles
-from .analysis.scaling import scaling
+from .analysis.scaling import scaling, scaling_law
 from .analysis.subspace import subspace
 from .analysis.theory import theory
-from .analysis.traps import traps
 from .flows.base import Flow
 from .plot.accessor import PlotAccessor
 from .simulation.simulate import flow_of, replay, target_of

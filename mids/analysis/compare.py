@@ -8,22 +8,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from numpy.typing import NDArray
 
 from .. import validation
 from ..errors import DatasetError
 from ..flows import Flow
-from ..schema import LEVELS, STATUS
+from ..schema import LEVELS, STATUS, flags
 from ..simulation.by_recipe import by_recipe
 from ..simulation.recipe import Recipe, described, only
+from ..validation import FloatArray as Array
 from .exits import exit_times, measured_exits
+from .kernels import labelled
 from .neurons import need_one_kind, neuron_times
 from .plateaus import Scale
 from .prediction import KNOWN, NEVER, REASONS, SLOW, START
 from .saddles import saddles
 from .theory import has_theory, predictions
-
-Array = NDArray[np.float64]
 
 NEEDED = (
     *("loss", "crossing_time", "status", "gram0", "initial"),
@@ -150,13 +149,8 @@ def _compared(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset:
         "failed": "whether the run failed",
     }
     out = xr.Dataset({name: parts[name] for name in names})
-    for key, variable in out.data_vars.items():
-        variable.attrs = {"long_name": names[str(key)], "units": "1"}
-    out["reason"].attrs = {
-        "long_name": names["reason"],
-        "flag_values": np.arange(len(WHY), dtype=np.int8),
-        "flag_meanings": " ".join(WHY),
-    }
+    out = labelled(out, names)
+    out["reason"].attrs = {"long_name": names["reason"], **flags(*WHY)}
     return out.transpose(..., "saddle", missing_dims="ignore").assign_attrs(how)
 
 
@@ -209,9 +203,7 @@ def _times(
         "failed": (failed, "whether the run failed"),
     }
     out = xr.Dataset({name: variable for name, (variable, _) in parts.items()})
-    for name, (_, text) in parts.items():
-        out[name].attrs = {"long_name": text, "units": "1"}
-    return out
+    return labelled(out, {name: text for name, (_, text) in parts.items()})
 
 
 def _reason(found: xr.Dataset, predicted: xr.Dataset, crossing: Any) -> xr.DataArray:

@@ -1,7 +1,7 @@
 r"""Escape times of any target: the reduced flow between critical subspaces.
 
 At a saddle a run follows the flow reduced to what is not learned there, with every part of H
-(`critical_points`): whichever direction comes first wins. Where what it learns would turn the
+(`CriticalPoint`): whichever direction comes first wins. Where what it learns would turn the
 learned subspace the run follows the whole equation ``P' = H P``, whose learned directions are cut
 off at an overlap of 1 - 1e-8, for a time of order one, until it is at a critical subspace again
 and its other directions are small. So the plateaus, which make up the time, are never integrated
@@ -26,7 +26,7 @@ from ..targets.ladder import leaps
 from ..targets.polynomial import polynomial
 from ..targets.target import Target
 from . import reduced_flow as reduced
-from .critical_points import NEAR, CriticalPoint, critical_values
+from .landscape import NEAR, CriticalPoint, critical_values
 from .prediction import BETWEEN, KNOWN, LEVELS, NEVER, SLOW, Prediction, Record, factors, steps_of
 
 __all__ = ["Race"]

@@ -26,6 +26,7 @@ from ..simulation.recipe import Recipe
 from ..targets.basis import gauss_hermite, hermite_values
 from ..targets.target import Target
 from ..validation import FloatArray as Array
+from .kernels import applied, labelled
 from .neurons import neurons_of
 
 FALL = 0.01
@@ -42,21 +43,12 @@ def exit_times(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset | None:
     link = _link(target, found)
     if link is None:
         return None
-    times = xr.apply_ufunc(
-        _exits,
-        ds["initial"],
-        ds["dim"].drop_vars("dim"),
-        input_core_dims=[["axis", "student"], []],
-        dask="parallelized",
-        kwargs={"neurons": found, "link": link},
-        output_dtypes=[np.float64],
-        dask_gufunc_kwargs={"allow_rechunk": True},
+    dims, core = ds["dim"].drop_vars("dim"), [["axis", "student"], []]
+    times = applied(_exits, ds["initial"], dims, core=core, neurons=found, link=link)
+    names = {"exit_time": "predicted time at which the risk has fallen by a hundredth"}
+    return labelled(
+        xr.Dataset({"exit_time": times}, attrs={"method": "neurons at the start"}), names
     )
-    times.attrs = {
-        "long_name": "predicted time at which the risk has fallen by a hundredth",
-        "units": "1",
-    }
-    return xr.Dataset({"exit_time": times}).assign_attrs(method="neurons at the start")
 
 
 def _link(target: Target, neurons: Neurons) -> Array | None:
@@ -198,13 +190,5 @@ def measured_exits(ds: xr.Dataset) -> xr.DataArray:
         )
         return np.where(over.any(axis=-1), begin + part * (end - begin), np.nan)
 
-    found: xr.DataArray = xr.apply_ufunc(
-        first,
-        risk,
-        ds["time"],
-        input_core_dims=[["time"], ["time"]],
-        dask="parallelized",
-        output_dtypes=[np.float64],
-        dask_gufunc_kwargs={"allow_rechunk": True},
-    )
+    found: xr.DataArray = applied(first, risk, ds["time"], core=[["time"], ["time"]])
     return found

@@ -34,7 +34,7 @@ from ..targets.polynomial import (
     tilted,
     twice,
 )
-from .critical_points import TRACE
+from .landscape import TRACE
 from .prediction import LEVELS, Record
 
 __all__ = ["LARGEST", "LEAVES", "LEFT", "MEETS", "NEVER", "Rules", "Runs", "Stretch"]

@@ -6,18 +6,17 @@ from itertools import pairwise
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from .. import validation
 from ..errors import DatasetError
 from ..schema import LEVELS
 from ..simulation.by_recipe import by_recipe
 from ..simulation.recipe import Recipe, has_recipes, only
+from ..validation import FloatArray as Array
+from .kernels import applied, labelled
 from .noise import averaged, noise
 from .plateaus import Scale, increasing_time, plateaus
 from .prediction import level, visits
-
-Array = NDArray[np.float64]
 
 CONVERGED, TRAPPED, FAILED = 0, 2, 3
 SADDLE = {"long_name": "directions learned at the saddle", "units": "1"}
@@ -112,9 +111,7 @@ def saddles(ds: xr.Dataset, *, scale: Scale | None = None, confidence: float = 0
         "n_missing": "points of the curve left out",
         "n_unmatched": "plateaus whose level no other run shows",
     }
-    for name, variable in found.data_vars.items():
-        variable.attrs = {"long_name": names[str(name)], "units": "1"}
-    return found.transpose(..., "saddle", missing_dims="ignore")
+    return labelled(found, names).transpose(..., "saddle", missing_dims="ignore")
 
 
 def _from_crossings(ds: xr.Dataset, _: Recipe | None = None) -> xr.Dataset:
@@ -139,21 +136,15 @@ def _from_crossings(ds: xr.Dataset, _: Recipe | None = None) -> xr.Dataset:
         )
         unknown = xr.full_like(time, np.nan, dtype=np.float64)
         loss = unknown.broadcast_like(crossing.isel(direction=0, level=0, drop=True))
-    if loss.chunks is not None:
-        loss, crossing = loss.chunk(time=-1), crossing.chunk(direction=-1, level=-1)
-    size = ds.sizes["direction"]
-    columns = xr.apply_ufunc(
+    columns = applied(
         _visited,
         loss,
         time,
         crossing,
         status,
-        input_core_dims=[["time"], ["time"], ["direction", "level"], []],
-        output_core_dims=[["column", "saddle"]],
-        exclude_dims={"time", "direction", "level"},
-        dask="parallelized",
-        output_dtypes=[np.float64],
-        dask_gufunc_kwargs={"output_sizes": {"column": 5, "saddle": size}},
+        core=[["time"], ["time"], ["direction", "level"], []],
+        out=[["column", "saddle"]],
+        sizes={"column": 5, "saddle": ds.sizes["direction"]},
     )
     flat, rank, enter, escape, cut = (columns.isel(column=k, drop=True) for k in range(5))
     visited = rank.notnull()
@@ -250,15 +241,8 @@ def _from_curve(ds: xr.Dataset, scale: Scale | None, confidence: float) -> xr.Da
         [found["loss"], enter, found["halfway_time"]], "column", coords="minimal", compat="override"
     )
     size = found.sizes["saddle"]
-    placed = xr.apply_ufunc(
-        _put,
-        columns,
-        index,
-        input_core_dims=[["saddle"], ["saddle"]],
-        output_core_dims=[["saddle"]],
-        dask="parallelized",
-        output_dtypes=[np.float64],
-    )
+    core = [["saddle"], ["saddle"]]
+    placed = applied(_put, columns, index, core=core, out=[["saddle"]])
     level, enter, escape = (placed.isel(column=k, drop=True) for k in range(3))
     over = [name for name in level.dims if name in runs]
     out = xr.Dataset(

@@ -12,6 +12,7 @@ from ..errors import DatasetError
 from ..simulation.by_recipe import by_recipe
 from ..simulation.recipe import Recipe, has_recipes, only
 from ..validation import FloatArray as Array
+from .kernels import applied
 
 
 def subspace(ds: xr.Dataset, *, time: Any = None) -> xr.DataArray:
@@ -75,15 +76,13 @@ def _subspace(ds: xr.Dataset, recipe: Recipe | None = None) -> xr.Dataset:
     if "time" not in gram.dims:
         gram = gram.expand_dims("time")
     size = gram.sizes["axis"]
-    found: xr.DataArray = xr.apply_ufunc(
+    found: xr.DataArray = applied(
         _directions,
         gram,
-        input_core_dims=[["time", *axes]],
-        output_core_dims=[["time", "axis", "direction"]],
-        dask="parallelized",
-        kwargs={"symmetric": axes[1] == "axis_t"},
-        output_dtypes=[np.float64],
-        dask_gufunc_kwargs={"output_sizes": {"direction": size}, "allow_rechunk": True},
+        core=[["time", *axes]],
+        out=[["time", "axis", "direction"]],
+        sizes={"direction": size},
+        symmetric=axes[1] == "axis_t",
     )
     found = found.assign_coords(direction=np.arange(size))
     found.attrs = {"long_name": "component of the learned direction", "units": "1"}

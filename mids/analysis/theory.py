@@ -1,4 +1,14 @@
-"""Predicted saddles of every run, from its initial condition and the target."""
+r"""Predicted saddles of every run, from its initial condition and the target, and their law.
+
+With :math:`W(0)` uniform, :math:`X(0) = G (I - G)^{-1} = A^T B^{-1} A` for a Gaussian q x r matrix
+A and an independent Wishart matrix B with d - r degrees of freedom. Successive Schur complements
+are independent,
+
+.. math:: x_j \sim \chi^2_{q - j} / \chi^2_{d - r - q + j + 1}, \qquad j = 0, 1, \dots
+
+directions after j learned ones, about :math:`\chi^2_{q - j} / d`. Quantiles are those of the race
+from starts spread evenly by a low-discrepancy sequence in the distribution functions of A and B.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +31,8 @@ from ..targets.ladder import leaps
 from ..targets.subspaces import TOLERANCE
 from ..targets.target import Target
 from .coupled import Race, race_of
-from .distribution import escape_time_quantiles
 from .exits import exit_times
+from .kernels import applied, labelled
 from .known_frame import KnownFrame, KnownLink
 from .many_directions import ManyDirections
 from .neurons import need_one_kind, neuron_times
@@ -44,6 +54,8 @@ COLUMNS = {
 }
 FLAGS = {"reason": REASONS, "method": METHODS}
 _ROUNDING = 1e-6
+SEED, POINTS = 2**31 - 1, 2**14
+"""Of the sequence of starts; how many there are at each dimension for one direction."""
 
 
 def theory(
@@ -210,24 +222,16 @@ def predictions(
             f"theory needs {start.name!r} with the dims {axes[0]} and {axes[1]}, but it has "
             f"{start.dims}; rename them with ds.rename(...)"
         )
-    if start.chunks is not None:
-        start = start.chunk(dict.fromkeys(axes, -1))
-    inputs: list[xr.DataArray] = [start]
-    core: list[list[Any]] = [axes]
+    inputs, core = [start], [axes]
     if crossing is not None:
-        lazy = crossing.chunks is not None
-        inputs.append(crossing.chunk(direction=-1, level=-1) if lazy else crossing)
-        core.append(["direction", "level"])
-    columns = xr.apply_ufunc(
+        inputs, core = [start, crossing], [axes, ["direction", "level"]]
+    predict = partial(
+        applied,
         _predict,
-        *inputs,
-        input_core_dims=core,
-        output_core_dims=[["column", "saddle"]],
-        dask="parallelized",
-        kwargs={"model": model, "time": _times(ds)},
-        output_dtypes=[np.float64],
-        dask_gufunc_kwargs={"output_sizes": {"column": len(COLUMNS), "saddle": target.rank}},
+        out=[["column", "saddle"]],
+        sizes={"column": len(COLUMNS), "saddle": target.rank},
     )
+    columns = predict(*inputs, core=core, model=model, time=_times(ds))
     parts = {name: columns.isel(column=k, drop=True) for k, name in enumerate(COLUMNS)}
     visited = parts.pop("visited").notnull()
     for name in ("loss", "saddle_loss"):
@@ -237,27 +241,13 @@ def predictions(
     out = xr.Dataset({"visited": visited} | parts | {"n_saddles": visited.sum("saddle")})
     names = COLUMNS | {"n_saddles": "number of saddles"}
     if leading_order and isinstance(model, Race):
-        limit = xr.apply_ufunc(
-            _predict,
-            start,
-            input_core_dims=[axes],
-            output_core_dims=[["column", "saddle"]],
-            dask="parallelized",
-            kwargs={"model": race_of(weighted, True), "time": None},
-            output_dtypes=[np.float64],
-            dask_gufunc_kwargs={"output_sizes": {"column": len(COLUMNS), "saddle": target.rank}},
-        )
+        limit = predict(start, core=[axes], model=race_of(weighted, True), time=None)
         name = "escape_time_leading_order"
         out[name] = limit.isel(column=list(COLUMNS).index("escape_time"), drop=True)
         names[name] = "escape time predicted by the component of least degree alone"
-    for name, text in names.items():
-        out[name].attrs = {"long_name": text, "units": "1"}
+    out = labelled(out, names)
     for name, meanings in FLAGS.items():
-        out[name].attrs = {
-            "long_name": COLUMNS[name],
-            "flag_values": np.arange(len(meanings), dtype=np.int8),
-            "flag_meanings": " ".join(meanings),
-        }
+        out[name].attrs = {"long_name": COLUMNS[name], **schema.flags(*meanings)}
     out = out.drop_vars(("axis", "axis_t", "student"), errors="ignore")
     return with_saddles(out).assign_attrs(ladder=ladder)
 
@@ -333,19 +323,16 @@ def _law_of(
         )
     assert not isinstance(model, KnownLink)
     dims = xr.DataArray(ds["dim"].values, dims=ds["dim"].dims)
-    array: xr.DataArray = xr.apply_ufunc(
+    array: xr.DataArray = applied(
         _law,
         dims.chunk(dict.fromkeys(dims.dims, 1)) if lazy else dims,
-        output_core_dims=[["saddle", "quantile"]],
-        dask="parallelized",
-        kwargs={
-            "model": model,
-            "student_rank": recipe.student_rank,
-            "quantiles": quantiles,
-            "samples": samples,
-        },
-        output_dtypes=[np.float64],
-        dask_gufunc_kwargs={"output_sizes": {"saddle": model.rank, "quantile": len(quantiles)}},
+        core=[()],
+        out=[["saddle", "quantile"]],
+        sizes={"saddle": model.rank, "quantile": len(quantiles)},
+        model=model,
+        student_rank=recipe.student_rank,
+        quantiles=quantiles,
+        samples=samples,
     )
     array = array.assign_coords(quantile=quantiles)
     array.attrs = {"long_name": "quantile of the escape time over initial conditions", "units": "1"}
@@ -404,3 +391,53 @@ def _predict(
         learned = found.rank[rows, order].astype(np.int64)
         out[np.flatnonzero(usable)[rows], :, learned] = np.stack(columns, axis=1)[rows, :, order]
     return out.reshape(*runs, len(COLUMNS), rank)
+
+
+def escape_time_quantiles(
+    model: Race | ManyDirections,
+    student_rank: int,
+    dims: Sequence[int],
+    quantiles: Sequence[float],
+    samples: int,
+) -> Array:
+    """Quantiles of the escape times over initial conditions, shape (dims, saddle, quantiles)."""
+    result = np.full((len(dims), model.rank, len(quantiles)), np.nan)
+    for row, dim in zip(result, dims, strict=True):
+        if model.rank == 1:
+            gram0 = _one(student_rank, dim)
+        else:
+            gram0 = _starts(model.rank, student_rank, dim, samples)
+        times = model.predict(gram0).escape_time
+        for saddle, column in enumerate(times.T):
+            visited = column[~np.isnan(column)]
+            if len(visited):
+                row[saddle] = np.quantile(visited, quantiles, method="inverted_cdf")
+    return result
+
+
+def _one(q: int, dim: int) -> Array:
+    """As `_starts`, for one direction, from the distribution function of its odds."""
+    from scipy.special import fdtri
+
+    below = dim - q
+    odds = fdtri(q, below, (np.arange(POINTS) + 0.5) / POINTS) * q / below
+    return np.asarray(odds / (1 + odds))[:, None, None]
+
+
+def _starts(r: int, q: int, dim: int, points: int) -> Array:
+    """Evenly spread draws of G(0), shape (points, r, r)."""
+    from scipy.special import chdtri, ndtri
+    from scipy.stats import qmc
+
+    triangle = np.tril_indices(q, -1)
+    sobol = qmc.Sobol(q * r + q + len(triangle[0]), rng=SEED)
+    uniform = sobol.random_base2((points - 1).bit_length())[:points]
+    A = ndtri(uniform[:, : q * r]).reshape(points, q, r)
+    L = np.zeros((points, q, q))  # Bartlett's factor of B
+    L[:, range(q), range(q)] = np.sqrt(
+        chdtri(dim - r - np.arange(q), 1 - uniform[:, q * r : q * r + q])
+    )
+    L[:, triangle[0], triangle[1]] = ndtri(uniform[:, q * r + q :])
+    scaled = np.linalg.solve(L, A)
+    gram = np.eye(q) + scaled @ scaled.swapaxes(1, 2)
+    return np.asarray(scaled.swapaxes(1, 2) @ np.linalg.solve(gram, scaled))

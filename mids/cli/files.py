@@ -157,7 +157,7 @@ def print_saddles(
     """Print the saddles, against theory if there is one, and how many runs are trapped; draw."""
     from ..analysis.compare import comparable, compare, measured, summary
     from ..analysis.plateaus import plateaus
-    from ..analysis.traps import traps
+    from ..analysis.probabilities import traps
     from ..simulation.progress import progress
 
     with progress():

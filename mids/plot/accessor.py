@@ -11,8 +11,8 @@ from .. import plot, validation
 from ..analysis.compare import comparable, compare, measured
 from ..analysis.exponents import exponents
 from ..analysis.plateaus import Scale, plateaus
+from ..analysis.probabilities import traps
 from ..analysis.scaling import scaling
-from ..analysis.traps import traps
 from ..errors import InputError
 from .layout import Layout, Options
 
