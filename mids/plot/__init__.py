@@ -26,10 +26,9 @@ pass through the exact times at which overlaps are 0.1, 0.5 and 0.9; a loss chan
 overlaps do.
 """
 
+from .analyses import escape_times, exponents, success, timescales, traps
 from .layout import check_format
-from .outcomes import success, traps
 from .portraits import animate, phase
-from .times import escape_times, exponents, timescales
 from .trajectories import loss, modes, overlap
 
 __all__ = [

@@ -14,7 +14,7 @@ from ..analysis.plateaus import Scale, plateaus
 from ..analysis.probabilities import traps
 from ..analysis.scaling import scaling
 from ..errors import InputError
-from .layout import Layout, Options
+from .layout import Options, checked
 
 if TYPE_CHECKING:
     from matplotlib.animation import FuncAnimation
@@ -175,7 +175,7 @@ class PlotAccessor:
         >>> mids.simulate("h1(z1) + h3(z2)", dim=100, runs=2).mi.plot.exponents().shape
         (1, 1)
         """
-        Layout.of(layout)  # the exponents of a large target take seconds
+        checked(layout)  # the exponents of a large target take seconds
         return plot.exponents(exponents(self._ds), **layout)
 
     def animate(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, cast
 
 import numpy as np
 import xarray as xr
@@ -41,73 +40,50 @@ class Options(TypedDict, total=False):
     xlim: tuple[float, float] | None
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The values of `Options`, checked."""
-
-    row: str | None = None
-    col: str | None = None
-    col_wrap: int | None = None
-    hue: str | None = None
-    ax: Axes | None = None
-    axes: Iterable[Axes] | None = None
-    figsize: tuple[float, float] | None = None
-    size: float | None = None
-    aspect: float | None = None
-    xlim: tuple[float, float] | None = None
-
-    @classmethod
-    def of(cls, options: Options) -> Layout:
-        """Return the layout that keywords ask for, or say which keywords there are."""
-        for name in options:
-            validation.one_of(name, cls.__annotations__, "keyword of the picture's layout")
-        return cls(**options)
-
-    def __post_init__(self) -> None:
-        """Raise an error if the keywords cannot be right for any data."""
-        for name in ("row", "col", "hue"):
-            if not isinstance(getattr(self, name), str | None):
+def checked(options: Options) -> Options:
+    """Return the keywords of a layout that are given; an error if they cannot be right."""
+    for name in options:
+        validation.one_of(name, Options.__annotations__, "keyword of the picture's layout")
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    dims = {name: given[name] for name in ("row", "col", "hue") if name in given}
+    for name, value in dims.items():
+        if not isinstance(value, str):
+            raise InputError(
+                f"{name} must be the name of a dim, got {validation.shown(value)}; pass for "
+                f"example {name}='dim'"
+            )
+    if len(dims) > len({*dims.values()}):
+        raise InputError(
+            f"row, col and hue are {', '.join(map(repr, dims.values()))}; they must be different "
+            "dims"
+        )
+    for name in given.keys() & {"size", "aspect"}:
+        validation.number(given[name], name, at_least=0.01, at_most=LARGEST)
+    for name, kind, example in (
+        ("figsize", f"positive numbers of at most {LARGEST:g} inches", "figsize=(6, 4)"),
+        ("xlim", "positive numbers, the smaller one first", "xlim=(1, 1e6)"),
+    ):
+        if name in given:
+            two = validation.finite_array(given[name], name)
+            wrong = two.shape != (2,) or two.min() <= 0
+            if wrong or (two[1] <= two[0] if name == "xlim" else two.max() > LARGEST):
                 raise InputError(
-                    f"{name} must be the name of a dim, got "
-                    f"{validation.shown(getattr(self, name))}; pass for example {name}='dim'"
+                    f"{name} must be two {kind}, got {validation.shown(given[name])}; "
+                    f"pass for example {example}"
                 )
-        for name in ("size", "aspect"):
-            if getattr(self, name) is not None:
-                validation.number(getattr(self, name), name, at_least=0.01, at_most=LARGEST)
-        for name, kind, example in (
-            ("figsize", f"positive numbers of at most {LARGEST:g} inches", "figsize=(6, 4)"),
-            ("xlim", "positive numbers, the smaller one first", "xlim=(1, 1e6)"),
-        ):
-            pair = getattr(self, name)
-            if pair is not None:
-                two = validation.finite_array(pair, name)
-                wrong = two.shape != (2,) or two.min() <= 0
-                if wrong or (two[1] <= two[0] if name == "xlim" else two.max() > LARGEST):
-                    raise InputError(
-                        f"{name} must be two {kind}, got {validation.shown(pair)}; "
-                        f"pass for example {example}"
-                    )
-        sized = [n for n in ("figsize", "size", "aspect") if getattr(self, n) is not None]
-        if sized[:1] == ["figsize"] and len(sized) > 1:
-            raise InputError(f"figsize and {sized[1]} were both given; pass one of them")
-        if self.ax is not None and self.axes is not None:
-            raise InputError("ax and axes were both given; pass one of them")
-        if sized and (self.ax is not None or self.axes is not None):
-            raise InputError(
-                f"{sized[0]} is that of a new figure; leave it out where axes are given"
-            )
-        named = [name for name in (self.row, self.col, self.hue) if name is not None]
-        if len(named) > len(set(named)):
-            raise InputError(
-                f"row, col and hue are {self.row!r}, {self.col!r} and {self.hue!r}; they must be "
-                "different dims"
-            )
-        if self.col_wrap is not None:
-            validation.integer(self.col_wrap, "col_wrap", at_least=1)
-        if self.col_wrap is not None and (self.row is not None or self.col is None):
+    sized = [name for name in ("figsize", "size", "aspect") if name in given]
+    for pair in (("figsize", *sized[1:2]), ("ax", "axes")):
+        if len(pair) > 1 and given.keys() >= {*pair}:
+            raise InputError(f"{pair[0]} and {pair[1]} were both given; pass one of them")
+    if sized and given.keys() & {"ax", "axes"}:
+        raise InputError(f"{sized[0]} is that of a new figure; leave it out where axes are given")
+    if "col_wrap" in given:
+        validation.integer(given["col_wrap"], "col_wrap", at_least=1)
+        if "row" in given or "col" not in given:
             raise InputError(
                 "col_wrap wraps columns where there are no rows: pass col= alone with it"
             )
+    return cast(Options, given)
 
 
 def _flat(axes: Any) -> list[Any]:
@@ -240,7 +216,7 @@ class Panels:
         hue: str | Literal[False] | None = None,
         size: tuple[float, float],
     ) -> None:
-        layout = Layout.of(options)
+        layout = checked(options)
         if "time" in core and "time" not in data.dims:
             raise DatasetError(
                 "the picture needs the dimension 'time': select several times, or rename yours "
@@ -264,9 +240,9 @@ class Panels:
         """Make the axes, or check the given ones against the panels."""
         sizes, layout = self._data.sizes, self._layout
         dims = [name for name in (self.row, self.col) if name is not None]
-        self._given = layout.ax is not None or layout.axes is not None
-        if layout.ax is not None or layout.axes is not None:
-            given: list[Any] = [layout.ax] if layout.axes is None else _flat(layout.axes)
+        self._given = "ax" in layout or "axes" in layout
+        if self._given:
+            given = _flat(layout.get("axes", layout.get("ax")))
             count = math.prod(sizes[name] for name in dims)
             if len(given) != count:
                 raise InputError(
@@ -289,18 +265,18 @@ class Panels:
                 np.zeros(shape), {n: range(k) for n, k in zip(names, shape, strict=True)}, names
             )
             width, height = size
-            if layout.size is not None:
-                width, height = width / height * layout.size, layout.size
-            if layout.aspect is not None:
-                width = layout.aspect * height
+            if wanted := layout.get("size"):
+                width, height = width / height * wanted, wanted
+            if aspect := layout.get("aspect"):
+                width = aspect * height
             grid: Any = FacetGrid(
                 at,
                 row=self.row,
                 col=self.col or (None if dims else "panel"),
-                col_wrap=layout.col_wrap,
-                figsize=layout.figsize or (width, height),
+                col_wrap=layout.get("col_wrap"),
+                figsize=layout.get("figsize", (width, height)),
             )
-            if layout.figsize is None:
+            if "figsize" not in layout:
                 rows, columns = grid.axs.shape
                 grid.fig.set_size_inches(width * columns, height * rows + 0.8)
             grid.fig.set_layout_engine("constrained")
@@ -342,8 +318,8 @@ class Panels:
         columns = self.axes.shape[1]
         for index, ax in enumerate(self.axes.flat[: len(self._positions)]):
             ax.set(xlabel=xlabel, ylabel=ylabel)
-            if self._layout.xlim is not None:
-                ax.set_xlim(self._layout.xlim)
+            if "xlim" in self._layout:
+                ax.set_xlim(self._layout["xlim"])
             if not self._given:
                 ax.label_outer(remove_inner_ticks=False)
                 if index + columns >= len(self._positions):  # no panel below
@@ -369,11 +345,11 @@ def _assign(
     data: xr.DataArray | xr.Dataset,
     core: Sequence[str],
     pooled: Sequence[str],
-    layout: Layout,
+    layout: Options,
     default: str | Literal[False] | None,
 ) -> tuple[str | None, str | None, str | None]:
     """Return the dims of rows, columns and colours."""
-    row, col, hue = layout.row, layout.col, layout.hue
+    row, col, hue = layout.get("row"), layout.get("col"), layout.get("hue")
     allowed = [str(name) for name in data.dims if name not in core]
     for name, value in (("row", row), ("col", col), ("hue", hue)):
         if value is None:
@@ -389,7 +365,7 @@ def _assign(
         hue = default
     free = sorted(allowed, key=lambda name: name != "dim")
     rest = [n for n in free if n not in (*pooled, row, col, hue) and data.sizes[n] > 1]
-    if row is None and rest and layout.col_wrap is None:
+    if row is None and rest and "col_wrap" not in layout:
         row = rest.pop(0)
     if col is None and rest:
         col = rest.pop(0)

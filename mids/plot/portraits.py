@@ -9,7 +9,7 @@ import xarray as xr
 
 from .. import validation
 from ..errors import DatasetError, InputError
-from .layout import Layout, Options, Panels, computed, need, pyplot, take, value_text
+from .layout import Options, Panels, checked, computed, need, pyplot, take, value_text
 from .lines import (
     MARKERS,
     RUN,
@@ -92,7 +92,7 @@ def phase(
             f"directions must be two different ones of 0 to {count - 1}, got "
             f"{validation.shown(directions)}"
         )
-    xlim = Layout.of(layout).xlim  # or say what is wrong with them
+    xlim = checked(layout).get("xlim")  # or say what is wrong with them
     if xlim is not None and xlim[1] >= 1:
         raise InputError(
             f"xlim of a phase portrait must be overlaps between 0 and 1, got "
@@ -188,7 +188,7 @@ def animate(
     need(ds, "loss", "overlap")
     frames = validation.integer(frames, "frames", at_least=1, at_most=10**5)
     interval = validation.number(interval, "interval", above=0.0)
-    Layout(figsize=figsize)
+    checked({"figsize": figsize})
     further = [str(n) for n, k in ds["loss"].sizes.items() if n not in ("run", "time") and k > 1]
     if further:
         raise DatasetError(
