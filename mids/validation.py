@@ -350,6 +350,15 @@ def one_of(value: object, allowed: Iterable[str], name: str) -> str:
     raise InputError(f"unknown {name} {shown(value)}; allowed: {listed}; {remedy}")
 
 
+def entries(given: Iterable[str], needed: Iterable[str], allowed: Iterable[str], of: str) -> None:
+    """Refuse a mapping that has an entry which is not allowed, or lacks one."""
+    for name in given:
+        one_of(name, allowed, f"argument of {of}")
+    missing = [name for name in needed if name not in [*given]]
+    if missing:
+        raise InputError(f"{of} needs {' and '.join(missing)}; got {shown([*given])}")
+
+
 def no_attribute(owner: str, name: str, allowed: Iterable[str]) -> AttributeError:
     """Return the error of a name that an object does not have, with the closest of its names."""
     close = difflib.get_close_matches(name, list(allowed), n=1)

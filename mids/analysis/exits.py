@@ -71,10 +71,7 @@ def _pulls(link: Array, series: Array) -> Array:
 
 
 def _moments(link: Array, neurons: Neurons) -> tuple[Array, Array]:
-    """``a^2 E[delta^2 sigma'^2]`` of each neuron at the start, and that times z^2.
-
-    Shapes: returns (p,), (p,).
-    """
+    """``a^2 E[delta^2 sigma'^2]`` of each neuron at the start, and that times z^2; shapes (p,)."""
     x, w = gauss_hermite(NODES)
     series, layer = neurons.series, neurons.layer
     values = hermite_values(x, max(len(series), len(link)) - 1)

@@ -316,10 +316,7 @@ def _cells(function: Function, U: Array) -> list[list[tuple[Array, NDArray[np.in
 def _share(
     cells: list[list[tuple[Array, NDArray[np.int64]]]], order: int
 ) -> tuple[float, float, Array]:
-    """``E |E[h_k(z_p) | cell of y, z_U]|^2``, its standard error, what each direction has of it.
-
-    Shapes: the last is (m, m), of trace share.
-    """
+    """``E |E[h_k(z_p) | cell of y, z_U]|^2``, its error, and a matrix (m, m) of that trace."""
     m = cells[0][0][0].shape[1]
     betas = multi_indices(m, order)
     betas = betas[betas.sum(axis=1) == order]

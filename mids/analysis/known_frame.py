@@ -70,10 +70,7 @@ class KnownLink:
         return f"{self._exponent}: {order(self._exponent)[1]}"
 
     def predict(self, start: Array) -> Prediction:
-        """Predict the saddle of each run.
-
-        Shapes: start (n, 1, 1).
-        """
+        """Predict the saddle of each run; start (n, 1, 1)."""
         result = Prediction.empty(len(start), 1)
         result.rank[:, 0], result.method[:, 0] = 0.0, 1.0
         result.exponent[:, 0] = self._exponent

@@ -400,10 +400,7 @@ def critical_values(target: Target, frames: Array, k: int) -> tuple[Array, Array
 
 
 def _exponents(table: Monomials, coefficients: Array, k: int) -> Array:
-    """Least degrees in the variables from k on, one more than any degree if there is none.
-
-    Shapes: coefficients (n, runs).
-    """
+    """Least degrees in the variables from k on of coefficients (n, runs); one too many if none."""
     degree = table.modes[:, k:].sum(axis=1)
     parts = table.weight[:, None] * coefficients**2
     sizes = np.stack([parts[degree == s].sum(axis=0) for s in range(max(table.degrees) + 1)])

@@ -91,20 +91,14 @@ class Prediction:
         return cls(*np.full((8, n, saddles), np.nan), *np.zeros((2, n, saddles)))
 
     def visited(self, overlaps: Array) -> NDArray[np.bool_]:
-        """Return which of the saddles a run visits, by the rule of `visits`.
-
-        Shapes: overlaps (n, direction); returns (n, saddle).
-        """
+        """Tell which saddles runs visit, by `visits`, for overlaps (n, direction) at the start."""
         known = ~np.isnan(self.rank)
         following = np.where(known, self.rank, 0).astype(np.int64)
         beyond = np.take_along_axis(overlaps >= min(schema.LEVELS), following, axis=1)
         return known & visits(self.enter_time, np.where(beyond, 0.0, self.leave_time))
 
     def loss(self, time: Array | None, crossing: Array | None = None) -> Array:
-        """Level of each plateau; the saddle's own where a later one is never left.
-
-        Shapes: crossing (n, direction, level); returns (n, saddle).
-        """
+        """Level of each plateau, (n, saddle); the saddle's own where a later one is never left."""
         result = self.saddle_loss.copy()
         for j in range(result.shape[1]):
             enter, leave = self.enter_time[:, j], self.leave_time[:, j]
@@ -249,10 +243,7 @@ def level(time: Array, values: Array, enter: Array, stop: Array) -> Array:
 
 
 def flattest(place: Array, values: Array, inside: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Index of the point at which a curve changes least, between those on either side of it.
-
-    Shapes: place (curves, n); values (curves, n); inside (curves, n); returns (curves,).
-    """
+    """Index of the point at which each curve, (curves, n), changes least between its neighbours."""
     at = np.arange(values.shape[1])
     before, after = np.maximum(at - 1, 0), np.minimum(at + 1, len(at) - 1)
     apart = place[:, after] - place[:, before]
@@ -270,10 +261,7 @@ def predicted_level(
     stop: Array,
     measured: tuple[Array, Array] | None = None,
 ) -> Array:
-    """Levels of predicted curves at the times of a dataset.
-
-    Shapes: enter, stop (runs,); measured (ndarray, ndarray); returns (runs,).
-    """
+    """Levels (runs,) of predicted curves at the times of a dataset."""
     stop = np.where(np.isnan(stop), np.inf, stop)
     result = np.full(len(enter), np.nan)
     on_grid = np.zeros(len(enter), dtype=bool)

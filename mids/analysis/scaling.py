@@ -408,10 +408,7 @@ def _paired(recipe: Recipe, target: AdditiveTarget) -> bool:
 
 
 def _fall(loss: Array, time: Array, upper: float, lower: float) -> Array:
-    """Slope of log loss against log time between two losses, relative to that at the start.
-
-    Shapes: loss (..., T); time (T,); returns (...).
-    """
+    """Slopes of log loss (..., T) against log time between two losses, relative to the first."""
     rows = loss.reshape(-1, loss.shape[-1])
     out = np.full(len(rows), np.nan)
     positive = time > 0

@@ -46,43 +46,45 @@ class Main(click.Group):
             sys.exit(130)
 
 
-def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options ``--output`` and ``--plot`` to a command."""
-    path = click.Path(path_type=Path)
-    plot = click.option("--plot", type=path, help="Picture to write.")
-    output = click.option("-o", "--output", type=path, help="NetCDF file to write.")
-    return output(plot(command))
+def options(*each: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make one decorator of the options of several commands, in the order of their help."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(each):
+            command = option(command)
+        return command
+
+    return add
 
 
-def sweep_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of all commands that simulate."""
-    for option in (
-        click.option(
-            "--spec",
-            type=click.Path(path_type=Path),
-            help="TOML file with these arguments, under their names in Python; options given here "
-            "go before it.",
-        ),
-        click.option(
-            "--student-rank", type=int, help="Columns of the student's frame (default: rank)."
-        ),
-        click.option(
-            "--flow-option",
-            "flow_options",
-            multiple=True,
-            metavar="NAME=VALUE",
-            help="Parameter of the flow, such as epsilon=1e-3, noise=0.5 or kernel.polynomial=2; "
-            "may be repeated. `mids flows` lists them.",
-        ),
-        click.option("--seed", type=int, help="Seed of the random streams (default 0)."),
-        click.option(
-            "--runs", type=int, help="Runs at each dimension (default 64; 32 of diagrams)."
-        ),
-        click.option("--dim", metavar="D,D,...", help="Ambient dimensions, such as 1e2,1e4,1e6."),
-        click.option("--target", metavar="TEXT", help='Target, such as "h1(z1)+h1(z1)*h3(z2)".'),
-    ):
-        command = option(command)
-    return command
+PATH = click.Path(path_type=Path)
+output_options = options(
+    click.option("-o", "--output", type=PATH, help="NetCDF file to write."),
+    click.option("--plot", type=PATH, help="Picture to write."),
+)
+sweep_options = options(
+    click.option("--target", metavar="TEXT", help='Target, such as "h1(z1)+h1(z1)*h3(z2)".'),
+    click.option("--dim", metavar="D,D,...", help="Ambient dimensions, such as 1e2,1e4,1e6."),
+    click.option("--runs", type=int, help="Runs at each dimension (default 64; 32 of diagrams)."),
+    click.option("--seed", type=int, help="Seed of the random streams (default 0)."),
+    click.option(
+        "--flow-option",
+        "flow_options",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Parameter of the flow, such as epsilon=1e-3, noise=0.5 or kernel.polynomial=2; "
+        "may be repeated. `mids flows` lists them.",
+    ),
+    click.option(
+        "--student-rank", type=int, help="Columns of the student's frame (default: rank)."
+    ),
+    click.option(
+        "--spec",
+        type=PATH,
+        help="TOML file with these arguments, under their names in Python; options given here "
+        "go before it.",
+    ),
+)
 
 
 def sweep_arguments(

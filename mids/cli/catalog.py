@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 
-from .arguments import Main
+from .. import validation
+from .arguments import PATH, Main
 
+if TYPE_CHECKING:
+    import xarray as xr
+
+SETTINGS = ("date", "defaults", "dataset", "points_per_decade")
+"""Entries of the file of a build."""
 LOCATION = click.argument("location", metavar="CATALOG")
-FOLDER = click.argument("folder", metavar="CATALOG", type=click.Path(path_type=Path))
+FOLDER = click.argument("folder", metavar="CATALOG", type=PATH)
 
 
 @click.group(cls=Main, epilog="Example: mids catalog ls catalog")
@@ -43,9 +52,7 @@ def ls(location: str, conditions: tuple[str, ...], as_csv: bool) -> None:
 
 @catalog.command(epilog="Example: mids catalog add catalog ladder.nc --key ladder-1-3")
 @FOLDER
-@click.argument(
-    "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=PATH)
 @click.option("--key", help="Name in the catalog (default: that of the file).")
 @click.option("--overwrite", is_flag=True, help="Replace a dataset of the same key.")
 def add(folder: Path, files: tuple[Path, ...], key: str | None, overwrite: bool) -> None:
@@ -154,23 +161,60 @@ def fetch(url: str, keys: tuple[str, ...]) -> None:
 
 
 @catalog.command(epilog="Example: mids catalog build catalog/build.toml")
-@click.argument("spec", metavar="SPEC", type=click.Path(path_type=Path))
+@click.argument("spec", metavar="SPEC", type=PATH)
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder of the catalog (default: that of SPEC).",
 )
 @click.option("--only", metavar="KEY", multiple=True, help="Only this dataset. May be repeated.")
 def build(spec: Path, output: Path | None, only: tuple[str, ...]) -> None:
     """Simulate the datasets of SPEC, a TOML file, into a catalog."""
-    from ..catalog.build import build
+    from ..catalog import open_catalog
+    from ..catalog.index import check_key
+    from ..errors import InputError
     from ..simulation.simulate import read_spec
 
-    folder = output or spec.parent
-    for key, seconds in build(read_spec(spec), folder, only=only):
-        click.echo(f"built {key} in {seconds:.1f} s")
-    click.echo(repr(_open(str(folder))))
+    given = read_spec(spec)
+    for name in given:
+        validation.one_of(name, SETTINGS, "setting of a build")
+    sweeps = given.get("dataset")
+    if not isinstance(sweeps, Mapping) or not sweeps or "date" not in given:
+        raise InputError("a build needs date = 2026-01-01 and a table [dataset.KEY] for each sweep")
+    for key in only:
+        validation.one_of(key, sweeps, "dataset of the build")
+    points, usual = given.get("points_per_decade"), given.get("defaults", {})
+    lazy = {check_key(key): _sweep({**usual, **sweeps[key]}, points) for key in only or sweeps}
+    found = open_catalog(output or spec.parent, create=True)
+    for key, ds in lazy.items():
+        started = time.perf_counter()
+        # In memory first: blocks written as they come would lie in the file in any order.
+        found.add(_dated(ds.compute(), str(given["date"])), key=key, overwrite=True)
+        click.echo(f"built {key} in {time.perf_counter() - started:.1f} s")
+    click.echo(repr(found))
+
+
+def _sweep(arguments: dict[str, Any], points_per_decade: object) -> xr.Dataset:
+    """Return the lazy dataset of a sweep, its default time grid thinned."""
+    from ..simulation.simulate import from_spec
+
+    texts = {name: arguments.pop(name) for name in ("title", "summary") if name in arguments}
+    ds = from_spec(arguments)
+    if "time" not in arguments and points_per_decade is not None:
+        kept = validation.integer(points_per_decade, "points_per_decade", at_least=1)
+        grid = ds["time"].values
+        positions = np.log10(grid[1:]) * kept
+        chosen = np.abs(positions - np.round(positions)) < 1e-6
+        chosen[-1] = True
+        ds = from_spec({**arguments, "time": [0.0, *grid[1:][chosen].tolist()]})
+    return ds.assign_attrs(texts)
+
+
+def _dated(ds: xr.Dataset, date: str) -> xr.Dataset:
+    """Return a dataset with a fixed date, so that the same sweep gives the same file."""
+    history = ds.attrs["history"].replace(ds.attrs["date_created"], date)
+    return ds.assign_attrs(date_created=date, history=history)
 
 
 def _open(location: str) -> Any:

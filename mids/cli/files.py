@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from ..schema import dim_text
+from .arguments import PATH
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +44,7 @@ confidence_option = click.option(
 
 
 @click.command(epilog="Example: mids saddles ladder.nc")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @scale_option
 @confidence_option
 def saddles(file: Path, scale: Literal["log", "linear"] | None, confidence: float) -> None:
@@ -58,7 +59,7 @@ def saddles(file: Path, scale: Literal["log", "linear"] | None, confidence: floa
 
 
 @click.command(epilog="Example: mids info ladder.nc")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 def info(file: Path) -> None:
     """Print what FILE holds and where it comes from."""
     from ..analysis.describe import description
@@ -108,11 +109,11 @@ def targets(target: str | None) -> None:
 
 
 @click.command(epilog="Example: mids report ladder.nc -o report.html")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=Path("report.html"),
     show_default=True,
     help="Page to write.",

@@ -16,7 +16,7 @@ import click
 
 from .. import schema, validation
 from ..errors import ClusterError, InputError
-from .arguments import output_options, sweep_arguments, sweep_options, swept
+from .arguments import PATH, options, output_options, sweep_arguments, sweep_options, swept
 from .files import opened, picture, print_saddles, print_table
 
 if TYPE_CHECKING:
@@ -27,15 +27,31 @@ OF_THE_SWEEP = ("target", "flow", "seed", "student_rank")
 """What `--sweep` takes besides the parameters of the flow."""
 
 
-def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options ``--scheduler`` and ``--workers`` to a command."""
-    workers = click.option(
-        "--workers", type=int, metavar="N", help="Compute in N processes with one thread each."
-    )
-    scheduler = click.option(
+cluster_options = options(
+    click.option(
         "--scheduler", metavar="ADDRESS", help="Compute on a dask cluster: tcp://host:8786."
-    )
-    return scheduler(workers(command))
+    ),
+    click.option(
+        "--workers", type=int, metavar="N", help="Compute in N processes with one thread each."
+    ),
+)
+flow_options = options(
+    click.option("--flow", metavar="NAME", help="Name of the flow (default two-timescale)."),
+    click.option("--ridge", type=float, help="Ridge of a flow that learns the link (default 0)."),
+    click.option(
+        "--sweep",
+        "sweeps",
+        multiple=True,
+        metavar="NAME=V,V,...",
+        help="Values of seed, student_rank or a parameter of the flow, such as "
+        "ridge=0,0.1,1; or of target or flow with ; between them. May be repeated: all "
+        "combinations are simulated.",
+    ),
+    click.option(
+        "--time", type=float, help="Last time of the grid (default: beyond the last escape)."
+    ),
+    click.option("--rtol", type=float, help="Relative tolerance (default 1e-8)."),
+)
 
 
 @contextmanager
@@ -124,31 +140,6 @@ def _log_levels() -> Iterator[Callable[[], None]]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def flow_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of the commands that simulate any flow."""
-    for option in (
-        click.option("--rtol", type=float, help="Relative tolerance (default 1e-8)."),
-        click.option(
-            "--time", type=float, help="Last time of the grid (default: beyond the last escape)."
-        ),
-        click.option(
-            "--sweep",
-            "sweeps",
-            multiple=True,
-            metavar="NAME=V,V,...",
-            help="Values of seed, student_rank or a parameter of the flow, such as "
-            "ridge=0,0.1,1; or of target or flow with ; between them. May be repeated: all "
-            "combinations are simulated.",
-        ),
-        click.option(
-            "--ridge", type=float, help="Ridge of a flow that learns the link (default 0)."
-        ),
-        click.option("--flow", metavar="NAME", help="Name of the flow (default two-timescale)."),
-    ):
-        command = option(command)
-    return command
 
 
 def _arguments(
@@ -241,7 +232,7 @@ def _computed(
 
 
 @click.command(epilog="Example: mids replay ladder.nc --runs 4")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @click.option("--runs", type=click.IntRange(min=1), help="Only the first runs of each dimension.")
 def replay(file: Path, runs: int | None) -> None:
     """Simulate FILE again and compare bit by bit.
@@ -350,7 +341,7 @@ def generate(
 
 @click.command(epilog="Example: mids export sweep sweep.nc")
 @click.argument("store")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @click.option("--compact", is_flag=True, help="Round the curves to float32.")
 def export(store: str, file: Path, compact: bool) -> None:
     """Write STORE to the NetCDF file FILE, block by block."""

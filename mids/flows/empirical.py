@@ -180,10 +180,7 @@ class Empirical(SampledFlow):
 
 
 class Descent:
-    """A run of the empirical flow, from a frame given as rows, the target's directions first.
-
-    Shapes: key (2,); frame (q, d).
-    """
+    """A run of the empirical flow, from a frame (q, d), the target's directions first."""
 
     def __init__(
         self,

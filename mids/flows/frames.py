@@ -42,20 +42,14 @@ class Frames:
 
 
 def degrees(target: Target, student_rank: int) -> IntArray:
-    """Degree of each Hermite coefficient of a link.
-
-    Shapes: returns (n,).
-    """
+    """Degree of each Hermite coefficient of a link; returns (n,)."""
     total: IntArray = link_polynomials(target, student_rank).exponents.sum(axis=1)
     return total
 
 
 @lru_cache(maxsize=64)
 def learned_frame(target: Target) -> FloatArray:
-    """Orthogonal matrix whose columns are the directions in the order in which they are learned.
-
-    Shapes: returns (rank, rank).
-    """
+    """Orthogonal matrix whose columns are the directions in the order of learning."""
     found: list[FloatArray] = []
     steps = [step.learned for step in leaps(target).steps]
     for column in np.concatenate([*steps, np.eye(target.rank)], axis=1).T:
@@ -71,10 +65,7 @@ def learned_frame(target: Target) -> FloatArray:
 
 
 def link_of(target: Target) -> FloatArray:
-    """Hermite coefficients of the target as a link of a student of the same rank.
-
-    Shapes: returns (n,).
-    """
+    """Hermite coefficients of the target as a link of a student of the same rank; returns (n,)."""
     values = by_mode(target.modes, target.coefficients)
     exponents = link_polynomials(target, target.rank).exponents.tolist()
     return np.array([values.get(tuple(gamma), 0.0) for gamma in exponents])
@@ -184,10 +175,7 @@ def _times(M: FloatArray, X: FloatArray) -> FloatArray:
 
 
 def averages(target: Target, correlation: FloatArray) -> FloatArray:
-    """Hermite coefficients of ``A_M f*``.
-
-    Shapes: correlation (..., rank, student_rank); returns (..., n_link).
-    """
+    """Hermite coefficients (..., n_link) of ``A_M f*`` for M (..., rank, student_rank)."""
     *shape, rank, q = correlation.shape
     of = link_polynomials(target, q)
     states = correlation.reshape(-1, rank * q)

@@ -82,20 +82,14 @@ def _hashed(word: np.ndarray, constant: int, factor: int) -> tuple[int, np.ndarr
 
 
 def draw(rank: int, student_rank: int, dim: int, rng: np.random.Generator) -> FloatArray:
-    """Draw one initial correlation matrix.
-
-    Shapes: returns (rank, student_rank).
-    """
+    """Draw one initial correlation matrix; returns (rank, student_rank)."""
     rank, student_rank, dim = _check_sizes(rank, student_rank, dim)
     correlation: FloatArray = _correlations(rank, student_rank, dim, 1, [rng])[0]
     return correlation
 
 
 def draw_runs(rank: int, student_rank: int, dim: int, runs: ArrayLike, seed: int) -> FloatArray:
-    """Draw the initial correlation matrices of several runs, each from its own stream.
-
-    Shapes: runs (n,); returns (n, rank, student_rank).
-    """
+    """Draw M(0) of several runs, each from its own stream; (n, rank, student_rank)."""
     rank, student_rank, dim = _check_sizes(rank, student_rank, dim)
     seed = validation.integer(seed, "seed", at_least=0)
     indices = [validation.integer(run, "run", at_least=0) for run in np.ravel(runs).tolist()]
@@ -106,10 +100,7 @@ def draw_runs(rank: int, student_rank: int, dim: int, runs: ArrayLike, seed: int
 def check_initial(
     initial: ArrayLike, rank: int, student_rank: int, *, orthonormal: bool = True
 ) -> FloatArray:
-    """Check given initial correlation matrices, of frames or of independent unit vectors.
-
-    Shapes: initial (..., rank, student_rank); returns (..., rank, student_rank).
-    """
+    """Check given M(0), (..., rank, student_rank), of frames or of independent unit vectors."""
     matrices = validation.matrices(initial, "initial", rank, student_rank)
     if not orthonormal:
         longest = float(np.linalg.norm(matrices, axis=-2).max(initial=0.0))
@@ -162,10 +153,7 @@ def independent(initial: FloatArray) -> tuple[FloatArray, IntArray]:
 
 
 def least_overlap(initial: FloatArray) -> float:
-    """Lower bound of the smallest eigenvalue of ``M M^T`` that is not zero, or 1.
-
-    Shapes: initial (..., rank, m).
-    """
+    """Lower bound of the smallest eigenvalue of ``M M^T`` that is not 0, or 1; M (..., rank, m)."""
     factor, rank = independent(initial)
     norms = np.linalg.norm(factor, axis=-2)
     sizes = np.linalg.svd(_unit_columns(factor), compute_uv=False)

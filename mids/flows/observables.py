@@ -19,10 +19,7 @@ CONVERGED, CENSORED, TRAPPED, FAILED = range(len(STATUS))
 
 
 def overlaps(correlation: FloatArray, rank: int) -> FloatArray:
-    """Overlaps of correlation matrices: the squared singular values, descending.
-
-    Shapes: correlation (..., rank, student_rank); returns (..., rank).
-    """
+    """Overlaps (..., rank) of M (..., rank, student_rank): squared singular values, descending."""
     squares = np.minimum(np.linalg.svd(correlation, compute_uv=False) ** 2, 1.0)[..., :rank]
     missing = rank - squares.shape[-1]
     return np.pad(squares, [(0, 0)] * (squares.ndim - 1) + [(0, missing)])

@@ -167,10 +167,7 @@ def _hold(
 
 
 def symmetries(target: Target) -> FloatArray:
-    """Return the rotations that leave a link unchanged, as a basis of their Lie algebra.
-
-    Shapes: returns (n, rank, rank).
-    """
+    """Rotations that leave a link unchanged: a basis of their Lie algebra, (n, rank, rank)."""
     rank = target.rank
     skew = []
     for i, j in combinations(range(rank), 2):
@@ -208,10 +205,7 @@ class Landscape:
         self._unused = np.einsum("na,jb->njab", unused, np.eye(target.rank))
 
     def linearise(self, correlation: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """``M'`` and its Jacobian.
-
-        Shapes: correlation (..., rank, rank); returns (..., rank**2), (..., rank**2, rank**2).
-        """
+        """``M'``, (..., rank**2), and its Jacobian, (..., rank**2, rank**2)."""
         *shape, rank, _ = correlation.shape
         slope, jacobian = self.flow.linearise(correlation.reshape(-1, rank**2))
         return slope.reshape(*shape, -1), jacobian.reshape(*shape, rank**2, rank**2)

@@ -45,10 +45,7 @@ class Features(NamedTuple):
     penalty: FloatArray
 
     def evaluate(self, z: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Values of the features, and of what their derivatives are made of by `slopes`.
-
-        Shapes: z (n, q); returns (n, P), (n, P).
-        """
+        """Values (n, P) at z (n, q), and those of which `slopes` makes derivatives."""
         if len(self.phases):
             angles = z @ self.frequencies.T + self.phases
             amplitude = _amplitude(self)
@@ -207,10 +204,7 @@ class Readout:
         return link_on_modes(target.modes, correlations, exponents, links)
 
     def objective(self, features: Features, links: FloatArray, risk: FloatArray) -> FloatArray:
-        """Add the ridge's term ``ridge / 2 sum_j penalty_j c_j^2`` to the risk.
-
-        Shapes: links (n, P); risk (n,); returns (n,).
-        """
+        """Add the ridge's term ``ridge / 2 sum_j penalty_j c_j^2`` to the risk, (n,)."""
         term: FloatArray = links**2 @ features.penalty
         return risk + 0.5 * self.ridge * term
 

@@ -37,10 +37,7 @@ MOST_SAMPLES = 2**62
 
 @dataclass(frozen=True)
 class Trajectory:
-    """What is kept of a run, at each time of the grid; NaN after a failure.
-
-    Shapes: links (T, P); correlations (T, r, q); crossing (r, levels).
-    """
+    """What is kept of a run: links (T, P), correlations (T, r, q); NaN after a failure."""
 
     features: Features
     links: FloatArray
@@ -52,10 +49,7 @@ class Trajectory:
 def start(
     features: Features, initial: FloatArray, dim: int, noise: float, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """Arrays of `mids.flows.engine.sampled.State` before the first sample.
-
-    Shapes: initial (r, q).
-    """
+    """Arrays of `mids.flows.engine.sampled.State` before the first sample; initial (r, q)."""
     from .engine.normals import padded
 
     rank, size = initial.shape
@@ -187,10 +181,7 @@ class SampledFlow(Flow):
     def _observe(
         self, problem: Problem, runs: Sequence[Trajectory], loss: FloatArray | None = None
     ) -> dict[str, Any]:
-        """Return the schema's variables of a block of runs.
-
-        Shapes: loss (runs, T).
-        """
+        """Return the schema's variables of a block of runs; loss (runs, T)."""
         target, climbed = problem.target, self.effective_target(problem.target)
         risk = np.full((len(runs), len(problem.time)), np.nan)
         objective = np.full_like(risk, np.nan)

@@ -211,10 +211,7 @@ def quantiles(
 
 
 def time_limits(time: xr.DataArray, blocks: Iterable[FloatArray]) -> tuple[float, float]:
-    """Return the times between which nine tenths of the lines of every block change.
-
-    Shapes: blocks (lines, time).
-    """
+    """Return times between which nine tenths of the lines of every block, (lines, time), change."""
     grid = time.values
     positive = max(int(np.argmax(grid > 0)), 1 if len(grid) > 1 else 0)
     starts, stops = [len(grid) - 1], [positive]

@@ -295,10 +295,7 @@ def _scale_time(panels: Panels, data: xr.DataArray, blocks: list[np.ndarray]) ->
 def _scale_loss(
     panels: Panels, data: xr.DataArray, levels: np.ndarray, yscale: str | None
 ) -> float:
-    """Draw levels that span decades on a logarithmic axis, others from 0 on; return its end or 0.
-
-    Shapes: levels (n,).
-    """
+    """Draw levels (n,) that span decades on a log axis, others from 0 on; return its end or 0."""
     positive = levels[np.isfinite(levels) & (levels > 0)]
     lowest = float(positive.min()) if len(positive) else float("nan")
     spread = np.log10(positive.max() / lowest) if len(positive) else 0.0

@@ -160,18 +160,9 @@ def from_spec(spec: Mapping[str, Any]) -> xr.Dataset:
             "flow of a phase diagram must be a table with parameters of the flow 'empirical', got "
             f"{validation.shown(flow)}; pass for example flow.noise = 0.5"
         )
-    parameters = {name: value for name, value in flow.items() if name != "name"}
-    for name in parameters:
-        validation.one_of(name, PARAMETERS, "parameter of the flow 'empirical' in a phase diagram")
-    for name in arguments:
-        validation.one_of(name, (*ARGUMENTS, *PARAMETERS), "argument of a phase diagram")
-    arguments |= parameters
-    missing = [name for name in ("target", "dim", "n") if name not in arguments]
-    if missing:
-        raise InputError(
-            f"a phase diagram needs {' and '.join(missing)}; got {validation.shown(list(spec))}"
-        )
-    return phase_diagram(**arguments)
+    known = (*ARGUMENTS, *PARAMETERS)
+    validation.entries(arguments, ("target", "dim", "n"), known, "a phase diagram")
+    return phase_diagram(**arguments | {n: v for n, v in flow.items() if n != "name"})
 
 
 ARGUMENTS = tuple(

@@ -38,25 +38,9 @@ Matrix = tuple[tuple[float, ...], ...]
 class Recipe:
     """Everything that makes a run again but its dim and its index.
 
-    Parameters
-    ----------
-    target : Target
-    flow : Flow, optional
-        None, as all that follows, for trajectories that were not simulated.
-    student_rank, seed : int, optional
-    initial : nested tuple or "variable", optional
-        M(0) of all runs; "variable" where each has its own, in the variable ``initial``; None
-        where it is drawn at random.
-    rtol : float, optional
-    time : str, optional
-        Digest of the time grid, which is recorded beside the recipes: times at which a run ends,
-        is judged and observed are part of what it is.
-
-    Examples
-    --------
-    >>> recipe = Recipe(Target.parse("h2(z1)"), flows.TwoTimescale(), 1, 0, None, 1e-8, "0" * 16)
-    >>> Recipe.from_dict(recipe.to_dict()) == recipe
-    True
+    All but the target is None for trajectories that were not simulated. `initial` is M(0) of all
+    runs; "variable" where each has its own; None where it is drawn at random. `time` is the digest
+    of the grid, which is recorded beside the recipes.
     """
 
     target: Target
@@ -81,11 +65,7 @@ class Recipe:
         self, dim: int, runs: IntArray, time: FloatArray, initial: FloatArray | None = None
     ) -> tuple[Flow, Problem]:
         """Return flow and problem of runs at a dimension; `initial` (n, r, q) if given to each."""
-        if self.flow is None or None in (self.student_rank, self.seed, self.rtol):
-            raise DatasetError(
-                "the trajectories were not simulated, so there is nothing to replay; "
-                "replay needs a dataset that mids.simulate made"
-            )
+        assert self.flow is not None
         q, seed, rtol = int(self.student_rank or 0), int(self.seed or 0), float(self.rtol or 0)
         if initial is None and self.initial is not None:
             initial = np.asarray(self.initial, dtype=np.float64)

@@ -126,13 +126,7 @@ def simulate(
 
 def from_spec(spec: Mapping[str, Any]) -> xr.Dataset:
     """Return the lazy dataset that a mapping of `simulate`'s arguments describes."""
-    for name in spec:
-        validation.one_of(name, _ARGUMENTS, "argument of a sweep")
-    missing = [name for name in ("target", "dim") if name not in spec]
-    if missing:
-        raise InputError(
-            f"a sweep needs {' and '.join(missing)}; got {validation.shown(list(spec))}"
-        )
+    validation.entries(spec, ("target", "dim"), _ARGUMENTS, "a sweep")
     return simulate(**spec)
 
 

@@ -53,7 +53,7 @@ def additive(
         The ``a_i``, none of them 0.
     link : str, mapping or sequence
         The link g: ``"h3"``, a name such as ``"erf"``, ``{degree: coefficient}`` or a list of
-        Hermite coefficients (`hermite_series`).
+        Hermite coefficients, from degree 0 on.
     directions : (rank, n) array_like, optional
         Unit vectors ``v_i`` as columns, linearly independent; the axes ``z1, z2, ...`` if not
         given.
@@ -269,10 +269,7 @@ class AdditiveTarget(Target):
         return float((pairs * value).sum()), frame @ (pairs * slope) @ frame.T
 
     def __call__(self, z: ArrayLike) -> FloatArray:
-        """Evaluate the link function.
-
-        Shapes: z (..., rank); returns (...).
-        """
+        """Evaluate the link function; z (..., rank); returns (...)."""
         values = hermite_values(self._points(z) @ self.directions, self.degree) @ self.series
         return np.asarray(values @ self.weights)
 

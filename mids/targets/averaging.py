@@ -46,10 +46,7 @@ def average(tensors: Sequence[FloatArray], M: ArrayLike) -> tuple[FloatArray, ..
 
 
 def correlation(link: Link, G: ArrayLike) -> FloatArray:
-    r"""Return :math:`h(G) = \langle f^*, A_G f^* \rangle` (paper eq. 31).
-
-    Shapes: G (..., r, r); returns (...).
-    """
+    r"""Return :math:`h(G) = \langle f^*, A_G f^* \rangle` (paper eq. 31) of G (..., r, r)."""
     return _over_matrices(_correlation, link, G)
 
 
@@ -66,10 +63,7 @@ def gradient(link: Link, G: ArrayLike) -> FloatArray:
 
 
 def planted_slope(link: Link, M: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    r"""Return ``M' = D - M sym(M^T D)`` and D, the derivative in M of ``<f*, A_M f*>``.
-
-    Shapes: M (..., r, r); returns (..., r, r).
-    """
+    """``M' = D - M sym(M^T D)`` of M (..., r, r), and D, the derivative of ``<f*, A_M f*>``."""
     matrices = np.asarray(M, dtype=np.float64)
     D = _over_matrices(_derivative, link, matrices)
     inner = matrices.swapaxes(-1, -2) @ D

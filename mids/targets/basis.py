@@ -96,10 +96,7 @@ def by_mode(modes: IntArray, coefficients: FloatArray) -> dict[tuple[int, ...], 
 
 
 def hermite_values(z: ArrayLike, degree: int) -> FloatArray:
-    r"""Evaluate :math:`h_0, \dots, h_p` by their three-term recurrence.
-
-    Shapes: z (...); returns (..., degree + 1).
-    """
+    r"""Evaluate :math:`h_0, \dots, h_p` of z (...) by their recurrence, (..., degree + 1)."""
     points = np.asarray(z, dtype=np.float64)
     values = np.ones((*points.shape, degree + 1))
     if degree >= 1:
@@ -112,10 +109,7 @@ def hermite_values(z: ArrayLike, degree: int) -> FloatArray:
 
 
 def gauss_hermite(n: int) -> tuple[FloatArray, FloatArray]:
-    """Return the Gauss quadrature of the standard normal law.
-
-    Shapes: returns (n,).
-    """
+    """Return the Gauss quadrature of the standard normal law; returns (n,)."""
     n = validation.integer(n, "n", at_least=1)
     if n > MAX_NODES:
         raise InputError(f"n must be at most {MAX_NODES} quadrature nodes, got {n}; use fewer")
@@ -136,10 +130,7 @@ def _compositions(rank: int, degree: int) -> Iterator[tuple[int, ...]]:
 
 
 def multi_indices(rank: int, degree: int) -> IntArray:
-    """List all multi-indices up to a degree in the canonical order of modes.
-
-    Shapes: returns (n, rank).
-    """
+    """List all multi-indices up to a degree in the canonical order of modes; returns (n, rank)."""
     return np.array(
         [beta for k in range(degree + 1) for beta in _compositions(rank, k)], dtype=np.int64
     )
@@ -184,10 +175,7 @@ def product_coefficients(j: int, k: int) -> FloatArray:
 
 
 def multiplicities(exponents: ArrayLike) -> FloatArray:
-    r"""Return the number :math:`k! / \beta!` of index words of content :math:`\beta`.
-
-    Shapes: exponents (n, rank); returns (n,).
-    """
+    r"""Numbers :math:`k! / \beta!` of index words of content :math:`\beta`, (n,)."""
     return np.array(
         [
             math.factorial(sum(beta)) / math.prod(map(math.factorial, beta))
@@ -197,10 +185,7 @@ def multiplicities(exponents: ArrayLike) -> FloatArray:
 
 
 def symmetric_tensors(exponents: ArrayLike, coefficients: ArrayLike) -> tuple[FloatArray, ...]:
-    r"""Return the symmetric tensors :math:`T_0, \dots, T_p` of a Hermite expansion.
-
-    Shapes: exponents (n, rank); coefficients (n,).
-    """
+    r"""Symmetric tensors :math:`T_0, \dots, T_p` of modes (n, rank) with coefficients (n,)."""
     betas = np.asarray(exponents, dtype=np.int64)
     alphas = np.asarray(coefficients, dtype=np.float64)
     rank = betas.shape[1]
@@ -226,10 +211,7 @@ def symmetric_tensors(exponents: ArrayLike, coefficients: ArrayLike) -> tuple[Fl
 
 
 def tensor_coefficients(tensors: Sequence[FloatArray]) -> tuple[IntArray, FloatArray]:
-    r"""Return the Hermite expansion of symmetric tensors; the inverse of `symmetric_tensors`.
-
-    Shapes: returns (n, rank).
-    """
+    """Return modes (n, rank) and coefficients (n,): the inverse of `symmetric_tensors`."""
     rank = tensors[1].shape[0]
     exponents = multi_indices(rank, len(tensors) - 1)
     degrees = exponents.sum(axis=1)
@@ -241,10 +223,7 @@ def tensor_coefficients(tensors: Sequence[FloatArray]) -> tuple[IntArray, FloatA
 
 
 def apply_to_indices(tensor: FloatArray, matrix: FloatArray) -> FloatArray:
-    """Apply a matrix to every index of a tensor.
-
-    Shapes: tensor (r, ..., r); matrix (q, r); returns (q, ..., q).
-    """
+    """Apply a matrix (q, r) to every index of a tensor (r, ..., r)."""
     for _ in range(tensor.ndim):  # each pass consumes the first axis and appends its image
         tensor = np.tensordot(tensor, matrix, axes=(0, 1))
     return tensor

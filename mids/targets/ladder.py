@@ -253,10 +253,7 @@ def _holds_to(target: Target, subspace: Array, exponent: int, strength: float) -
 
 
 def _separable(exponent: int, strengths: Array, directions: Array) -> Ladder:
-    """Ladder of a sum of one link along orthonormal directions: one step learns them all.
-
-    Shapes: strengths (n,); directions (rank, n).
-    """
+    """Ladder of one link along orthonormal directions (rank, n): one step learns them all."""
     rank, n = directions.shape
     order = np.argsort(-strengths, kind="stable")
     step = Leap(

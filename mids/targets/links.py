@@ -22,36 +22,7 @@ ACTIVATIONS = ("erf", "quadratic", "relu", "sigmoid", "tanh")
 
 
 def hermite_series(link: object, degree: int | None = None) -> tuple[FloatArray, float]:
-    """Return the Hermite coefficients of a function of one variable, and the norm left out.
-
-    Parameters
-    ----------
-    link : str, mapping or sequence
-        A name of `ACTIVATIONS`, ``"h3"``, coefficients by degree such as ``{1: 0.5, 3: 0.2}``, or
-        the list of coefficients from degree 0 on.
-    degree : int, optional
-        Highest degree kept of a function that is no polynomial; 24 if not given, at most 60.
-
-    Returns
-    -------
-    (degree + 1,) float array
-        Orthonormal coefficients.
-    float
-        L2 norm of what the truncation leaves out; 0 for polynomials.
-
-    Raises
-    ------
-    InputError
-        If the link is none of these, not finite or constant.
-
-    Examples
-    --------
-    >>> hermite_series("h2")
-    (array([0., 0., 1.]), 0.0)
-    >>> series, left_out = hermite_series("relu")
-    >>> series[:3].round(4).tolist(), round(left_out, 3)
-    ([0.3989, 0.5, 0.2821], 0.019)
-    """
+    """Hermite coefficients (degree + 1,) of a name, mapping or list, and the L2 norm left out."""
     kept = 24 if degree is None else validation.integer(degree, "degree", at_least=1)
     if kept > LARGEST_DEGREE:
         raise InputError(

@@ -156,10 +156,7 @@ class Monomials:
 
 
 def powers(of: Array, modes: Index) -> Array:
-    """Products ``prod_a of_a^modes_a``, (n, runs).
-
-    Shapes: of (m, runs); modes (n, m).
-    """
+    """Products ``prod_a of_a^modes_a``, (n, runs); of (m, runs); modes (n, m)."""
     table = np.ones((modes.max(initial=0) + 1, *of.shape))
     for k in range(1, len(table)):
         np.multiply(table[k - 1], of, out=table[k])
@@ -288,10 +285,7 @@ def resting_tilt(inverse: Array, push: Array) -> Array:
 def criticals(
     table: Monomials, coefficients: Array, frames: Array, k: int, iterations: int
 ) -> Array:
-    """Turn frames [U, V] until U is critical, by Newton's method, which needs no stability.
-
-    Shapes: coefficients (n,); frames (runs, rank, rank).
-    """
+    """Turn frames [U, V] until U is critical, by Newton's method: it need not attract."""
     frames, m = frames.copy(), table.rank - k
     floor = 1e-13 * float((table.weight * coefficients**2).max())
     moving = twice(np.arange(len(frames)))

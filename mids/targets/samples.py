@@ -100,10 +100,7 @@ class Estimate:
 
 
 def features(z: FloatArray, modes: IntArray, degree: int) -> FloatArray:
-    """Hermite polynomials of points, one column for each mode.
-
-    Shapes: z (n, rank); modes (m, rank); returns (n, m).
-    """
+    """Hermite polynomials of points (n, rank), (n, m): a column for each of the modes (m, rank)."""
     values = hermite_values(z, degree)
     out = np.ones((len(z), len(modes)))
     for i in range(z.shape[1]):

@@ -500,10 +500,7 @@ class Target:
         return tensors
 
     def __call__(self, z: ArrayLike) -> FloatArray:
-        """Evaluate the link function.
-
-        Shapes: z (..., rank); returns (...).
-        """
+        """Evaluate the link function; z (..., rank); returns (...)."""
         points = self._points(z)
         powers = hermite_values(points, int(self.modes.max()))
         values = np.zeros(points.shape[:-1])
