@@ -21,8 +21,7 @@ from .analysis.plateaus import Scale, plateaus
 from .analysis.scaling import scaling
 from .errors import DatasetError
 
-WIDTH = 4.8
-"""Of the pictures in inches: so wide that their text can be read on a telephone."""
+WIDTH = 4.8  # of the pictures in inches: so wide that their text can be read on a telephone
 
 RATIO = "measured / theory"
 COLUMNS = {

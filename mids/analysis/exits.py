@@ -29,8 +29,7 @@ from ..validation import FloatArray as Array
 from .kernels import applied, labelled
 from .neurons import neurons_of
 
-FALL = 0.01
-"""Part of the risk at the start that is gone at the exit."""
+FALL = 0.01  # part of the risk at the start that is gone at the exit
 NODES = 64
 RTOL, MAX_STEPS, BLOCK = 1e-9, 5_000, 256
 

@@ -46,18 +46,14 @@ from .known_frame import order as known_order
 Array = NDArray[np.float64]
 Function = Callable[[Array], ArrayLike]
 
-HIGHEST = 6
-"""Order up to which a generative exponent is looked for."""
-DRAWS, POINTS = 8, 2**13
-"""Values of z_U; points of z_p in each of four sets."""
+HIGHEST = 6  # order up to which a generative exponent is looked for
+DRAWS, POINTS = 8, 2**13  # values of z_U; points of z_p in each of four sets
 TAIL = 2.0 ** np.arange(-11, -6)
 PROBABILITIES = np.concatenate([TAIL, np.arange(1, 64) / 64, 1 - TAIL[::-1]])
 """Of the label, at the edges of its cells."""
 CELLS = len(PROBABILITIES) + 1
-NODES = 1e5
-"""Quadrature nodes for powers of the label."""
-CERTAIN = 6.0
-"""Standard errors by which a share must exceed zero."""
+NODES = 1e5  # quadrature nodes for powers of the label
+CERTAIN = 6.0  # standard errors by which a share must exceed zero
 
 BOUND, BOTH = "upper bound", "upper bound, lower bound but for logarithms"
 SCALES = {

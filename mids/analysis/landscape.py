@@ -39,8 +39,7 @@ FLAT = 1e-4
 Newton's method comes only so close."""
 TRACE = 5e-5
 """Change of the logarithm of Y by a tilt that dies out, up to which the tilt is left out."""
-NEAR = 1e-6
-"""Tangent of the angle within which two subspaces are the same critical one."""
+NEAR = 1e-6  # tangent of the angle within which two subspaces are the same critical one
 
 
 def landscape(

@@ -18,8 +18,7 @@ from ..targets.ladder import Ladder
 from ..validation import FloatArray as Array
 from ..validation import IntArray
 
-LEVELS: Array = np.log([1 / 9, 1.0, 9.0])
-"""Log-odds of the overlaps 0.1, 0.5 and 0.9."""
+LEVELS: Array = np.log([1 / 9, 1.0, 9.0])  # log-odds of the overlaps 0.1, 0.5 and 0.9
 KNOWN, NEVER, SLOW, START, BETWEEN, ABSENT = range(6)
 METHODS = ("none", "quadrature", "reduced_flow", "turning_subspace", "several_directions_at_once")
 """Meanings of the values of `Prediction.method`."""

@@ -25,8 +25,7 @@ from ..targets.target import Target, as_target
 from ..validation import FloatArray
 from .trajectories import from_trajectories
 
-NODES = {1: 100, 2: 40, 3: 16}
-"""Nodes of the quadrature in each of so many directions."""
+NODES = {1: 100, 2: 40, 3: 16}  # nodes of the quadrature in each of so many directions
 
 
 class Recorder:

@@ -27,8 +27,7 @@ from .known_frame import order as known_order
 from .plateaus import Scale
 from .saddles import saddles
 
-FEWEST = 8
-"""Directions that a power law needs."""
+FEWEST = 8  # directions that a power law needs
 
 
 def scaling(

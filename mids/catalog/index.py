@@ -27,8 +27,7 @@ from ..targets.target import Target
 from ..validation import shown
 
 INDEX = "datapackage.json"
-LARGEST_INDEX = 2**26
-"""Bytes of the largest index that is read."""
+LARGEST_INDEX = 2**26  # bytes of the largest index that is read
 
 TITLE = "Gradient flow on Gaussian multi-index models"
 DESCRIPTION = (

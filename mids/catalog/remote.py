@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 3
 WAIT_SECONDS = 0.5
-TIMEOUT_SECONDS = 10.0
-"""For a connection, and for the next bytes."""
+TIMEOUT_SECONDS = 10.0  # for a connection, and for the next bytes
 PATIENCE_SECONDS, BYTES_PER_SECOND = 15.0, 2e4
 """A download has so long, and longer for all that has arrived; all its attempts together."""
 REDIRECTS = 5

@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 HEADINGS = ("key", "target", "flow", "r", "q", "s", "leaps", "d", "runs", "MB")
 NUMERIC = (3, 4, 5, 8, 9)
 WIDEST = 32
-ROUNDING = 1e-9
-"""Difference of coefficients, relative to the largest, that makes no other function."""
-ROWS = 60
-"""Datasets shown; the index has them all."""
+ROUNDING = 1e-9  # difference of coefficients, relative to the largest, that makes no other function
+ROWS = 60  # datasets shown; the index has them all
 
 
 def frame(entries: Iterable[Entry]) -> pd.DataFrame:

@@ -17,8 +17,7 @@ from ..simulation.simulate import replay as simulate_again
 from ..storage import netcdf as io
 from .index import COLUMNS, Entry
 
-LONGEST_RUN = 60.0
-"""Seconds that a run may take, by its flow's estimate, to be simulated again."""
+LONGEST_RUN = 60.0  # seconds that a run may take, by its flow's estimate, to be simulated again
 CLOSE = 1e3
 """Crossing times of a replay elsewhere may differ by `CLOSE` times the tolerance of the run."""
 

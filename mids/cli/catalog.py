@@ -18,8 +18,7 @@ from .arguments import PATH, Main
 if TYPE_CHECKING:
     import xarray as xr
 
-SETTINGS = ("date", "defaults", "dataset", "points_per_decade")
-"""Entries of the file of a build."""
+SETTINGS = ("date", "defaults", "dataset", "points_per_decade")  # entries of the file of a build
 LOCATION = click.argument("location", metavar="CATALOG")
 FOLDER = click.argument("folder", metavar="CATALOG", type=PATH)
 

@@ -22,8 +22,7 @@ from .sampled import FRAME
 
 LARGEST_DIM = 20_000
 MAX_STEPS = 200_000
-LEARNED = 1e-13
-"""Overlaps this close to 1 move no more; an explicit integrator would not notice."""
+LEARNED = 1e-13  # overlaps this close to 1 move no more; an explicit integrator would not notice
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,36 +21,23 @@ from .observables import CENSORED, CONVERGED, TRAPPED, overlaps
 from .readout import Features
 from .sampled import SampledFlow, Trajectory
 
-MAX_BYTES = 4e9
-"""Largest set of samples."""
-LONGEST = 1e5
-"""End of the longest default time grid."""
-SLOPES = 10
-"""Rough number of gradients in a unit of time."""
-FIRST_STEP = 0.1
-"""Step that is tried first."""
-FLAT = 1e-4
-"""Eigenvalues of the Hessian above minus this count as not negative."""
-VECTORS = (20, 120)
-"""Of Lanczos' method, and of its second trial."""
+MAX_BYTES = 4e9  # largest set of samples
+LONGEST = 1e5  # end of the longest default time grid
+SLOPES = 10  # rough number of gradients in a unit of time
+FIRST_STEP = 0.1  # step that is tried first
+FLAT = 1e-4  # eigenvalues of the Hessian above minus this count as not negative
+VECTORS = (20, 120)  # of Lanczos' method, and of its second trial
 LARGEST = 2000
 """Entries of the frame up to which the whole Hessian is taken where Lanczos' method fails."""
-SHIFT = 1e-4
-"""Length of the differences that give the Hessian."""
+SHIFT = 1e-4  # length of the differences that give the Hessian
 NORMAL = 10.0
 """What the Hessian is given, besides 1, on directions that change nothing but the frame's basis."""
-LOWER = 1e-9
-"""A loss counts as lower where it is so by this, relatively."""
-TOGETHER = 4096
-"""Samples whose features are held at a time."""
-PARTS = 8
-"""Parts of a step between which overlaps are interpolated linearly."""
-SHORTEST = 1e-9
-"""Step below which a run that is not finite has failed."""
-ROUNDING = 1e-13
-"""Error of a step in the frame that is always accepted."""
-PATIENCE = 10
-"""The search for a lower loss ends after a time of 2 to this."""
+LOWER = 1e-9  # a loss counts as lower where it is so by this, relatively
+TOGETHER = 4096  # samples whose features are held at a time
+PARTS = 8  # parts of a step between which overlaps are interpolated linearly
+SHORTEST = 1e-9  # step below which a run that is not finite has failed
+ROUNDING = 1e-13  # error of a step in the frame that is always accepted
+PATIENCE = 10  # the search for a lower loss ends after a time of 2 to this
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

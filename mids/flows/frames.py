@@ -18,10 +18,8 @@ from .engine.array_integrator import follow as integrate
 from .engine.link_polynomials import LinkPolynomials, link_polynomials
 from .observables import overlaps
 
-FLOOR = 1e-12
-"""Rows of M below this need no relative accuracy."""
-STILL = 1e-13
-"""Distance of learned overlaps from 1, and slope of the link, that are rounding."""
+FLOOR = 1e-12  # rows of M below this need no relative accuracy
+STILL = 1e-13  # distance of learned overlaps from 1, and slope of the link, that are rounding
 TOGETHER = 4096
 """Entries of frames whose polynomials are evaluated together, for the sake of memory."""
 

@@ -20,8 +20,7 @@ from .ridge import RidgeFlow
 from .time_grid import POINTS_PER_DECADE
 
 LARGEST_EPSILON = 1e6
-LARGEST_LINK = 400
-"""Coefficients of the largest link: a step solves linear systems of that size."""
+LARGEST_LINK = 400  # coefficients of the largest link: a step solves linear systems of that size
 STARTS = ("fitted", "zero")
 
 

@@ -27,10 +27,8 @@ from .sampled import SampledFlow, Stepped, Trajectory, start
 
 SAMPLINGS = ("ambient", "projected")
 
-CHUNK_SECONDS = 1.0
-"""Rough work between two looks at the clock."""
-INTERVAL = 20.0
-"""Seconds between two checkpoints of a run."""
+CHUNK_SECONDS = 1.0  # rough work between two looks at the clock
+INTERVAL = 20.0  # seconds between two checkpoints of a run
 
 
 def check_folder(folder: object) -> str:

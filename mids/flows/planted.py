@@ -21,12 +21,9 @@ from .time_grid import POINTS_PER_DECADE, beyond_escapes
 
 FINER = 4
 """Times as many points a decade of a default grid as of the other flows': plateaus are shorter."""
-GLOBAL = 1e-9
-"""Loss, relative to ``|f*|^2``, of a critical point that counts as the global minimum."""
-CLOSE = 1e-3
-"""Distance at which the limit of a slow approach is taken as reached."""
-REACH = 0.3
-"""Largest distance from a state to the critical point that is said to hold it."""
+GLOBAL = 1e-9  # loss, relative to ``|f*|^2``, of a critical point that counts as the global minimum
+CLOSE = 1e-3  # distance at which the limit of a slow approach is taken as reached
+REACH = 0.3  # largest distance from a state to the critical point that is said to hold it
 ROUNDING = 1e-12
 """Eigenvalues of the Jacobian above minus this, relative to the largest, count as not negative."""
 FLAT = 1e-9

@@ -18,8 +18,7 @@ from .time_grid import beyond_escapes
 
 KERNELS = ("polynomial", "exponential", "eigenvalues")
 """Fields of `HermiteKernel`, of which one is given."""
-SMALLEST = 1e-300
-"""Least eigenvalue of a kernel that is given by a formula."""
+SMALLEST = 1e-300  # least eigenvalue of a kernel that is given by a formula
 LEAST_KEPT = 1e-60
 """Smallest shrinkage of a degree: beyond it double precision has no room for times and losses."""
 

@@ -26,13 +26,10 @@ from .time_grid import beyond_escapes
 FRAME, DATA, FEATURES = 1, 2, 3
 """Branches of a run's random streams: what W(0) has besides M(0), samples, random features."""
 
-MAX_DIM = 10**6
-"""Samples and frames have this many entries."""
+MAX_DIM = 10**6  # samples and frames have this many entries
 
-MOST_STEPS = 10**6
-"""Steps of the longest default time grid."""
-MOST_SAMPLES = 2**62
-"""Samples of a run, which have numbers below this."""
+MOST_STEPS = 10**6  # steps of the longest default time grid
+MOST_SAMPLES = 2**62  # samples of a run, which have numbers below this
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,8 @@ from ..validation import FloatArray
 from .initial import least_overlap
 
 POINTS_PER_DECADE = 16
-SHORT = 400
-"""Times of growth in a grid that shows each of them."""
-LATE = 1e-3
-"""Fraction of runs that a default grid may leave on their last plateau."""
+SHORT = 400  # times of growth in a grid that shows each of them
+LATE = 1e-3  # fraction of runs that a default grid may leave on their last plateau
 
 
 def chi_squared_quantile(probability: float, freedom: int) -> float:

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TRAPPED = STATUS.index("trapped")
-LARGEST = 300.0
-"""Inches of a figure, of which matplotlib can draw 65 536 pixels."""
+LARGEST = 300.0  # inches of a figure, of which matplotlib can draw 65 536 pixels
 
 Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
 

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-MAX_RUNS = 100
-"""Runs drawn one by one; of more, an even selection is drawn."""
+MAX_RUNS = 100  # runs drawn one by one; of more, an even selection is drawn
 
 FAST = 0.2
 """Change of an overlap between two times of the grid from which on the times at which it passes

@@ -28,18 +28,14 @@ from .recipe import Recipe, versions
 FAILED = schema.STATUS.index("failed")
 BLOCK_BYTES = 64e6
 """Output of one block of runs that is not exceeded unless there are too many blocks."""
-BLOCK_SECONDS = 4.0
-"""Longest work of one block of runs, likewise."""
+BLOCK_SECONDS = 4.0  # longest work of one block of runs, likewise
 BLOCKS = 32
 """Blocks that a sweep is cut into where that leaves each of them `SMALL_SECONDS` of work."""
 SMALL_SECONDS = 0.25
-TASKS = 40_000
-"""Tasks of a graph above which blocks grow, up to `LARGEST_BYTES`."""
+TASKS = 40_000  # tasks of a graph above which blocks grow, up to `LARGEST_BYTES`
 LARGEST_BYTES = 512e6
-INLINE = 4096
-"""Time grids of up to this many points are recorded beside the recipes."""
-AXES = "abcefgh"
-"""Letters of the axes of sweeps in dask's notation."""
+INLINE = 4096  # time grids of up to this many points are recorded beside the recipes
+AXES = "abcefgh"  # letters of the axes of sweeps in dask's notation
 
 
 def block_sizes(plan: Plan, chunks: Any) -> tuple[int, ...]:

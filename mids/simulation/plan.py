@@ -23,8 +23,7 @@ from ..targets.target import Target, as_target
 from ..validation import FloatArray, IntArray
 from .recipe import GIVEN, Recipe
 
-LARGEST_RUNS = 10**8
-"""Runs whose indices are held in memory."""
+LARGEST_RUNS = 10**8  # runs whose indices are held in memory
 LARGEST_CELLS = 10**6
 """Pairs of a recipe and a dimension in one sweep, each of which is a task at least."""
 

@@ -8,12 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-DELAY = 2.0
-"""Seconds before progress is shown."""
-REFRESH = 0.2
-"""Seconds between two states on a terminal."""
-LOG_INTERVAL = 60.0
-"""Seconds between two states where there is no terminal."""
+DELAY = 2.0  # seconds before progress is shown
+REFRESH = 0.2  # seconds between two states on a terminal
+LOG_INTERVAL = 60.0  # seconds between two states where there is no terminal
 
 
 @contextmanager

@@ -26,10 +26,8 @@ if TYPE_CHECKING:
 
 CPU_SECONDS, CLOCK_SECONDS = 2.0, 15.0
 """The other process needs 0.2 s for itself; it may compute and wait so long."""
-BYTES_PER_SECOND = 5e6
-"""For the content it may compute longer, and wait ten times that."""
-MEMORY = 2**29
-"""Bytes of address space that it may have beyond what it needs for itself."""
+BYTES_PER_SECOND = 5e6  # for the content it may compute longer, and wait ten times that
+MEMORY = 2**29  # bytes of address space that it may have beyond what it needs for itself
 FREE = 2**26
 RATIO = 1032
 """A file may declare `FREE` bytes, and for each of its own the most that deflate can unpack."""
@@ -39,8 +37,7 @@ MOST_DIMS = 32
 BLOCK = 2**22
 FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32"}
 
-_verdicts: dict[str, str] = {}
-"""What is wrong with files, by checksum; nothing if they are fine."""
+_verdicts: dict[str, str] = {}  # what is wrong with files, by checksum; nothing if they are fine
 _checksums: dict[tuple[str, int, int, int], str] = {}
 
 

@@ -23,8 +23,7 @@ from ..simulation.plan import extents, modes_of
 from ..simulation.recipe import GIVEN, Recipe, fingerprints
 from .store import Location, digest
 
-FIRST = ("date_created", "history")
-"""Attributes that stay as the first call wrote them."""
+FIRST = ("date_created", "history")  # attributes that stay as the first call wrote them
 
 
 def lazy_names(ds: xr.Dataset) -> list[str]:

@@ -31,12 +31,10 @@ from .store import is_store, open_store
 if TYPE_CHECKING:
     import h5py
 
-CHUNK_BYTES = 2**20
-"""Largest chunk on disk."""
+CHUNK_BYTES = 2**20  # largest chunk on disk
 CHUNK_SIZES = {"dim": 1, "run": 64, "time": 256}
 """Longest chunk along these: few chunks hold one run, and few hold one time."""
-UNCUT_BYTES = 2**16
-"""Up to this size a variable in memory is one chunk."""
+UNCUT_BYTES = 2**16  # up to this size a variable in memory is one chunk
 OF_HDF5 = {
     "CLASS",
     "NAME",

@@ -25,13 +25,11 @@ from .. import validation
 from ..errors import FileError, InputError, MissingDependencyError
 from .files import file_lock, replacing
 
-STORE_VERSION = 2
-"""Layout that this version writes and reads."""
+STORE_VERSION = 2  # layout that this version writes and reads
 
 STATE = "mids.json"
 
-BEAT = 10.0
-"""Seconds after which the writer of a store in an object store renews its claim."""
+BEAT = 10.0  # seconds after which the writer of a store in an object store renews its claim
 
 CODECS = {"bytes", "vlen-utf8", "blosc", "crc32c"}
 

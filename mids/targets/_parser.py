@@ -35,10 +35,8 @@ Coefficients: TypeAlias = dict[Exponents, float]
 
 MAX_TEXT = 100_000
 MAX_NESTING = 50
-MAX_TERMS = 100_000
-"""Elementary products in one expansion, less than a second of work."""
-CANCELLED = 1e-14
-"""A coefficient below this fraction of the magnitudes that made it is rounding."""
+MAX_TERMS = 100_000  # elementary products in one expansion, less than a second of work
+CANCELLED = 1e-14  # a coefficient below this fraction of the magnitudes that made it is rounding
 
 _TOKEN = re.compile(
     r"(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"

@@ -34,8 +34,7 @@ from .links import PRESENT, hermite_series
 from .target import Target
 
 LARGEST_RANK = 4096
-UNIT = 1e-10
-"""Accuracy of unit and orthogonal directions."""
+UNIT = 1e-10  # accuracy of unit and orthogonal directions
 
 
 def additive(

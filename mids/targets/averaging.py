@@ -27,8 +27,7 @@ from ..validation import FloatArray
 from .basis import apply_to_indices, multiplicities
 from .target import Target
 
-BLOCK_SIZE = 2**20
-"""Entries of the largest intermediate array, unless a single tensor is larger."""
+BLOCK_SIZE = 2**20  # entries of the largest intermediate array, unless a single tensor is larger
 
 Link: TypeAlias = Target | Sequence[FloatArray]
 

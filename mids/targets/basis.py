@@ -25,14 +25,10 @@ from ..validation import FloatArray, IntArray
 
 MAX_RANK = 8
 MAX_DEGREE = 20
-MAX_TENSOR_SIZE = 8**8
-"""Entries of the largest dense tensor, 128 MiB."""
-MAX_NODES = 256
-"""Largest quadrature: beyond it the outermost weights underflow double precision."""
-MAX_POINTS = 5_000_000
-"""Points of the largest quadrature grid."""
-PANELS, FURTHEST = 600, 14.0
-"""Panels of one variable without a choice of nodes, and where they end."""
+MAX_TENSOR_SIZE = 8**8  # entries of the largest dense tensor, 128 MiB
+MAX_NODES = 256  # largest quadrature: beyond it the outermost weights underflow double precision
+MAX_POINTS = 5_000_000  # points of the largest quadrature grid
+PANELS, FURTHEST = 600, 14.0  # panels of one variable without a choice of nodes, and where they end
 
 
 def check_size(rank: int, degree: int) -> None:

@@ -270,8 +270,7 @@ def _separable(exponent: int, strengths: Array, directions: Array) -> Ladder:
     return Ladder((step,), 0.0)
 
 
-leaps = ladder
-"""The name of `ladder` in version 0.1."""
+leaps = ladder  # the name of `ladder` in version 0.1
 
 
 def _at_rest(target: Target, subspace: Array) -> tuple[Array, float]:

@@ -13,10 +13,8 @@ from ..errors import InputError
 from ..validation import FloatArray
 from .basis import gauss_hermite, hermite_values
 
-LARGEST_DEGREE = 60
-"""Beyond it the coefficients that a quadrature gives are rounding."""
-PRESENT = 1e-14
-"""Coefficients of a quadrature below this are rounding."""
+LARGEST_DEGREE = 60  # beyond it the coefficients that a quadrature gives are rounding
+PRESENT = 1e-14  # coefficients of a quadrature below this are rounding
 ACTIVATIONS = ("erf", "quadratic", "relu", "sigmoid", "tanh")
 """Links known by name, besides h1, h2, ...; erf is erf(z / sqrt 2), quadratic (z^2 - 1) / 2."""
 
