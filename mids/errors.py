@@ -24,7 +24,7 @@ PASSWORD = re.compile(r"(?<=://)[^/\s@]*@")
 
 
 def printable(text: object) -> str:
-    r"""Return text without control characters and passwords of URLs; ends of lines stay.
+    r"""Return text without control characters and passwords of URLs; line ends are kept.
 
     Parameters
     ----------

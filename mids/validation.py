@@ -164,14 +164,14 @@ def integer(value: object, name: str, *, at_least: int, at_most: int = LARGEST) 
 
 
 def flag(value: object, name: str) -> bool:
-    """Return True or False, as which nothing else is taken."""
+    """Return a truth value; only True and False are accepted."""
     if not isinstance(value, bool | np.bool_):
         raise InputError(f"{name} must be True or False, got {shown(value)}; pass one of them")
     return bool(value)
 
 
 def items(value: Any, name: str) -> list[Any]:
-    """Return the values of a list, range or array, of which there may not be too many."""
+    """Return the values of a list, range or array; a sweep has a largest size."""
     if len(value) > LONGEST_SWEEP:
         raise InputError(
             f"{name} has {len(value)} values, at most {LONGEST_SWEEP} can be in one sweep; "

@@ -39,7 +39,7 @@ LEVELS = (0.1, 0.5, 0.9)
 _HALF = 0.5**0.5
 RTOL, MAX_STEPS = 1e-7, 4000
 LEARNED, SMALL, REACH = 1 - 1e-6, 0.02, 0.05
-"""Overlaps: of what counts as learned, of others at that time, up to which U stands still."""
+"""Overlaps: what counts as learned, what the others are then below, up to which U stands still."""
 STILL, GONE = 1e-10, 1e-3
 """Slope relative to its parts, and size relative to the start, below which a run never leaves."""
 
@@ -261,7 +261,7 @@ class KnownFrame(KnownLink):
                 turning = left[i].T @ slope[i] @ right[i].T
                 turning[j:, j:] = 0.0
                 if j and squares[i, j] < SMALL and np.abs(turning).max() < turned:
-                    move = self._settled(point.whole(N[i][None])[0], point.k + j)
+                    move = self._at_saddle(point.whole(N[i][None])[0], point.k + j)
                 elif point.k and not point.straight and squares[i, 0] > REACH:
                     move = self._points[0], point.whole(N[i][None])[0]
                 if move is not None:
@@ -276,7 +276,7 @@ class KnownFrame(KnownLink):
         self._end[index] = SLOW
         return moves
 
-    def _settled(self, M: Array, k: int) -> tuple[_Point, Array] | None:
+    def _at_saddle(self, M: Array, k: int) -> tuple[_Point, Array] | None:
         """Saddle next to M with k directions learned, and N there; None if M is still turning."""
         point = self._near(M, k)
         whole = point.left.T @ M @ point.right
@@ -333,9 +333,9 @@ class KnownFrame(KnownLink):
                 *(rate[rows, columns] for rate in rates),
             )
             time = clock[index[rows]] + part * h[rows]
-            place = self._crossing[index[rows], point.k + columns, level]
+            before = self._crossing[index[rows], point.k + columns, level]
             self._crossing[index[rows], point.k + columns, level] = np.where(
-                np.isnan(place), time, place
+                np.isnan(before), time, before
             )
         left, _, right = new
         overlap = np.concatenate([np.ones((len(index), point.k)), squares[1]], axis=1)
@@ -356,7 +356,7 @@ class KnownFrame(KnownLink):
         result = Prediction.empty(n, r)
         order = steps_of(self._newest, self._ladder)
         for i in range(n):
-            place = 0
+            visit = 0
             for k in range(r):
                 enter = self._crossing[i, k - 1, 2] if k else 0.0
                 leave, escape = self._crossing[i, k, :2]
@@ -365,19 +365,19 @@ class KnownFrame(KnownLink):
                 point = self._visited[i].get(k) or self._near(self._between[i, k], k)
                 if point.exponent is None:
                     continue
-                result.rank[i, place], result.exponent[i, place] = k, point.exponent
-                result.saddle_loss[i, place], result.method[i, place] = point.loss, 2
-                result.enter_time[i, place], result.leave_time[i, place] = enter, leave
-                result.escape_time[i, place] = escape
+                result.rank[i, visit], result.exponent[i, visit] = k, point.exponent
+                result.saddle_loss[i, visit], result.method[i, visit] = point.loss, 2
+                result.enter_time[i, visit], result.leave_time[i, visit] = enter, leave
+                result.escape_time[i, visit] = escape
                 if np.isnan(escape):
-                    result.reason[i, place] = self._end[i]
+                    result.reason[i, visit] = self._end[i]
                     if self._end[i] == NEVER:
-                        result.escape_time[i, place] = np.inf
+                        result.escape_time[i, visit] = np.inf
                 else:
-                    result.learned[i, place] = np.abs(self._newest[i, k]).argmax()
-                    result.order[i, place] = order[i, k]
-                    result.reason[i, place] = BETWEEN if np.isnan(order[i, k]) else KNOWN
-                place += 1
+                    result.learned[i, visit] = np.abs(self._newest[i, k]).argmax()
+                    result.order[i, visit] = order[i, k]
+                    result.reason[i, visit] = BETWEEN if np.isnan(order[i, k]) else KNOWN
+                visit += 1
         return result
 
 
@@ -393,7 +393,7 @@ def _pulled(one: Array, other: Array, D: Array) -> Array:
     """
     s, m = one.ndim - 1, D.shape[1]
     flat, part = (np.moveaxis(each, 0, -1).reshape(1, m, -1) for each in (other, one))
-    for _ in range(s - 1):  # the features come round to the last place
+    for _ in range(s - 1):  # the features come round to the last axis
         part = (D @ part).swapaxes(1, 2).reshape(len(D), m, -1)
         flat = flat.swapaxes(1, 2).reshape(1, m, -1)
     return np.asarray(s * part @ flat.swapaxes(1, 2))

@@ -235,17 +235,17 @@ def level(time: Array, values: Array, enter: Array, stop: Array) -> Array:
     if len(later):
         last = known[later].sum(axis=1, keepdims=True) - 1
         at = np.minimum(np.arange(values.shape[1]), last)
-        place = np.log(time[later[:, None], at])
-        chosen[later] = flattest(place, values[later[:, None], at], inside[later])
+        log_time = np.log(time[later[:, None], at])
+        chosen[later] = flattest(log_time, values[later[:, None], at], inside[later])
     reached = values[np.arange(len(values)), chosen]
     return np.where(inside.any(axis=1), reached, np.nan)
 
 
-def flattest(place: Array, values: Array, inside: NDArray[np.bool_]) -> NDArray[np.intp]:
+def flattest(log_time: Array, values: Array, inside: NDArray[np.bool_]) -> NDArray[np.intp]:
     """Index of the point at which each curve, (curves, n), changes least between its neighbours."""
     at = np.arange(values.shape[1])
     before, after = np.maximum(at - 1, 0), np.minimum(at + 1, len(at) - 1)
-    apart = place[:, after] - place[:, before]
+    apart = log_time[:, after] - log_time[:, before]
     within = inside & (apart > 0)
     change = np.abs(values[:, after] - values[:, before])
     slope = np.where(within, change, np.inf) / np.where(within, apart, 1.0)
@@ -282,13 +282,13 @@ def predicted_level(
             run, column = np.nonzero(at < end[:, None])
             time = grid[np.minimum(at, len(grid) - 1)]
             of = rows[run]
-            place = time[run, column]
+            moment = time[run, column]
             if measured is not None:
                 stretch = np.ones(len(enter))
                 stretch[both] = (stop - enter)[both] / (left - seen)[both]
-                place = enter[of] + (place - seen[of]) * stretch[of]
+                moment = enter[of] + (moment - seen[of]) * stretch[of]
             values = np.full(time.shape, np.nan)
-            values[run, column] = curve(of, place)
+            values[run, column] = curve(of, moment)
             result[rows] = level(time, values, seen[rows], left[rows])
     rows = np.flatnonzero(~on_grid & (enter == 0))
     result[rows] = curve(rows, np.zeros(len(rows)))

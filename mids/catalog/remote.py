@@ -34,7 +34,7 @@ ATTEMPTS = 3
 WAIT_SECONDS = 0.5
 TIMEOUT_SECONDS = 10.0  # for a connection, and for the next bytes
 PATIENCE_SECONDS, BYTES_PER_SECOND = 15.0, 2e4
-"""A download has so long, and longer for all that has arrived; all its attempts together."""
+"""A download with all its attempts has a fixed time, and more for what has arrived."""
 REDIRECTS = 5
 BLOCK = 2**16
 
@@ -84,7 +84,7 @@ class Remote:
                 raise
             raise FileError(
                 f"{url} is not the file of the index (sha256 differs): it is damaged or was "
-                "replaced; ask whoever serves it"
+                "replaced; ask its maintainer to check it"
             ) from None
         except OSError as error:
             if isinstance(error, FileError):

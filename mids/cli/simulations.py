@@ -72,7 +72,7 @@ def computing_on(scheduler: str | None, workers: int | None) -> Iterator[None]:
             # By default distributed gives up a worker 15 s after it was lost, even if it has come
             # back by then; if it is the last one the command waits forever.
             stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "1 h"}))
-            with _deaf_processes():
+            with _shielded_processes():
                 cluster = distributed.LocalCluster(
                     n_workers=count,
                     threads_per_worker=1,
@@ -96,7 +96,7 @@ def computing_on(scheduler: str | None, workers: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def _deaf_processes() -> Iterator[None]:
+def _shielded_processes() -> Iterator[None]:
     """Start processes that Ctrl-C in the terminal does not reach: this one ends them."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -19,7 +19,7 @@ from ..validation import FloatArray, IntArray
 from .initial import draw_runs
 
 Swept: TypeAlias = Any
-"""The other type of a parameter: a list may be given, of which each flow has one value."""
+"""Also the type of a parameter that is given as a list, one value for each flow of a sweep."""
 
 
 @dataclass(frozen=True)

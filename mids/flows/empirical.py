@@ -31,8 +31,8 @@ LARGEST = 2000
 """Entries of the frame up to which the whole Hessian is taken where Lanczos' method fails."""
 SHIFT = 1e-4  # length of the differences that give the Hessian
 NORMAL = 10.0
-"""What the Hessian is given, besides 1, on directions that change nothing but the frame's basis."""
-LOWER = 1e-9  # a loss counts as lower where it is so by this, relatively
+"""Added to the Hessian, like the 1, on directions that only rotate the frame's basis."""
+LOWER = 1e-9  # relative difference from which on a loss counts as lower
 TOGETHER = 4096  # samples whose features are held at a time
 PARTS = 8  # parts of a step between which overlaps are interpolated linearly
 SHORTEST = 1e-9  # step below which a run that is not finite has failed

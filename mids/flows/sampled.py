@@ -171,7 +171,7 @@ class SampledFlow(Flow):
         return built, data.integers(2**32, size=2, dtype=np.uint64), frame
 
     def variables(self, target: Target) -> tuple[str, ...]:
-        """Those of every flow but M(0) and evaluations; risk, link and stages besides."""
+        """Those of every flow without M(0) and evaluations; also risk, link and stage durations."""
         usual = (*super().variables(target), "risk", "link", "stage_duration")
         return tuple(name for name in usual if name not in ("initial", "n_rhs"))
 

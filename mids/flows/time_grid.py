@@ -40,7 +40,7 @@ def logarithmic(start: float, stop: float) -> FloatArray:
     Raises
     ------
     InputError
-        If they are not so, as for a target whose norm is out of all proportion.
+        If they are not in this order, as for a target of an extreme norm.
 
     Examples
     --------
@@ -49,8 +49,8 @@ def logarithmic(start: float, stop: float) -> FloatArray:
     """
     if not 0 < start < math.inf:
         raise InputError(
-            f"a grid that starts at {start:g} would cover this target's escapes, and that is no "
-            "time; scale the target with .normalize(), or pass time="
+            f"the default grid of this target would start at {start:g}, which is no time after 0; "
+            "scale the target with .normalize(), or pass time="
         )
     if not start < stop < math.inf:
         raise InputError(

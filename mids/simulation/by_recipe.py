@@ -71,14 +71,14 @@ def _apply(
         )
         order.append(at)
     out = joined(parts, dim) if len(parts) > 1 else parts[0]
-    place = np.full(size, -1)
-    places = np.concatenate(order)
-    place[places] = np.arange(len(places))
-    if not np.array_equal(places, np.arange(size)):
-        out = out.isel({dim: np.maximum(place, 0)})
+    position = np.full(size, -1)
+    taken = np.concatenate(order)
+    position[taken] = np.arange(len(taken))
+    if not np.array_equal(taken, np.arange(size)):
+        out = out.isel({dim: np.maximum(position, 0)})
         if dim in ds.coords:
             out = out.assign_coords(ds[[dim]].coords)
-    masked = place < 0
+    masked = position < 0
     if masked.any():
         there = xr.DataArray(~masked, dims=[dim])
         for name, array in out.data_vars.items():

@@ -27,7 +27,7 @@ from .recipe import Recipe, versions
 
 FAILED = schema.STATUS.index("failed")
 BLOCK_BYTES = 64e6
-"""Output of one block of runs that is not exceeded unless there are too many blocks."""
+"""Largest output of a block of runs, unless there are too many blocks."""
 BLOCK_SECONDS = 4.0  # longest work of one block of runs, likewise
 BLOCKS = 32
 """Blocks that a sweep is cut into where that leaves each of them `SMALL_SECONDS` of work."""

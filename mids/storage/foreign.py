@@ -2,8 +2,8 @@
 
 `datasets` looks at the metadata of an open HDF5 file, in milliseconds: everything that a dataset of
 mids has lies in the file itself, in plain arrays that are not larger than compression explains.
-`check` reads a whole file in another process under limits on time, memory and files, which can be
-lost, as HDF5 trusts what it reads. The verdict is remembered by the content of the file. Run as a
+`check` reads a whole file in another process, with limits on time and memory: HDF5 trusts what it
+reads, and may crash. The verdict is remembered by the content of the file. Run as a
 script, this module is that process; it does not import the package.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import h5py
 
 CPU_SECONDS, CLOCK_SECONDS = 2.0, 15.0
-"""The other process needs 0.2 s for itself; it may compute and wait so long."""
+"""Time that the other process may compute and may take; it needs 0.2 s for itself."""
 BYTES_PER_SECOND = 5e6  # for the content it may compute longer, and wait ten times that
 MEMORY = 2**29  # bytes of address space that it may have beyond what it needs for itself
 FREE = 2**26

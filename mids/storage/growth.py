@@ -1,4 +1,4 @@
-"""What a store is a store of, and how a sweep with more runs, dims or values continues it.
+"""What a store holds, and how a sweep with more runs, dims or values continues it.
 
 The state of a dataset, as JSON has it, is kept in ``mids.json``: two sweeps are the same where
 their states are, and one continues another where it has all that the other has. Values that bring
@@ -39,7 +39,7 @@ def block_dims(ds: xr.Dataset) -> tuple[str, ...]:
 
 
 def state_of(ds: xr.Dataset) -> dict[str, Any]:
-    """Return what makes a store this store and no other, as JSON has it."""
+    """Return what tells a store from all others, in types that JSON knows."""
     along = block_dims(ds)
     sizes = {name: ds.sizes[name] for name in along}
     recipes = _recipes(ds)
@@ -177,8 +177,8 @@ def in_layout(
     arrays: Mapping[str, np.ndarray], there: Mapping[str, Any], here: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
     """Return the variables (run, ...) of a block in another layout."""
-    places = {label: at for at, label in enumerate(here["modes"])}
-    modes = [places[label] for label in there["modes"]]
+    positions = {label: at for at, label in enumerate(here["modes"])}
+    modes = [positions[label] for label in there["modes"]]
     count = len(next(iter(arrays.values())))
     return {
         name: in_sweep(arrays[name], name, arrays[name].shape, (count, *shape), modes)

@@ -104,7 +104,7 @@ def _linearised(j: int, k: int) -> list[tuple[int, float]]:
 
 def expand(text: str) -> tuple[Coefficients, str | None]:
     """Expand an expression in the orthonormal Hermite basis; name it if it is a family's call."""
-    return _Reader(text).read()
+    return _Parser(text).read()
 
 
 def _tokens(text: str) -> list[_Token]:
@@ -129,7 +129,7 @@ def _tokens(text: str) -> list[_Token]:
     return found
 
 
-class _Reader:
+class _Parser:
     """One pass over one text."""
 
     def __init__(self, text: str) -> None:

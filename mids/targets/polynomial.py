@@ -95,15 +95,17 @@ class Monomials:
         # With z_a = by_a y_a the move is by 1, one matrix for all runs; 0 becomes very small.
         least = 10.0 ** (-240 / max(self.degrees))
         by = np.where(np.abs(by) < least, least, by)
-        few, place = self._distinct(moved)
-        scale = powers(by, few)[place]
+        distinct, which = self._distinct(moved)
+        scale = powers(by, distinct)[which]
         return np.asarray(self._by_one(moved, b) @ (coefficients * scale) / scale)
 
     def _distinct(self, of: range) -> tuple[Index, Index]:
         """Distinct powers of some variables, and which of them each monomial has."""
         if of not in self._powers:
-            few, place = np.unique(self.modes[:, of.start : of.stop], axis=0, return_inverse=True)
-            self._powers[of] = few, place.ravel()
+            distinct, which = np.unique(
+                self.modes[:, of.start : of.stop], axis=0, return_inverse=True
+            )
+            self._powers[of] = distinct, which.ravel()
         return self._powers[of]
 
     def _by_one(self, moved: range, b: int) -> csr_array:

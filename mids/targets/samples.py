@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..validation import FloatArray, IntArray
 from .basis import hermite_values, mode_label, multi_indices
 
-TOLERATED = 0.05  # moment by which inputs may differ from normal ones, besides what chance explains
+TOLERATED = 0.05  # moment by which inputs may differ from normal ones, beyond chance
 
 
 @dataclass(frozen=True, eq=False)
