@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import xarray as xr
 
 from .. import schema, validation
@@ -24,9 +26,6 @@ from .folder import Folder, describe
 from .index import Entry, check_key, suggest_key
 from .remote import Remote, is_url
 from .verify import Verification, verify
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def open_catalog(
@@ -572,8 +571,6 @@ class UnknownKeyError(InputError, KeyError):
 
 
 def _unknown(location: str, key: str, entries: Mapping[str, Entry]) -> UnknownKeyError:
-    import difflib
-
     close = difflib.get_close_matches(str(key), entries, n=1)
     remedy = f"did you mean {close[0]!r}?" if close else "list(catalog) has all keys"
     return UnknownKeyError(f"{location} has no dataset {key!r}; {remedy}")

@@ -6,9 +6,10 @@ import fnmatch
 import numbers
 from collections.abc import Callable, Iterable, Mapping
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from .. import validation
 from ..errors import InputError, printable
@@ -16,9 +17,6 @@ from ..schema import dim_text
 from ..targets.additive import AdditiveTarget
 from ..targets.target import Target
 from .index import COLUMNS, LISTS, SEPARATOR, SWEPT, Entry
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 HEADINGS = ("key", "target", "flow", "r", "q", "s", "leaps", "d", "runs", "MB")
 NUMERIC = (3, 4, 5, 8, 9)
@@ -29,8 +27,6 @@ ROWS = 60  # datasets shown; the index has them all
 
 def frame(entries: Iterable[Entry]) -> pd.DataFrame:
     """Return the index as a table with the keys as index."""
-    import pandas as pd
-
     rows = pd.DataFrame([entry.row() for entry in entries], columns=list(COLUMNS))
     integers = [name for name, (kind, _) in COLUMNS.items() if kind == "integer"]
     return rows.astype(dict.fromkeys(integers, "Int64")).set_index("key")
@@ -55,8 +51,6 @@ def text(location: str, entries: Iterable[Entry]) -> str:
 
 def html(location: str, entries: Iterable[Entry]) -> str:
     """Return the table for a notebook."""
-    import pandas as pd
-
     title, rows, rest = _table(location, entries)
     table = pd.DataFrame(rows, columns=list(HEADINGS)).to_html(index=False, border=0)
     return "\n".join([f"<b>{escape(title)}</b>", table, *map(escape, rest)])

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from ..errors import InputError, MidsError, TargetSyntaxError
+from ..simulation.simulate import read_spec
 
 
 class UserError(click.ClickException):
@@ -91,8 +92,6 @@ def sweep_arguments(
     spec: Path | None, options: Mapping[str, Any], flow_options: Iterable[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the arguments of a sweep, options before a file, and the parameters of its flow."""
-    from ..simulation.simulate import read_spec
-
     arguments = read_spec(spec) if spec else {}
     arguments |= {name: value for name, value in options.items() if value is not None}
     for name in ("dim", "n"):

@@ -7,16 +7,21 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import numpy as np
+import xarray as xr
 
-from .. import validation
+from .. import catalog as catalogs
+from .. import schema, validation
+from ..catalog import open_catalog
+from ..catalog.index import check_key
+from ..errors import InputError
+from ..simulation.simulate import from_spec, read_spec
+from ..storage import foreign
+from ..storage import netcdf as io
 from .arguments import PATH, Main
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 SETTINGS = ("date", "defaults", "dataset", "points_per_decade")  # entries of the file of a build
 LOCATION = click.argument("location", metavar="CATALOG")
@@ -45,7 +50,7 @@ def catalog() -> None:
 @click.option("--csv", "as_csv", is_flag=True, help="Print all columns as CSV.")
 def ls(location: str, conditions: tuple[str, ...], as_csv: bool) -> None:
     """List the datasets of CATALOG."""
-    found = _open(location).search(**dict(map(_condition, conditions)))
+    found = open_catalog(location).search(**dict(map(_condition, conditions)))
     click.echo(found.to_dataframe().to_csv().rstrip("\n") if as_csv else repr(found))
 
 
@@ -56,13 +61,6 @@ def ls(location: str, conditions: tuple[str, ...], as_csv: bool) -> None:
 @click.option("--overwrite", is_flag=True, help="Replace a dataset of the same key.")
 def add(folder: Path, files: tuple[Path, ...], key: str | None, overwrite: bool) -> None:
     """Add FILEs to CATALOG, which is made if there is none."""
-    from ..catalog import open_catalog
-    from ..catalog.index import check_key
-    from ..errors import InputError
-    from ..schema import validate
-    from ..storage import foreign
-    from ..storage import netcdf as io
-
     if key is not None and len(files) > 1:
         raise InputError("--key names one dataset; give one file, or leave --key out")
     names = [check_key(key or file.stem.lower()) for file in files]
@@ -74,7 +72,7 @@ def add(folder: Path, files: tuple[Path, ...], key: str | None, overwrite: bool)
     with ExitStack() as stack:
         opened = [stack.enter_context(io.open_dataset(file, chunks={})) for file in files]
         for ds in opened:
-            validate(ds)
+            schema.validate(ds)
         target = open_catalog(folder, create=True)
         taken = [] if overwrite else sorted(set(names) & set(target))
         if taken:
@@ -91,8 +89,6 @@ def add(folder: Path, files: tuple[Path, ...], key: str | None, overwrite: bool)
 @click.argument("keys", metavar="KEY...", nargs=-1, required=True)
 def remove(folder: Path, keys: tuple[str, ...]) -> None:
     """Remove datasets from CATALOG."""
-    from ..catalog import open_catalog
-
     open_catalog(folder).remove(*keys)
     click.echo(f"removed {', '.join(keys)} from {folder}")
 
@@ -112,7 +108,7 @@ def verify(location: str, replay: int) -> None:
     Checks the files by their checksums, the schema and the index. Exit code 1 if something is
     wrong.
     """
-    found = _open(location).verify(
+    found = open_catalog(location).verify(
         replay=replay, progress=lambda key: click.echo(f"checking {key}", err=True)
     )
     click.echo(str(found))
@@ -129,8 +125,6 @@ def merge(folder: Path, other: str) -> None:
     OTHER is a folder or URL; CATALOG is made if there is none. Datasets of the same key must be
     equal; otherwise nothing is merged.
     """
-    from ..catalog import open_catalog
-
     source = open_catalog(other)
     added = open_catalog(folder, create=True).merge(source)
     click.echo(f"{len(added)} datasets are new in {folder}: {', '.join(added) or 'none'}")
@@ -140,9 +134,7 @@ def merge(folder: Path, other: str) -> None:
 @FOLDER
 def reindex(folder: Path) -> None:
     """Make the index of CATALOG again from its files data/*.nc."""
-    from ..catalog import reindex
-
-    click.echo(repr(reindex(folder)))
+    click.echo(repr(catalogs.reindex(folder)))
 
 
 @catalog.command(epilog="Example: mids catalog fetch https://example.org/catalog staircase-3")
@@ -154,7 +146,7 @@ def fetch(url: str, keys: tuple[str, ...]) -> None:
     Prints their files; all datasets are brought if no KEY is given. `mids catalog merge FOLDER URL`
     makes a catalog of them.
     """
-    source = _open(url)
+    source = open_catalog(url)
     for key in keys or source:
         click.echo(source.path(key))
 
@@ -170,11 +162,6 @@ def fetch(url: str, keys: tuple[str, ...]) -> None:
 @click.option("--only", metavar="KEY", multiple=True, help="Only this dataset. May be repeated.")
 def build(spec: Path, output: Path | None, only: tuple[str, ...]) -> None:
     """Simulate the datasets of SPEC, a TOML file, into a catalog."""
-    from ..catalog import open_catalog
-    from ..catalog.index import check_key
-    from ..errors import InputError
-    from ..simulation.simulate import read_spec
-
     given = read_spec(spec)
     for name in given:
         validation.one_of(name, SETTINGS, "setting of a build")
@@ -196,8 +183,6 @@ def build(spec: Path, output: Path | None, only: tuple[str, ...]) -> None:
 
 def _sweep(arguments: dict[str, Any], points_per_decade: object) -> xr.Dataset:
     """Return the lazy dataset of a sweep, its default time grid thinned."""
-    from ..simulation.simulate import from_spec
-
     texts = {name: arguments.pop(name) for name in ("title", "summary") if name in arguments}
     ds = from_spec(arguments)
     if "time" not in arguments and points_per_decade is not None:
@@ -216,16 +201,8 @@ def _dated(ds: xr.Dataset, date: str) -> xr.Dataset:
     return ds.assign_attrs(date_created=date, history=history)
 
 
-def _open(location: str) -> Any:
-    from ..catalog import open_catalog
-
-    return open_catalog(location)
-
-
-def _condition(text: str) -> tuple[str, object]:
+def _condition(text: str) -> tuple[str, Any]:
     """Read COLUMN=VALUE."""
-    from ..errors import InputError
-
     column, equals, value = text.partition("=")
     if not equals:
         raise InputError(

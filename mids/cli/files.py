@@ -9,19 +9,27 @@ import shutil
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
+import pandas as pd
+import xarray as xr
 
+from .. import flows as known
+from .. import plot
+from .. import report as page
+from .. import targets as families
+from ..analysis.compare import comparable, compare, measured, summary
+from ..analysis.describe import description
+from ..analysis.plateaus import Scale, plateaus
+from ..analysis.probabilities import traps
 from ..schema import dim_text
+from ..simulation.progress import progress
+from ..storage import netcdf as io
+from ..storage import store
+from ..storage.files import check_output, replacing
+from ..targets.ladder import leaps
 from .arguments import PATH
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import xarray as xr
-
-    from ..analysis.plateaus import Scale
-
 
 ORIGIN = ("title", "summary", "failures", "source", "date_created", "license", "references")
 """Attributes that tell where a dataset comes from."""
@@ -29,9 +37,6 @@ ORIGIN = ("title", "summary", "failures", "source", "date_created", "license", "
 
 def opened(path: Path) -> xr.Dataset:
     """Open a file or store lazily, in blocks of a few thousand runs."""
-    from ..storage import netcdf as io
-    from ..storage import store
-
     return io.open_dataset(path, chunks=None if store.is_store(path) else {"dim": 1, "run": 2048})
 
 
@@ -62,9 +67,6 @@ def saddles(file: Path, scale: Literal["log", "linear"] | None, confidence: floa
 @click.argument("file", type=PATH)
 def info(file: Path) -> None:
     """Print what FILE holds and where it comes from."""
-    from ..analysis.describe import description
-    from ..storage import netcdf as io
-
     with io.open_dataset(file) as ds:
         heading, rows = description(ds.load() if ds.nbytes < 1e8 else ds)
         rows += [(name, str(ds.attrs[name])) for name in ORIGIN if name in ds.attrs]
@@ -81,8 +83,6 @@ def flows() -> None:
 
     They are what --flow and --flow-option take.
     """
-    from .. import flows as known
-
     for flow in known.classes():
         meaning = (inspect.getdoc(flow) or flow.name).splitlines()[0].replace("``", "")
         click.echo(f"{flow.name}: {meaning}")
@@ -98,9 +98,6 @@ def flows() -> None:
 @click.argument("target", required=False)
 def targets(target: str | None) -> None:
     """List the named families of targets, or describe TARGET."""
-    from .. import targets as families
-    from ..targets.ladder import leaps
-
     examples = {"leaps": "leaps(1,2,3)"}
     listed = [target] if target else [examples.get(n, f"{n}(3)") for n in families.names()]
     for text in listed:
@@ -128,10 +125,6 @@ def report(
     It has pictures, the saddles measured against theory, where the data come from, and the commands
     that make them again.
     """
-    from .. import report as page
-    from ..simulation.progress import progress
-    from ..storage.files import check_output, replacing
-
     check_output(output)
     with opened(file) as ds, progress():
         text = page.page(ds, file.name, scale=scale, confidence=confidence)
@@ -156,11 +149,6 @@ def print_saddles(
     confidence: float = 0.95,
 ) -> None:
     """Print the saddles, against theory if there is one, and how many runs are trapped; draw."""
-    from ..analysis.compare import comparable, compare, measured, summary
-    from ..analysis.plateaus import plateaus
-    from ..analysis.probabilities import traps
-    from ..simulation.progress import progress
-
     with progress():
         comparison = found = compare(ds).compute() if comparable(ds) else None
         if found is None:
@@ -202,9 +190,6 @@ def print_table(frame: pd.DataFrame) -> None:
 
 def picture(path: Path, kind: str) -> Callable[..., None]:
     """Return a function that draws by `mids.plot` into a file, once it is clear that it can."""
-    from .. import plot
-    from ..storage.files import replacing
-
     plot.check_format(path)
 
     def save(*data: xr.Dataset | None) -> None:

@@ -10,18 +10,21 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+import xarray as xr
 
-from .. import schema, validation
+from .. import schema, storage, validation
+from ..analysis.describe import in_memory
 from ..errors import ClusterError, InputError
+from ..simulation import phase_diagram as diagrams
+from ..simulation import simulate as simulations
+from ..simulation.progress import progress
+from ..storage.files import check_output
+from ..storage.store import Location, open_store
 from .arguments import PATH, options, output_options, sweep_arguments, sweep_options, swept
 from .files import opened, picture, print_saddles, print_table
-
-if TYPE_CHECKING:
-    import xarray as xr
-
 
 OF_THE_SWEEP = ("target", "flow", "seed", "student_rank")
 """What `--sweep` takes besides the parameters of the flow."""
@@ -186,11 +189,9 @@ def simulate(
     Prints, for each dimension and saddle, the loss of the plateau, the directions learned, the
     median measured and predicted escape times, their ratio, and how many runs are censored.
     """
-    from ..simulation.simulate import from_spec
-
     arguments = _arguments(spec, ridge, flow_options, sweeps, options)
     with _outputs(output, plot, "loss") as save:
-        ds = from_spec(arguments)
+        ds = simulations.from_spec(arguments)
         with _computed(ds, output, scheduler, workers) as ds:
             print_saddles(ds, save)
 
@@ -205,8 +206,6 @@ def _outputs(
     output: Path | None, plot: Path | None, kind: str
 ) -> Iterator[Callable[..., None] | None]:
     """Give what draws a picture, once it is clear that the files can be written."""
-    from ..storage.files import check_output
-
     written = [check_output(path) for path in (output, plot) if path is not None]
     yield picture(plot, kind) if plot else None
     if written:
@@ -218,15 +217,12 @@ def _computed(
     ds: xr.Dataset, output: Path | None, scheduler: str | None, workers: int | None
 ) -> Iterator[xr.Dataset]:
     """Give a dataset in memory or, where it is written, from its file."""
-    from ..simulation.progress import progress
-    from ..storage import netcdf as io
-
     with computing_on(scheduler, workers):
         with progress():
             if output is None:
                 ds = ds.compute()
             else:
-                io.to_netcdf(ds, output)
+                storage.to_netcdf(ds, output)
         with ds if output is None else opened(output) as ds:
             yield ds
 
@@ -239,15 +235,11 @@ def replay(file: Path, runs: int | None) -> None:
 
     Exit code 1 if it differs.
     """
-    from ..simulation.progress import progress
-    from ..simulation.simulate import differences
-    from ..simulation.simulate import replay as again
-
     with opened(file) as ds:
         ds = ds.isel(run=slice(runs))
         count = ds["recipe"].size // schema.FINGERPRINT if "recipe" in ds else 0
         with progress():
-            found = differences(ds, again(ds))
+            found = simulations.differences(ds, simulations.replay(ds))
     if found:
         click.echo(f"{file} differs from its replay:\n  " + "\n  ".join(found))
         sys.exit(1)
@@ -279,13 +271,11 @@ def phase_diagram(
 
     Prints, for each dimension and number of samples, how many runs have learned all directions.
     """
-    from ..simulation.phase_diagram import from_spec
-
     arguments, parameters = sweep_arguments(spec, options, flow_options)
     if parameters:
         arguments["flow"] = _flow(arguments.get("flow", {})) | parameters
     with _outputs(output, plot, "success") as save:
-        ds = from_spec(arguments)
+        ds = diagrams.from_spec(arguments)
         with _computed(ds, output, scheduler, workers) as ds:
             print_table(_successes(ds))
             if save is not None:
@@ -325,14 +315,10 @@ def generate(
     STORE is a folder or a URL. The same command resumes what was interrupted, and simulates what is
     missing where there are more runs, dims or values of a sweep than before.
     """
-    from ..analysis.describe import in_memory
-    from ..storage import generate as write
-    from ..storage.store import Location
-
     arguments = _arguments(spec, ridge, flow_options, sweeps, options)
     Location(store).zarr()  # a package that is missing is named before workers start
     with computing_on(scheduler, workers):
-        ds = write(arguments, store, compact=compact)
+        ds = storage.generate(arguments, store, compact=compact)
     runs = ds["recipe"].size // schema.FINGERPRINT
     click.echo(f"{store} is complete: {runs} runs, {in_memory(ds)} in memory")
     if "failures" in ds.attrs:
@@ -345,10 +331,6 @@ def generate(
 @click.option("--compact", is_flag=True, help="Round the curves to float32.")
 def export(store: str, file: Path, compact: bool) -> None:
     """Write STORE to the NetCDF file FILE, block by block."""
-    from ..simulation.progress import progress
-    from ..storage import to_netcdf
-    from ..storage.store import open_store
-
     with open_store(store) as ds, progress():
-        to_netcdf(ds, file, compact=compact)
+        storage.to_netcdf(ds, file, compact=compact)
     click.echo(f"wrote {file}")
