@@ -16,15 +16,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+import xarray as xr
 
 from . import validation
 from .errors import DatasetError
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 Recipes: TypeAlias = dict[str, dict[str, Any]]
 Grids: TypeAlias = dict[str, list[float]]

@@ -94,6 +94,7 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
     out: xr.Dataset = by_recipe(only(ds, *NEEDED), _compared)
     if "reason" not in out:  # neurons; those that a larger network alone has are padded with NaN
         return out.assign({name: out[name] == 1 for name in ("match", "censored")})
+    # A code of 0 without a ratio is padding, which joining has filled in.
     absent = out["ratio"].isnull() & (out["reason"] == KNOWN)  # padding of a larger target's dims
     reason = out["reason"].where(~absent, np.int8(WHY.index("no_such_saddle")))
     out = out.assign(reason=(reason.dims, reason.data, out["reason"].attrs))
@@ -234,6 +235,7 @@ def _expected(ds: xr.Dataset, flow: Flow | None, predicted: xr.Dataset) -> xr.Da
     one = xr.ones_like(predicted["escape_time"])
     if flow is None or flow.delay(1.0) == 0.0 or "dim" not in ds.coords:
         return one
+    # A correlation grows from d^(-1/2) to (1/2)^(1/2): so many e-folds.
     growth = 0.5 * np.log(0.5 * ds["dim"].drop_vars("dim", errors="ignore"))
     exponents = predicted["exponent"]
     late = (growth * flow.delay(exponents)).where(exponents.notnull(), 0.0).cumsum("saddle")

@@ -167,7 +167,7 @@ def exponents(
         columns[2:, U.shape[1]] = k, share, error, missed
         if np.isnan(k):
             break
-        U = _grown(U, rows, 0.0)
+        U = _grown(U, rows)
     return _table(columns, known, repr(ladder))
 
 
@@ -203,10 +203,10 @@ def _read(
     return target, Target.from_function(target, given, 6 if degree is None else degree)
 
 
-def _grown(U: Array, rows: Array, floor: float) -> Array:
+def _grown(U: Array, rows: Array) -> Array:
     """Add what rows in the coordinates of the complement of U span."""
     _, sizes, span = np.linalg.svd(rows, full_matrices=False)
-    return np.column_stack([U, complete(U)[:, U.shape[1] :] @ span[sizes > floor * sizes.max()].T])
+    return np.column_stack([U, complete(U)[:, U.shape[1] :] @ span[sizes > 0].T])
 
 
 def _generative(
@@ -228,6 +228,7 @@ def _generative(
         least = CERTAIN * noise + tilt**2
         sizes, vectors = np.linalg.eigh(kernel)
         clear = vectors[:, sizes > least].T
+        # What sampling sees beyond the directions that powers of the label see exactly.
         rest = clear - (clear @ np.linalg.pinv(rows)) @ rows
         others = np.linalg.svd(rest)[2][: int((np.linalg.svd(rest)[1] > 0.3).sum())]
         if len(others):
@@ -263,6 +264,7 @@ def _seen_by_powers(target: Target, U: Array, order: int) -> Array:
     leading = Component.of(target, U)
     found = [leading.rows if leading.exponent == order else np.zeros((0, rank - k))]
     nodes = min(int(NODES ** (1 / rank)), 48)
+    # The quadrature is exact up to degree 2 nodes - 1, and a power of the label has so many.
     powers = min((2 * nodes - 1 - order - k) // target.degree, 4)
     if powers > 1:
         x, weights = gauss_hermite(nodes)
@@ -327,6 +329,7 @@ def _share(
             for b, beta in enumerate(betas):
                 weights = np.prod(values[:, np.arange(m), beta], axis=1)
                 sums[part, :, b] = np.bincount(cell, weights, CELLS) / POINTS
+        # Products of means over independent point sets are free of the bias of a square.
         first, second = (np.einsum("pcb,bij->pcij", sums[k::2], basis) for k in (0, 1))
         size = np.maximum((counts[0::2] + counts[1::2]) / 2, 1e-300)
         both = np.einsum("pcij,pckj,pc->pik", first, second, 1 / size)

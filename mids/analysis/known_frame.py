@@ -222,6 +222,7 @@ class KnownFrame(KnownLink):
                 stages.append(point.slope(N + _combine(row, stages, h))[0])
             trial = N + _combine(RK45.B, stages, h)
             new, new_D, new_loss = point.slope(trial)
+            # Each direction has its own size: errors count relative to its row and column.
             error = _combine(RK45.E, [*stages, new], h)
             left, sizes, right = np.linalg.svd(trial)
             mixed = np.abs(left.swapaxes(1, 2) @ error @ right.swapaxes(1, 2))
@@ -250,6 +251,7 @@ class KnownFrame(KnownLink):
             )
             h = h * np.clip(0.9 * np.maximum(worst, 1e-10) ** -0.2, 0.2, 4.0)
             squares = np.where(good[:, None], sizes, before[1]) ** 2
+            # Runs end where they stand still or die out, and where all is learned.
             still = np.linalg.norm(slope, axis=(1, 2)) <= STILL * np.linalg.norm(D, axis=(1, 2))
             still |= np.linalg.norm(N, axis=(1, 2)) < GONE * first
             done = squares[:, -1] > LEVELS[2]
@@ -258,6 +260,7 @@ class KnownFrame(KnownLink):
             for i in np.flatnonzero(going & good):
                 j = int((squares[i] > LEARNED).sum())
                 move = None
+                # Once what is learned turns no more, the rest goes on alone at the next saddle.
                 turning = left[i].T @ slope[i] @ right[i].T
                 turning[j:, j:] = 0.0
                 if j and squares[i, j] < SMALL and np.abs(turning).max() < turned:

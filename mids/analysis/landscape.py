@@ -195,6 +195,7 @@ def _matrices(
         M = np.concatenate([M, reached[np.isfinite(ends)]])
     for _ in range(80):
         slope, jacobian = linearised(target, M)
+        # The pseudo-inverse leaves symmetries alone, along which the Jacobian vanishes.
         step = -np.linalg.pinv(jacobian, rcond=1e-8) @ slope.reshape(len(M), -1, 1)
         length = np.abs(step).max(axis=(1, 2), keepdims=True)
         M = M + (step * np.minimum(1.0, 0.2 / np.maximum(length, 1e-300))).reshape(M.shape)
@@ -348,6 +349,7 @@ class CriticalPoint:
             return most
         for size in (0.1, 0.03, 0.01, 0.003):  # where rates nearly vanish higher orders count
             theta = size * np.concatenate([modes, -modes])
+            # The ascent leads back where the loss still grows along the tilt.
             losses = []
             for part in (0.9, 1.0):
                 U = np.linalg.qr(self.learned + part * (self.normal @ theta))[0]

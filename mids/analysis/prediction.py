@@ -148,6 +148,7 @@ def odds(gram: Array) -> Array:
     count as that close.
     """
     values, vectors = np.linalg.eigh(gram)
+    # A Gram matrix has no negative eigenvalues but by rounding.
     values = np.maximum(values, 0.0)
     scaled = values / np.maximum(1.0 - values, 1e-16)
     return np.asarray((vectors * scaled[:, None, :]) @ vectors.swapaxes(1, 2))
@@ -267,6 +268,7 @@ def predicted_level(
     if grid is not None:
         seen, left = enter, stop
         if measured is not None:
+            # Read the predicted curve at the same part of its plateau as the measured one.
             both = (enter > 0) & np.isfinite(stop) & (measured[1] > measured[0])
             seen, left = (
                 np.where(both, m, own) for m, own in zip(measured, (enter, stop), strict=True)
@@ -294,6 +296,7 @@ def predicted_level(
     result[rows] = curve(rows, np.zeros(len(rows)))
     rows = np.flatnonzero(~on_grid & (enter > 0))
     if len(rows):
+        # No time of the grid falls into the plateau: times even in the logarithm instead.
         relative = np.log1p((stop - enter)[rows] / enter[rows])[:, None]
         time = enter[rows, None] * (1 + np.expm1(relative * np.linspace(0.0, 1.0, _POINTS)))
         time = np.sort(time, axis=1)

@@ -209,6 +209,7 @@ class Recorder:
             exponents, values, *_ = project(
                 network, self.rank, self.degree, NODES[self.rank], frame=frame
             )
+            # From the network's own directions to those of the target: tensors turn index by index.
             matrix = self.W_star.T @ frame
             tensors = symmetric_tensors(exponents, values)
             return tensor_coefficients([apply_to_indices(t, matrix) for t in tensors])[1]

@@ -284,6 +284,7 @@ def _matched(levels: Array) -> Array:
     order = np.argsort(-values if falling else values, kind="stable")
     groups = [[int(k)] for k in order]
     while len(groups) > 1:
+        # Neighbours merge, the closest first, unless both hold a plateau of the same run.
         centres = np.array([np.median(values[group]) for group in groups])
         gaps = np.abs(np.diff(centres))
         owners = [set(run[group].tolist()) for group in groups]

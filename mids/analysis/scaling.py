@@ -236,6 +236,7 @@ def _fit(
     dims, runs = escape.shape[-2:]
     drawn = np.empty((resamples if np.isfinite(slope).any() else 1, *slope.shape))
     for sample in drawn:
+        # Runs are drawn independently at each dimension, the same for all saddles.
         chosen = rng.integers(runs, size=(dims, runs))
         sample[...] = _slope(escape[..., np.arange(dims)[:, None], chosen], log_dim)[0]
     tail = 0.5 * (1.0 - confidence)
@@ -365,6 +366,7 @@ def _law(ds: xr.Dataset, recipe: Recipe, first: int, last: int | None) -> xr.Dat
     left = 0.5 * scale * np.append(np.cumsum((sizes**2)[::-1])[::-1], 0.0)
     upper, lower = left[first] / left[0], left[last] / left[0]
     index = np.log(np.arange(1, n + 1))
+    # Sizes fall as i^-beta: beta is the slope of a line in logarithms.
     decay = float(-np.polyfit(index, np.log(sizes), 1)[0])
     expected = finite = np.nan
     if _paired(recipe, target):

@@ -102,6 +102,7 @@ def _signed(vectors: Array) -> Array:
     first = vectors[..., 0, :, :]
     largest = np.abs(np.nan_to_num(first)).argmax(-2)[..., None, :]
     sign = np.where(np.take_along_axis(first, largest, -2) < 0, -1.0, 1.0)
+    # An eigenvector has no sign: it keeps that of the time before.
     turned = (vectors[..., 1:, :, :] * vectors[..., :-1, :, :]).sum(-2) < 0
     signs = np.cumprod(np.where(turned, -1.0, 1.0), axis=-2)[..., None, :]
     return np.concatenate(

@@ -430,6 +430,7 @@ def _starts(r: int, q: int, dim: int, points: int) -> Array:
     from scipy.stats import qmc
 
     triangle = np.tril_indices(q, -1)
+    # The draws of A and B by their distribution functions, from evenly spread numbers.
     sobol = qmc.Sobol(q * r + q + len(triangle[0]), rng=SEED)
     uniform = sobol.random_base2((points - 1).bit_length())[:points]
     A = ndtri(uniform[:, : q * r]).reshape(points, q, r)

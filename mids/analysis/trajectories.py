@@ -427,6 +427,7 @@ def _crossing_times(time: FloatArray, overlap: FloatArray) -> FloatArray:
     low, high = (
         np.take_along_axis(curves, at[..., None], axis=-1)[..., 0] for at in (before, after)
     )
+    # Part of the way from the point before the level to the one after it.
     share = np.where(high > low, (levels - low) / np.where(high > low, high - low, 1.0), 1.0)
     first, last = time[before], time[after]
     linear = first + share * (last - first)  # where log time is not finite

@@ -161,6 +161,7 @@ def _follow(
         while row < len(time) and time[row] <= solver.t:
             path[row] = correlation(dense(time[row]))
             row += 1
+        # The step leaves the manifold by its error: project, and restart from there.
         solver.y = _orthonormal(solver.y.reshape(dim, students)).ravel()
         solver.f = slope(solver.t, solver.y)
         held = overlaps(solver.y.reshape(dim, students)[:rank], rank)
@@ -177,6 +178,7 @@ def _follow(
                     crossing[i, k] = moment
         if held[learnable - 1] > 1.0 - LEARNED:
             M = solver.y.reshape(dim, students)[:rank]
+            # With fewer columns than directions the learned subspace may still turn.
             still = np.abs(solver.f).max() <= 10.0 * accuracy * scale
             if rank <= students or (still and _attracts(target, M, scale)):
                 path[row:] = M

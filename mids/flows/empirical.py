@@ -250,6 +250,7 @@ class Descent:
             moved = start + (step / 9.0) * (2.0 * one + 3.0 * two + 4.0 * three)
             end = _orthonormal(moved) if np.isfinite(moved).all() else moved
             four = self._descent(end)
+            # Difference to the embedded solution of order 2.
             error = float(np.linalg.norm(-5.0 * one + 6.0 * two + 8.0 * three - 9.0 * four)) / 72.0
             allowed = self._flow.accuracy * max(length, float(np.linalg.norm(four)))
             ratio = error / (allowed + ROUNDING / step)
@@ -271,6 +272,7 @@ class Descent:
 
     def _watch(self, start: FloatArray, slope: FloatArray, step: float) -> None:
         """Note the levels reached in a step, along the cubic through its ends and slopes."""
+        # Hermite interpolation of the frame over the step.
         s = (np.arange(PARTS + 1) / PARTS)[:, None, None]
         chord = self.frame - start
         bend = (1.0 - s) * (step * slope - chord) - s * (step * self._slope - chord)
@@ -309,6 +311,7 @@ class Descent:
             return np.asarray(rows - (rows @ frame.T) @ frame)
 
         def shifted(vector: FloatArray) -> FloatArray:
+            # A difference of gradients is the Hessian times the vector, which is never formed.
             move = SHIFT * tangent(vector)
             change = self._descent(frame - move) - self._descent(frame + move)
             along = tangent(vector).ravel()

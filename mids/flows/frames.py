@@ -84,6 +84,7 @@ class FrameFlow:
 
     def _parts(self, y: FloatArray) -> tuple[FloatArray, ...]:
         """M, S, derivatives, coupling, D and ``sym(M^T D)`` of states."""
+        # Unknowns first and runs last: polynomials are evaluated over contiguous runs.
         columns = np.ascontiguousarray(y.T)
         rows = self._of.evaluate(columns[: self._entries])
         link = columns[self._entries :] if self._rate else self._fixed[:, None]

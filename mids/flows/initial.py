@@ -137,6 +137,7 @@ def independent(initial: FloatArray) -> tuple[FloatArray, IntArray]:
     if factor.shape[-1] > factor.shape[-2]:  # any factor will do: keep the square one
         factor = _triangular(factor)
     rank = np.full(factor.shape[:-2], min(factor.shape[-2:]))
+    # Columns of length 1 that are nearly dependent have a Gram determinant near 0.
     unit = _unit_columns(factor)
     doubtful = ~(np.linalg.det(unit.swapaxes(-1, -2) @ unit) > 1e-8)
     if doubtful.any():
@@ -164,6 +165,7 @@ def least_overlap(initial: FloatArray) -> float:
 
 def _triangular(factor: FloatArray) -> FloatArray:
     """Lower triangular factor of ``M M^T``; rows keep their own relative accuracy."""
+    # M^T = QR gives M M^T = R^T R.
     upper = np.asarray(np.linalg.qr(factor.swapaxes(-1, -2), mode="r"))
     return np.ascontiguousarray(upper.swapaxes(-1, -2))
 

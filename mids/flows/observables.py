@@ -48,6 +48,7 @@ def link_on_modes(
     row = {tuple(gamma): j for j, gamma in enumerate(exponents.tolist())}
     out = np.zeros((*links.shape[:-1], len(modes)))
     for k, beta in enumerate(modes.tolist()):
+        # (M u)^beta factor by factor, as coefficients of u^gamma.
         powers = {(0,) * exponents.shape[1]: np.ones(links.shape[:-1])}
         for axis in np.repeat(np.arange(len(beta)), beta):
             raised: dict[tuple[int, ...], FloatArray] = {}

@@ -226,8 +226,10 @@ class OnlineSGD(Stepped, SampledFlow):
         levels = np.array(LEVELS)
         features, key, rng = self._streams(problem, run)
         link = Link(target.modes, target.coefficients, self.noise)
+        # An exponential memory of so many batches on average.
         keep = 1.0 if self.memory is None else 1.0 - 1.0 / self.memory
         rates = Rates(self.step, self.batch, keep, self.ridge)
+        # So many samples between two looks at the clock for a checkpoint.
         chunk = 1 + int(CHUNK_SECONDS / self._sample_seconds(target, dim, size))
 
         checkpoint = Checkpoint(

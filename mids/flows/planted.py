@@ -150,6 +150,7 @@ def _hold(
         limit = landscape.attractor(path[row], (slope, jacobian))
         if limit is None:
             continue
+        # A run that has come this close may not move away again.
         distance = np.abs(path[row:] - limit).max(axis=(1, 2))
         gone = ~(distance <= 2 * distance[0] + 1e-8)
         if gone.any():
@@ -168,6 +169,7 @@ def symmetries(target: Target) -> FloatArray:
     rank = target.rank
     skew = []
     for i, j in combinations(range(rank), 2):
+        # One plane rotation for each pair of axes spans all rotations.
         generator = np.zeros((rank, rank))
         generator[i, j], generator[j, i] = 1.0, -1.0
         skew.append(generator)
@@ -198,6 +200,7 @@ class Landscape:
         self.flow = FrameFlow(link_polynomials(target, target.rank), link, 0.0, link)
         self._generators = symmetries(target)
         sizes, vectors = np.linalg.eigh(gradient(target, np.eye(target.rank)))
+        # Where the gradient of h at I vanishes the link does not depend on the direction.
         unused = vectors[:, sizes <= FLAT * sizes.max()].T
         self._unused = np.einsum("na,jb->njab", unused, np.eye(target.rank))
 

@@ -183,6 +183,7 @@ class Readout:
             squares = np.einsum("ni,ij,nj->n", links, _overlaps(features), links)
             explained: FloatArray = squares - 2 * projection + (wanted**2).sum(axis=1)
             return out_of_span + 0.5 * explained
+        # Both bases are ordered by degree: the shorter one lacks the highest degrees.
         if len(features.exponents) >= len(exponents):
             wanted = np.pad(wanted, ((0, 0), (0, links.shape[1] - wanted.shape[1])))
         else:

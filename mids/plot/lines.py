@@ -173,6 +173,7 @@ class Crossings:
         result (..., time).
         """
         overlap, times = np.nan_to_num(self.overlap[run]), self.times[run]
+        # Cells of the grid in which an overlap passes a level faster than the grid can show.
         cell = np.clip(np.searchsorted(time, times) - 1, 0, len(time) - 2)
         low, high = (np.take_along_axis(overlap, cell + k, axis=1) for k in (0, 1))
         inside = (low < self.levels) & (self.levels < high) & (high - low > FAST)

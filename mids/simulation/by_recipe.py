@@ -51,6 +51,7 @@ def _apply(
         return kernel(trimmed(ds, recipe.target, recipe.student_rank), recipe)
     _check_over(cells, over)
     dim, size = cells.dims[0], cells.shape[0]
+    # Split along the first dim on which recipes vary; the recursion splits the others.
     rows = cells.values.reshape(size, -1)
     found, group = np.unique(rows, axis=0, return_inverse=True)
     parts, order = [], []
@@ -103,7 +104,7 @@ def _slice(at: np.ndarray) -> Any:
     return at
 
 
-def trimmed(ds: xr.Dataset, target: Any, student_rank: int | None = None) -> xr.Dataset:
+def trimmed(ds: xr.Dataset, target: Any, student_rank: int | None) -> xr.Dataset:
     """Return a dataset without the padding along directions and modes that a target lacks."""
     cut: dict[str, Any] = {
         dim: slice(target.rank) for dim in OF_A_TARGET if ds.sizes.get(dim, 0) > target.rank

@@ -139,6 +139,7 @@ def check(
     defaults: list[FloatArray] = []
     seen: set[str] = set()
     for one, q, _, by in parts:
+        # Seeds change nothing of what is checked here.
         key = json.dumps([one.to_dict(), q, by.to_dict()])
         if key in seen:
             continue

@@ -38,7 +38,7 @@ def progress() -> Iterator[None]:
         yield
 
 
-def _bar(total: int | None = None, unit: str = " blocks") -> Any:
+def _bar(total: int, unit: str = " blocks") -> Any:
     from tqdm.auto import tqdm
 
     interval = REFRESH if sys.stderr.isatty() else LOG_INTERVAL

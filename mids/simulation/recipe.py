@@ -321,7 +321,7 @@ def uniform_axes_cut(variable: xr.Variable, but: str = "") -> xr.Variable:
     return xr.Variable(tuple(kept), values.reshape(tuple(kept.values())))
 
 
-def one_recipe(ds: xr.Dataset, of: tuple[str, ...] = PARTS, *, what: str = "recipe") -> Recipe:
+def one_recipe(ds: xr.Dataset, of: tuple[str, ...], *, what: str) -> Recipe:
     """Return the recipe of a dataset whose runs agree in the parts that are named."""
     cells, recipes = recipes_of(ds, of)
     if len(recipes) > 1:

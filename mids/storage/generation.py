@@ -235,6 +235,7 @@ def _complete(
         for path in location.folder.rglob("*"):
             if path.suffix in TEMPORARY:
                 path.unlink(missing_ok=True)
+    # Marked blocks count only if their checksums hold.
     failed = _intact_blocks(location, ds, state)
     lengths = {**dict.fromkeys(sizes, 1), "run": chunk}
     blocks = product(*(range(ceil(size / lengths[name])) for name, size in sizes.items()))

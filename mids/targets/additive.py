@@ -295,19 +295,9 @@ class AdditiveTarget(Target):
         directions = self._rotation(rotation) @ self.directions
         return AdditiveTarget(self.weights.copy(), self.series.copy(), directions)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the target as a dictionary of lists, floats and strings."""
-        data: dict[str, Any] = {
-            "additive": self.weights.tolist(),
-            "link": self.series.tolist(),
-        }
-        if not self.aligned:
-            data["directions"] = self.directions.tolist()
-        if self.name is not None:
-            data["name"] = self.name
-        if self.missed_norm:
-            data["missed_norm"] = self.missed_norm
-        return data
+    def _content(self) -> dict[str, Any]:
+        directions = {} if self.aligned else {"directions": self.directions.tolist()}
+        return {"additive": self.weights.tolist(), "link": self.series.tolist(), **directions}
 
     def __eq__(self, other: object) -> bool:
         """Compare weights, link and directions exactly; a target of modes is another one."""

@@ -259,6 +259,7 @@ def project(
         fine, coarse = _piecewise(panels), _piecewise(2 * (panels // 3))
     else:
         fine, coarse = gauss_hermite(n), gauss_hermite(max(3 * n // 4, degree + 1))
+    # The change of the norm left out with a coarser rule estimates the error of the quadrature.
     exponents, coefficients, missed, precision = _projected(function, degree, frame, *fine, rank)
     error = abs(missed - _projected(function, degree, frame, *coarse, rank)[2])
     return exponents, coefficients, missed, precision, error

@@ -288,6 +288,7 @@ def _at_rest(target: Target, subspace: Array) -> tuple[Array, float]:
             break
         k = subspace.shape[1]
         turning += float(1 / rates[-1])
+        # Off the saddle along the rotation that grows fastest; the ascent does the rest.
         theta = 0.05 * modes[:, -1].reshape(-1, k)
         tilted = np.linalg.qr(subspace + complete(subspace)[:, k:] @ theta)[0]
         subspace = critical_subspace(target, tilted)

@@ -19,7 +19,7 @@ ACTIVATIONS = ("erf", "quadratic", "relu", "sigmoid", "tanh")
 """Links known by name, besides h1, h2, ...; erf is erf(z / sqrt 2), quadratic (z^2 - 1) / 2."""
 
 
-def hermite_series(link: object, degree: int | None = None) -> tuple[FloatArray, float]:
+def hermite_series(link: object, degree: int | None) -> tuple[FloatArray, float]:
     """Hermite coefficients (degree + 1,) of a name, mapping or list, and the L2 norm left out."""
     kept = 24 if degree is None else validation.integer(degree, "degree", at_least=1)
     if kept > LARGEST_DEGREE:
@@ -79,6 +79,7 @@ def _named(name: str, degree: int) -> tuple[FloatArray, float]:
         if name == "relu":
             series[:2] = 1 / math.sqrt(2 * math.pi), 0.5
     else:
+        # tanh and the sigmoid have no closed form.
         nodes, weights = gauss_hermite(256)
         values = np.tanh(nodes) if name == "tanh" else 0.5 * (1.0 + np.tanh(0.5 * nodes))
         series = hermite_values(nodes, degree).T @ (weights * values)

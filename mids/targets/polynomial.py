@@ -199,6 +199,7 @@ def _cholesky(A: Array) -> tuple[Array, Array]:
     m = len(A)
     rest, B, F = A.copy(), np.zeros(A.shape), np.empty(A.shape[1:])
     for j in range(m):
+        # Without roots, so that directions of overlap 0 need no division.
         F[j], B[j, j] = np.maximum(rest[j, j], 0.0), 1.0
         B[j + 1 :, j] = rest[j + 1 :, j] / np.where(F[j] > 0, F[j], np.inf)
         rest[j + 1 :, j + 1 :] -= B[j + 1 :, j, None] * rest[None, j + 1 :, j]
@@ -299,6 +300,7 @@ def criticals(
         moving, here, D, push = moving[far], here[:, far], D[:, :, far], push[:, :, far]
         if not len(moving):
             break
+        # Near a critical subspace the push is linear in the tilt: Newton, in short steps.
         theta = resting_tilt(inverse_response(table, here, D), push)
         theta *= np.minimum(1.0, 0.1 / np.maximum(np.abs(theta).max(axis=(0, 1)), 1e-300))
         frames[moving] = frames[moving] @ tilted(theta)

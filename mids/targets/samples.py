@@ -148,6 +148,7 @@ def estimate(z: FloatArray, y: FloatArray, degree: int, confidence: float) -> Es
             f"{rank} variables; pass at least {2 * len(modes)}, or a lower degree"
         )
     _check_normal(z)
+    # By QR: the normal equations would square the condition number.
     basis, upper = np.linalg.qr(features(z, modes, degree))
     sizes = np.abs(np.diag(upper))
     if sizes.min() < 1e-10 * sizes.max():
@@ -159,6 +160,7 @@ def estimate(z: FloatArray, y: FloatArray, degree: int, confidence: float) -> Es
     coefficients = np.linalg.solve(upper, projected)
     rest = y - basis @ projected
     leverage = np.minimum((basis**2).sum(axis=1), 1.0 - 1e-6)
+    # HC3: each residual is that of a fit without its own sample.
     inner = basis * (rest / (1.0 - leverage))[:, None]
     half = np.linalg.solve(upper, inner.T)
     noise = float(np.sqrt((rest**2).sum() / (n - len(modes))))

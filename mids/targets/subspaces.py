@@ -130,6 +130,7 @@ class Component:
             (s for s in range(1, len(norms)) if norms[s] > (TOLERANCE * scale) ** 2), None
         )
         s = exponent or 1
+        # Rows of the unfolding: derivatives of the leading component by each direction in V.
         own = table.lower[:, k:].sum(axis=1) == s - 1
         slopes = [table.slope(here[:, None], i)[own, 0] for i in range(k, target.rank)]
         rows = np.sqrt(table.root[own, None] / s) * np.reshape(slopes, (target.rank - k, -1)).T
@@ -137,6 +138,7 @@ class Component:
         kept = strengths > TOLERANCE * scale
         chosen = (degree == s) & (sizes > (1e-15 * scale) ** 2)
         modes = table.modes[chosen]
+        # Monomials with the same factor in U add up before they are squared.
         known, of = np.unique(modes[:, :k], axis=0, return_inverse=True)
         factorials = np.array([float(factorial(n)) for n in range(target.degree + 1)])
         weight = factorials[modes[:, :k]].prod(1) * factorials[s] / factorials[modes.sum(axis=1)]

@@ -425,15 +425,12 @@ class Target:
         >>> Target.parse("parity(2)").to_dict()
         {'modes': [[1, 1]], 'coefficients': [1.0], 'name': 'parity(2)'}
         """
-        data: dict[str, Any] = {
-            "modes": self.modes.tolist(),
-            "coefficients": self.coefficients.tolist(),
-        }
-        if self.name is not None:
-            data["name"] = self.name
-        if self.missed_norm:
-            data["missed_norm"] = self.missed_norm
-        return data
+        further = {"name": self.name, "missed_norm": self.missed_norm or None}
+        return self._content() | {key: v for key, v in further.items() if v is not None}
+
+    def _content(self) -> dict[str, Any]:
+        """Return what defines the function."""
+        return {"modes": self.modes.tolist(), "coefficients": self.coefficients.tolist()}
 
     def to_json(self) -> str:
         """Return the target as JSON text; `from_json` restores it bit by bit.
@@ -554,6 +551,7 @@ class Target:
         if subspace is None:
             return int(degrees[degrees > 0].min())
         span = validation.matrix(subspace, "subspace", self.rank, None)
+        # In a frame whose first vectors span U, degrees in the others are those in U-perp.
         frame, sizes, _ = np.linalg.svd(span)
         learned = int((sizes > RESOLUTION * sizes.max(initial=0.0)).sum())
         exponents, coefficients = self._in_frame(frame)
