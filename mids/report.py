@@ -52,10 +52,7 @@ def page(
     scale: Scale | None = None,
     confidence: float = 0.95,
 ) -> str:
-    """Return a page of HTML about a dataset that needs no other file.
-
-    Scale and confidence are those of `plateaus`.
-    """
+    """Return a page of HTML about a dataset; keywords as for `plateaus`."""
     if "loss" not in ds:
         raise DatasetError(
             f"a page shows the loss over time, but the dataset has {', '.join(map(str, ds))}"

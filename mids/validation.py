@@ -98,10 +98,7 @@ def dataset(value: object, name: str = "ds") -> None:
 
 
 def is_finite(value: object, depth: int = 0) -> bool:
-    """Tell whether a value is a number, text, an array, or lists of them: what NumPy can read.
-
-    Generators and sequences of others may never end.
-    """
+    """Tell whether NumPy can read a value in finite time: numbers, text, arrays, lists of them."""
     if isinstance(value, list | tuple):
         return depth < DEEPEST and all(is_finite(item, depth + 1) for item in value)
     if isinstance(value, range):
@@ -215,11 +212,7 @@ def rtol(value: object) -> float:
 
 
 def dims(value: object, rank: int, student_rank: int) -> IntArray:
-    """Return ambient dimensions as a 1-D int64 array of distinct values.
-
-    Each must be a whole number from ``rank + student_rank`` (below that the target's frame and the
-    student's overlap by necessity) to ``2**53``.
-    """
+    """Return distinct ambient dimensions from ``rank + student_rank`` to ``2**53``."""
     try:
         given = value if is_finite(value) else ()
         values = [given] if np.ndim(given) == 0 else list(given)  # type: ignore[arg-type,call-overload]

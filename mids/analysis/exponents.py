@@ -212,10 +212,7 @@ def _grown(U: Array, rows: Array) -> Array:
 def _generative(
     function: Function, polynomial: Target | None, U: Array, tilt: float
 ) -> tuple[float, float, float, float, Array, float]:
-    """Exponent at U, its share and error, what lower orders may have, what is learned, its tilt.
-
-    A tilt is the angle by which U may be off. Shapes: U (rank, k); returns rows (n, rank - k).
-    """
+    """Exponent at U, share, error, share of lower orders, what is learned, and its uncertainty."""
     missed = 0.0
     cells = _cells(function, U)
     for order in range(1, HIGHEST + 1):
@@ -255,10 +252,7 @@ def _symmetric(target: Target, U: Array) -> bool:
 
 
 def _seen_by_powers(target: Target, U: Array, order: int) -> Array:
-    """Orthonormal rows of the directions of z_p that powers of the label see, exactly.
-
-    They span the moments ``E[h_beta(z_p) h_gamma(z_U) y^n]`` with beta of the given order.
-    """
+    """Orthonormal rows that ``E[h_beta(z_p) h_gamma(z_U) y^n]`` span, beta of the order: exact."""
     rank, k = U.shape
     frame = complete(U)
     leading = Component.of(target, U)

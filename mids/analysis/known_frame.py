@@ -390,10 +390,7 @@ def _combine(weights: Array, parts: list[Array], h: Array) -> Array:
 
 
 def _pulled(one: Array, other: Array, D: Array) -> Array:
-    """Contract two components, (features, m, ..., m), through D but on one index of each, times s.
-
-    Shapes: D (n, m, m), from indices of `one` to those of `other`; returns (n, m, m).
-    """
+    """Contract two components through D (n, m, m) on all but one index of each, times s."""
     s, m = one.ndim - 1, D.shape[1]
     flat, part = (np.moveaxis(each, 0, -1).reshape(1, m, -1) for each in (other, one))
     for _ in range(s - 1):  # the features come round to the last axis

@@ -272,11 +272,7 @@ NAMES = {
 
 @dataclass(eq=False)
 class CriticalPoint:
-    """A critical subspace and the flow around it.
-
-    Shapes: learned (rank, k); normal (rank, m); coefficients (n,), of the polynomial in the frame
-    of both, as far as it takes part.
-    """
+    """A critical subspace (rank, k), its complement (rank, m), and the polynomial around it."""
 
     learned: Array
     normal: Array
@@ -386,10 +382,7 @@ def critical(target: Target, subspace: Array, iterations: int = 10) -> Array:
 
 
 def critical_values(target: Target, frames: Array, k: int) -> tuple[Array, Array]:
-    """Exponents, NaN if nothing is left to learn, and losses of critical subspaces next to some.
-
-    Shapes: frames (n, rank, >= k), whose first k columns span them; returns (n,), (n,).
-    """
+    """Exponents (NaN if all is learned) and losses of critical subspaces near frames."""
     table, coefficients = polynomial(target)
     whole = np.linalg.qr(frames[:, :, :k], mode="complete")[0]
     if 0 < k < target.rank:

@@ -39,13 +39,10 @@ CLEAR = 0.75
 
 
 def steps_of(directions: Array, ladder: Ladder) -> Array:
-    """Step of the ladder to which directions belong, the expected one first; NaN if to none.
-
-    Where subspaces turn, what several steps learn may be alike, or none may learn a direction.
-    Shapes: directions (n, saddle, rank); returns (n, saddle).
-    """
+    """Find the step of each direction (n, saddle, rank), the expected one first; or NaN."""
     if not len(ladder):
         return np.full(directions.shape[:2], np.nan)
+    # Where subspaces turn, what several steps learn may be alike.
     shares = np.stack([np.sum((directions @ s.learned) ** 2, axis=2) for s in ladder], axis=2)
     expected = expected_steps(ladder, directions.shape[1])
     own = np.take_along_axis(shares, expected[None, :, None], axis=2)[:, :, 0]
@@ -142,11 +139,7 @@ class Record:
 
 
 def odds(gram: Array) -> Array:
-    """Return ``X = G (I - G)^{-1}``, the odds of the overlaps, for G of shape (n, rank, rank).
-
-    Overlaps that rounding has pushed out of [0, 1] are moved to its ends; those within 1e-16 of 1
-    count as that close.
-    """
+    """Return ``X = G (I - G)^{-1}``, the odds of the overlaps, for G of shape (n, rank, rank)."""
     values, vectors = np.linalg.eigh(gram)
     # A Gram matrix has no negative eigenvalues but by rounding.
     values = np.maximum(values, 0.0)
@@ -155,13 +148,10 @@ def odds(gram: Array) -> Array:
 
 
 def factors(gram: Array) -> Iterator[tuple[IntArray, Array]]:
-    """Yield runs and their P, shape (n, rank, c), with ``P P^T = X``, by the number c of columns.
-
-    A student of lower rank than the target leaves zeros, up to rounding. Columns are orthogonal,
-    longest first.
-    """
+    """Yield runs and P (n, rank, c), ``P P^T = X``, with orthogonal columns, by their number c."""
     values, vectors = np.linalg.eigh(odds(gram))
     values, vectors = values[:, ::-1], vectors[:, :, ::-1]
+    # A student of lower rank than the target leaves zeros, up to rounding.
     directions = (values > 1e-13 * np.maximum(values[:, :1], 1e-300)).sum(axis=1)
     for c in np.unique(directions):
         chosen = np.flatnonzero(directions == c)
@@ -175,10 +165,7 @@ def cubic(x: Array, u0: Array, u1: Array, d0: Array, d1: Array) -> Array:
 
 
 class Curves:
-    """Decreasing curves known at some times with their slopes there, one for each row.
-
-    Shapes: row (increasing), time (increasing in each row), values, slopes (n,).
-    """
+    """Decreasing curves, one for each row, known at times with their slopes there; all (n,)."""
 
     def __init__(self, row: Array, time: Array, values: Array, slopes: Array) -> None:
         self._row, self._time, self._values, self._slopes = row, time, values, slopes
@@ -210,19 +197,12 @@ def _pairs(row: Array | IntArray, time: Array) -> NDArray[np.complex128]:
 
 
 def visits(enter: Array, leave: Array) -> NDArray[np.bool_]:
-    """Return whether a run visits a saddle, measured or predicted.
-
-    It does if the last overlap reaches 0.9 before the next one reaches 0.1. A run that starts
-    beyond 0.1 begins to leave at time 0.
-    """
+    """Tell whether a run reaches 0.9 in the last overlap before 0.1 in the next one."""
     return np.asarray(enter < np.where(np.isnan(leave), np.inf, leave))
 
 
 def level(time: Array, values: Array, enter: Array, stop: Array) -> Array:
-    """Values of curves where they change least in logarithmic time on a plateau.
-
-    Shapes: time (n,); values (runs, n); enter, stop (runs,); returns (runs,).
-    """
+    """Values of curves (runs, n) where they change least in log time on a plateau, (runs,)."""
     time = np.broadcast_to(time, values.shape)
     enter, stop = enter[:, None], stop[:, None]
     known = np.isfinite(values) & np.where(enter > 0, time > 0, time >= 0)

@@ -269,10 +269,7 @@ def _from_curve(ds: xr.Dataset, scale: Scale | None, confidence: float) -> xr.Da
 
 
 def _matched(levels: Array) -> Array:
-    """Return the index of each plateau among shared levels; -1 where no other run has its level.
-
-    Shapes: levels (..., saddle); the same is returned, NaN where there is no plateau.
-    """
+    """Index of each plateau (..., saddle) among shared levels; -1 if no other run has its level."""
     rows = levels.reshape(-1, levels.shape[-1])
     run, at = np.nonzero(np.isfinite(rows))
     values = rows[run, at]

@@ -223,11 +223,7 @@ def _expected(_: xr.Dataset, recipe: Recipe | None, *, size: int, known: bool) -
 def _fit(
     escape: Array, log_dim: Array, *, resamples: int, confidence: float, seed: int
 ) -> tuple[Array, Array]:
-    """Fit escape times (..., saddle, dim, run).
-
-    Columns: slope and interval of the logarithm, those of the time, number of dimensions. And the
-    slopes of the logarithm between dimensions, (..., saddle, dim).
-    """
+    """Columns of `_fitted` from times (..., saddle, dim, run), and slopes between dimensions."""
     # Once a run is cut off it is late at all later saddles, too.
     cut = np.maximum.accumulate(np.isposinf(escape), axis=-3)
     escape = np.where(cut, np.inf, escape)
@@ -255,10 +251,7 @@ def _fit(
 
 
 def _slope(escape: Array, log_dim: Array) -> tuple[Array, Array]:
-    """Least-squares slopes through the medians, (2, ...), and how many of them are finite.
-
-    The first are those of the logarithms.
-    """
+    """Slopes through the medians, of logarithms and times, (2, ...), and how many are finite."""
     median = _medians(escape)
     usable = np.isfinite(median)
     n_dims = usable.sum(-1)

@@ -107,10 +107,7 @@ class Remote:
 
 
 def download(url: str, path: Path, most: int) -> None:
-    """Download a file of at most `most` bytes from the host of its URL, or give up.
-
-    Only another thread ends a wait for headers that come byte by byte.
-    """
+    """Download a file of at most `most` bytes from the host of its URL, or give up."""
     outcome: Future[None] = Future()
     ended = threading.Event()
     # Opened here and closed by the thread: once a server is left, nothing makes a file any more.
@@ -124,6 +121,7 @@ def download(url: str, path: Path, most: int) -> None:
         except BaseException as error:
             outcome.set_exception(error)
 
+    # Only another thread ends a wait for headers that come byte by byte.
     threading.Thread(target=work, daemon=True).start()
     start, arrived = time.monotonic(), 0
     while not wait([outcome], 0.05).done:

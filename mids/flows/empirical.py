@@ -200,11 +200,7 @@ class Descent:
         return overlaps(frames[..., : self._rank], self._rank)
 
     def _descent(self, frame: FloatArray) -> FloatArray:
-        """Fit the link at a frame and give the direction of steepest descent.
-
-        The gradient of the profiled loss is that of the loss at the fitted link. It is orthogonal
-        to the columns of W, since a rotation of them is undone by the link.
-        """
+        """Fit the link at a frame, and return the direction of steepest descent."""
         of, n = self._features, self._flow.n
         gram, moment = np.diag(self._flow.ridge * n * of.penalty), np.zeros(len(of.penalty))
         for part in self._parts:
@@ -233,18 +229,13 @@ class Descent:
                 return
 
     def _descend(self, stop: float) -> bool:
-        """Follow the flow until a time or until the gradient vanishes; tell whether it does.
-
-        The method of Bogacki and Shampine (1989), of order 3, each step followed by a QR
-        factorisation. The estimated error of a step is at most `accuracy` times its length: what
-        is accepted does not depend on how fast the flow is, near a saddle and near a minimum,
-        where steps that are long for the curvature would be unstable.
-        """
+        """Follow the flow until a time or until the gradient vanishes; tell whether it does."""
         while self.time < stop and not self.failed:
             one, start, length = self._slope, self.frame, float(np.linalg.norm(self._slope))
             if length <= self._tolerance:
                 return True
             step = min(self._step, stop - self.time)
+            # Bogacki and Shampine 1989, of order 3, each step followed by a QR factorisation.
             two = self._descent(start + (0.5 * step) * one)
             three = self._descent(start + (0.75 * step) * two)
             moved = start + (step / 9.0) * (2.0 * one + 3.0 * two + 4.0 * three)
@@ -252,6 +243,7 @@ class Descent:
             four = self._descent(end)
             # Difference to the embedded solution of order 2.
             error = float(np.linalg.norm(-5.0 * one + 6.0 * two + 8.0 * three - 9.0 * four)) / 72.0
+            # Relative to the length of the step, however slow the flow is near a saddle.
             allowed = self._flow.accuracy * max(length, float(np.linalg.norm(four)))
             ratio = error / (allowed + ROUNDING / step)
             if not ratio < np.inf and step < SHORTEST:
@@ -297,11 +289,7 @@ class Descent:
         return 0.5 * (total / self._flow.n + self._flow.ridge * float(of.penalty @ self.link**2))
 
     def lowest_curvature(self) -> float:
-        """Lowest eigenvalue of the Hessian on the tangent space.
-
-        It is found by Lanczos' method, and where that does not converge from the whole Hessian,
-        unless it is large.
-        """
+        """Lowest eigenvalue of the Hessian on the tangent space; NaN if it is not found."""
         from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
         frame, size = self.frame, self.frame.size
@@ -321,6 +309,7 @@ class Descent:
         first = tangent(np.cos(np.arange(size, dtype=np.float64))).ravel()
         settings: dict[str, Any] = {"k": 1, "which": "SA", "v0": first, "tol": FLAT}
         try:
+            # Lanczos' method; where it does not converge the whole Hessian, unless it is large.
             for vectors in VECTORS:
                 with suppress(ArpackNoConvergence):
                     found, _ = eigsh(operator, ncv=min(vectors, size), **settings)

@@ -131,17 +131,14 @@ class FrameFlow:
         return self._slope(M, link, rows, D, inner), out
 
     def sizes(self, y: FloatArray) -> FloatArray:
-        """Natural sizes of the unknowns.
-
-        Each row of M, the overlap of a direction of the target with the student, has its own: what
-        is still to be learned keeps its digits beside what is learned. A link that the frame
-        explains has coefficients of order ``|T_k| prod_j |M e_j|^gamma_j``.
-        """
+        """Natural sizes of the unknowns: each row of M has its own."""
         M = np.maximum(np.abs(y[:, : self._entries]), FLOOR).reshape(-1, *self._of.shape)
+        # What is still to be learned keeps its digits beside what is learned.
         rows = np.repeat(M.max(axis=2), self._of.shape[1], axis=1)
         if not self._rate:
             return rows
         columns = np.minimum(M.max(axis=1), 1.0)
+        # A link that the frame explains is of order |T_k| prod_j |M e_j|^gamma_j.
         link = self._of.scale * np.prod(columns[:, None, :] ** self._of.exponents, axis=2)
         return np.concatenate([rows, np.maximum(link, 1e-100)], axis=1)
 

@@ -25,10 +25,7 @@ SMALLEST = 1e-150
 
 
 def stream(seed: int, dim: int, run: int, branch: int = 0) -> np.random.Generator:
-    """Return the random stream of one run.
-
-    It depends on its arguments only, never on other runs, blocks or processes.
-    """
+    """Return the random stream of a run, which depends on these arguments alone."""
     seed = validation.integer(seed, "seed", at_least=0)
     key = []
     for value in (
@@ -181,12 +178,7 @@ def _numerical_rank(factor: FloatArray) -> IntArray:
 
 
 def frame(M: ArrayLike, dim: int, rng: np.random.Generator) -> FloatArray:
-    """Draw a student's frame W uniformly among those with a given correlation matrix.
-
-    The target's frame is the first r columns of the identity.
-
-    Shapes: M (rank, student_rank); returns (dim, student_rank).
-    """
+    """Draw a frame W (dim, q) uniformly among those with M (rank, q), for W* of unit vectors."""
     matrix = validation.matrix(M, "M", None, None)
     rank, student_rank, dim = _check_sizes(len(matrix), len(matrix.T), dim)
     matrix = check_initial(matrix, rank, student_rank)
@@ -210,16 +202,13 @@ def _check_sizes(rank: int, student_rank: int, dim: int) -> tuple[int, int, int]
 def _correlations(
     r: int, q: int, dim: int, n: int, streams: Iterable[np.random.Generator]
 ) -> FloatArray:
-    """Draw one M(0) from each stream, shape (n, r, q).
-
-    The linear algebra goes element by element over runs, not through a matrix library, so that
-    a run's bits cannot depend on the runs beside it.
-    """
+    """Draw one M(0) from each stream, shape (n, r, q)."""
     normal = np.empty((n, q * r + q * (q - 1) // 2))
     chi_square = np.empty((n, q))
     for i, rng in enumerate(streams):
         rng.standard_normal(out=normal[i])
         chi_square[i] = [rng.chisquare(dim - r - k) for k in range(q)]
+    # Element by element, without a matrix library: a run's bits do not depend on other runs.
     A = normal[:, : q * r].reshape(n, q, r)
     L = np.zeros((n, q, q))  # Bartlett's factor of B
     rows, columns = np.tril_indices(q, -1)

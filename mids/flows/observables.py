@@ -26,10 +26,7 @@ def overlaps(correlation: FloatArray, rank: int) -> FloatArray:
 
 
 def converged(target: Target, student_rank: int, crossing_time: FloatArray) -> NDArray[np.bool_]:
-    """Tell which runs have learned all they can.
-
-    Shapes: crossing_time (runs, rank, levels); returns (runs,).
-    """
+    """Tell which runs, by crossing times (runs, rank, levels), have learned all they can."""
     learnable = min(relevant_directions(target), student_rank)
     return np.asarray(np.isfinite(crossing_time[:, :learnable, -1]).all(axis=1))
 

@@ -48,11 +48,7 @@ def check_folder(folder: object) -> str:
 
 
 class Checkpoint:
-    """The file that holds where a run has got to.
-
-    Its name contains a digest of everything the run's numbers depend on, so that no run goes on
-    from the state of another. It is written under another name and renamed when it is complete.
-    """
+    """The file of a run's state, named by a digest of all that its numbers depend on."""
 
     def __init__(self, folder: str | None, name: str, identity: Mapping[str, Any]) -> None:
         text = json.dumps(identity, sort_keys=True)

@@ -126,11 +126,9 @@ def _inner(averaged: FloatArray, link: FloatArray) -> FloatArray:
 
 
 def _frame(target: Target) -> FloatArray:
-    """Frame in which the target is learned row by row, unless it has more modes there.
-
-    Zeros of the target are then exact, and no rounding feeds directions that stand still.
-    """
+    """Frame in which the target is learned row by row, unless it has more modes there."""
     frame = learned_frame(target)
+    # Zeros of the target are then exact, and rounding feeds no direction that stands still.
     more = len(target.rotate(frame.T).modes) > len(target.modes)
     return np.eye(target.rank) if more else frame
 
@@ -138,11 +136,7 @@ def _frame(target: Target) -> FloatArray:
 def _hold(
     landscape: Landscape, path: FloatArray, crossing: FloatArray, time: FloatArray
 ) -> FloatArray | None:
-    """Find the critical point that holds a run, and keep it there.
-
-    Once nothing leads away, only rounding can: over times of 1e16 it does. What then leaves is put
-    back to the critical point, in `path` and `crossing`.
-    """
+    """Find the critical point that holds a run, and keep it there against rounding."""
     done = int(np.isfinite(path[:, 0, 0]).sum())
     rows = [*range(1, done, POINTS_PER_DECADE), done - 1]
     slopes, jacobians = landscape.linearise(path[rows])
@@ -153,6 +147,7 @@ def _hold(
         # A run that has come this close may not move away again.
         distance = np.abs(path[row:] - limit).max(axis=(1, 2))
         gone = ~(distance <= 2 * distance[0] + 1e-8)
+        # Over times of 1e16 rounding alone leads away: such a run is put back.
         if gone.any():
             first = row + int(np.argmax(gone))
             path[first:] = limit
@@ -252,11 +247,8 @@ class Landscape:
         return None
 
     def _across(self, state: FloatArray) -> FloatArray:
-        """Orthonormal basis of what decides the fate of M, as columns.
-
-        It leaves out the orbits of the symmetries, and the overlaps with directions on which the
-        link does not depend: those move nothing else.
-        """
+        """Orthonormal basis, as columns, of the changes of M that decide its fate."""
+        # Neither symmetries nor overlaps with directions that the link lacks move anything else.
         orbits = np.concatenate([self._generators @ state, state @ self._generators])
         moves = np.concatenate(
             [orbits.reshape(-1, state.size), self._unused.reshape(-1, state.size)]

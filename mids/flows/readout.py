@@ -170,10 +170,7 @@ class Readout:
     def risk(
         self, target: Target, features: Features, links: FloatArray, correlations: FloatArray
     ) -> FloatArray:
-        """Return the population risk ``E (f(W^T x) - F*(x))^2 / 2`` of links, in closed form.
-
-        Shapes: links (n, P); correlations (n, r, q); returns (n,).
-        """
+        """Return the risk ``E (f(W^T x) - F*(x))^2 / 2`` of links (n, P) at M (n, r, q)."""
         exponents, wanted = _averages(target, correlations)
         gram = correlations @ correlations.swapaxes(1, 2)
         out_of_span = loss(target, gram)  # what no link on this frame explains
@@ -194,10 +191,7 @@ class Readout:
     def on_modes(
         self, target: Target, features: Features, links: FloatArray, correlations: FloatArray
     ) -> FloatArray:
-        """Return the coefficients of links on the modes of the target.
-
-        Shapes: links (n, P); correlations (n, r, q); returns (n, modes).
-        """
+        """Coefficients (n, modes) of links (n, P) at M (n, r, q) on the modes of the target."""
         exponents = features.exponents
         if len(features.phases):
             exponents = multi_indices(features.frequencies.shape[1], target.degree)

@@ -74,11 +74,8 @@ def key_line(label: str, **style: Any) -> Line2D:
 
 
 def typical(values: FloatArray, left_out: np.ndarray | None = None) -> int:
-    """Return the run closest to the median of all, shape (run, time).
-
-    Runs that are `left_out`, shape (run,), count only if all are. Times at which no run is known,
-    as where sweeps of different lengths were put together, do not count.
-    """
+    """Return the run closest to the median of all that are not left out, of values (run, time)."""
+    # Times at which no run is known, as in sweeps of different lengths, do not count.
     values = values[:, np.isfinite(values).any(axis=0)]
     known = np.isfinite(values).all(axis=1)
     if left_out is not None and not left_out[known].all():
@@ -167,11 +164,7 @@ class Crossings:
     def between(
         self, run: int, time: FloatArray, values: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
-        """Return times and values of a run, with points where the grid steps over an escape.
-
-        There values change as the sum of the overlaps does. Shapes: time (time,), values and
-        result (..., time).
-        """
+        """Return times and values (..., time) of a run, with more points where it escapes."""
         overlap, times = np.nan_to_num(self.overlap[run]), self.times[run]
         # Cells of the grid in which an overlap passes a level faster than the grid can show.
         cell = np.clip(np.searchsorted(time, times) - 1, 0, len(time) - 2)
@@ -188,6 +181,7 @@ class Crossings:
             known = np.searchsorted(time, passed[found])
             x = np.insert(time, known, passed[found])
             total += np.interp(further, x, np.insert(path, known, self.levels[found]))
+        # Between two times of the grid values change as the sum of the overlaps does.
         share = (further - time[first]) / np.diff(time)[first]
         fast = np.abs(change) > FAST
         share[fast] = np.clip((total - before)[fast] / change[fast], 0.0, 1.0)

@@ -126,10 +126,7 @@ def _by_block(
     kernel: Kernel,
     over: tuple[str, ...],
 ) -> xr.Dataset:
-    """Apply a kernel with one task for each block of runs.
-
-    What it returns is like what the kernel returns of one unknown run of each recipe, joined.
-    """
+    """Apply a kernel with one task for each block of runs."""
     import dask.array as da
     from dask.base import annotate, tokenize
 

@@ -159,11 +159,7 @@ def grid(ds: Any, recipe: Recipe) -> np.ndarray:
 
 
 def recipes_of(ds: xr.Dataset, of: tuple[str, ...] = PARTS) -> tuple[xr.Variable, list[Recipe]]:
-    """Return which recipe each run has, and the recipes, told apart by the parts that are named.
-
-    The variable holds positions in the list, -1 for runs that were masked, and has only those
-    dims along which it varies.
-    """
+    """Return which recipe each run has, -1 if masked, and those that differ in the named parts."""
     cells, keys = fingerprints(ds)
     recorded = schema.recipes(ds)
     each = [_read(recorded[key], key).only(of) for key in keys]

@@ -15,10 +15,7 @@ REMEDY = "call mids.generate with the same arguments to check the store and simu
 
 
 class CheckedChunks(WrapperStore[Any]):
-    """A Zarr store that names a chunk which is missing or whose checksum differs.
-
-    Zarr itself reads what is missing as NaN or 0, and does not say which chunk is damaged.
-    """
+    """A Zarr store that names a missing or damaged chunk, which Zarr would read as NaN."""
 
     def __init__(self, store: Any, url: str = "") -> None:
         super().__init__(store)

@@ -50,10 +50,7 @@ def sync(path: Path) -> None:
 
 
 def check_output(path: str | os.PathLike[str]) -> Path:
-    """Return the path of a file to write, or say why nothing can be written there.
-
-    What processes that were killed long ago left in its folder is removed.
-    """
+    """Return the path of a file to write, or say why not; remove what killed processes left."""
     path = validation.path(path)
     folder = path.absolute().parent
     try:

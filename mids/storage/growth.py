@@ -110,10 +110,7 @@ def _digest(values: np.ndarray) -> str:
 def grown(
     location: Location, before: Mapping[str, Any], ds: xr.Dataset
 ) -> tuple[dict[str, Any], xr.Dataset]:
-    """Return the state of a store with its layouts, and the dataset in the order of the store.
-
-    InputError says what differs if the store holds another sweep.
-    """
+    """Return a store's state with layouts, and the dataset in its order; or say what differs."""
     here = there = state_of(ds)
     sizes = before["sizes"]
     found = _differing([*sizes], [*here["sizes"]], "dims of the blocks")

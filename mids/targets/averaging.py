@@ -33,13 +33,7 @@ Link: TypeAlias = Target | Sequence[FloatArray]
 
 
 def average(tensors: Sequence[FloatArray], M: ArrayLike) -> tuple[FloatArray, ...]:
-    r"""Apply the averaging operator :math:`A_M` to a link on :math:`R^r`.
-
-    :math:`A_{MN} = A_N A_M`, and :math:`A_{e^{-t} I}` is the Ornstein-Uhlenbeck semigroup at time
-    :math:`t`. It is a contraction if the singular values of :math:`M` are at most 1.
-
-    Shapes: M (r, q).
-    """
+    """Apply the averaging operator :math:`A_M`, for M of shape (r, q), to a link on :math:`R^r`."""
     matrix = validation.matrix(M, "M", _rank(tensors), None)
     return tuple(apply_to_indices(tensor, matrix.T) for tensor in tensors)
 
@@ -81,10 +75,7 @@ def loss(link: Link, G: ArrayLike) -> FloatArray:
 
 
 def energy(target: Target, G: ArrayLike) -> FloatArray:
-    r"""Return what each mode contributes to :math:`h(G)`: :math:`\alpha_\beta (A_G f^*)_\beta`.
-
-    Shapes: G (..., r, r); returns (..., n_modes).
-    """
+    r"""Return what each mode contributes to :math:`h(G)`: :math:`\alpha_\beta (A_G f^*)_\beta`."""
     weights = target.coefficients * np.sqrt(multiplicities(target.modes))
     degrees = target.modes.sum(axis=1)
     words = [np.repeat(np.arange(target.rank), beta) for beta in target.modes]

@@ -303,10 +303,7 @@ def _projected(
 
 
 def _evaluated(function: Callable[[Any], Any], points: FloatArray) -> tuple[FloatArray, float]:
-    """Values of a function of arrays or of torch's tensors at points, and its precision.
-
-    Shapes: points (n, rank); returns (n,).
-    """
+    """Values at points (n, rank) of a function of arrays or torch's tensors, and its precision."""
     torch = sys.modules.get("torch")  # imported already if there are tensors
     given: Any = points
     if torch is not None and isinstance(function, torch.nn.Module):

@@ -274,10 +274,7 @@ leaps = ladder  # the name of `ladder` in version 0.1
 
 
 def _at_rest(target: Target, subspace: Array) -> tuple[Array, float]:
-    """Turn a subspace until it is critical and no rotation takes it away before the exponent.
-
-    Returns it and the sum of 1 / K over the growth rates of the rotations.
-    """
+    """Turn a subspace until it rests; also return the sum of 1 / K over the rotations."""
     turning = 0.0
     subspace = critical_subspace(target, subspace)
     for _ in range(subspace.size):

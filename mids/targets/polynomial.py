@@ -86,10 +86,7 @@ class Monomials:
         return self._near[k]
 
     def move(self, coefficients: Array, moved: range, b: int, by: Array) -> Array:
-        """Substitute ``z_a + by_a z_b`` for ``z_a``, for all a in `moved`.
-
-        Shapes: coefficients (n, runs); by (moved, runs).
-        """
+        """Substitute ``z_a + by_a z_b`` for all a in `moved`, by of shape (moved, runs)."""
         if not by.any():
             return coefficients
         # With z_a = by_a y_a the move is by 1, one matrix for all runs; 0 becomes very small.
@@ -126,10 +123,7 @@ class Monomials:
         return self._moves[moved, b]
 
     def substitute(self, coefficients: Array, frames: Array, first: int = 0) -> Array:
-        """Coefficients of ``y -> p(frame y)``, of the variables from the `first` on.
-
-        Shapes: coefficients (n, runs or 1); frames (runs, m, m), not singular; returns (n, runs).
-        """
+        """Coefficients (n, runs) of ``y -> p(frame y)`` for frames (runs, m, m)."""
         matrix, (runs, m, _) = frames.copy(), frames.shape
         order = np.tile(np.arange(m), (runs, 1))
         # frame = (permutation) (unit lower) (diagonal) (unit upper), with the largest pivots first
@@ -235,10 +229,7 @@ def hessian(table: Monomials, coefficients: Array, D: Array) -> tuple[Array, Arr
 
 
 def tilted(theta: Array) -> Array:
-    """Rotation (n, rank, rank) of a frame [U, V] that takes U nearly to ``U + V theta``.
-
-    Cayley's, which differs in the third order. Shapes: theta (m, k, n).
-    """
+    """Cayley's rotation (n, rank, rank) that takes U nearly to ``U + V theta``, theta (m, k, n)."""
     return rotation(generator(theta))
 
 

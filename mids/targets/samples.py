@@ -74,10 +74,7 @@ class Estimate:
         return out
 
     def undetected(self, frame: FloatArray, learned: int, order: int) -> float:
-        """Norm that the component of an order in the directions not learned may have at most.
-
-        Shapes: frame (rank, rank), whose first `learned` columns span what is learned.
-        """
+        """Most that the component of an order beside what is learned may have unseen."""
         from scipy.special import gammaincinv
 
         degree = int(self.modes.sum(axis=1).max())
@@ -110,10 +107,7 @@ def features(z: FloatArray, modes: IntArray, degree: int) -> FloatArray:
 def read_samples(
     z: ArrayLike, y: ArrayLike, frame: ArrayLike | None
 ) -> tuple[FloatArray, FloatArray]:
-    """Check inputs, in the coordinates of the link or of a frame, and labels.
-
-    Shapes: z (n, rank), or (n, d) with frame (d, rank); y (n,) or (n, 1); returns (n, rank), (n,).
-    """
+    """Check inputs (n, rank), or (n, d) with a frame (d, rank), and labels (n,) or (n, 1)."""
     points = validation.matrix(z, "z" if frame is None else "X", None, None)
     if frame is not None:
         directions = validation.orthonormal(frame, "frame")

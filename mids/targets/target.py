@@ -636,10 +636,7 @@ class Target:
         return Q
 
     def __add__(self, other: object) -> Target:
-        """Add another target, of any rank; what cancels down to rounding level is dropped.
-
-        What both leave out is at most the sum of their `missed_norm`, which the sum has.
-        """
+        """Add another target, of any rank; what cancels is dropped, missed norms add up."""
         if not isinstance(other, Target):
             return NotImplemented
         rank = max(self.rank, other.rank)
