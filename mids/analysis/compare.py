@@ -321,89 +321,70 @@ def as_dimension(ds: xr.Dataset, name: str) -> xr.Dataset:
     return ds.expand_dims(name)
 
 
+_THEORY = ("loss_theory", "escape_time_theory", "ratio")
+
+
 def summary(comparison: xr.Dataset) -> pd.DataFrame:
     """One row per dimension and saddle, and label of other dims; medians over runs."""
     for name in ("dim", "run"):
         comparison = as_dimension(comparison, name)
-    last = "saddle" if "saddle" in comparison.dims else "neuron"
-    if "neuron" not in comparison.dims and last == "neuron":  # the exit of whole networks
-        comparison = comparison.expand_dims("neuron")
-    further = [str(name) for name in comparison.dims if name not in ("dim", "run", last)]
-    if further:
-        name = further[0]
-        tables = []
-        for k in range(comparison.sizes[name]):
-            here = comparison.isel({name: k})
-            table = summary(here.drop_vars(name, errors="ignore"))
-            table.insert(0, name, here[name].item() if name in here.coords else k)
-            tables.append(table)
-        return pd.concat(tables, ignore_index=True)
-    if last == "neuron":
-        return _of_neurons(comparison.transpose("dim", "run", "neuron"))
-    comparison = comparison.transpose("dim", "run", "saddle")
-    alone = "loss_theory" not in comparison
+    of_saddles = "saddle" in comparison.dims
+    alone = of_saddles and "loss_theory" not in comparison
     if alone:
         unknown = xr.full_like(comparison["loss"], np.nan)
         comparison = comparison.assign(dict.fromkeys(_THEORY, unknown))
+    inner = ("dim", "run", "saddle", "neuron")
+    along = [str(name) for name in comparison.dims if name not in inner]
+    along += ["dim", "saddle"] if of_saddles else ["dim"]
     rows = []
-    for d in range(comparison.sizes["dim"]):
-        for j in range(comparison.sizes["saddle"]):
-            here = comparison.isel(dim=d, saddle=j)
-            censored, trapped = here["censored"].values, here["trapped"].values
-            visited = censored | np.isfinite(here["escape_time"].values)
-            expected = np.isfinite(here["loss_theory"].values)
-            failed = here["failed"].values
-            if not (visited | trapped | expected).any() and not failed.all():
-                continue
-            escape = np.where(censored, np.inf, here["escape_time"].values)[visited]
-            predicted = here["escape_time_theory"].values[expected]
-            rows.append(
-                {
-                    "dim": here["dim"].item() if "dim" in here.coords else np.nan,
-                    "saddle": int(comparison["saddle"].values[j]),
-                    "loss": _median(_known(here["loss"].values)),
-                    "escape_time": _median(escape),
-                    "escape_time_theory": _median(predicted),
-                    "ratio": _median(_known(here["ratio"].values)),
-                    "runs": int((visited | trapped | expected).sum()),
-                    "censored": int(censored.sum()),
-                    "trapped": int(trapped.sum()),
-                    "unmatched": int(((visited != expected) & ~failed).sum()),
-                    "failed": int(failed.sum()),
-                    "reason": _commonest(here),
-                }
-            )
+    for at in np.ndindex(*(comparison.sizes[name] for name in along)):
+        here = comparison.isel(dict(zip(along, at, strict=True)))
+        row = _of_saddle(here) if of_saddles else _of_neurons(here)
+        labels = {
+            name: here[name].item() if name in here.coords else np.nan if name == "dim" else k
+            for name, k in zip(along, at, strict=True)
+        }
+        rows += [labels | row] if row else []
     table = pd.DataFrame(rows)
-    return (
-        table.drop(columns=[*_THEORY[1:], "unmatched", "reason"], errors="ignore")
-        if alone
-        else table
-    )
+    absent = [*_THEORY[1:], "unmatched", "reason"] if alone else []
+    return table.drop(columns=absent, errors="ignore")
 
 
-def _of_neurons(comparison: xr.Dataset) -> pd.DataFrame:
-    """`summary` of neurons that do not act on each other."""
-    rows = []
-    for d in range(comparison.sizes["dim"]):
-        here = comparison.isel(dim=d)
-        times = {name: here[name].values for name in ("escape_time", "escape_time_theory")}
-        found, expected = (np.isfinite(values) for values in times.values())
-        rows.append(
-            {
-                "dim": here["dim"].item() if "dim" in here.coords else np.nan,
-                **{name: _median(_known(values)) for name, values in times.items()},
-                "ratio": _median(_known(here["ratio"].values)),
-                "neurons": int((found | expected).sum()),
-                "censored": int(here["censored"].values.sum()),
-                "trapped": int((~found & ~expected).sum()),
-                "unmatched": int((found != expected).sum()),
-                "failed": int(here["failed"].values.sum()),
-            }
-        )
-    return pd.DataFrame(rows)
+def _of_saddle(here: xr.Dataset) -> dict[str, Any]:
+    """Medians over the runs at one saddle; nothing where no run has it."""
+    censored, trapped = here["censored"].values, here["trapped"].values
+    visited = censored | np.isfinite(here["escape_time"].values)
+    expected = np.isfinite(here["loss_theory"].values)
+    failed = here["failed"].values
+    if not (visited | trapped | expected).any() and not failed.all():
+        return {}
+    return {
+        "loss": _median(_known(here["loss"].values)),
+        "escape_time": _median(np.where(censored, np.inf, here["escape_time"].values)[visited]),
+        "escape_time_theory": _median(here["escape_time_theory"].values[expected]),
+        "ratio": _median(_known(here["ratio"].values)),
+        "runs": int((visited | trapped | expected).sum()),
+        "censored": int(censored.sum()),
+        "trapped": int(trapped.sum()),
+        "unmatched": int(((visited != expected) & ~failed).sum()),
+        "failed": int(failed.sum()),
+        "reason": _commonest(here),
+    }
 
 
-_THEORY = ("loss_theory", "escape_time_theory", "ratio")
+def _of_neurons(here: xr.Dataset) -> dict[str, Any]:
+    """Medians over runs and neurons that do not act on each other, or over whole networks."""
+    times = {name: here[name].values for name in ("escape_time", "escape_time_theory")}
+    found, expected = (np.isfinite(values) for values in times.values())
+    return {
+        **{name: _median(_known(values)) for name, values in times.items()},
+        "ratio": _median(_known(here["ratio"].values)),
+        "neurons": int((found | expected).sum()),
+        "censored": int(here["censored"].values.sum()),
+        "trapped": int((~found & ~expected).sum()),
+        "unmatched": int((found != expected).sum()),
+        "failed": int(here["failed"].values.sum()),
+    }
 
 
 def _commonest(here: xr.Dataset) -> str:
