@@ -41,9 +41,9 @@ from ..targets.ladder import leaps, rate
 from ..targets.polynomial import polynomial as polynomial_of
 from ..targets.subspaces import Component, complete
 from ..targets.target import Target, as_target
+from ..validation import FloatArray as Array
 from .known_frame import order as known_order
 
-Array = NDArray[np.float64]
 Function = Callable[[Array], ArrayLike]
 
 HIGHEST = 6  # order up to which a generative exponent is looked for

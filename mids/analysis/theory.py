@@ -30,6 +30,7 @@ from ..targets.additive import AdditiveTarget
 from ..targets.ladder import leaps
 from ..targets.subspaces import TOLERANCE
 from ..targets.target import Target
+from ..validation import FloatArray as Array
 from .coupled import Race, race_of
 from .exits import exit_times
 from .kernels import applied, labelled
@@ -38,8 +39,6 @@ from .many_directions import ManyDirections
 from .neurons import need_one_kind, neuron_times
 from .prediction import ABSENT, KNOWN, METHODS, REASONS, START, Prediction
 from .saddles import with_saddles
-
-Array = NDArray[np.float64]
 
 COLUMNS = {
     "visited": "whether the run visits the saddle",

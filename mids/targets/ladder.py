@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..validation import FloatArray as Array
 from .polynomial import polynomial
 from .subspaces import (
     TOLERANCE,
@@ -25,8 +25,6 @@ from .subspaces import (
     varying_norm,
 )
 from .target import Target, as_target
-
-Array = NDArray[np.float64]
 
 
 def rate(exponent: int) -> str:
