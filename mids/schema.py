@@ -27,17 +27,10 @@ from .errors import DatasetError
 Recipes: TypeAlias = dict[str, dict[str, Any]]
 Grids: TypeAlias = dict[str, list[float]]
 
-VERSION = version("mids")
-"""Version of the package."""
-
-SCHEMA_VERSION = 2
-"""Value of the attribute ``mids_schema`` that this version writes, and the newest it reads."""
-
-FINGERPRINT = 32
-"""Bytes of the fingerprint of a recipe."""
-
-LONGEST_RECIPES = 2**26
-"""Characters of the longest ``mids_recipes`` that is read."""
+VERSION = version("mids")  # of the package
+SCHEMA_VERSION = 2  # what this version writes in ``mids_schema``, and the newest it reads
+FINGERPRINT = 32  # bytes of the fingerprint of a recipe
+LONGEST_RECIPES = 2**26  # characters of the longest ``mids_recipes`` that is read
 
 CONVENTIONS = "CF-1.11, ACDD-1.3"
 REFERENCES = (
@@ -50,11 +43,8 @@ CITE = (
     "file CITATION.cff says how, for the data."
 )
 
-LEVELS = (0.1, 0.5, 0.9)
-"""Overlaps at which crossing times are recorded."""
-
-STATUS = ("converged", "censored", "trapped", "failed")
-"""Meanings of the values 0, 1, 2, 3 of the variable ``status``."""
+LEVELS = (0.1, 0.5, 0.9)  # overlaps at which crossing times are recorded
+STATUS = ("converged", "censored", "trapped", "failed")  # values 0, 1, 2, 3
 
 DIMENSIONS: Mapping[str, str] = {
     "dim": "ambient dimension d",

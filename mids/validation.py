@@ -26,15 +26,11 @@ from .errors import InputError, MissingDependencyError, printable
 FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
 
-LARGEST_EXACT_FLOAT = 2**53
-"""Largest integer up to which every integer is a float64; the largest dimension accepted."""
-LARGEST = 2**128
-"""Largest integer, also of seeds; Python does not print those of more than 4300 digits."""
+LARGEST_EXACT_FLOAT = 2**53  # up to which integers are floats; the largest dimension
+LARGEST = 2**128  # integer, also of seeds; Python does not print those of more than 4300 digits
 LONGEST_SWEEP = 10**6  # most values of one parameter
-LARGEST_STUDENT = 10_000
-"""Columns of a student's frame, each of which has an overlap with every direction."""
-LONGEST_NAME = 200
-"""Bytes of the name of a file: 255 on most systems, and temporary ones are a little longer."""
+LARGEST_STUDENT = 10_000  # columns of a student's frame
+LONGEST_NAME = 200  # bytes of a file name: 255 on most systems, temporary ones are longer
 LONGEST_PATH = 4000
 LONGEST = 10**8  # longest range that is taken for an array
 ORTHONORMAL = 1e-5  # most by which frames may fail to be orthonormal: single precision

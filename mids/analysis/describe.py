@@ -15,8 +15,7 @@ from ..targets.ladder import ladder
 from ..targets.target import Target
 from .compare import comparable
 
-QUICK = 252
-"""Monomials, times the square of their least degree, of a ladder that is found within 50 ms."""
+QUICK = 252  # monomials times their least degree squared, of a ladder found within 50 ms
 TRAPPED = schema.STATUS.index("trapped")
 
 

@@ -18,8 +18,7 @@ EXPORTS = {"_step": "a W&B history", "Step": "a TensorBoard export"}
 LOSSES = {"loss", "train_loss", "train/loss", "Value"}
 BESIDE = {"_step", "_runtime", "_timestamp", "lr", "epoch", "Step", "Wall time"}
 """Columns of known exports that hold no loss."""
-CHART = re.compile(r"(?P<run>.+) - (?P<what>[^-]+)")
-"""Columns of a chart that W&B exports, ``name of the run - name of the quantity``."""
+CHART = re.compile(r"(?P<run>.+) - (?P<what>[^-]+)")  # columns of a chart of W&B: run - quantity
 FORMS = (
     "a log is a table, a list of rows (dicts), or a list or dict of tables, rows or Series, one "
     "for each run"

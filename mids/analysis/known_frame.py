@@ -40,8 +40,7 @@ _HALF = 0.5**0.5
 RTOL, MAX_STEPS = 1e-7, 4000
 LEARNED, SMALL, REACH = 1 - 1e-6, 0.02, 0.05
 """Overlaps: what counts as learned, what the others are then below, up to which U stands still."""
-STILL, GONE = 1e-10, 1e-3
-"""Slope relative to its parts, and size relative to the start, below which a run never leaves."""
+STILL, GONE = 1e-10, 1e-3  # relative slope and size below which a run never leaves
 
 
 def order(exponent: int) -> tuple[float, str]:

@@ -32,13 +32,11 @@ from ..targets.target import Target, as_target
 from ..validation import FloatArray as Array
 from .kernels import labelled
 
-SAME = 1e-4
-"""Difference of losses and rates, relative to the target, below which points count as alike."""
+SAME = 1e-4  # of losses and rates, relative to the target: differences of points that are alike
 FLAT = 1e-4
 """Growth rates below this, relative to the target, count as zero: where the Hessian vanishes
 Newton's method comes only so close."""
-TRACE = 5e-5
-"""Change of the logarithm of Y by a tilt that dies out, up to which the tilt is left out."""
+TRACE = 5e-5  # change of log Y by a tilt that dies out, up to which it is left out
 NEAR = 1e-6  # tangent of the angle within which two subspaces are the same critical one
 
 

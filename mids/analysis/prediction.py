@@ -34,8 +34,7 @@ REASONS = (
 _POINTS = 257
 
 
-CLEAR = 0.75
-"""Share of a direction, its square, that lies in the step of the ladder to which it belongs."""
+CLEAR = 0.75  # share, squared, of a direction in the step of the ladder to which it belongs
 
 
 def steps_of(directions: Array, ladder: Ladder) -> Array:

@@ -53,8 +53,7 @@ COLUMNS = {
 }
 FLAGS = {"reason": REASONS, "method": METHODS}
 _ROUNDING = 1e-6
-SEED, POINTS = 2**31 - 1, 2**14
-"""Of the sequence of starts; how many there are at each dimension for one direction."""
+SEED, POINTS = 2**31 - 1, 2**14  # of the starts; their number for one direction
 
 
 def theory(

@@ -27,8 +27,7 @@ CORE = {
     "correlation": ("axis", "student"),
 }
 ROUNDING = 1e-6
-RUN = re.compile(r"(run|seed|trial)[ _-]?\d+", re.IGNORECASE)
-"""Columns of a DataFrame that are runs."""
+RUN = re.compile(r"(run|seed|trial)[ _-]?\d+", re.IGNORECASE)  # columns that are runs
 TIMES = {"t", "time", "step", "steps", "epoch", "epochs", "iteration", "iterations"}
 """Names of columns, in small letters, that hold no loss."""
 

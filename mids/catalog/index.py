@@ -48,8 +48,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 NAME = re.compile(rf"(?P<key>{KEY.pattern})-(?P<start>[0-9a-f]{{16}})\.nc")
 """Name of a file: its key and the start of its checksum. Catalogs of version 0.1 have the key."""
 OPTIONAL = ("rank", "student_rank", "information_exponent")
-LISTS = {"leaps": "-", "dims": " "}
-"""Columns that hold several numbers, and what stands between them."""
+LISTS = {"leaps": "-", "dims": " "}  # columns of several numbers, and what separates them
 SWEPT, SEPARATOR = ("target", "flow", "mids_version"), "; "
 """Columns that name all values of a sweep, and what stands between them."""
 

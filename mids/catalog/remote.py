@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 ATTEMPTS = 3
 WAIT_SECONDS = 0.5
 TIMEOUT_SECONDS = 10.0  # for a connection, and for the next bytes
-PATIENCE_SECONDS, BYTES_PER_SECOND = 15.0, 2e4
-"""A download with all its attempts has a fixed time, and more for what has arrived."""
+PATIENCE_SECONDS, BYTES_PER_SECOND = 15.0, 2e4  # of all attempts; more for what arrives
 REDIRECTS = 5
 BLOCK = 2**16
 

@@ -18,8 +18,7 @@ from ..storage import netcdf as io
 from .index import COLUMNS, Entry
 
 LONGEST_RUN = 60.0  # seconds that a run may take, by its flow's estimate, to be simulated again
-CLOSE = 1e3
-"""Crossing times of a replay elsewhere may differ by `CLOSE` times the tolerance of the run."""
+CLOSE = 1e3  # tolerances by which crossing times of a replay elsewhere may differ
 
 
 @dataclass(frozen=True)

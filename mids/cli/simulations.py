@@ -26,8 +26,7 @@ from ..storage.store import Location, open_store
 from .arguments import PATH, options, output_options, sweep_arguments, sweep_options, swept
 from .files import opened, picture, print_saddles, print_table
 
-OF_THE_SWEEP = ("target", "flow", "seed", "student_rank")
-"""What `--sweep` takes besides the parameters of the flow."""
+OF_THE_SWEEP = ("target", "flow", "seed", "student_rank")  # for --sweep, besides parameters
 
 
 cluster_options = options(

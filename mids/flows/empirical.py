@@ -30,8 +30,7 @@ VECTORS = (20, 120)  # of Lanczos' method, and of its second trial
 LARGEST = 2000
 """Entries of the frame up to which the whole Hessian is taken where Lanczos' method fails."""
 SHIFT = 1e-4  # length of the differences that give the Hessian
-NORMAL = 10.0
-"""Added to the Hessian, like the 1, on directions that only rotate the frame's basis."""
+NORMAL = 10.0  # added to the Hessian on directions that only rotate the frame's basis
 LOWER = 1e-9  # relative difference from which on a loss counts as lower
 TOGETHER = 4096  # samples whose features are held at a time
 PARTS = 8  # parts of a step between which overlaps are interpolated linearly

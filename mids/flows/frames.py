@@ -20,8 +20,7 @@ from .observables import overlaps
 
 FLOOR = 1e-12  # rows of M below this need no relative accuracy
 STILL = 1e-13  # distance of learned overlaps from 1, and slope of the link, that are rounding
-TOGETHER = 4096
-"""Entries of frames whose polynomials are evaluated together, for the sake of memory."""
+TOGETHER = 4096  # entries of frames whose polynomials are evaluated at a time
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,7 @@ from ..errors import InputError
 from ..validation import FloatArray, IntArray
 
 _WORD = 2**32
-SMALLEST = 1e-150
-"""Columns that are not zero have at least this norm, so that their squares are no denormals."""
+SMALLEST = 1e-150  # least norm of columns that are not 0: their squares are no denormals
 
 
 def stream(seed: int, dim: int, run: int, branch: int = 0) -> np.random.Generator:

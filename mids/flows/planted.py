@@ -19,15 +19,12 @@ from .frames import FrameFlow, averages, follow, learned_frame, link_of
 from .observables import CENSORED, CONVERGED, FAILED, TRAPPED, observables
 from .time_grid import POINTS_PER_DECADE, beyond_escapes
 
-FINER = 4
-"""Times as many points a decade of a default grid as of the other flows': plateaus are shorter."""
+FINER = 4  # times as many points a decade as other flows' grids: plateaus are shorter
 GLOBAL = 1e-9  # loss, relative to ``|f*|^2``, of a critical point that counts as the global minimum
 CLOSE = 1e-3  # distance at which the limit of a slow approach is taken as reached
 REACH = 0.3  # largest distance from a state to the critical point that is said to hold it
-ROUNDING = 1e-12
-"""Eigenvalues of the Jacobian above minus this, relative to the largest, count as not negative."""
-FLAT = 1e-9
-"""A rotation that changes the link by less than this, relative to the largest, is a symmetry."""
+ROUNDING = 1e-12  # eigenvalues of the Jacobian, relative to the largest, that are not negative
+FLAT = 1e-9  # relative change of the link by a rotation that is a symmetry
 
 
 @dataclass(frozen=True)

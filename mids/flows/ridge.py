@@ -16,11 +16,9 @@ from ..validation import FloatArray, IntArray
 from .base import Flow, Swept
 from .time_grid import beyond_escapes
 
-KERNELS = ("polynomial", "exponential", "eigenvalues")
-"""Fields of `HermiteKernel`, of which one is given."""
+KERNELS = ("polynomial", "exponential", "eigenvalues")  # of which one is given
 SMALLEST = 1e-300  # least eigenvalue of a kernel that is given by a formula
-LEAST_KEPT = 1e-60
-"""Smallest shrinkage of a degree: beyond it double precision has no room for times and losses."""
+LEAST_KEPT = 1e-60  # least shrinkage: beyond it times and losses have no room in double precision
 
 
 @dataclass(frozen=True)

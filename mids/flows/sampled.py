@@ -23,11 +23,8 @@ from .readout import Features, Readout
 from .ridge import HermiteKernel, as_kernel
 from .time_grid import beyond_escapes
 
-FRAME, DATA, FEATURES = 1, 2, 3
-"""Branches of a run's random streams: what W(0) has besides M(0), samples, random features."""
-
+FRAME, DATA, FEATURES = 1, 2, 3  # branches of the streams: W(0) beside M(0), samples, features
 MAX_DIM = 10**6  # samples and frames have this many entries
-
 MOST_STEPS = 10**6  # steps of the longest default time grid
 MOST_SAMPLES = 2**62  # samples of a run, which have numbers below this
 

@@ -31,10 +31,8 @@ if TYPE_CHECKING:
 SIZE = (6.0, 1.9)
 LEVEL: dict[str, Any] = {"color": THEORY, "linewidth": 1.0, "linestyle": ":"}
 ESCAPE: dict[str, Any] = {"color": THEORY, "linewidth": 1.1, "linestyle": (0, (5, 3)), "zorder": 4}
-LARGEST = 20_000_000
-"""Values of overlaps that are computed only to draw escapes at their exact times."""
-DECADES = 1.3
-"""Decades between the levels of plateaus from which on the loss is drawn on a log axis."""
+LARGEST = 20_000_000  # values of overlaps computed only to draw escapes at their exact times
+DECADES = 1.3  # between levels of plateaus, from which on the loss is drawn on a log axis
 
 
 def loss(

@@ -26,11 +26,9 @@ from .plan import Plan
 from .recipe import Recipe, versions
 
 FAILED = schema.STATUS.index("failed")
-BLOCK_BYTES = 64e6
-"""Largest output of a block of runs, unless there are too many blocks."""
+BLOCK_BYTES = 64e6  # largest output of a block of runs, unless there are too many blocks
 BLOCK_SECONDS = 4.0  # longest work of one block of runs, likewise
-BLOCKS = 32
-"""Blocks that a sweep is cut into where that leaves each of them `SMALL_SECONDS` of work."""
+BLOCKS = 32  # into which a sweep is cut if each has `SMALL_SECONDS` of work at least
 SMALL_SECONDS = 0.25
 TASKS = 40_000  # tasks of a graph above which blocks grow, up to `LARGEST_BYTES`
 LARGEST_BYTES = 512e6

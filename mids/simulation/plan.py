@@ -24,8 +24,7 @@ from ..validation import FloatArray, IntArray
 from .recipe import GIVEN, Recipe
 
 LARGEST_RUNS = 10**8  # runs whose indices are held in memory
-LARGEST_CELLS = 10**6
-"""Pairs of a recipe and a dimension in one sweep, each of which is a task at least."""
+LARGEST_CELLS = 10**6  # pairs of a recipe and a dimension in one sweep, each a task at least
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,8 +18,7 @@ from ..flows.initial import check_initial
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 
-GIVEN = "variable"
-"""Initial condition of runs that each have their own, in the variable ``initial``."""
+GIVEN = "variable"  # initial condition of runs that have their own, in ``initial``
 
 PARTS = ("flow", "student_rank", "seed", "initial", "rtol", "time")
 """Entries of a recipe besides the target."""
@@ -28,8 +27,7 @@ REMEDY = (
     "join datasets with mids.concat([...], dim=...), or pass combine_attrs=mids.combine_attrs to "
     "xarray's functions, which keep all recipes"
 )
-STORED = ("uint8", "float32")
-"""Types of the variable ``recipe``: xarray makes the second of the first where it masks runs."""
+STORED = ("uint8", "float32")  # of the variable ``recipe``; xarray masks with the second
 
 Matrix = tuple[tuple[float, ...], ...]
 

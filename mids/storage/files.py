@@ -14,8 +14,7 @@ from typing import Any
 from .. import validation
 from ..errors import FileError, InputError
 
-ABANDONED_SECONDS = 86_400.0
-"""A temporary file that has not changed for this long was left by a process that was killed."""
+ABANDONED_SECONDS = 86_400.0  # age of temporary files that killed processes have left
 
 
 @contextmanager

@@ -24,13 +24,11 @@ import numpy as np
 if TYPE_CHECKING:
     import h5py
 
-CPU_SECONDS, CLOCK_SECONDS = 2.0, 15.0
-"""Time that the other process may compute and may take; it needs 0.2 s for itself."""
+CPU_SECONDS, CLOCK_SECONDS = 2.0, 15.0  # of the other process, which needs 0.2 s for itself
 BYTES_PER_SECOND = 5e6  # for the content it may compute longer, and wait ten times that
 MEMORY = 2**29  # bytes of address space that it may have beyond what it needs for itself
 FREE = 2**26
-RATIO = 1032
-"""A file may declare `FREE` bytes, and for each of its own the most that deflate can unpack."""
+RATIO = 1032  # the most that deflate can unpack; a file may declare as much, and `FREE` bytes
 NAMES = 1000
 ATTRIBUTES = 2**24
 MOST_DIMS = 32

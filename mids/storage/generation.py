@@ -25,8 +25,7 @@ from .files import sync
 from .growth import block_dims, grown, in_layout, lazy_names, state_of
 from .store import Location, claimed, digest, read_state, write_state
 
-TEMPORARY = (".partial", ".mids-part")
-"""Suffixes of what Zarr and `replacing` write before it gets its name."""
+TEMPORARY = (".partial", ".mids-part")  # names that Zarr and `replacing` give first
 
 FAILED = schema.STATUS.index("failed")
 

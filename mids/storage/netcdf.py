@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     import h5py
 
 CHUNK_BYTES = 2**20  # largest chunk on disk
-CHUNK_SIZES = {"dim": 1, "run": 64, "time": 256}
-"""Longest chunk along these: few chunks hold one run, and few hold one time."""
+CHUNK_SIZES = {"dim": 1, "run": 64, "time": 256}  # few chunks hold one run or one time
 UNCUT_BYTES = 2**16  # up to this size a variable in memory is one chunk
 OF_HDF5 = {
     "CLASS",

@@ -391,9 +391,9 @@ def _parse(text: str) -> AdditiveTarget:
             text,
             0,
         )
-    rank = validation.integer(int(call["rank"]), "the rank of an additive target", at_least=1)
-    if rank > LARGEST_RANK:
-        raise InputError(f"an additive target has at most {LARGEST_RANK} directions, got {rank}")
+    rank = validation.integer(
+        int(call["rank"]), "the rank of an additive target", at_least=1, at_most=LARGEST_RANK
+    )
     weights = np.arange(1, rank + 1, dtype=np.float64) ** -decay
     name = f"additive({rank},{decay:g},{call['link']})"
     return additive(weights, call["link"], name=name)

@@ -106,9 +106,7 @@ def hermite_values(z: ArrayLike, degree: int) -> FloatArray:
 
 def gauss_hermite(n: int) -> tuple[FloatArray, FloatArray]:
     """Return the Gauss quadrature of the standard normal law; returns (n,)."""
-    n = validation.integer(n, "n", at_least=1)
-    if n > MAX_NODES:
-        raise InputError(f"n must be at most {MAX_NODES} quadrature nodes, got {n}; use fewer")
+    n = validation.integer(n, "n", at_least=1, at_most=MAX_NODES)
     off_diagonal = np.sqrt(np.arange(1, n))
     nodes = np.linalg.eigvalsh(np.diag(off_diagonal, 1) + np.diag(off_diagonal, -1))
     nodes = (nodes - nodes[::-1]) / 2

@@ -21,12 +21,9 @@ ACTIVATIONS = ("erf", "quadratic", "relu", "sigmoid", "tanh")
 
 def hermite_series(link: object, degree: int | None) -> tuple[FloatArray, float]:
     """Hermite coefficients (degree + 1,) of a name, mapping or list, and the L2 norm left out."""
-    kept = 24 if degree is None else validation.integer(degree, "degree", at_least=1)
-    if kept > LARGEST_DEGREE:
-        raise InputError(
-            f"degree must be at most {LARGEST_DEGREE}, got {kept}; higher Hermite coefficients "
-            "cannot be told from rounding"
-        )
+    kept = validation.integer(
+        24 if degree is None else degree, "degree", at_least=1, at_most=LARGEST_DEGREE
+    )
     if isinstance(link, str):
         named = re.fullmatch(r"h([0-9]{1,4})", link.strip())
         if named:

@@ -37,8 +37,7 @@ from .basis import (
 from .polynomial import polynomial
 from .samples import Estimate, estimate, read_samples
 
-ROUNDING = 1e-14
-"""Coefficients below this fraction of the largest are dropped where arithmetic creates them."""
+ROUNDING = 1e-14  # relative size of coefficients that are dropped where arithmetic creates them
 RESOLUTION = 1e-10
 """A component below this fraction of its degree's norm counts as absent, a singular value below
 this fraction of the largest as zero."""
