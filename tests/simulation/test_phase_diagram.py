@@ -16,7 +16,7 @@ from mids.flows import Empirical
 from mids.simulation.phase_diagram import from_spec
 from mids.simulation.simulate import differences
 
-ARGUMENTS = {"dim": [12, 24], "n": [12, 24, 384, 768], "runs": 8, "noise": 0.5, "duration": 10}
+ARGUMENTS = {"dim": [12, 24], "n": [12, 24, 384, 768], "runs": 3, "noise": 0.5, "duration": 10}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_it_holds_the_ends_of_the_flow(diagram):
     diagram.mi.validate()
     flow = Empirical(n=384, noise=0.5)
     single = mids.simulate(
-        "h1(z1) + h1(z1)*h1(z2)", dim=[12, 24], runs=8, flow=flow, time=[0, 10]
+        "h1(z1) + h1(z1)*h1(z2)", dim=[12, 24], runs=3, flow=flow, time=[0, 10]
     ).compute()
     here = diagram.sel(n=384)
     np.testing.assert_array_equal(here.final_overlap, single.overlap.isel(time=-1))
@@ -70,7 +70,8 @@ def test_it_is_described_and_stored(diagram, tmp_path):
     with mids.open_dataset(tmp_path / "diagram.nc") as again:
         assert differences(diagram, again) == []
         assert again.ratio.dims == ("dim", "n")
-        assert differences(again, mids.replay(again)) == []
+        alone = again.isel(run=[1])
+        assert differences(alone, mids.replay(alone)) == []
 
 
 def test_it_says_what_it_is(diagram):
@@ -87,7 +88,7 @@ def test_it_says_what_it_is(diagram):
         "noise 0.5",
         "student rank 2",
         "an overlap of 0.5; ratio is n / d^1",
-        "dim 12, 24; n 12, 24, 384, 768; 8 runs",
+        "dim 12, 24; n 12, 24, 384, 768; 3 runs",
         ".plot.success()",
     ):
         assert part in text and escape(part) in diagram.mi._repr_html_()
@@ -96,8 +97,8 @@ def test_it_says_what_it_is(diagram):
 @pytest.mark.parametrize(
     "part",
     [
-        {"dim": 1, "n": [0, 2], "run": slice(2, 4)},
-        {"run": [5, 1], "direction": 1},
+        {"dim": 1, "n": [0, 2], "run": slice(1, 3)},
+        {"dim": [0], "run": [2, 0], "direction": 1},
         {"n": [3, 0], "dim": [1, 0], "run": [0]},
     ],
 )
