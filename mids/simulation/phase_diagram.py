@@ -162,7 +162,10 @@ def from_spec(spec: Mapping[str, Any]) -> xr.Dataset:
         )
     known = (*ARGUMENTS, *PARAMETERS)
     validation.entries(arguments, ("target", "dim", "n"), known, "a phase diagram")
-    return phase_diagram(**arguments | {n: v for n, v in flow.items() if n != "name"})
+    parameters = {name: value for name, value in flow.items() if name != "name"}
+    for name in parameters:  # n is no parameter here, but an argument
+        validation.one_of(name, PARAMETERS, "parameter of the flow 'empirical' in a phase diagram")
+    return phase_diagram(**arguments | parameters)
 
 
 ARGUMENTS = tuple(

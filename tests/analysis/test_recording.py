@@ -430,7 +430,7 @@ WRONG = {
         lambda: mids.Recorder(FRAME, target="h1(z1)"),
         "one column for each",
     ),
-    "a target that is none": (lambda: mids.Recorder(FRAME, target=3), "text such as"),
+    "a target that is none": (lambda: mids.Recorder(FRAME, target=3), "pass for example"),
     "degree of zero": (lambda: mids.Recorder(FRAME, degree=0), "degree"),
     "loss as text": (lambda: mids.Recorder(FRAME).record(0, "1.0", LAYER), "one number"),
     "no loss": (lambda: mids.Recorder(FRAME).record(0, None, LAYER), "one number"),
