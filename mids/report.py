@@ -69,9 +69,7 @@ def page(
         comparison = compare(parts).compute()
         table = summary(comparison)
         table = table.drop(columns=[n for n in ("trapped", "failed") if not table[n].any()])
-        if "saddle" not in comparison.dims:  # neurons that do not act on each other
-            comparison = None
-        elif ds.sizes.get("dim", 1) > 1:
+        if ds.sizes.get("dim", 1) > 1:
             fit = scaling(parts).compute()
     except DatasetError as error:
         reason = str(error).rstrip(".")

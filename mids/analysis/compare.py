@@ -16,13 +16,12 @@ from ..schema import LEVELS, STATUS, flags
 from ..simulation.by_recipe import by_recipe
 from ..simulation.recipe import Recipe, described, only
 from ..validation import FloatArray as Array
-from .exits import exit_times, measured_exits
+from .exits import measured_exits
 from .kernels import labelled
-from .neurons import need_one_kind, neuron_times
 from .plateaus import Scale
 from .prediction import KNOWN, NEVER, REASONS, SLOW, START
 from .saddles import saddles
-from .theory import has_theory, predictions
+from .theory import has_theory, kind_of, need_one_kind, predictions
 
 NEEDED = (
     *("loss", "crossing_time", "status", "gram0", "initial"),
@@ -66,10 +65,9 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
         ``exponent`` (information exponent), ``censored`` (the run is cut off there), ``trapped``
         (it ends there for good), ``match`` (in both), ``reason`` (a flag: why there is no ratio);
         and ``failed`` (dims of the runs: it has no saddles). Attributes as of `theory`. Lazy where
-        `ds` is. For neurons that do not act on each other (see `theory`) over ``neuron`` instead:
-        ``escape_time``, ``escape_time_theory``, ``ratio``, ``match``, ``nearest`` (the direction
-        found, -1 if none), ``nearest_theory`` (NaN if none), ``censored`` and ``failed``; for the
-        exit of other networks the same without ``nearest``, over the dims of the runs.
+        `ds` is. For neurons that do not act on each other (see `theory`) also over ``neuron``, with
+        ``nearest`` (the direction found, -1 if none) and ``nearest_theory`` (NaN if none); for them
+        and for the exit of other networks the one saddle is that of the start.
 
     Raises
     ------
@@ -92,8 +90,6 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
     validation.dataset(ds)
     need_one_kind(ds)
     out: xr.Dataset = by_recipe(only(ds, *NEEDED), _compared)
-    if "reason" not in out:  # neurons; those that a larger network alone has are padded with NaN
-        return out.assign({name: out[name] == 1 for name in ("match", "censored")})
     # A code of 0 without a ratio is padding, which joining has filled in.
     absent = out["ratio"].isnull() & (out["reason"] == KNOWN)  # padding of a larger target's dims
     reason = out["reason"].where(~absent, np.int8(WHY.index("no_such_saddle")))
@@ -107,33 +103,19 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
 
 def _compared(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset:
     """`compare` for the runs of one recipe."""
-    if (neurons := neuron_times(ds, recipe)) is not None:
-        return _neurons(ds, neurons)
-    if (exits := exit_times(ds, recipe)) is not None:
-        return _exits(ds, exits)
-    found = saddles(ds)
-    crossing = ds.get("crossing_time")
-    if crossing is not None:
-        crossing = crossing.sel(level=list(LEVELS)).drop_vars(
-            ["level", "direction"], errors="ignore"
-        )
-    predicted = predictions(ds, recipe, crossing=crossing)
-    if "visited" not in found:
-        raise DatasetError(
-            "compare matches saddles by the directions learned, which need the variable "
-            "'crossing_time', as mids.simulate and mids.from_trajectories(correlation=...) write it"
-        )
+    found, predicted = OBSERVED[kind_of(recipe)](ds, recipe)
     how = predicted.attrs
     left = np.isfinite(predicted["escape_time"])
     parts = dict(found[list(MEASURED)].items())
     for name in ("loss", "escape_time"):
         parts[f"{name}_theory"] = predicted[name].where(left)
     parts["exponent"] = predicted["exponent"].where(left)
-    parts["ratio"] = parts["escape_time"] / parts["escape_time_theory"]
+    expected = parts["escape_time_theory"]
+    parts["ratio"] = parts["escape_time"] / expected.where(expected > 0)
     parts["ratio_expected"] = _expected(ds, recipe.flow, predicted)
     parts["match"] = found["visited"] & predicted["visited"] & left
     parts["failed"] = found["failed"]
-    parts["reason"] = _reason(found, predicted, crossing).where(parts["ratio"].isnull(), KNOWN)
+    parts["reason"] = _reason(found, predicted).where(parts["ratio"].isnull(), KNOWN)
     parts["reason"] = parts["reason"].astype(np.int8)
     names = {
         "loss": "measured loss on the plateau",
@@ -148,70 +130,79 @@ def _compared(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset:
         "match": "whether the saddle is both measured and predicted",
         "reason": "why there is no ratio",
         "failed": "whether the run failed",
+        "nearest": "direction that the neuron has found",
+        "nearest_theory": "direction that it is predicted to find",
     }
-    out = xr.Dataset({name: parts[name] for name in names})
-    out = labelled(out, names)
+    if "nearest" in found:
+        parts |= {"nearest": found["nearest"], "nearest_theory": predicted["learned"]}
+    out = labelled(xr.Dataset({name: parts[name] for name in names if name in parts}), names)
     out["reason"].attrs = {"long_name": names["reason"], **flags(*WHY)}
     return out.transpose(..., "saddle", missing_dims="ignore").assign_attrs(how)
 
 
-def _neurons(ds: xr.Dataset, predicted: xr.Dataset) -> xr.Dataset:
-    """`compare` for neurons that do not act on each other."""
+def _saddles(ds: xr.Dataset, recipe: Recipe) -> tuple[xr.Dataset, xr.Dataset]:
+    """Measured and predicted saddles."""
+    found, crossing = saddles(ds), ds.get("crossing_time")
+    if crossing is not None:
+        crossing = crossing.sel(level=list(LEVELS)).drop_vars(
+            ["level", "direction"], errors="ignore"
+        )
+    predicted = predictions(ds, recipe, crossing=crossing)
+    if crossing is None or "visited" not in found:
+        raise DatasetError(
+            "compare matches saddles by the directions learned, which need the variable "
+            "'crossing_time', as mids.simulate and mids.from_trajectories(correlation=...) write it"
+        )
+    begun = crossing.isel(level=0, drop=True).rename(direction="saddle") == 0
+    return found.assign(begun=begun.assign_coords(saddle=found["saddle"])), predicted
+
+
+def _neurons(ds: xr.Dataset, recipe: Recipe) -> tuple[xr.Dataset, xr.Dataset]:
+    """Measured and predicted escapes of neurons."""
     for name in ("neuron_crossing_time", "nearest"):
         if name not in ds:
             raise DatasetError(
                 f"compare of these neurons needs the variable {name!r}, as mids.simulate writes "
                 "it; start from the original dataset"
             )
-    # Neurons are numbers here and there; a selection of them has their labels.
-    labels = {} if "neuron" in ds.coords else {"neuron": predicted["neuron"]}
-    ds = ds.assign_coords(labels)
-    out = _times(
-        ds["neuron_crossing_time"].sel(level=0.5, drop=True),
-        predicted["neuron_escape_time"],
-        ds["status"] == STATUS.index("failed"),
-        "at which the neuron escapes",
-    )
-    out = out.assign(nearest=ds["nearest"], nearest_theory=predicted["neuron_nearest"])
-    return out.transpose(..., "neuron", missing_dims="ignore").assign_attrs(predicted.attrs)
+    predicted = predictions(ds, recipe)
+    if "neuron" not in ds.coords:  # numbers here and there; a selection of them has their labels
+        ds = ds.assign_coords(neuron=np.arange(ds.sizes["neuron"]))
+    ds, predicted = xr.align(ds, predicted, join="inner")
+    found = _left(ds["neuron_crossing_time"].sel(level=0.5, drop=True), ds, predicted)
+    return found.assign(nearest=ds["nearest"]), predicted
 
 
-def _exits(ds: xr.Dataset, predicted: xr.Dataset) -> xr.Dataset:
-    """`compare` for the exit of a network from its start."""
-    out = _times(
-        measured_exits(ds),
-        predicted["exit_time"],
-        ds["status"] == STATUS.index("failed"),
-        "at which the risk has fallen by a hundredth",
-    )
-    return out.assign_attrs(predicted.attrs)
+def _starts(ds: xr.Dataset, recipe: Recipe) -> tuple[xr.Dataset, xr.Dataset]:
+    """Measured and predicted exits of networks from their start."""
+    predicted = predictions(ds, recipe)
+    return _left(measured_exits(ds), ds, predicted), predicted
 
 
-def _times(
-    found: xr.DataArray, expected: xr.DataArray, failed: xr.DataArray, what: str
-) -> xr.Dataset:
-    """Measured beside predicted times of something that happens once."""
-    known = found.notnull()
+def _left(time: xr.DataArray, ds: xr.Dataset, predicted: xr.Dataset) -> xr.Dataset:
+    """Return saddles of the start, measured by the time at which it is left."""
+    time = time.expand_dims(saddle=predicted["saddle"], axis=-1)
+    failed, expected = ds["status"] == STATUS.index("failed"), predicted["escape_time"]
+    stays = time.isnull() & ~failed
     parts = {
-        "escape_time": (found, f"measured time {what}"),
-        "escape_time_theory": (expected, f"predicted time {what}"),
-        "ratio": (found / expected.where(expected > 0), "measured over predicted time"),
-        "match": (known & np.isfinite(expected), "whether it is both measured and predicted"),
-        "censored": (
-            ~known & np.isfinite(expected) & ~failed,
-            "whether the run is cut off before",
-        ),
-        "failed": (failed, "whether the run failed"),
+        "loss": ds["loss"].isel(time=0, drop=True).broadcast_like(time),
+        "escape_time": time,
+        "visited": time.notnull(),
+        "begun": time == 0.0,
+        "censored": stays & np.isfinite(expected),
+        "trapped": stays & ~np.isfinite(expected),
+        "failed": failed,
     }
-    out = xr.Dataset({name: variable for name, (variable, _) in parts.items()})
-    return labelled(out, {name: text for name, (_, text) in parts.items()})
+    return xr.Dataset(parts)
 
 
-def _reason(found: xr.Dataset, predicted: xr.Dataset, crossing: Any) -> xr.DataArray:
+OBSERVED = {"saddles": _saddles, "": _saddles, "neurons": _neurons, "start": _starts}
+"""What is measured and predicted, by `Flow.theory`."""
+
+
+def _reason(found: xr.Dataset, predicted: xr.Dataset) -> xr.DataArray:
     """Code in `WHY` of what leaves a ratio without a value, the first that is true."""
-    ours, theirs = found["visited"], predicted["visited"]
-    begin = crossing.isel(level=0, drop=True).rename(direction="saddle") == 0
-    begin = begin.assign_coords(saddle=found["saddle"])
+    ours, theirs, begin = found["visited"], predicted["visited"], found["begun"]
     reason = xr.full_like(ours, WHY.index("neither_stays"), dtype=np.int8)
     for name, here in (
         ("theory_does_not_stay", ours & ~theirs),
@@ -321,32 +312,31 @@ def as_dimension(ds: xr.Dataset, name: str) -> xr.Dataset:
     return ds.expand_dims(name)
 
 
-_THEORY = ("loss_theory", "escape_time_theory", "ratio")
-
-
 def summary(comparison: xr.Dataset) -> pd.DataFrame:
     """One row per dimension and saddle, and label of other dims; medians over runs."""
     for name in ("dim", "run"):
         comparison = as_dimension(comparison, name)
-    of_saddles = "saddle" in comparison.dims
-    alone = of_saddles and "loss_theory" not in comparison
+    if "neuron" in comparison.dims:  # each has an escape of its own, as a run has elsewhere
+        bare = comparison.drop_vars(["run", "neuron"], errors="ignore")
+        pooled = bare.stack(each=("run", "neuron"), create_index=False).rename(each="run")
+        return summary(pooled).rename(columns={"runs": "neurons"})
+    alone = "escape_time_theory" not in comparison
     if alone:
         unknown = xr.full_like(comparison["loss"], np.nan)
         comparison = comparison.assign(dict.fromkeys(_THEORY, unknown))
-    inner = ("dim", "run", "saddle", "neuron")
-    along = [str(name) for name in comparison.dims if name not in inner]
-    along += ["dim", "saddle"] if of_saddles else ["dim"]
+    inner = ("dim", "run", "saddle")
+    along = [*(str(name) for name in comparison.dims if name not in inner), "dim", "saddle"]
     rows = []
     for at in np.ndindex(*(comparison.sizes[name] for name in along)):
         here = comparison.isel(dict(zip(along, at, strict=True)))
-        row = _of_saddle(here) if of_saddles else _of_neurons(here)
+        row = _of_saddle(here)
         labels = {
             name: here[name].item() if name in here.coords else np.nan if name == "dim" else k
             for name, k in zip(along, at, strict=True)
         }
         rows += [labels | row] if row else []
     table = pd.DataFrame(rows)
-    absent = [*_THEORY[1:], "unmatched", "reason"] if alone else []
+    absent = [*_THEORY, "unmatched", "reason"] if alone else []
     return table.drop(columns=absent, errors="ignore")
 
 
@@ -354,7 +344,7 @@ def _of_saddle(here: xr.Dataset) -> dict[str, Any]:
     """Medians over the runs at one saddle; nothing where no run has it."""
     censored, trapped = here["censored"].values, here["trapped"].values
     visited = censored | np.isfinite(here["escape_time"].values)
-    expected = np.isfinite(here["loss_theory"].values)
+    expected = np.isfinite(here["escape_time_theory"].values)
     failed = here["failed"].values
     if not (visited | trapped | expected).any() and not failed.all():
         return {}
@@ -372,19 +362,7 @@ def _of_saddle(here: xr.Dataset) -> dict[str, Any]:
     }
 
 
-def _of_neurons(here: xr.Dataset) -> dict[str, Any]:
-    """Medians over runs and neurons that do not act on each other, or over whole networks."""
-    times = {name: here[name].values for name in ("escape_time", "escape_time_theory")}
-    found, expected = (np.isfinite(values) for values in times.values())
-    return {
-        **{name: _median(_known(values)) for name, values in times.items()},
-        "ratio": _median(_known(here["ratio"].values)),
-        "neurons": int((found | expected).sum()),
-        "censored": int(here["censored"].values.sum()),
-        "trapped": int((~found & ~expected).sum()),
-        "unmatched": int((found != expected).sum()),
-        "failed": int(here["failed"].values.sum()),
-    }
+_THEORY = ("escape_time_theory", "ratio")
 
 
 def _commonest(here: xr.Dataset) -> str:

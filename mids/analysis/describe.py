@@ -119,6 +119,9 @@ def _origin(ds: xr.Dataset) -> Iterator[tuple[str, str]]:
             if name not in ds.dims and (any(values) or name in always)
         ]
         yield "flow", ", ".join([names, *shown])
+        notes = [r.flow.note for r in simulated if r.flow is not None and r.flow.note]
+        if notes:
+            yield "note", _listed(notes)
     if "success" in ds:
         exponent = ds.coords["ratio"].attrs.get("exponent", "s") if "ratio" in ds.coords else "s"
         yield (

@@ -24,43 +24,25 @@ import xarray as xr
 from ..flows.base import Neurons
 from ..simulation.recipe import Recipe
 from ..targets.basis import gauss_hermite, hermite_values
-from ..targets.target import Target
 from ..validation import FloatArray as Array
-from .kernels import applied, labelled
-from .neurons import neurons_of
+from .kernels import applied
+from .neurons import start_loss
 
 FALL = 0.01  # part of the risk at the start that is gone at the exit
 NODES = 64
 RTOL, MAX_STEPS, BLOCK = 1e-9, 5_000, 256
 
 
-def exit_times(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset | None:
-    """Predict when each run leaves the plateau of its start; None where that is not known."""
-    found, target = neurons_of(recipe), recipe.target
-    if found is None or found.alone or "initial" not in ds or "dim" not in ds.coords:
-        return None
-    link = _link(target, found)
-    if link is None:
-        return None
-    dims, core = ds["dim"].drop_vars("dim"), [["axis", "student"], []]
-    times = applied(_exits, ds["initial"], dims, core=core, neurons=found, link=link)
-    names = {"exit_time": "predicted time at which the risk has fallen by a hundredth"}
-    return labelled(
-        xr.Dataset({"exit_time": times}, attrs={"method": "neurons at the start"}), names
-    )
-
-
-def _link(target: Target, neurons: Neurons) -> Array | None:
-    """Hermite coefficients of a target of one direction that neurons find one by one, or None."""
-    if target.rank != 1 or (len(neurons.series) > 1 and neurons.series[1]):
-        return None
-    link = np.zeros(target.degree + 1)
-    link[target.modes[:, 0]] = target.coefficients
-    pulls = _pulls(link, neurons.series)
-    # Samples make neurons wander; only a linear growth is faster from the start on.
-    if not pulls.any() or (neurons.rate and not pulls[1:2].any()):
-        return None
-    return link
+def exit_times(ds: xr.Dataset, recipe: Recipe, neurons: Neurons) -> xr.Dataset:
+    """Predict when each run leaves the plateau of its start: ``escape_time``, ``exponent``, ..."""
+    link = np.zeros(recipe.target.degree + 1)
+    link[recipe.target.modes[:, 0]] = recipe.target.coefficients
+    dims, core = ds["dim"].drop_vars("dim", errors="ignore"), [["axis", "student"], []]
+    loss = start_loss(recipe.target, neurons, True)
+    times = applied(_exits, ds["initial"], dims, core=core, neurons=neurons, link=link, loss=loss)
+    order = float(np.flatnonzero(_pulls(link, neurons.series))[0] + 1)
+    parts = {"escape_time": times, "exponent": xr.full_like(times, order)}
+    return xr.Dataset(parts | {"method": xr.full_like(times, 2, dtype=np.int8)})
 
 
 def _pulls(link: Array, series: Array) -> Array:
@@ -88,7 +70,7 @@ def _moments(link: Array, neurons: Neurons) -> tuple[Array, Array]:
     return size * (squares * both).sum(axis=(1, 2)), size * (squares * both * x**2).sum(axis=(1, 2))
 
 
-def _exits(start: Array, dim: Array, *, neurons: Neurons, link: Array) -> Array:
+def _exits(start: Array, dim: Array, *, neurons: Neurons, link: Array, loss: float) -> Array:
     """Exit time of each run, inf if it never leaves; shape (...)."""
     m = start[..., 0, :]
     dims = np.broadcast_to(dim, m.shape[:-1]).astype(np.float64).ravel()
@@ -97,11 +79,11 @@ def _exits(start: Array, dim: Array, *, neurons: Neurons, link: Array) -> Array:
     known = np.flatnonzero(np.isfinite(flat).all(axis=1))
     for first in range(0, len(known), BLOCK):
         of = known[first : first + BLOCK]
-        out[of] = _followed(flat[of], dims[of], neurons, link)
+        out[of] = _followed(flat[of], dims[of], neurons, link, loss)
     return out.reshape(m.shape[:-1])
 
 
-def _followed(m: Array, dims: Array, neurons: Neurons, link: Array) -> Array:
+def _followed(m: Array, dims: Array, neurons: Neurons, link: Array, loss: float) -> Array:
     """Follow the neurons of all runs side by side. Shapes: m (n, p); dims (n,); returns (n,)."""
     from scipy.integrate import DOP853
     from scipy.optimize import brentq
@@ -109,7 +91,6 @@ def _followed(m: Array, dims: Array, neurons: Neurons, link: Array) -> Array:
     series, layer = neurons.series, neurons.layer
     pulls = _pulls(link, series)
     gains = np.append(0.0, pulls / np.arange(1, len(pulls) + 1))
-    loss_0 = _risk(link, neurons)
     kappa = np.zeros_like(m)
     if neurons.rate:
         norm, scatter = _moments(link, neurons)
@@ -123,7 +104,7 @@ def _followed(m: Array, dims: Array, neurons: Neurons, link: Array) -> Array:
         """Fall of the risk."""
         return np.asarray(np.polyval(gains[::-1], m) @ layer)
 
-    needed = FALL * loss_0 + left(m)
+    needed = FALL * loss + left(m)
     slow = np.abs(layer[layer != 0] * np.abs(pulls).max()).max()
 
     def slope(_: float, y: Array) -> Array:
@@ -157,14 +138,6 @@ def _followed(m: Array, dims: Array, neurons: Neurons, link: Array) -> Array:
             waiting &= ~done
             solver.f = np.where(np.repeat(done, m.shape[1]), 0.0, solver.f)
     return out
-
-
-def _risk(link: Array, neurons: Neurons) -> float:
-    """Return the population risk where no neuron has found anything."""
-    constant = neurons.layer.sum() * neurons.series[0] - (link[0] if len(link) else 0.0)
-    spread = float(neurons.series[1:] @ neurons.series[1:])
-    own = float((neurons.layer**2).sum()) * spread
-    return 0.5 * float(constant**2 + own + link[1:] @ link[1:])
 
 
 def measured_exits(ds: xr.Dataset) -> xr.DataArray:

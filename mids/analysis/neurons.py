@@ -25,22 +25,16 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .. import flows
-from ..errors import DatasetError
 from ..flows.base import Neurons
-from ..simulation.recipe import Recipe, described
+from ..simulation.recipe import Recipe
 from ..targets.additive import AdditiveTarget
 from ..targets.basis import multiplicities
 from ..targets.target import Target
 from ..validation import FloatArray as Array
 
-__all__ = ["need_one_kind", "neuron_times", "neurons_of"]
+__all__ = ["neuron_times", "start_loss"]
 
-COLUMNS = {
-    "neuron_escape_time": "predicted time at which the squared cosine reaches 1/2",
-    "neuron_nearest": "direction that the neuron finds",
-    "neuron_shared": "directions at equal cosines from which the neuron ends",
-}
+COLUMNS = ("escape_time", "learned", "shared")
 REST = 1e-8
 """Rate, in the clock in which all neurons move alike, that is none."""
 EQUAL = 1e-3
@@ -48,12 +42,9 @@ EQUAL = 1e-3
 RTOL, MAX_STEPS, BLOCK = 1e-10, 20_000, 256
 
 
-def neuron_times(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset | None:
-    """Predict when each neuron finds which direction; None where neurons act on each other."""
-    target, found = recipe.target, neurons_of(recipe)
-    if found is None or not found.alone or "initial" not in ds:
-        return None
-    series, layer = found.series, found.layer
+def neuron_times(ds: xr.Dataset, recipe: Recipe, neurons: Neurons) -> xr.Dataset:
+    """Predict when each neuron finds which direction: `COLUMNS`, ``exponent`` and ``method``."""
+    target, series, layer = recipe.target, neurons.series, neurons.layer
     vectors = _index_vectors(target, series)
     columns = xr.apply_ufunc(
         _times if vectors else _paths,
@@ -68,32 +59,24 @@ def neuron_times(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset | None:
             "allow_rechunk": True,
         },
     )
-    out = xr.Dataset(
-        {name: columns.isel(column=k, drop=True) for k, name in enumerate(COLUMNS)}
-    ).drop_vars(("axis", "student"), errors="ignore")
-    for name, text in COLUMNS.items():
-        out[name].attrs = {"long_name": text, "units": "1"}
-    how: dict[str, Any] = {"method": "quadrature" if vectors else "reduced flow"}
-    if (angle := _equiangular(target, series)) is not None:
-        how["cosine"], how["critical_cosine"] = angle
-    return out.assign_coords(neuron=np.arange(len(layer))).assign_attrs(how)
+    out = xr.Dataset({name: columns.isel(column=k, drop=True) for k, name in enumerate(COLUMNS)})
+    out["exponent"] = xr.full_like(out["escape_time"], min(_seen(target, series)))
+    out["method"] = xr.full_like(out["escape_time"], 1 if vectors else 2, dtype=np.int8)
+    angle = _equiangular(target, series)
+    out.attrs = dict(zip(("cosine", "critical_cosine"), angle, strict=True)) if angle else {}
+    return out.assign_coords(neuron=np.arange(len(layer)))
 
 
-def neurons_of(recipe: Recipe) -> Neurons | None:
-    """Neurons whose theory is not that of the planted flow."""
-    flow = recipe.flow or flows.TwoTimescale()
-    return None if flow.planted_target(recipe.target) else flow.neurons_of(recipe.target)
-
-
-def need_one_kind(ds: xr.Dataset) -> None:
-    """Raise DatasetError where the theories of runs have other columns."""
-    kinds = {found and found.alone for found in map(neurons_of, described(ds, ("flow",)))}
-    if len(kinds) > 1:
-        raise DatasetError(
-            "the theories of these runs have other columns: of saddles, of neurons that do not act "
-            "on each other, or of the exit of those that do; select runs of one kind, for example "
-            "with ds.isel(flow=0)"
-        )
+def start_loss(target: Target, neurons: Neurons, squared: bool) -> float:
+    """Return the objective of either loss where no neuron has found anything."""
+    if isinstance(target, AdditiveTarget):
+        constant = float(target.series[0] * target.weights.sum())
+    else:
+        constant = float(target.coefficients[target.modes.sum(axis=1) == 0].sum())
+    series, layer = neurons.series, neurons.layer
+    own = float((layer**2).sum() * (series @ series))
+    pairs = float(layer.sum() ** 2 - (layer**2).sum()) * series[0] ** 2 if squared else 0.0
+    return 0.5 * float(target.norm**2 + own + pairs) - float(layer.sum() * series[0] * constant)
 
 
 def _seen(target: Target, series: Array) -> list[int]:

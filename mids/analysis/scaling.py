@@ -393,11 +393,11 @@ def _paired(recipe: Recipe, target: AdditiveTarget) -> bool:
     flow = recipe.flow or flows.TwoTimescale()
     if flow.fast_link:
         return True
-    layer: Any = getattr(flow, "second_layer", 0.0)
+    found = flow.neurons_of(target)
     return (
-        getattr(flow, "readout", "") == "fixed"
-        and np.shape(layer) == np.shape(target.weights)
-        and bool(np.allclose(np.abs(layer), np.abs(target.weights)))
+        found is not None
+        and len(found.layer) == len(target.weights)
+        and bool(np.allclose(np.abs(found.layer), np.abs(target.weights)))
     )
 
 

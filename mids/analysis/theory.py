@@ -36,9 +36,11 @@ from .exits import exit_times
 from .kernels import applied, labelled
 from .known_frame import KnownFrame, KnownLink
 from .many_directions import ManyDirections
-from .neurons import need_one_kind, neuron_times
-from .prediction import ABSENT, KNOWN, METHODS, REASONS, START, Prediction
+from .neurons import neuron_times, start_loss
+from .prediction import ABSENT, KNOWN, METHODS, NEVER, REASONS, START, Prediction
 from .saddles import with_saddles
+
+__all__ = ["has_theory", "kind_of", "need_one_kind", "predictions", "theory"]
 
 COLUMNS = {
     "visited": "whether the run visits the saddle",
@@ -51,6 +53,13 @@ COLUMNS = {
     "reason": "why an escape time is not finite, or the order unknown",
     "method": "how the escape time was found",
 }
+FURTHER = {
+    "n_saddles": "number of saddles",
+    "escape_time_leading_order": "escape time predicted by the component of least degree alone",
+    "shared": "directions at equal cosines from which the neuron ends",
+}
+ONCE = {"neurons": neuron_times, "start": exit_times}
+"""Theory of what each neuron or the network does once, by `Flow.theory`."""
 FLAGS = {"reason": REASONS, "method": METHODS}
 _ROUNDING = 1e-6
 SEED, POINTS = 2**31 - 1, 2**14  # of the starts; their number for one direction
@@ -121,15 +130,15 @@ def theory(
         students whose frame is uniform, including runs that do not visit it.
 
         Neurons that do not act on each other (`TwoLayer` under the correlation loss, or one with a
-        fixed second layer) have other columns, over ``neuron``: ``neuron_escape_time`` (squared
-        cosine with the nearest direction 1/2; inf if never), ``neuron_nearest`` (the direction they
-        find; NaN if none, or several alike) and ``neuron_shared`` (directions to which they are
-        equally near at the end: 1, or all where it is their average). For index vectors at equal
+        fixed second layer) have the one saddle of their start, each its own, over ``neuron``:
+        ``escape_time`` (squared cosine with the nearest direction 1/2), ``learned`` (the direction
+        it finds; NaN if none, or several alike) and ``shared`` (directions to which it is equally
+        near at the end: 1, or all where it is their average). For index vectors at equal
         angles the attributes ``cosine`` and ``critical_cosine`` say which: neurons go to the
-        average beyond the latter. Of other networks with a fixed second layer and an activation
-        without linear part, on a target of one direction, there is ``exit_time``: when each run
-        leaves the plateau of its start, the population risk having fallen by a hundredth (on
-        samples: for h2, ... alone, and in the mean over samples).
+        average beyond the latter. Other networks with a fixed second layer and an activation
+        without linear part, on a target of one direction, leave the saddle of their start when
+        the population risk has fallen by a hundredth (on samples: for h2, ... alone, and in the
+        mean over samples).
 
     Raises
     ------
@@ -198,19 +207,14 @@ def predictions(
 ) -> xr.Dataset:
     """Return `theory` of one recipe, with levels at the times of the data."""
     _need_start(ds)
-    if (neurons := neuron_times(ds, recipe)) is not None:
-        return neurons
-    if (exits := exit_times(ds, recipe)) is not None:
-        return exits
+    if (kind := kind_of(recipe)) in ONCE:
+        return _once(ds, recipe, kind)
     target = recipe.target
     model, weighted = _model(recipe)
     constant = 0.5 * (target.norm**2 - weighted.norm**2)
     if isinstance(model, KnownLink):
         if "initial" not in ds:
-            raise DatasetError(
-                "theory of the planted flow needs the variable 'initial', M(0) with its sign, as "
-                "mids.simulate writes it; start from the original file"
-            )
+            raise _no_initial(recipe.flow or flows.TwoTimescale())
         start, ladder = ds["initial"], model.ladder
     else:
         start, ladder = ds["gram0"], repr(leaps(weighted))
@@ -237,17 +241,58 @@ def predictions(
     for name in FLAGS:
         parts[name] = parts[name].astype(np.int8)
     out = xr.Dataset({"visited": visited} | parts | {"n_saddles": visited.sum("saddle")})
-    names = COLUMNS | {"n_saddles": "number of saddles"}
     if leading_order and isinstance(model, Race):
         limit = predict(start, core=[axes], model=race_of(weighted, True), time=None)
         name = "escape_time_leading_order"
         out[name] = limit.isel(column=list(COLUMNS).index("escape_time"), drop=True)
-        names[name] = "escape time predicted by the component of least degree alone"
-    out = labelled(out, names)
+    return _labelled(out).assign_attrs(ladder=ladder)
+
+
+def _once(ds: xr.Dataset, recipe: Recipe, kind: str) -> xr.Dataset:
+    """Return `predictions` of what is known of the saddle of the start alone."""
+    flow = recipe.flow or flows.TwoTimescale()
+    neurons = flow.neurons_of(recipe.target)
+    assert neurons is not None
+    if "initial" not in ds:
+        raise _no_initial(flow)
+    out = ONCE[kind](ds, recipe, neurons).expand_dims(saddle=1, axis=-1)
+    known = out["escape_time"].notnull()
+    reason = xr.where(np.isinf(out["escape_time"]), NEVER, KNOWN).where(known, START)
+    loss = xr.full_like(
+        out["escape_time"], start_loss(recipe.target, neurons, neurons.squared)
+    ).where(known)
+    out = out.assign(visited=known, reason=reason.astype(np.int8), loss=loss, saddle_loss=loss)
+    return _labelled(out.assign(n_saddles=known.sum("saddle")))
+
+
+def _labelled(out: xr.Dataset) -> xr.Dataset:
+    """Return predictions with what their variables are, and labels of the saddles."""
+    out = labelled(out, COLUMNS | FURTHER)
     for name, meanings in FLAGS.items():
         out[name].attrs = {"long_name": COLUMNS[name], **schema.flags(*meanings)}
-    out = out.drop_vars(("axis", "axis_t", "student"), errors="ignore")
-    return with_saddles(out).assign_attrs(ladder=ladder)
+    return with_saddles(out.drop_vars(("axis", "axis_t", "student"), errors="ignore"))
+
+
+def _no_initial(flow: flows.Flow) -> DatasetError:
+    return DatasetError(
+        f"theory of the flow {flow.name!r} needs the variable 'initial', M(0) with its sign, as "
+        "mids.simulate writes it; start from the original file"
+    )
+
+
+def kind_of(recipe: Recipe) -> str:
+    """Return what theory predicts of a recipe's runs: see `Flow.theory`."""
+    return (recipe.flow or flows.TwoTimescale()).theory(recipe.target)
+
+
+def need_one_kind(ds: xr.Dataset) -> None:
+    """Raise DatasetError where the theories of runs are of different things."""
+    if len({kind_of(recipe) for recipe in described(ds, ("flow",))} - {""}) > 1:
+        raise DatasetError(
+            "the theories of these runs are of different things: of saddles, of neurons that do "
+            "not act on each other, or of the exit of those that do; select runs of one kind, for "
+            "example with ds.isel(flow=0)"
+        )
 
 
 def _warn_of_small(target: Target) -> None:
@@ -304,7 +349,7 @@ def _is_known(recipe: Recipe) -> bool:
     if recipe.flow is None or recipe.flow.fast_link:
         many = isinstance(target, AdditiveTarget) and not target.dense
         return not many or target.separable is not None
-    return recipe.flow.planted_target(recipe.target) is not None
+    return kind_of(recipe) == "saddles"
 
 
 def _law_of(

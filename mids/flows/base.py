@@ -76,8 +76,6 @@ class Neurons(NamedTuple):
         Hermite coefficients of their activation.
     layer : (neurons,) float array
         Second layer.
-    alone : bool
-        Whether they follow a flow in which they do not act on each other.
     squared : bool
         Whether the loss is the squared one.
     rate : float
@@ -95,7 +93,6 @@ class Neurons(NamedTuple):
 
     series: FloatArray
     layer: FloatArray
-    alone: bool
     squared: bool
     rate: float
     noise: float
@@ -177,6 +174,41 @@ class Flow(ABC):
         """
         return None
 
+    @property
+    def note(self) -> str:
+        """What to know of the flow beside its parameters; "" if nothing.
+
+        Examples
+        --------
+        >>> from mids import flows
+        >>> flows.TwoLayer(activation="relu").note
+        'the Hermite series of relu up to degree 24 leaves out an L2 norm of 0.024'
+        """
+        return ""
+
+    def theory(self, target: Target) -> str:
+        """Tell what of a run theory predicts.
+
+        Parameters
+        ----------
+        target : Target
+
+        Returns
+        -------
+        str
+            ``"saddles"`` of the student's span; ``"neurons"``, when each of them finds a direction;
+            ``"start"``, when the network leaves the plateau of its start; ``""`` if nothing.
+
+        Examples
+        --------
+        >>> from mids import Target, flows
+        >>> flows.get("planted").theory(Target.parse("h2(z1)"))
+        'saddles'
+        >>> flows.TwoLayer(neurons=2, loss="correlation").theory(Target.parse("h2(z1)"))
+        'neurons'
+        """
+        return "saddles" if self.fast_link or self.planted_target(target) is not None else ""
+
     def neurons_of(self, target: Target) -> Neurons | None:
         """Neurons of unit norm with a fixed second layer, by which theory goes; None if none.
 
@@ -193,8 +225,8 @@ class Flow(ABC):
         >>> from mids import Target, flows
         >>> flow = flows.TwoLayer(neurons=2, activation="h3", loss="correlation")
         >>> found = flow.neurons_of(Target.parse("h3(z1)"))
-        >>> found.alone, found.layer.tolist(), found.series.tolist()
-        (True, [1.0, 1.0], [0.0, 0.0, 0.0, 1.0])
+        >>> found.layer.tolist(), found.series.tolist()
+        ([1.0, 1.0], [0.0, 0.0, 0.0, 1.0])
         >>> flows.get("planted").neurons_of(Target.parse("h3(z1)")) is None
         True
         """

@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import InputError
 from ..schema import LEVELS
 from ..targets.additive import AdditiveTarget, additive
+from ..targets.basis import fitting
 from ..targets.ladder import ladder
 from ..validation import FloatArray, IntArray
 from .base import Problem
@@ -42,7 +43,7 @@ def check_separable(target: AdditiveTarget) -> None:
         raise InputError(
             f"the flow 'two-timescale' of an additive target of rank {target.rank} needs "
             "orthonormal directions and a link without h1, so that the directions are learned one "
-            "by one; take the flow two-layer, or a rank of at most 8"
+            f"by one; take the flow two-layer, or {fitting(target.rank)}"
         )
 
 
@@ -184,15 +185,16 @@ def _together(weights: FloatArray, series: FloatArray, rows: FloatArray, problem
     rtol = max(problem.rtol / np.sqrt(n), 3e-14)
 
     def slope(_: float, y: FloatArray) -> FloatArray:
-        M, a = y.reshape(len(kept), -1), weights[kept][:, None]
-        if len(squares) == 3:  # H = 2 c_2^2 a a^T G, which need not be formed
-            K = 2.0 * squares[2] * a * (M @ (M.T @ (a * M)))
-        else:
-            G = M @ M.T
-            H = np.zeros_like(G)
-            for k in range(len(squares) - 1, 0, -1):
-                H = H * G + k * squares[k]
-            K = a * (H @ (a * M))
+        M = y.reshape(len(kept), -1)
+        turned = weights[kept][:, None] * M
+        if len(squares) == 3:  # H = 2 c_2^2 a a^T G, so that H M = 2 c_2^2 a M (M^T a M)
+            inner = M.T @ turned
+            return np.asarray((turned - M @ inner) @ (2.0 * squares[2] * inner)).ravel()
+        G = M @ M.T
+        H = np.zeros_like(G)
+        for k in range(len(squares) - 1, 0, -1):
+            H = H * G + k * squares[k]
+        K = weights[kept][:, None] * (H @ turned)
         return np.asarray(K - M @ (M.T @ K)).ravel()
 
     def eigenvalues(M: FloatArray) -> FloatArray:

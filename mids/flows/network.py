@@ -17,7 +17,7 @@ from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 from .base import Flow, Neurons, Problem, Swept
 from .initial import stream
-from .network_target import duration, monomials, pulls, reached
+from .network_target import IMPLICIT, duration, monomials, pulls, reached
 from .observables import CENSORED, CONVERGED, FAILED, TRAPPED
 from .time_grid import chi_squared_quantile, logarithmic
 
@@ -73,6 +73,8 @@ class NetworkFlow(Flow):
     norm: str | Swept = "spherical"
     degree: int | Swept | None = None
     step: float | Swept = 0.0
+    batch: int | Swept = 1
+    noise: float | Swept = 0.0
     _series: FloatArray = field(init=False, repr=False, compare=False)
     _left_out: float = field(init=False, repr=False, compare=False)
 
@@ -161,22 +163,37 @@ class NetworkFlow(Flow):
         """
         return self._left_out
 
+    @property
+    def note(self) -> str:
+        """What the Hermite series leaves out."""
+        series = f"the Hermite series of {self.activation} up to degree {len(self._series) - 1}"
+        return f"{series} leaves out an L2 norm of {self._left_out:.2g}" if self._left_out else ""
+
     def student_rank(self, target: Target) -> int:
         """Return the number of neurons."""
         return self.neurons
 
+    def theory(self, target: Target) -> str:
+        """Neurons, where they do not act on each other; the exit, while they do not yet.
+
+        That is on one direction, by an activation without linear part. Samples make neurons wander,
+        and only a linear growth is faster from the start on.
+        """
+        found = self.neurons_of(target)
+        if found is None or self.planted_target(target) is not None:
+            return super().theory(target)
+        if not found.rate and (self.neurons == 1 or self.loss == "correlation"):
+            return "neurons"
+        seen = pulls(target, self._series)[0] if target.rank == 1 else {}
+        starts = bool(seen) and not self._series[1] and (not found.rate or 2 in seen)
+        return "start" if starts else ""
+
     def neurons_of(self, target: Target) -> Neurons | None:
-        """Neurons alone under the correlation loss, or as one; none on samples taken twice."""
+        """Neurons of unit norm with a fixed second layer."""
         if self.norm != "spherical" or self.epsilon is not None:
             return None
-        sampled = {name: getattr(self, name, 0.0) for name in ("step", "noise", "smoothing")}
-        if sampled["smoothing"] or getattr(self, "reuse", 1) > 1:
-            return None
-        rate = sampled["step"] / getattr(self, "batch", 1)
-        alone = not rate and (self.neurons == 1 or self.loss == "correlation")
-        layer = self._layer.copy()
-        squared = self.loss == "squared"
-        return Neurons(self._series, layer, alone, squared, rate, sampled["noise"])
+        rate, squared = self.step / self.batch, self.loss == "squared"
+        return Neurons(self._series, self._layer.copy(), squared, rate, self.noise)
 
     def check(self, target: Target, dims: IntArray, student_rank: int) -> None:
         """Raise InputError if the student's rank is not the number of neurons, or no pull is left.
@@ -214,11 +231,18 @@ class NetworkFlow(Flow):
         """Logarithmic grid that covers the escapes of all but one in a hundred neurons.
 
         Where several directions have a part of degree 1, it draws neurons to their average first: a
-        plateau that higher degrees leave at the rate ``k (k - 1) c m^(k - 2)``.
+        plateau that higher degrees leave at the rate ``k (k - 1) c m^(k - 2)``. Under the squared
+        loss neurons of one degree k >= 3 may cancel in pairs first. As a dipole, of size
+        ``alpha m^(k - 1) / 2 a c``, a pair moves by ``m' = k (k - 1) alpha^2 m^(2 k - 3) / 2``.
         """
         layers = np.abs(self._layer[self._layer != 0]) if np.any(self.second_layer) else np.ones(1)
         start = math.sqrt(chi_squared_quantile(LATE, target.rank) / dim)
         last, fastest = 0.0, math.inf
+        odd, layer = not self._series[::2].any(), self._layer
+        # Only implicit steps come so far, which are for few unknowns.
+        few = self.neurons * (target.rank + self.neurons / 2) <= IMPLICIT
+        cancel = self.loss == "squared" and self.neurons > 1 and not self.step and few
+        cancel &= bool(odd or layer.min() < 0.0 < layer.max())
         found = pulls(target, self._series).values()
         shared = sum(pull.get(1, 0.0) > 0 for pull in found)
         for pull in found:
@@ -229,7 +253,11 @@ class NetworkFlow(Flow):
                     for k, c in seen
                     if k > 1 and shared > 1 and pull.get(1, 0.0) > 0
                 ]
-                slowest = min(higher or [duration(start, k, layers.min() * c) for k, c in seen])
+                alone = [duration(start, k, layers.min() * c) for k, c in seen]
+                if cancel and len(seen) == 1 and seen[0][0] > 2:
+                    (k, c) = seen[0]
+                    alone = [duration(start, 2 * (k - 1), k * (c / self._series[k]) ** 2 / 4)]
+                slowest = min(higher or alone)
                 quickest = min(duration(start, k, float(layers.max()) * c) for k, c in seen)
                 last, fastest = max(last, slowest), min(fastest, quickest)
         slow = (self.epsilon or 0.0) / max(float(self._series @ self._series), 1e-300)

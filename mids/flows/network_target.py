@@ -15,9 +15,11 @@ from ..targets.links import LARGEST_DEGREE
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 
-__all__ = ["Monomials", "duration", "monomials", "pulls", "reached"]
+__all__ = ["IMPLICIT", "Monomials", "duration", "monomials", "pulls", "reached"]
 
 
+IMPLICIT = 512
+"""Unknowns of a network up to which its steps are implicit where that pays."""
 EQUAL = 2e-3
 """Relative difference of squared cosines that counts as none."""
 

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..schema import LEVELS
 from ..targets.target import Target
 from ..validation import FloatArray
-from .base import Problem, Swept
+from .base import Problem
 from .initial import stream
 from .network import NetworkFlow, Path, gram
 from .network_target import monomials, pulls
@@ -97,9 +97,6 @@ class TwoLayer(NetworkFlow):
     """
 
     name: ClassVar[str] = "two-layer"
-    step: float | Swept = 0.0
-    batch: int | Swept = 1
-    noise: float | Swept = 0.0
 
     def __post_init__(self) -> None:
         """Check the parameters."""

@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..schema import LEVELS
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
-from .base import Problem, Swept
+from .base import Neurons, Problem, Swept
 from .initial import frame, stream
 from .network import NetworkFlow, Path
 from .network_target import monomials
@@ -79,8 +79,6 @@ class TwoLayerSGD(Stepped, NetworkFlow):
 
     name: ClassVar[str] = "two-layer-sgd"
     step: float | Swept = 1e-3
-    batch: int | Swept = 1
-    noise: float | Swept = 0.0
     reuse: int | Swept = 1
     lookahead: float | Swept | None = None
     smoothing: float | Swept = 0.0
@@ -123,6 +121,10 @@ class TwoLayerSGD(Stepped, NetworkFlow):
                 f"the flow {self.name!r} draws samples of length dim, which must be at most "
                 f"{MAX_DIM}, got {dims.max()}; the flow 'two-layer' has no such limit"
             )
+
+    def neurons_of(self, target: Target) -> Neurons | None:
+        """None on samples that are used twice, or smoothed."""
+        return None if self.smoothing or self.reuse > 1 else super().neurons_of(target)
 
     def default_time(
         self, target: Target, dim: int, student_rank: int, initial: FloatArray | None = None

@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import InputError
 from ..schema import LEVELS
 from ..targets.additive import AdditiveTarget
+from ..targets.basis import fitting
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 from .base import Problem
@@ -60,7 +61,7 @@ class TwoTimescale(RidgeFlow):
             check_separable(target)
             if self.ridge > 0:
                 raise InputError(
-                    "the ridge is for targets with tensors, of a rank of at most 8; scale the "
+                    f"the ridge is for targets with tensors, {fitting(target.rank)}; scale the "
                     "link's coefficients of degree k by sqrt(q_k / (q_k + ridge)) instead"
                 )
 

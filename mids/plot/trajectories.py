@@ -108,7 +108,7 @@ def loss(
             if comparison is not None:
                 expected = take(comparison, here, "run", "saddle").isel(run=dark)
                 _mark_theory(ax, expected, {} if panels.hue is None else colour.style)
-                levels.append(expected["loss_theory"].values)
+                levels.append(expected["loss_theory"].values.ravel())
             blocks.append(lines)
     floor = _scale_loss(panels, data, np.concatenate([*levels, [np.nan]]), yscale)
     if floor > 0:  # falls by a decade count alike, however low
@@ -321,9 +321,9 @@ def _mark_plateaus(ax: Axes, found: xr.Dataset, first: float, marked: bool) -> N
 def _mark_theory(ax: Axes, run: xr.Dataset, style: dict[str, Any]) -> None:
     """Draw the predicted levels and escape times of one run."""
     colour = {"color": style["color"]} if style else {}
-    for index in range(run.sizes["saddle"]):
-        level, escape = (float(run[n][index]) for n in ("loss_theory", "escape_time_theory"))
+    for level in np.unique(run["loss_theory"]):
         if np.isfinite(level):
             ax.axhline(level, **LEVEL | colour)
+    for escape in np.unique(run["escape_time_theory"]):
         if np.isfinite(escape):
             ax.axvline(escape, **ESCAPE | colour)

@@ -217,6 +217,7 @@ def _attributes(plan: Plan) -> dict[str, Any]:
     flow = ", ".join(flows)
     given = recipes[0].initial is not None
     swept = ", ".join(plan.axes)
+    notes = dict.fromkeys(recipe.flow.note for recipe in recipes if recipe.flow.note)
     found = {recipe.fingerprint: recipe.to_dict() | {"versions": versions()} for recipe in recipes}
     small = len(plan.time) <= INLINE
     return schema.attributes(
@@ -227,6 +228,7 @@ def _attributes(plan: Plan) -> dict[str, Any]:
             f"d = {dims}{f' and value of {swept}' if swept else ''}, from initial conditions "
             f"{'that were given' if given else 'uniform on the Stiefel manifold'}: "
             "loss, overlaps with the target's directions, exact times at which they are learned."
+            + "".join(f" {note[0].upper()}{note[1:]}." for note in notes)
         ),
         source=f"mids {schema.VERSION}",
         command=f"simulate({target}, dim=[{dims}], runs={len(plan.runs)}, "

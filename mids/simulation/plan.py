@@ -19,6 +19,7 @@ from ..flows.base import Flow, FlowSweep
 from ..flows.initial import check_initial
 from ..flows.time_grid import logarithmic
 from ..targets.additive import AdditiveTarget
+from ..targets.basis import fitting
 from ..targets.target import Target, as_target
 from ..validation import FloatArray, IntArray
 from .recipe import GIVEN, Recipe
@@ -148,7 +149,7 @@ def check(
             raise InputError(
                 f"the flow {by.name!r} needs the target's tensors, which an additive target of "
                 f"rank {one.rank} and degree {one.degree} does not have; take the flow two-layer, "
-                "or a rank of at most 8"
+                f"or {fitting(one.rank)}"
             )
         by.check(one, ndims, q)
         if initial is not None and (one.rank, q) not in matrices:

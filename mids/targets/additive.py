@@ -26,6 +26,7 @@ from .basis import (
     MAX_DEGREE,
     MAX_RANK,
     MAX_TENSOR_SIZE,
+    fitting,
     hermite_values,
     symmetric_tensors,
     tensor_coefficients,
@@ -212,7 +213,7 @@ class AdditiveTarget(Target):
         if not self.dense:
             raise InputError(
                 f"an additive target of rank {self.rank} and degree {self.degree} has no tensors, "
-                f"which this needs; take the flow two-layer, or a rank of at most {MAX_RANK} (the "
+                f"which this needs; take the flow two-layer, or {fitting(self.rank)} (the "
                 "ladder and the two-timescale flow take orthonormal directions and no h1)"
             )
         return symmetric_tensors(self.modes, self.coefficients)

@@ -35,10 +35,17 @@ def check_size(rank: int, degree: int) -> None:
     """Raise an error if a target is too large."""
     if rank > MAX_RANK or degree > MAX_DEGREE or rank**degree > MAX_TENSOR_SIZE:
         raise InputError(
-            f"a target has rank at most {MAX_RANK}, degree at most {MAX_DEGREE} and rank**degree "
-            f"at most {MAX_TENSOR_SIZE}, got rank {rank} and degree {degree}; "
-            "use fewer variables or a lower degree"
+            f"the tensors of rank {rank} and degree {degree} are too large (rank**degree is at "
+            f"most {MAX_TENSOR_SIZE}, {8 * MAX_TENSOR_SIZE >> 20} MiB); take {fitting(rank)}"
         )
+
+
+def fitting(rank: int) -> str:
+    """Say which targets have tensors that fit in memory."""
+    if rank > MAX_RANK:
+        return f"a rank of at most {MAX_RANK}"
+    most = max(k for k in range(1, MAX_DEGREE + 1) if rank**k <= MAX_TENSOR_SIZE)
+    return f"degrees of at most {most}, or a lower rank"
 
 
 def constant(given: object) -> InputError:

@@ -19,6 +19,11 @@ def simulate(target, flow, **arguments):
     return mids.simulate(target, flow=flow, **{"dim": 1e3, "runs": 4, **arguments}).compute()
 
 
+def compared(ds):
+    """Both sides of the one saddle, that of the start."""
+    return mids.compare(ds).squeeze("saddle")
+
+
 def equiangular(count, cosine, link):
     vectors = np.linalg.cholesky(np.full((count, count), cosine) + (1 - cosine) * np.eye(count)).T
     return additive(np.ones(count), link, vectors)
@@ -28,10 +33,10 @@ def equiangular(count, cosine, link):
 def test_neurons_on_equiangular_vectors_go_to_one_or_to_their_average(cosine, shared):
     """Simsek, Bendjeddou, Hsu 2024: the average attracts beyond (s - 2) / (k + s - 2) = 0.4."""
     ds = simulate(equiangular(3, cosine, "h4"), TwoLayer(neurons=4, activation="h4", **ALONE))
-    found, both = mids.theory(ds), mids.compare(ds)
+    found, both = mids.theory(ds), compared(ds)
     assert found.critical_cosine == 0.4
     assert found.cosine == pytest.approx(cosine)
-    assert (found.neuron_shared == shared).all()
+    assert (found.shared == shared).all()
     assert both.match.all()
     np.testing.assert_allclose(both.ratio, 1.0, atol=1e-6)
     assert (both.nearest == both.nearest_theory.fillna(-1)).all()
@@ -52,7 +57,7 @@ CASES = [
 @pytest.mark.parametrize(("target", "kind"), CASES)
 def test_neurons_of_any_activation_escape_when_theory_says(target, kind):
     flow = TwoLayer(neurons=4, **kind, **ALONE)
-    both = mids.compare(simulate(target, flow, dim=1e4, runs=2))
+    both = compared(simulate(target, flow, dim=1e4, runs=2))
     assert (both.match == both.escape_time.notnull()).all()
     assert both.match.mean() > 0.4
     assert not both.censored.any()
@@ -62,7 +67,7 @@ def test_neurons_of_any_activation_escape_when_theory_says(target, kind):
 
 def test_one_neuron_has_the_same_theory_under_the_squared_loss():
     one = TwoLayer(activation="relu")
-    both = mids.compare(simulate("h3(z1) + 0.5*h2(z1)", one))
+    both = compared(simulate("h3(z1) + 0.5*h2(z1)", one))
     np.testing.assert_allclose(both.ratio, 1.0, atol=1e-6)
     assert (both.nearest == 0).all()
 
@@ -85,7 +90,7 @@ def test_one_neuron_escapes_in_the_power_that_is_published(order, power):
     flow = TwoLayer(activation=f"h{order}", **ALONE)
     ds = simulate(equiangular(3, 0.2, f"h{order}"), flow, dim=dims, runs=1, initial=start)
     measured = ds.neuron_crossing_time.sel(level=0.5).values.ravel()
-    for times in (measured, mids.theory(ds).neuron_escape_time.values.ravel()):
+    for times in (measured, mids.theory(ds).escape_time.values.ravel()):
         assert np.diff(np.log(times))[0] / np.log(100) == pytest.approx(power, abs=0.01)
 
 
@@ -104,7 +109,7 @@ def test_a_wider_network_leaves_its_start_by_a_constant_factor_sooner(width):
     flow = TwoLayer(neurons=width, activation={2: ROOT}, second_layer=1 / width)
     grid = np.append(0.0, np.geomspace(0.1, 60.0, 400))
     ds = simulate(f"{ROOT}*h2(z1)", flow, dim=1e6, runs=20, time=grid)
-    both = mids.compare(ds)
+    both = compared(ds)
     np.testing.assert_allclose(both.ratio, 1.0, atol=2e-3)
     squares = (ds.initial.values[0, :, 0] ** 2).sum(axis=-1)
     formula = width * np.log(0.01 * (width + 1) / (2 * squares)) / 8
@@ -118,7 +123,7 @@ def test_steps_on_samples_delay_the_exit_as_the_formula_says():
     flow = TwoLayer(**parameters, step=ratio / dim, noise=noise)
     grid = np.append(0, np.geomspace(0.5, 20, 80))
     ds = simulate(f"{ROOT}*h2(z1)", flow, dim=dim, runs=24, time=grid)
-    both = mids.compare(ds)
+    both = compared(ds)
     growth = 4 - 2 * ratio / width * (2 + noise**2 + 2 / width + 8 / width**2)
     squares = (ds.initial.values[0, :, 0] ** 2).sum(axis=-1)
     formula = width * np.log(0.01 * (width + 1) / (2 * squares)) / (2 * growth)

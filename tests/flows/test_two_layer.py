@@ -153,12 +153,11 @@ def test_neurons_find_orthogonal_index_vectors_when_theory_says(target):
     ds = simulate(flow, target, dim=300, runs=4)
     found = mids.theory(ds)
     measured = ds.neuron_crossing_time.sel(level=0.5)
-    known = np.isfinite(found.neuron_escape_time)
+    found = found.isel(saddle=0)
+    known = np.isfinite(found.escape_time)
     assert (known == measured.notnull()).all() and 4 <= known.sum() <= 12
-    np.testing.assert_allclose(
-        measured.where(known), found.neuron_escape_time.where(known), rtol=1e-6
-    )
-    assert (ds.nearest == found.neuron_nearest.fillna(-1)).all()
+    np.testing.assert_allclose(measured.where(known), found.escape_time.where(known), rtol=1e-6)
+    assert (ds.nearest == found.learned.fillna(-1)).all()
 
 
 def test_the_loss_decreases_and_runs_do_not_depend_on_their_neighbours():

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..network_target import IMPLICIT
+from .array_integrator import CAUTION
 from .compile import compiled
 from .features import compiled as allocating
 from .features import entry
@@ -16,8 +18,6 @@ from .tableaux import DENSE, ERROR, GAMMA, STAGES, A, C
 MAX_STEPS = 1_000_000
 ITERATIONS = 60
 FLOOR = 1e-14
-LARGEST = 512
-"""Unknowns up to which steps may be implicit."""
 PATIENCE, STABLE = 30, 3.0
 """Explicit steps without growth after which one asks why, and their longest times the rate."""
 DIFFERENCE = 1e-7
@@ -394,7 +394,7 @@ def integrate(
     before, after = np.empty(size), np.empty(size)
     kept = np.empty((256 if keep else 0, 2 + 5 * size))
     place = _unknowns(net, rank, p)
-    n = place.shape[1] if place.shape[1] <= LARGEST else 0
+    n = place.shape[1] if place.shape[1] <= IMPLICIT else 0
     jacobian, matrix, vector = np.empty((n, n)), np.empty((n, n)), np.ones(n)
     pivot, right = np.empty(n, np.int64), np.empty(n)
     implicit, known, paid, rate = False, False, False, 0.0
@@ -444,7 +444,7 @@ def integrate(
         for i in range(size):
             total = abs(stages[STAGES - 1, i]) / max(scale[i], moment[i])
             error = max(error, total if total < np.inf else np.inf)
-        error /= rtol
+        error /= CAUTION * rtol
         if not error <= 1.0:
             if length <= 1e-15 * t or length < 1e-300:
                 break
