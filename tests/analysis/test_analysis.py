@@ -357,7 +357,7 @@ def runs():
 
 @pytest.mark.parametrize("analysis", ["plateaus", "saddles", "theory", "compare", "scaling"])
 def test_lazy_in_lazy_out(analysis):
-    lazy = mids.simulate(COUPLED[0], dim=[1e2, 1e4], runs=6, chunks=2)
+    lazy = mids.simulate(COUPLED[0], dim=[1e2, 1e4], runs=4, chunks=2)
     function = getattr(mids, analysis)
     with dask.config.set(scheduler=refuse):
         result = function(lazy)

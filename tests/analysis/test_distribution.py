@@ -12,7 +12,7 @@ import mids
 from mids.errors import DatasetError, InputError
 
 PROBABILITIES = np.linspace(0, 1, 2049)[1:-1]
-RUNS = 2000
+RUNS = 1000
 
 
 def refuse(*args, **kwargs):
