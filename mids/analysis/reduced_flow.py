@@ -346,9 +346,10 @@ class Stretch:
             if not len(at):
                 break
             step, names = self.step[at], self.names[at]
-            # Steps at a level are so short that the cubics find when it is passed.
-            escaping = (np.abs(np.log(now.lengths)) < 1.5).any(axis=0)
-            self.step[at] = step = np.where(escaping, np.minimum(step, BRIEF), step)
+            # No step leaps over a level, and at one they are so short that the cubics find it.
+            logs = np.log(now.lengths)
+            longest = np.where(logs < 1.5, np.clip(-1.5 - logs, BRIEF, 10.0), np.inf).min(axis=0)
+            self.step[at] = step = np.minimum(step, longest)
             trial = _trial(now, step)
             paces = trial.paces
             then = runs.clock[names] + step * np.sum(stages[6][:, None] * paces[:6], axis=0)

@@ -10,6 +10,7 @@ import mids
 from mids.analysis.coupled import Race
 from mids.flows.initial import draw_runs
 from mids.targets.basis import multi_indices
+from mids.targets.target import Target
 
 
 def brute_force(target, gram0, end, *, first=False):
@@ -199,3 +200,11 @@ def test_runs_are_predicted_once(monkeypatch):
     assert calls == [3, 2]
     again = pickle.loads(pickle.dumps(Race(mids.Target.parse("h2(z1)"), leading=True)))
     assert again._leading and again.rank == 1
+
+
+@pytest.mark.parametrize("dim", [1e2, 1e8])
+def test_no_step_leaps_over_a_level(dim):
+    """Where H is constant every step is exact: log-odds of one direction grow at the rate 2."""
+    overlap = draw_runs(1, 1, int(dim), range(20), 0)[:, 0, 0] ** 2
+    found = Race(Target.parse("h1(z1)")).predict(overlap[:, None, None]).escape_time[:, 0]
+    np.testing.assert_allclose(found, np.log(1 / overlap - 1) / 2, rtol=1e-9)
