@@ -154,7 +154,7 @@ def _saddles(ds: xr.Dataset, recipe: Recipe) -> tuple[xr.Dataset, xr.Dataset]:
             "'crossing_time', as mids.simulate and mids.from_trajectories(correlation=...) write it"
         )
     begun = crossing.isel(level=0, drop=True).rename(direction="saddle") == 0
-    return found.assign(begun=begun.assign_coords(saddle=found["saddle"])), predicted
+    return found.assign(begun=begun.variable), predicted  # a stacked dim keeps its levels
 
 
 def _neurons(ds: xr.Dataset, recipe: Recipe) -> tuple[xr.Dataset, xr.Dataset]:
@@ -170,7 +170,7 @@ def _neurons(ds: xr.Dataset, recipe: Recipe) -> tuple[xr.Dataset, xr.Dataset]:
         ds = ds.assign_coords(neuron=np.arange(ds.sizes["neuron"]))
     ds, predicted = xr.align(ds, predicted, join="inner")
     found = _left(ds["neuron_crossing_time"].sel(level=0.5, drop=True), ds, predicted)
-    return found.assign(nearest=ds["nearest"]), predicted
+    return found.assign(nearest=ds["nearest"].variable), predicted
 
 
 def _starts(ds: xr.Dataset, recipe: Recipe) -> tuple[xr.Dataset, xr.Dataset]:

@@ -60,8 +60,8 @@ def neuron_times(ds: xr.Dataset, recipe: Recipe, neurons: Neurons) -> xr.Dataset
         },
     )
     out = xr.Dataset({name: columns.isel(column=k, drop=True) for k, name in enumerate(COLUMNS)})
-    out["exponent"] = xr.full_like(out["escape_time"], min(_seen(target, series)))
-    out["method"] = xr.full_like(out["escape_time"], 1 if vectors else 2, dtype=np.int8)
+    out["exponent"] = xr.full_like(out["escape_time"], min(_seen(target, series))).variable
+    out["method"] = xr.full_like(out["escape_time"], 1 if vectors else 2, dtype=np.int8).variable
     angle = _equiangular(target, series)
     out.attrs = dict(zip(("cosine", "critical_cosine"), angle, strict=True)) if angle else {}
     return out.assign_coords(neuron=np.arange(len(layer)))

@@ -261,8 +261,10 @@ def _once(ds: xr.Dataset, recipe: Recipe, kind: str) -> xr.Dataset:
     loss = xr.full_like(
         out["escape_time"], start_loss(recipe.target, neurons, neurons.squared)
     ).where(known)
-    out = out.assign(visited=known, reason=reason.astype(np.int8), loss=loss, saddle_loss=loss)
-    return _labelled(out.assign(n_saddles=known.sum("saddle")))
+    parts = {"visited": known, "loss": loss, "saddle_loss": loss, "n_saddles": known.sum("saddle")}
+    parts["reason"] = reason.astype(np.int8)
+    out = out.assign({name: part.variable for name, part in parts.items()})
+    return _labelled(out)
 
 
 def _labelled(out: xr.Dataset) -> xr.Dataset:
