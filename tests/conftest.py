@@ -31,7 +31,6 @@ def pytest_collection_finish():
     """Do not look for cycles in what is imported, which takes a tenth of the time."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
 
 
 @pytest.fixture(autouse=True, scope="session")
