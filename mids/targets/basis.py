@@ -35,8 +35,9 @@ def check_size(rank: int, degree: int) -> None:
     """Raise an error if a target is too large."""
     if rank > MAX_RANK or degree > MAX_DEGREE or rank**degree > MAX_TENSOR_SIZE:
         raise InputError(
-            f"the tensors of rank {rank} and degree {degree} are too large (rank**degree is at "
-            f"most {MAX_TENSOR_SIZE}, {8 * MAX_TENSOR_SIZE >> 20} MiB); take {fitting(rank)}"
+            f"a target has rank at most {MAX_RANK}, degree at most {MAX_DEGREE} and rank**degree "
+            f"at most {MAX_TENSOR_SIZE}, a tensor of {8 * MAX_TENSOR_SIZE >> 20} MiB, got rank "
+            f"{rank} and degree {degree}; take {fitting(rank)}"
         )
 
 

@@ -155,7 +155,7 @@ def test_tables_of_a_dataset_are_those_of_its_target(tmp_path):
 
 
 def test_what_is_no_target_is_refused():
-    with pytest.raises(InputError, match="a callable"):
+    with pytest.raises(InputError, match="must be a Target"):
         mids.exponents(3)
     with pytest.raises(InputError, match="rank"):
         mids.exponents(lambda z: z[:, 0])
