@@ -162,8 +162,8 @@ def test_a_link_from_zero_starts_at_the_loss_of_nothing_and_is_fitted_at_once():
 def test_the_flow_commutes_with_rotations_of_the_link():
     target = mids.Target.parse(LADDERS[2])
     Q = ortho_group.rvs(2, random_state=1)
-    start = mids.flows.initial.draw_runs(2, 2, 10**4, range(3), 0)
-    arguments = {"dim": 1e4, "runs": 3, "flow": Joint(epsilon=0.02)}
+    start = mids.flows.initial.draw_runs(2, 2, 10**3, range(3), 0)
+    arguments = {"dim": 1e3, "runs": 3, "flow": Joint(epsilon=0.1)}
     one = mids.simulate(target, initial=start, **arguments).compute()
     two = mids.simulate(
         target.rotate(Q), initial=Q @ start, time=one.time.values, **arguments
@@ -172,12 +172,12 @@ def test_the_flow_commutes_with_rotations_of_the_link():
 
 
 def test_numbers_do_not_depend_on_blocks_and_are_replayed():
-    sweep = {"target": LADDERS[1], "dim": [100, 1e5], "runs": 5, "flow": Joint(epsilon=0.05)}
+    sweep = {"target": LADDERS[1], "dim": [50, 500], "runs": 3, "flow": Joint(epsilon=0.2)}
     target = sweep.pop("target")
     ds = mids.simulate(target, chunks=2, **sweep).compute()
     mids.validate(ds)
     assert not differences(ds, mids.replay(ds))
-    assert not differences(ds, mids.simulate(target, chunks=5, **sweep))
+    assert not differences(ds, mids.simulate(target, chunks=3, **sweep))
 
 
 @pytest.mark.parametrize(
