@@ -12,7 +12,10 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PEERS = ("diffrax==0.7.2", "jax==0.10.2", "numbalsoda==0.3.4", "heyoka==7.13.2", "sympy")
+PEERS = (
+    *("diffrax==0.7.2", "jax==0.10.2", "numbalsoda==0.3.4", "heyoka==7.13.2"),
+    *("scikit-sundae==1.2.0", "sympy"),
+)
 SECTIONS = (
     "speed",
     "compiled",

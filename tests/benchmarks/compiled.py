@@ -1,4 +1,4 @@
-"""Time per run and error of escape times beside compiled solvers: LSODA, DOP853, heyoka.
+"""Time per run and error of escape times beside LSODA, CVODE, DOP853 and heyoka, compiled.
 
 The peers integrate ``M' = (I - G) H M`` with the gradient H of the one target written out by hand
 and compiled; `mids` takes any target. "On the grid" is G at every time of the default grid, for
@@ -77,6 +77,28 @@ def numbalsoda(workload: Workload, method: str, tolerance: float) -> Solver:
     @numba.njit
     def solve(start: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, bool]:
         return solver(slope, start, grid, rtol=tolerance, atol=absolute)
+
+    return solve
+
+
+def cvode(workload: Workload, tolerance: float) -> Solver:
+    """CVODE of SUNDIALS, whose bindings call even a compiled slope through Python."""
+    import numba
+    from sksundae.cvode import CVODE
+
+    scope: dict[str, Any] = {}
+    exec(source(workload), scope)
+    compiled = numba.njit(scope["slope"])
+
+    def slope(t: float, u: np.ndarray, du: np.ndarray) -> None:
+        compiled(t, u, du, None)
+
+    absolute = tolerance * workload.dim**-0.5
+    solver = CVODE(slope, rtol=tolerance, atol=absolute, max_num_steps=200_000)
+
+    def solve(start: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, bool]:
+        found = solver.solve(grid, start)
+        return found.y, bool(found.success) and len(found.y) == len(grid)
 
     return solve
 
@@ -187,6 +209,8 @@ def rows(workload: Workload, smoke: bool) -> Iterator[Row]:
         name = f"LSODA, rtol {tolerance:g}"
         yield measure(workload, name, numbalsoda(workload, "lsoda", tolerance), escape, 1)
         if not stiff:
+            name = f"CVODE, rtol {tolerance:g}"
+            yield measure(workload, name, cvode(workload, tolerance), escape, 1)
             name = f"DOP853, rtol {tolerance:g}"
             yield measure(workload, name, numbalsoda(workload, "dop853", tolerance), escape, 1)
         if workload.dim < 10**4 or not stiff:
