@@ -5,8 +5,11 @@ import sys
 import threading
 
 import pytest
+from filelock import FileLock
+from numba import types
 
 from mids.flows.engine import compile
+from mids.flows.engine.compile import entry, separate
 
 NEXT_RELEASE = """
 import sys, typing, numpy as np, numba
@@ -44,26 +47,30 @@ def test_the_next_release_of_numba_needs_nothing_undocumented():
     assert done.stdout.split(maxsplit=1) == ["10.0", "[1. 4. 6.] False\n"]
 
 
-def test_processes_that_start_together_compile_a_function_once(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["separate", "entry"])
+def test_processes_that_start_together_compile_a_function_once(kind, tmp_path, monkeypatch):
     monkeypatch.setattr(compile, "_folder", lambda: tmp_path)
-    entered = threading.Event()
+    signature = (types.int64,)
+    results = []
+
+    def double(x):
+        return 2 * x
 
     def second():
-        with compile._once(second_function):
-            entered.set()
+        wanted = separate(signature, from_python=True) if kind == "separate" else entry({})
+        results.append(wanted(double)(3))
 
-    def second_function():
-        pass
-
+    done = compile._marker(double, signature)
     thread = threading.Thread(target=second)
-    with compile._once(second_function):
+    with FileLock(done.with_suffix(".lock")):  # as another process holds it while it compiles
         thread.start()
-        assert not entered.wait(0.2)
-    assert entered.wait(10)
+        thread.join(0.5)
+        assert not results and not list(tmp_path.rglob("*.nbi"))
     thread.join()
-    # what is compiled needs nobody to wait
-    with compile._once(second_function), compile._once(second_function):
-        pass
+    assert results == [6] and done.exists() and list(tmp_path.rglob("*.nbi"))
+    with FileLock(done.with_suffix(".lock")):  # what is compiled needs nobody to wait
+        second()
+    assert results == [6, 6]
 
 
 def test_compiled_functions_are_kept_for_these_sources_alone(tmp_path, monkeypatch):
@@ -81,6 +88,6 @@ def test_compiled_functions_are_kept_for_these_sources_alone(tmp_path, monkeypat
 
 def test_failed_compilation_is_tried_again(tmp_path, monkeypatch):
     monkeypatch.setattr(compile, "_folder", lambda: tmp_path)
-    with pytest.raises(ZeroDivisionError), compile._once(test_failed_compilation_is_tried_again):
+    with pytest.raises(ZeroDivisionError), compile._once(compile._once, ()):
         raise ZeroDivisionError
     assert not list(tmp_path.glob("*.done"))

@@ -17,6 +17,7 @@ import gc
 import hashlib
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -74,12 +75,21 @@ def _kept() -> Iterator[None]:
         _CONFIG.CACHE_DIR = usual
 
 
+_THREADS = threading.RLock()
+
+
+def _marker(function: Any, signature: Any) -> Path | None:
+    """File that is there once a function was compiled for a signature."""
+    folder, given = _folder(), hashlib.sha256(str(signature).encode()).hexdigest()[:16]
+    return folder and folder / f"{function.__module__}.{function.__qualname__}.{given}.done"
+
+
 @contextlib.contextmanager
-def _once(function: Any) -> Iterator[None]:
+def _once(function: Any, signature: Any) -> Iterator[None]:
     """Let processes that start together wait for the first one to compile a function."""
-    folder = _folder()
-    done = folder / f"{function.__module__}.{function.__qualname__}.done" if folder else None
-    with contextlib.ExitStack() as stack:
+    done = _marker(function, signature)
+    # Threads wait here, not at the file: the one that has numba's own lock may need this file next.
+    with _THREADS, contextlib.ExitStack() as stack:
         if done is not None and not done.exists():
             from filelock import FileLock
 
@@ -104,7 +114,7 @@ def separate(signature: Any, from_python: bool = False, rank: int = 0) -> Callab
         collected = gc.isenabled()
         gc.disable()  # a tenth of the time, and compilers leave few cycles behind
         try:
-            with _kept(), _once(function):
+            with _kept(), _once(function, signature):
                 options = _OUTER if from_python else _INNER
                 return njit(signature, cache=True, fastmath={"contract"}, **options)(function)
         finally:
@@ -119,7 +129,15 @@ def entry(options: dict[str, Any]) -> Callable[[Any], Any]:
 
     def decorate(function: Any) -> Any:
         with _kept():
-            return njit(cache=True, **options)(function)
+            dispatcher = njit(cache=True, **options)(function)
+        compile_for = dispatcher.compile
+
+        def compile_once(signature: Any) -> Any:
+            with _once(function, signature):
+                return compile_for(signature)
+
+        dispatcher.compile = compile_once
+        return dispatcher
 
     return decorate
 

@@ -15,6 +15,8 @@ import math
 import numpy as np
 from numba import njit
 
+from .compile import entry
+
 f32, i32, u32, u64 = np.float32, np.int32, np.uint32, np.uint64
 
 LANES = 8
@@ -136,7 +138,7 @@ def sample(
     normals(words.view(np.int32), work, out)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry({"nogil": True, "error_model": "numpy"})
 def _fill(key: np.ndarray, out: np.ndarray) -> None:
     """Fill the rows of `out` with the first samples of a key."""
     width = out.shape[1]
