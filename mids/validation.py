@@ -235,7 +235,9 @@ def dims(value: object, rank: int, student_rank: int) -> IntArray:
 
 
 def as_numpy(value: Any) -> Any:
-    """Return tensors of torch and JAX, of any type and on any device, as arrays; else the value."""
+    """Return tensors of torch and JAX, and masked arrays with NaN, as arrays; else the value."""
+    if isinstance(value, np.ma.MaskedArray) and value.dtype.kind in "iufb":
+        return np.ma.filled(value.astype(np.float64), np.nan)
     if isinstance(value, list | tuple) and any(hasattr(item, "detach") for item in value[:1]):
         return [as_numpy(item) for item in value]
     if hasattr(value, "detach") and hasattr(value, "cpu"):

@@ -139,7 +139,9 @@ def _curve(run: int, curve: pd.Series) -> tuple[Array, Array]:
     if curve.index.has_duplicates:
         raise InputError(
             f"run {run} has time {curve.index[curve.index.duplicated()][0]} twice; keep one of its "
-            "values, for example with series[~series.index.duplicated(keep='last')]"
+            "values, for example with series[~series.index.duplicated(keep='last')]; a table of "
+            "several runs is taken apart by the column that names them: "
+            "dict(list(table.groupby('run')))"
         )
     values = numbers(curve.to_numpy(), f"loss of run {run}")
     if not np.isfinite(values).any():
@@ -179,6 +181,8 @@ def _columns(table: pd.DataFrame, loss: str | None, time: str | None) -> list[pd
             raise InputError(
                 f"there is no column {name!r} for the {what}; {shown}; pass one of them as {what}="
             )
+    if time in losses:
+        raise InputError(f"the column {time!r} is named as time and as loss; {shown}")
     found = []
     for name in losses:
         # Rows of a log that hold other quantities have no loss.

@@ -155,8 +155,8 @@ class Recorder:
         Raises
         ------
         InputError
-            If the step is not later than the last one, the loss is not one number, or the shape of
-            W does not fit the directions of the target.
+            If the step is not later than the last one, the loss is not one number, W is not
+            finite, or its shape does not fit the directions of the target.
 
         Examples
         --------
@@ -179,6 +179,12 @@ class Recorder:
             raise InputError(
                 f"loss must be one number, got {validation.shown(loss)} of shape {value.shape}; "
                 "pass the mean over the batch"
+            )
+        layer = np.asarray(validation.as_numpy(W))
+        if layer.dtype.kind == "f" and not np.isfinite(layer).all():
+            raise InputError(
+                f"W is no longer finite at step {step}, the run has diverged: leave the loop; "
+                "dataset() has the steps before"
             )
         found = overlaps(W, self.W_star, rank=self.rank, weights=weights)
         link = self._link(W, weights, network, samples)
@@ -401,5 +407,5 @@ def _leading(W: FloatArray, weights: Any, rank: int) -> tuple[FloatArray, float]
     spanned = int((singular > 1e-12 * singular[0]).sum())
     if spanned < rank:
         raise InputError(f"W spans fewer than {rank} directions; pass rank={spanned}")
-    squares = singular**2
+    squares = (singular / singular[0]) ** 2  # that of large and small values has no number
     return left[:, :rank], float(squares[:rank].sum() / squares.sum())

@@ -270,7 +270,7 @@ def _array(value: Any, name: str, labels: dict[str, Any]) -> FloatArray:
         if isinstance(value, pd.DataFrame) and name == "loss":
             times = [column for column in value.columns if str(column).lower() in TIMES]
             beside = [column for column in value.columns if column in BESIDE]
-            if beside and not times:
+            if beside:
                 raise InputError(
                     f"loss has a column {beside[0]!r}, which is no run; pass the table first and "
                     "name its columns: from_trajectories(table, loss=..., time=...)"

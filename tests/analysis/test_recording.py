@@ -51,6 +51,8 @@ def test_runs_with_times_of_their_own():
         assert dict(ds.sizes) == {"run": 4, "time": 200}
         assert mids.plateaus(ds).n_missing.values.tolist() == [0, 80, 100, 50]
         np.testing.assert_allclose(mids.saddles(ds).escape_time[:, 0], 60, rtol=0.05)
+    masked = np.ma.masked_array(LOSS, STEPS < 9)
+    assert mids.from_trajectories(loss=masked, time=STEPS).loss.isnull().sum() == 9
 
 
 def test_runs_as_rows_arrays_and_charts():
@@ -111,6 +113,8 @@ def test_overlaps_of_wide_layers():
     found = mids.overlaps(Tensor(layer), FRAME)
     np.testing.assert_allclose(found.overlap, [1, 1])
     assert float(found.discarded) == pytest.approx(4 * 0.01 / (18 + 0.04))
+    for size in (1e-200, 1e200):
+        xr.testing.assert_allclose(mids.overlaps(size * layer, FRAME), found)
     weights = np.array([0, 0, 1, 1, 1, 1.0])
     np.testing.assert_allclose(mids.overlaps(layer, FRAME, weights=weights).overlap, 0, atol=1e-20)
     np.testing.assert_allclose(mids.overlaps(layer, FRAME, rank=1).overlap.sum(), 1)
@@ -315,6 +319,21 @@ WRONG = {
         lambda: mids.from_trajectories(LOG.assign(loss="low")),
         "real numbers.*NumPy",
     ),
+    "a table of two runs": (
+        lambda: mids.from_trajectories(
+            pd.concat([LOG.assign(run=k) for k in range(2)])[["_step", "loss"]]
+        ),
+        "groupby",
+    ),
+    "one column as time and loss": (
+        lambda: mids.from_trajectories(LOG, time="loss", loss="loss"),
+        "named as time and as loss",
+    ),
+    "a W&B history as loss": (
+        lambda: mids.from_trajectories(loss=LOG.assign(epoch=0)),
+        "pass the table first",
+    ),
+    "masked weights": (lambda: mids.overlaps(np.ma.masked_less(LAYER, 0), FRAME), "finite"),
     "a run without a number": (
         lambda: mids.from_trajectories([pd.Series(LOSS, STEPS), pd.Series(np.nan, STEPS)]),
         "run 1 has no number.*leave that run out",
@@ -386,6 +405,10 @@ WRONG = {
     ),
     "a recorder without orthonormal directions": (lambda: mids.Recorder(3 * FRAME), "qr"),
     "a recorder of rank 0": (lambda: mids.Recorder(FRAME, rank=0), "rank"),
+    "a network that has diverged": (
+        lambda: mids.Recorder(FRAME).record(0, np.nan, np.nan * LAYER),
+        "leave the loop",
+    ),
     "no points per decade": (lambda: mids.Recorder(FRAME, per_decade=0), "per_decade"),
     "nothing recorded": (lambda: mids.Recorder(FRAME).dataset(), "at least 2"),
     "a step below zero": (lambda: mids.Recorder(FRAME).wants(-1), "step"),
