@@ -16,6 +16,7 @@ axes, over times or runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import TypeAlias
 
 import numpy as np
@@ -32,72 +33,41 @@ BLOCK_SIZE = 2**20  # entries of the largest intermediate array, unless a single
 Link: TypeAlias = Target | Sequence[FloatArray]
 
 
+def _over_matrices(
+    function: Callable[[Sequence[FloatArray], FloatArray], FloatArray],
+) -> Callable[[Link, ArrayLike], FloatArray]:
+    """Make a function of tensors and G (n, r, r) one of a link and G (..., r, r), in blocks."""
+
+    @wraps(function)
+    def whole(link: Link, G: ArrayLike) -> FloatArray:
+        tensors = link.tensors if isinstance(link, Target) else link
+        rank = _rank(tensors)
+        matrices = validation.matrices(G, "G", rank, rank)
+        flat = matrices.reshape(-1, rank, rank)
+        step = max(1, BLOCK_SIZE // max(tensor.size for tensor in tensors))
+        parts = [function(tensors, flat[i : i + step]) for i in range(0, max(1, len(flat)), step)]
+        result = np.concatenate(parts)
+        return result.reshape(matrices.shape[:-2] + result.shape[1:])
+
+    return whole
+
+
 def average(tensors: Sequence[FloatArray], M: ArrayLike) -> tuple[FloatArray, ...]:
     """Apply the averaging operator :math:`A_M`, for M of shape (r, q), to a link on :math:`R^r`."""
     matrix = validation.matrix(M, "M", _rank(tensors), None)
     return tuple(apply_to_indices(tensor, matrix.T) for tensor in tensors)
 
 
-def correlation(link: Link, G: ArrayLike) -> FloatArray:
+@_over_matrices
+def correlation(tensors: Sequence[FloatArray], G: FloatArray) -> FloatArray:
     r"""Return :math:`h(G) = \langle f^*, A_G f^* \rangle` (paper eq. 31) of G (..., r, r)."""
-    return _over_matrices(_correlation, link, G)
-
-
-def gradient(link: Link, G: ArrayLike) -> FloatArray:
-    r"""Return the gradient :math:`H = \nabla h(G)`.
-
-    :math:`H_{ij} = \langle \partial_i f^*, A_G \partial_j f^* \rangle`: degree
-    :math:`k` contributes :math:`k` times :math:`T_k` contracted with itself through `G` on all but
-    one index of each side.
-
-    Shapes: G (..., r, r); returns (..., r, r).
-    """
-    return _over_matrices(_gradient, link, G)
-
-
-def planted_slope(link: Link, M: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """``M' = D - M sym(M^T D)`` of M (..., r, r), and D, the derivative of ``<f*, A_M f*>``."""
-    matrices = np.asarray(M, dtype=np.float64)
-    D = _over_matrices(_derivative, link, matrices)
-    inner = matrices.swapaxes(-1, -2) @ D
-    return D - matrices @ (inner + inner.swapaxes(-1, -2)) / 2, D
-
-
-def loss(link: Link, G: ArrayLike) -> FloatArray:
-    r"""Return :math:`L = \tfrac12 \|f^*\|^2 - \tfrac12 h(G)` (paper eq. 31).
-
-    It is summed without cancellation, so that it keeps its relative accuracy as far as
-    :math:`I - G` does when the loss is small.
-
-    Shapes: G (..., r, r); returns (...).
-    """
-    return _over_matrices(_loss, link, G)
-
-
-def energy(target: Target, G: ArrayLike) -> FloatArray:
-    r"""Return what each mode contributes to :math:`h(G)`: :math:`\alpha_\beta (A_G f^*)_\beta`."""
-    weights = target.coefficients * np.sqrt(multiplicities(target.modes))
-    degrees = target.modes.sum(axis=1)
-    words = [np.repeat(np.arange(target.rank), beta) for beta in target.modes]
-
-    def energies(tensors: Sequence[FloatArray], matrices: FloatArray) -> FloatArray:
-        result = np.full((len(matrices), len(words)), tensors[0])
-        for k, tensor in enumerate(tensors[1:], start=1):
-            averaged = _contract(tensor, matrices, k).reshape(len(matrices), *tensor.shape)
-            for mode in np.flatnonzero(degrees == k):
-                result[:, mode] = averaged[:, *words[mode]]
-        return result * weights
-
-    return _over_matrices(energies, target, G)
-
-
-def _correlation(tensors: Sequence[FloatArray], G: FloatArray) -> FloatArray:
     total = np.full(len(G), np.square(tensors[0]))
     for k, tensor in enumerate(tensors[1:], start=1):
         total += _inner(tensor, _contract(tensor, G, k))
     return total
 
 
+@_over_matrices
 def _derivative(tensors: Sequence[FloatArray], M: FloatArray) -> FloatArray:
     total = np.zeros(M.shape)
     for k, tensor in enumerate(tensors[1:], start=1):
@@ -105,12 +75,32 @@ def _derivative(tensors: Sequence[FloatArray], M: FloatArray) -> FloatArray:
     return total.swapaxes(-1, -2)
 
 
-def _gradient(tensors: Sequence[FloatArray], G: FloatArray) -> FloatArray:
-    total = _derivative(tensors, G)
+def gradient(link: Link, G: ArrayLike) -> FloatArray:
+    r"""Return the gradient :math:`H = \nabla h(G)`, (..., r, r), of G (..., r, r).
+
+    :math:`H_{ij} = \langle \partial_i f^*, A_G \partial_j f^* \rangle`: degree
+    :math:`k` contributes :math:`k` times :math:`T_k` contracted with itself through `G` on all but
+    one index of each side.
+    """
+    total = _derivative(link, G)
     return (total + total.swapaxes(-1, -2)) / 2
 
 
-def _loss(tensors: Sequence[FloatArray], G: FloatArray) -> FloatArray:
+def planted_slope(link: Link, M: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """``M' = D - M sym(M^T D)`` of M (..., r, r), and D, the derivative of ``<f*, A_M f*>``."""
+    matrices = np.asarray(M, dtype=np.float64)
+    D = _derivative(link, matrices)
+    inner = matrices.swapaxes(-1, -2) @ D
+    return D - matrices @ (inner + inner.swapaxes(-1, -2)) / 2, D
+
+
+@_over_matrices
+def loss(tensors: Sequence[FloatArray], G: FloatArray) -> FloatArray:
+    r"""Return :math:`L = \tfrac12 \|f^*\|^2 - \tfrac12 h(G)` (paper eq. 31) of G (..., r, r).
+
+    It is summed without cancellation, so that it keeps its relative accuracy as far as
+    :math:`I - G` does when the loss is small.
+    """
     # I - G (x) ... (x) G telescopes into terms G (x) ... (x) (I - G) (x) ... (x) I of one sign.
     total = np.zeros(len(G))
     rest = np.eye(G.shape[-1]) - G
@@ -120,6 +110,24 @@ def _loss(tensors: Sequence[FloatArray], G: FloatArray) -> FloatArray:
             total += _inner(tensor, rest @ current)
             current = _pass(current, G)
     return total / 2
+
+
+def energy(target: Target, G: ArrayLike) -> FloatArray:
+    r"""Return what each mode contributes to :math:`h(G)`: :math:`\alpha_\beta (A_G f^*)_\beta`."""
+    weights = target.coefficients * np.sqrt(multiplicities(target.modes))
+    degrees = target.modes.sum(axis=1)
+    words = [np.repeat(np.arange(target.rank), beta) for beta in target.modes]
+
+    @_over_matrices
+    def energies(tensors: Sequence[FloatArray], matrices: FloatArray) -> FloatArray:
+        result = np.full((len(matrices), len(words)), tensors[0])
+        for k, tensor in enumerate(tensors[1:], start=1):
+            averaged = _contract(tensor, matrices, k).reshape(len(matrices), *tensor.shape)
+            for mode in np.flatnonzero(degrees == k):
+                result[:, mode] = averaged[:, *words[mode]]
+        return result * weights
+
+    return energies(target, G)
 
 
 def _contract(tensor: FloatArray, G: FloatArray, count: int) -> FloatArray:
@@ -140,20 +148,6 @@ def _inner(tensor: FloatArray, current: FloatArray) -> FloatArray:
     """Contract all indices; their cyclic order is immaterial since the tensor is symmetric."""
     result: FloatArray = np.einsum("nij,ij->n", current, tensor.reshape(len(tensor), -1))
     return result
-
-
-def _over_matrices(
-    function: Callable[[Sequence[FloatArray], FloatArray], FloatArray], link: Link, G: ArrayLike
-) -> FloatArray:
-    """Call a function of G (n, r, r) on G (..., r, r), in blocks of bounded memory."""
-    tensors = link.tensors if isinstance(link, Target) else link
-    rank = _rank(tensors)
-    matrices = validation.matrices(G, "G", rank, rank)
-    flat = matrices.reshape(-1, rank, rank)
-    step = max(1, BLOCK_SIZE // max(tensor.size for tensor in tensors))
-    parts = [function(tensors, flat[i : i + step]) for i in range(0, max(1, len(flat)), step)]
-    result = np.concatenate(parts)
-    return result.reshape(matrices.shape[:-2] + result.shape[1:])
 
 
 def _rank(tensors: Sequence[FloatArray]) -> int:

@@ -13,10 +13,12 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
+from numpy.polynomial.hermite_e import hermegauss, hermemul, poly2herme
 from numpy.typing import ArrayLike
 
 from .. import validation
@@ -29,6 +31,7 @@ MAX_TENSOR_SIZE = 8**8  # entries of the largest dense tensor, 128 MiB
 MAX_NODES = 256  # largest quadrature: beyond it the outermost weights underflow double precision
 MAX_POINTS = 5_000_000  # points of the largest quadrature grid
 PANELS, FURTHEST = 600, 14.0  # panels of one variable without a choice of nodes, and where they end
+_FACTORIALS = np.array([float(math.factorial(k)) for k in range(2 * MAX_DEGREE + 1)])
 
 
 def check_size(rank: int, degree: int) -> None:
@@ -114,28 +117,18 @@ def hermite_values(z: ArrayLike, degree: int) -> FloatArray:
 
 def gauss_hermite(n: int) -> tuple[FloatArray, FloatArray]:
     """Return the Gauss quadrature of the standard normal law; returns (n,)."""
-    n = validation.integer(n, "n", at_least=1, at_most=MAX_NODES)
-    off_diagonal = np.sqrt(np.arange(1, n))
-    nodes = np.linalg.eigvalsh(np.diag(off_diagonal, 1) + np.diag(off_diagonal, -1))
-    nodes = (nodes - nodes[::-1]) / 2
-    # Christoffel numbers: accurate for each weight, where eigenvectors lose the small ones.
-    return nodes, 1 / np.square(hermite_values(nodes, n - 1)).sum(axis=1)
-
-
-def _compositions(rank: int, degree: int) -> Iterator[tuple[int, ...]]:
-    if rank == 1:
-        yield (degree,)
-        return
-    for first in range(degree, -1, -1):
-        for rest in _compositions(rank - 1, degree - first):
-            yield (first, *rest)
+    nodes, weights = hermegauss(validation.integer(n, "n", at_least=1, at_most=MAX_NODES))
+    return nodes, weights / math.sqrt(2 * math.pi)
 
 
 def multi_indices(rank: int, degree: int) -> IntArray:
     """List all multi-indices up to a degree in the canonical order of modes; returns (n, rank)."""
-    return np.array(
-        [beta for k in range(degree + 1) for beta in _compositions(rank, k)], dtype=np.int64
+    # Index words with letters in ascending order come in the order of modes.
+    words = (
+        np.array([*combinations_with_replacement(range(rank), k)])[:, :, None]
+        for k in range(degree + 1)
     )
+    return np.concatenate([(word == np.arange(rank)).sum(axis=1) for word in words])
 
 
 def mode_label(exponents: Sequence[int]) -> str:
@@ -144,36 +137,14 @@ def mode_label(exponents: Sequence[int]) -> str:
 
 
 def monomial_coefficients(power: int) -> FloatArray:
-    r"""Expand a power of one variable in the Hermite basis.
-
-    .. math:: z^n = \sum_m \frac{n!}{2^m m! \sqrt{(n - 2m)!}} h_{n - 2m}(z)
-
-    Shapes: returns (power + 1,).
-    """
-    result = np.zeros(power + 1)
-    for m in range(power // 2 + 1):
-        degree = power - 2 * m
-        # He coefficients are integers: all rounding is in the last square root.
-        integer = math.factorial(power) // (2**m * math.factorial(m) * math.factorial(degree))
-        result[degree] = integer * math.sqrt(math.factorial(degree))
-    return result
+    """Expand a power of one variable in the Hermite basis, (power + 1,)."""
+    return np.asarray(poly2herme([0] * power + [1]) * np.sqrt(_FACTORIALS[: power + 1]))
 
 
 def product_coefficients(j: int, k: int) -> FloatArray:
-    r"""Expand the product of two Hermite polynomials of the same variable.
-
-    .. math:: h_j h_k = \sum_m m! \binom{j}{m} \binom{k}{m}
-              \sqrt{\frac{(j + k - 2m)!}{j! \, k!}} \, h_{j + k - 2m}
-
-    Shapes: returns (j + k + 1,).
-    """
-    result = np.zeros(j + k + 1)
-    for m in range(min(j, k) + 1):
-        degree = j + k - 2 * m
-        integer = math.factorial(m) * math.comb(j, m) * math.comb(k, m)
-        ratio = math.factorial(degree) / (math.factorial(j) * math.factorial(k))
-        result[degree] = integer * math.sqrt(ratio)
-    return result
+    """Expand ``h_j h_k``, of the same variable, in the Hermite basis, (j + k + 1,)."""
+    ratio = _FACTORIALS[: j + k + 1] / (_FACTORIALS[j] * _FACTORIALS[k])
+    return np.asarray(hermemul([0] * j + [1], [0] * k + [1]) * np.sqrt(ratio))
 
 
 def multiplicities(exponents: ArrayLike) -> FloatArray:
@@ -262,7 +233,7 @@ def project(
         )
     if nodes is None and rank <= 2:
         panels = PANELS // 10 ** (rank - 1)
-        fine, coarse = _piecewise(panels), _piecewise(2 * (panels // 3))
+        fine, coarse = piecewise(panels), piecewise(2 * (panels // 3))
     else:
         fine, coarse = gauss_hermite(n), gauss_hermite(max(3 * n // 4, degree + 1))
     # The change of the norm left out with a coarser rule estimates the error of the quadrature.
@@ -271,11 +242,11 @@ def project(
     return exponents, coefficients, missed, precision, error
 
 
-def _piecewise(panels: int) -> tuple[FloatArray, FloatArray]:
+def piecewise(panels: int, end: float = FURTHEST) -> tuple[FloatArray, FloatArray]:
     """Gauss-Legendre rule on even panels, times the density of the standard normal law."""
     x, weights = np.polynomial.legendre.leggauss(8)
-    width = 2 * FURTHEST / panels
-    nodes = (width * (np.arange(panels)[:, None] + (1 + x) / 2) - FURTHEST).ravel()
+    width = 2 * end / panels
+    nodes = (width * (np.arange(panels)[:, None] + (1 + x) / 2) - end).ravel()
     density = np.exp(-(nodes**2) / 2) / math.sqrt(2 * math.pi)
     return nodes, np.tile(weights * width / 2, panels) * density
 

@@ -206,6 +206,8 @@ def ladder(target: Target | str) -> Ladder:
 
 @lru_cache(maxsize=64)
 def _ladder(target: Target) -> Ladder:
+    from scipy.linalg import subspace_angles
+
     if target.separable is not None:
         return _separable(*target.separable)
     subspace = np.zeros((target.rank, 0))
@@ -236,7 +238,7 @@ def _ladder(target: Target) -> Ladder:
         )
         spanned = np.column_stack([subspace, learned])
         subspace, turning = _at_rest(target, spanned)
-        drift = _largest_angle(spanned, subspace)
+        drift = float(subspace_angles(spanned, subspace).max()) if subspace is not spanned else 0.0
 
 
 def _holds_to(target: Target, subspace: Array, exponent: int, strength: float) -> float:
@@ -320,11 +322,3 @@ def relevant_directions(target: Target) -> int:
     slopes = [table.slope(coefficients[:, None], i)[:, 0] for i in range(target.rank)]
     rows = np.sqrt(table.root / degree)[:, None] * np.stack(slopes, axis=1)
     return int((np.linalg.svd(rows, compute_uv=False) > TOLERANCE * varying_norm(target)).sum())
-
-
-def _largest_angle(first: Array, second: Array) -> float:
-    """Largest principal angle between two subspaces of the same rank, in radians."""
-    if first.shape[1] == 0 or first is second:
-        return 0.0
-    off = second - first @ (first.T @ second)
-    return float(np.arcsin(min(float(np.linalg.norm(off, 2)), 1.0)))

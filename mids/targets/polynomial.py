@@ -170,6 +170,8 @@ def monomials(rank: int, degrees: tuple[int, ...]) -> Monomials:
 
 def polynomial(target: Target) -> tuple[Monomials, Array]:
     """Monomials of the degrees of a target, and its coefficients; the constant is left out."""
+    if not len(target.modes):
+        _ = target.tensors  # says which targets have them
     degree = target.modes.sum(axis=1)
     table = monomials(target.rank, tuple(np.unique(degree[degree > 0]).tolist()))
     rows = table.row(target.modes[degree > 0].astype(np.int64))

@@ -109,18 +109,6 @@ class Component:
     def of(cls, target: Target, subspace: Array) -> Component:
         """Analyse what is left to learn beside a subspace (rank, k)."""
         k, frame = subspace.shape[1], complete(subspace)
-        if k == target.rank or not target.modes.any():
-            m = target.rank - k
-            return cls(
-                exponent=None,
-                loss=0.0,
-                normal=frame[:, k:],
-                rows=np.zeros((0, m)),
-                span=np.zeros((m, 0)),
-                sizes=np.zeros(0),
-                parts=np.zeros((0, 0)),
-                powers=np.zeros((0, m), dtype=np.int64),
-            )
         table, coefficients = polynomial(target)
         here = table.substitute(coefficients[:, None], frame[None])[:, 0]
         degree = table.modes[:, k:].sum(axis=1)
@@ -132,8 +120,7 @@ class Component:
         s = exponent or 1
         # Rows of the unfolding: derivatives of the leading component by each direction in V.
         own = table.lower[:, k:].sum(axis=1) == s - 1
-        slopes = [table.slope(here[:, None], i)[own, 0] for i in range(k, target.rank)]
-        rows = np.sqrt(table.root[own, None] / s) * np.reshape(slopes, (target.rank - k, -1)).T
+        rows = np.sqrt(table.root[own, None] / s) * table.slopes(here[:, None])[k:, own, 0].T
         _, strengths, span = np.linalg.svd(rows, full_matrices=False)
         kept = strengths > TOLERANCE * scale
         chosen = (degree == s) & (sizes > (1e-15 * scale) ** 2)

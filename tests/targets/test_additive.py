@@ -113,5 +113,8 @@ def test_bad_input_is_named(arguments, message):
 def test_what_needs_tensors_says_so():
     with pytest.raises(InputError, match="the flow two-layer"):
         _ = additive(np.ones(9), "h2").tensors
+    oblique = np.eye(9) + np.diag(np.full(8, 0.5), 1)
+    with pytest.raises(InputError, match="the flow two-layer"):
+        mids.ladder(additive(np.ones(9), "h2", oblique / np.linalg.norm(oblique, axis=0)))
     with pytest.raises(InputError, match="'planted' needs the target's tensors"):
         mids.simulate(additive(np.ones(9), "h2"), dim=100, time=[0.0, 1.0], flow="planted")
