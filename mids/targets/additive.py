@@ -146,7 +146,7 @@ class AdditiveTarget(Target):
     ) -> None:
         for array in (weights, series, directions):
             array.setflags(write=False)
-        self.__dict__.update(
+        self._with(
             weights=weights,
             series=series,
             directions=directions,
@@ -157,15 +157,14 @@ class AdditiveTarget(Target):
             missed_norm=link_norm_missed * float(np.linalg.norm(weights)),
         )
         aligned = np.array_equal(directions, np.eye(len(directions)))
+        modes, values = np.zeros((0, self.rank), dtype=np.int64), np.zeros(0)
         if aligned:
             modes, values = _aligned_modes(weights, series)
         elif self.dense:
-            exponents, found = tensor_coefficients(_tensors(weights, series, directions))
-            kept = np.abs(found) > PRESENT * np.abs(found).max()
-            modes, values = exponents[kept], found[kept]
-        else:
-            modes, values = np.zeros((0, self.rank), dtype=np.int64), np.zeros(0)
-        self.__dict__.update(aligned=aligned, modes=modes, coefficients=values)
+            modes, values = tensor_coefficients(_tensors(weights, series, directions))
+            kept = np.abs(values) > PRESENT * np.abs(values).max()
+            modes, values = modes[kept], values[kept]
+        self._with(aligned=aligned, modes=modes, coefficients=values)
 
     @property
     def dense(self) -> bool:
@@ -334,15 +333,11 @@ def _aligned_modes(
     weights: FloatArray, series: FloatArray
 ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], FloatArray]:
     """Modes and coefficients of a sum along the axes, in the order of `multi_indices`."""
-    rank = len(weights)
-    rows, values = [], []
-    if series[0] and (constant := series[0] * float(weights.sum())):
-        rows.append(np.zeros((1, rank), dtype=np.int64))
-        values.append(np.array([constant]))
-    for k in np.flatnonzero(series[1:]) + 1:
-        rows.append(k * np.eye(rank, dtype=np.int64))
-        values.append(series[k] * weights)
-    return np.concatenate(rows), np.concatenate(values)
+    unit, orders = np.eye(len(weights), dtype=np.int64), np.flatnonzero(series[1:]) + 1
+    modes = np.concatenate([0 * unit[:1], *(k * unit for k in orders)])
+    values = np.append(series[0] * weights.sum(), np.outer(series[orders], weights))
+    first = int(values[0] == 0.0)
+    return modes[first:], values[first:]
 
 
 def _tensors(weights: FloatArray, series: FloatArray, directions: FloatArray) -> list[FloatArray]:
@@ -365,26 +360,20 @@ def _from_dict(data: Mapping[str, Any]) -> AdditiveTarget:
         )
     target = additive(data["additive"], data["link"], data.get("directions"), name=data.get("name"))
     missed = validation.number(data.get("missed_norm", 0.0), "missed_norm", at_least=0)
-    target.__dict__["missed_norm"] = missed
-    return target
+    return target._with(missed_norm=missed)
 
 
 _CALL = re.compile(
-    r"\s*additive\(\s*(?P<rank>[0-9]{1,5})\s*,\s*(?P<decay>[0-9.eE+-]+)\s*,\s*"
-    r"(?P<link>[A-Za-z0-9]+)\s*\)\s*"
+    r"\s*additive\(\s*(?P<rank>[0-9]{1,5})\s*,"
+    r"\s*(?P<decay>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*,"
+    r"\s*(?P<link>[A-Za-z0-9]+)\s*\)\s*"
 )
 
 
 def _parse(text: str) -> AdditiveTarget:
     """Read ``additive(256, 0.75, h3)``: rank, decay beta of a_i = i^-beta, and link."""
     call = _CALL.fullmatch(text)
-    decay = math.nan
-    if call is not None:
-        try:
-            decay = float(call["decay"])
-        except ValueError:
-            call = None
-    if call is None or not math.isfinite(decay):
+    if call is None or not math.isfinite(decay := float(call["decay"])):
         raise TargetSyntaxError(
             "an additive target is written additive(rank, decay, link), such as "
             "additive(256, 0.75, h3) for the sum of i**-0.75 h3(zi); others are made by "

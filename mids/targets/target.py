@@ -12,7 +12,7 @@ import functools
 import json
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 from warnings import warn
 
 import numpy as np
@@ -106,31 +106,14 @@ class Target:
         if name is not None and not isinstance(name, str):
             raise InputError(f"name must be a string or None, got {validation.shown(name)}")
         modes, values = canonical(coefficients)
-        self._set(modes, values, name, missed_norm=0.0)
-
-    def _set(
-        self,
-        modes: IntArray,
-        coefficients: FloatArray,
-        name: str | None,
-        missed_norm: float,
-        estimate: Estimate | None = None,
-    ) -> None:
         modes.setflags(write=False)
-        coefficients.setflags(write=False)
-        self.__dict__.update(
-            name=name,
-            missed_norm=missed_norm,
-            estimate=estimate,
-            rank=modes.shape[1],
-            degree=int(modes.sum(axis=1).max()),
-            modes=modes,
-            coefficients=coefficients,
-        )
+        values.setflags(write=False)
+        self._with(modes=modes, coefficients=values, name=name, missed_norm=0.0, estimate=None)
+        self._with(rank=modes.shape[1], degree=int(modes.sum(axis=1).max()))
 
-    def _missing(self, norm: float) -> Target:
-        """Return this new target with what it leaves out."""
-        self.__dict__["missed_norm"] = norm
+    def _with(self, **attributes: Any) -> Self:
+        """Return this new target with some attributes."""
+        self.__dict__.update(attributes)
         return self
 
     def __setattr__(self, attribute: str, value: object) -> None:
@@ -327,8 +310,7 @@ class Target:
                 "pass more samples, a higher degree, or a lower confidence"
             )
         target = cls(by_mode(found.modes[kept], found.coefficients[kept]), name=name)
-        target._set(target.modes, target.coefficients, name, found.noise, found)
-        return target
+        return target._with(missed_norm=found.noise, estimate=found)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Target:
@@ -376,7 +358,7 @@ class Target:
                 "write it with Target.to_dict"
             )
         missed = validation.number(data.get("missed_norm", 0.0), "missed_norm", at_least=0)
-        return cls(coefficients, name=data.get("name"))._missing(missed)
+        return cls(coefficients, name=data.get("name"))._with(missed_norm=missed)
 
     @classmethod
     def from_json(cls, text: str) -> Target:
@@ -553,23 +535,13 @@ class Target:
         # In a frame whose first vectors span U, degrees in the others are those in U-perp.
         frame, sizes, _ = np.linalg.svd(span)
         learned = int((sizes > RESOLUTION * sizes.max(initial=0.0)).sum())
-        exponents, coefficients = self._in_frame(frame)
-        total = exponents.sum(axis=1)
-        unlearned = exponents[:, learned:].sum(axis=1)
-        weights = np.zeros((self.degree + 1, self.degree + 1))
-        np.add.at(weights, (total, unlearned), np.square(coefficients))
-        norms = weights.sum(axis=1, keepdims=True)
-        present = ((weights > RESOLUTION**2 * norms) & (norms > 0)).any(axis=0)
-        present[0] = False
-        return int(present.argmax()) if present.any() else None
-
-    def _in_frame(self, frame: FloatArray) -> tuple[IntArray, FloatArray]:
-        """Modes (n, rank) and Hermite coefficients (n,) of ``z -> f*(frame z)``, orthonormal."""
         table, coefficients = polynomial(self)
-        moved = table.substitute(coefficients[:, None], frame[None])[:, 0] * np.sqrt(table.weight)
-        constant = np.where(self.modes.any(axis=1), 0.0, self.coefficients).sum()
-        origin = np.zeros((1, self.rank), dtype=np.int64)
-        return np.concatenate([origin, table.modes]), np.append(constant, moved)
+        moved = table.substitute(coefficients[:, None], frame[None])[:, 0]
+        total, unlearned = table.modes.sum(axis=1), table.modes[:, learned:].sum(axis=1)
+        weights = np.zeros((self.degree + 1, self.degree + 1))
+        np.add.at(weights, (total, unlearned), table.weight * moved**2)
+        present = (weights > RESOLUTION**2 * weights.sum(axis=1, keepdims=True)).any(axis=0)[1:]
+        return int(present.argmax()) + 1 if present.any() else None
 
     # -- changes --------------------------------------------------------------------------------
 
@@ -586,11 +558,8 @@ class Target:
         >>> Target.parse("3*h1(z1) + 4*h2(z1)").normalize()
         <Target of rank 1, degree 2, norm 1: 0.6 h1(z1) + 0.8 h2(z1)>
         """
-        target = object.__new__(Target)
-        target._set(
-            self.modes, self.coefficients / self.norm, self.name, self.missed_norm / self.norm
-        )
-        return target
+        scaled = Target(by_mode(self.modes, self.coefficients / self.norm), name=self.name)
+        return scaled._with(missed_norm=self.missed_norm / self.norm)
 
     def rotate(self, rotation: ArrayLike) -> Target:
         r"""Return the rotated target :math:`z \mapsto f^*(Q^T z)`.
@@ -648,7 +617,7 @@ class Target:
             for beta, values in total.items()
             if abs(sum(values)) > ROUNDING * max(map(abs, values))
         }
-        return Target(kept)._missing(self.missed_norm + other.missed_norm)
+        return Target(kept)._with(missed_norm=self.missed_norm + other.missed_norm)
 
     def __mul__(self, factor: object) -> Target:
         """Multiply by a number."""
@@ -656,7 +625,7 @@ class Target:
             return NotImplemented
         factor = validation.number(float(factor), "factor")
         target = Target(by_mode(self.modes, self.coefficients * factor))
-        return target._missing(self.missed_norm * abs(factor))
+        return target._with(missed_norm=self.missed_norm * abs(factor))
 
     __rmul__ = __mul__
 
@@ -729,7 +698,8 @@ def _rounded(
 ) -> Target:
     """Build a target from computed coefficients, without those at rounding level."""
     kept = np.abs(coefficients) > rounding * np.abs(coefficients).max()
-    return Target(by_mode(exponents[kept], coefficients[kept]), name=name)._missing(missed_norm)
+    target = Target(by_mode(exponents[kept], coefficients[kept]), name=name)
+    return target._with(missed_norm=missed_norm)
 
 
 def as_target(target: object) -> Target:
