@@ -90,7 +90,8 @@ class TwoTimescale(RidgeFlow):
         """Trajectories of a block of runs."""
         if _is_large(problem.target):
             return integrate_many(problem, self.integrate)
-        from .engine.integrator import Output, integrate
+        from .engine.integrator import integrate
+        from .engine.state import Task
         from .engine.tables import tables
 
         target = problem.target
@@ -107,25 +108,10 @@ class TwoTimescale(RidgeFlow):
             "status": np.zeros(runs, dtype=np.int8),
         }
         counts = np.zeros((runs, 2), dtype=np.int64)
-        levels = np.array(LEVELS)
-        integrate(
-            tables(effective),
-            factor,
-            independents,
-            np.ascontiguousarray(problem.time),
-            np.log(levels / (1.0 - levels)),
-            problem.rtol,
-            Output(
-                out["overlap"],
-                out["energy"],
-                out["loss"],
-                out["gram"].reshape(runs, steps, rank * rank),
-                out["crossing_time"],
-                out["stage_duration"],
-                out["status"],
-                counts,
-            ),
-        )
+        levels, time = np.array(LEVELS), np.ascontiguousarray(problem.time)
+        thresholds, rtol = np.log(levels / (1.0 - levels)), np.array([problem.rtol])
+        arrays = [factor, independents, time, thresholds, rtol, *out.values(), counts]
+        integrate(tables(effective), Task(*arrays))
         # The integrator knows of as many directions as the target has variables.
         over = converged(effective, students, out["crossing_time"])
         out["status"][over & (out["status"] == CENSORED)] = CONVERGED

@@ -1,48 +1,41 @@
-"""Functions that call each other by address, from what numba has not documented.
+"""Functions that call each other at an address and find their arrays at one.
 
-Passing a few dozen arrays costs more than what most functions here compute: so they find them at
-an address, and each is translated to machine code once instead of once more in every function that
-calls it. `compile` has what replaces all this with a numba that is not known to allow it.
+Passing a few dozen arrays costs more than what most functions here compute; and what numba calls by
+name is translated to machine code once more in every function that calls it.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 ADDRESS = types.uintp
-OPTIONS: dict[str, Any] = {"no_cfunc_wrapper": True, "_nrt": False}
-INNER = OPTIONS | {"no_cpython_wrapper": True}
-
-
-def address(dispatcher: Any) -> int:
-    """Address of a function compiled for one signature."""
-    (result,) = dispatcher.overloads.values()
-    return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
 
 
 def call_at(signature: Any) -> Any:
-    """Compiled function that calls one of a signature: ``call(address, *arguments)``."""
+    """Compiled function that calls a C function: ``call(address, *numbers)``."""
 
     @intrinsic
-    def call(typing: Any, address: Any, *arguments: Any) -> Any:
+    def call(typing: Any, address: Any, *numbers: Any) -> Any:
         def generate(context: Any, builder: Any, given: Any, values: Any) -> Any:
-            kind = context.call_conv.get_function_type(signature.return_type, signature.args)
-            function = builder.inttoptr(values[0], kind.as_pointer())
-            passed = cgutils.unpack_tuple(builder, values[1])
+            kinds = [context.get_value_type(kind) for kind in signature.args]
+            kind = ir.FunctionType(context.get_value_type(signature.return_type), kinds)
             passed = [
                 context.cast(builder, value, have, want)
-                for value, have, want in zip(passed, given.args[1], signature.args, strict=True)
+                for value, have, want in zip(
+                    cgutils.unpack_tuple(builder, values[1]),
+                    given.args[1],
+                    signature.args,
+                    strict=True,
+                )
             ]
-            _, result = context.call_conv.call_function(
-                builder, function, signature.return_type, signature.args, passed
-            )
-            return result
+            return builder.call(builder.inttoptr(values[0], kind.as_pointer()), passed)
 
-        return signature.return_type(ADDRESS, types.StarArgTuple(arguments)), generate
+        return signature.return_type(ADDRESS, types.StarArgTuple(numbers)), generate
 
     return call
 
@@ -67,7 +60,10 @@ def value_at(kind: Any) -> Any:
     def read(typing: Any, address: Any) -> Any:
         def generate(context: Any, builder: Any, given: Any, values: Any) -> Any:
             pointer = context.get_value_type(kind).as_pointer()
-            return builder.load(builder.inttoptr(values[0], pointer))
+            value = builder.load(builder.inttoptr(values[0], pointer))
+            if context.enable_nrt:
+                context.nrt.incref(builder, kind, value)
+            return value
 
         return kind(ADDRESS), generate
 

@@ -1,9 +1,7 @@
 """How functions are compiled, and where what was compiled is kept.
 
 Small functions are inlined wherever they are called. `separate` marks the large ones of the
-fast-link flow: with a numba whose internals are known they are compiled one by one and call each
-other by address (`addresses`); with any other they are ordinary functions, which takes eight times
-as long to compile and four to six times as long to run, but needs nothing undocumented.
+fast-link flow, which are compiled one by one and call each other at their addresses (`addresses`).
 
 Numba notes changes of the file in which a function stands, not of those from which others were
 inlined: so its files are kept in a folder named after all sources here.
@@ -23,18 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba import njit, types
+from numba import cfunc, njit
 
-ADDRESS = types.uintp
 _CONFIG: Any = numba.config
-DIRECT = (0, 61) <= tuple(map(int, numba.__version__.split(".")[:2])) <= (0, 68)
-
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-_OUTER, _INNER = _OPTIONS, _OPTIONS
-if DIRECT:
-    from . import addresses
-
-    _OUTER, _INNER = _OPTIONS | addresses.OPTIONS, _OPTIONS | addresses.INNER
+_INNER = _OPTIONS
+# Without what numba has not documented, all compiles and runs more slowly: arrays are counted, and
+# functions that no other language calls can be called from all.
+if (0, 61) <= tuple(map(int, numba.__version__.split(".")[:2])) <= (0, 68):
+    _OPTIONS |= {"no_cfunc_wrapper": True, "_nrt": False}
+    _INNER = _OPTIONS | {"no_cpython_wrapper": True}
 compiled = njit(fastmath={"contract"}, **_INNER)
 inlined = njit(fastmath={"contract"}, forceinline=True, **_INNER)
 # Sums whose order is free, so that they can be vectorised.
@@ -105,18 +101,16 @@ def _once(function: Any, signature: Any) -> Iterator[None]:
 
 def separate(signature: Any, from_python: bool = False, rank: int = 0) -> Callable[[Any], Any]:
     """Compile a function for one signature, or load it from its file; each rank has one."""
+    kind = njit if from_python else cfunc
 
     def decorate(function: Any) -> Any:
-        if not DIRECT and not from_python:
-            return compiled(function)
         if rank:
             function.__qualname__ = f"{function.__name__}_{rank}"
         collected = gc.isenabled()
         gc.disable()  # a tenth of the time, and compilers leave few cycles behind
         try:
             with _kept(), _once(function, signature):
-                options = _OUTER if from_python else _INNER
-                return njit(signature, cache=True, fastmath={"contract"}, **options)(function)
+                return kind(signature, cache=True, fastmath={"contract"}, **_OPTIONS)(function)
         finally:
             if collected:
                 gc.enable()
@@ -140,34 +134,3 @@ def entry(options: dict[str, Any]) -> Callable[[Any], Any]:
         return dispatcher
 
     return decorate
-
-
-def call_at(signature: Any, function: Callable[[], Any]) -> Any:
-    """Compiled function that calls a separate one by address: ``call(address, *arguments)``."""
-    if DIRECT:
-        return addresses.call_at(signature)
-    called = function()
-
-    @inlined
-    def call(address: int, *arguments: Any) -> Any:
-        return called(*arguments)
-
-    return call
-
-
-@inlined
-def _same(value: Any) -> Any:
-    return value
-
-
-def value_at(kind: Any) -> Any:
-    """Compiled function that reads a value of a type at an address."""
-    return addresses.value_at(kind) if DIRECT else _same
-
-
-def address(dispatcher: Any) -> int:
-    """Address of a separate function."""
-    return addresses.address(dispatcher) if DIRECT else 0
-
-
-address_of: Any = addresses.address_of if DIRECT else _same

@@ -5,22 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from .compile import inlined
-from .state import (
-    DENSE_0,
-    END,
-    HESSIAN,
-    KEPT_END,
-    OVERLAP,
-    RIGHT,
-    SATURATED,
-    SLOPE,
-    START,
-    STEP,
-    Active,
-    Scratch,
-    Step,
-)
-from .tableaux import DENSE, STAGES
+from .state import SATURATED, START, Scratch, Step, active
+from .steps import EXPLICIT
+from .tableaux import STAGES
 
 NEARLY_SATURATED = 32.0  # 1 - overlap is 1e-14
 # However little an overlap feels them, log-odds and tilts stay this accurate.
@@ -40,67 +27,47 @@ def pick_clock(learnable: int, work: Scratch) -> int:
     """Return the direction not yet learned that grows fastest, or -1."""
     clock, fastest = -1, 0.0
     for i in range(learnable):
-        if work.diagonal[OVERLAP, i] < LEARNED and work.square[HESSIAN, i, i] > fastest:
-            clock, fastest = i, work.square[HESSIAN, i, i]
+        if work.start_overlap[i] < LEARNED and work.start_hessian[i, i] > fastest:
+            clock, fastest = i, work.start_hessian[i, i]
     return clock
 
 
 @inlined
-def activate(learnable: int, rank: int, log_odds: np.ndarray) -> Active:
+def activate(learnable: int, rank: int, work: Scratch, step: Step) -> None:
     """Take directions with overlap 1 out of the state."""
     saturated = 0
-    while saturated < learnable and log_odds[saturated] >= NEARLY_SATURATED:
-        log_odds[saturated] = SATURATED
+    while saturated < learnable and work.log_odds[START, saturated] >= NEARLY_SATURATED:
+        work.log_odds[START, saturated] = SATURATED
         saturated += 1
     size = learnable - saturated
     for i in range(learnable):
         size += rank - max(i + 1, saturated)
-    return Active(saturated, learnable, size)
+    step.active[0], step.active[1], step.active[2] = saturated, learnable, size
 
 
 @inlined
-def differentiate(active: Active, pace: float, work: Scratch, state: np.ndarray) -> float:
-    """Start and slope of a step, from where `begin` was called; returns the largest rate in t."""
-    saturated, learnable = active.saturated, active.learnable
-    rank = work.rest.shape[0]
-    largest = 0.0
-    at = 0
-    for i in range(saturated, learnable):
-        state[START, at] = work.log_odds[0, i]
-        state[SLOPE, at] = 2.0 * work.hessian[i, i]
-        at += 1
-    for i in range(learnable):
-        for j in range(max(i + 1, saturated), rank):
-            state[START, at] = 0.0
-            state[SLOPE, at] = work.square[STEP, j, i]
-            at += 1
-    for k in range(at):
-        largest = max(largest, abs(state[SLOPE, k]))
-        state[SLOPE, k] *= pace
-    return largest
-
-
-@inlined
-def stiffness(active: Active, pace: float, hessian: np.ndarray) -> float:
-    """How fast tilts relax in the time of the clock."""
+def stiffness(work: Scratch, step: Step) -> float:
+    """How fast tilts relax in t."""
+    saturated, learnable, size = active(step)
     fastest = 0.0
-    if active.size > active.learnable - active.saturated:
-        for i in range(active.learnable):
-            fastest = max(fastest, abs(hessian[i, i]))
-    return 2.0 * pace * fastest
+    if size > learnable - saturated:
+        for i in range(learnable):
+            fastest = max(fastest, 2.0 * abs(work.start_hessian[i, i]))
+    return fastest
 
 
 @inlined
-def attracts(active: Active, rank: int, slow: float, step: Step, work: Scratch) -> bool:
+def attracts(slow: float, step: Step, work: Scratch) -> bool:
     """Whether no tilt of a learned direction towards another grows faster than `slow`.
 
     An implicit step over a longer time would end at the unstable subspace instead of leaving it.
     Near there the Jacobian of these tilts is symmetric: ``slow - J`` has a Cholesky factor.
     """
-    matrix, chosen, overlap = step.matrix, step.pivot, work.overlap
-    size, at = 0, active.learnable - active.saturated
-    for i in range(active.learnable):
-        for j in range(max(i + 1, active.saturated), rank):
+    saturated, learnable, _ = active(step)
+    matrix, chosen, overlap = step.matrix, step.pivot, work.start_overlap
+    size, at = 0, learnable - saturated
+    for i in range(learnable):
+        for j in range(max(i + 1, saturated), overlap.shape[0]):
             if overlap[i] >= LEARNED and overlap[j] < LEARNED:
                 chosen[size] = at
                 size += 1
@@ -123,17 +90,9 @@ def attracts(active: Active, rank: int, slow: float, step: Step, work: Scratch) 
 
 @inlined
 def local_error(
-    step: Step,
-    active: Active,
-    rank: int,
-    h_time: float,
-    clock_time: float,
-    hessian: np.ndarray,
-    rest: np.ndarray,
-    explicit: bool,
-    tolerance: float,
+    step: Step, work: Scratch, h_time: float, passed: float, method: int, tolerance: float
 ) -> float:
-    """Largest local error in units of what rtol allows.
+    """Largest local error in units of what rtol allows; `passed` is the time that counts.
 
     Log-odds count as long as the overlap feels them.  A tilt ``e`` of direction i towards j lasts
     for the step and changes ``v_j`` by up to ``2 h (|H_ij| e + H_ii e^2)``: that, not ``e`` alone,
@@ -141,40 +100,23 @@ def local_error(
     accurate relative to ``H_ij``, which a critical subspace does not have, until i is learned and
     as long as they grow: what is left of them may grow again and decide when j is learned.
     """
-    saturated, learnable = active.saturated, active.learnable
-    worst = abs(step.time[7]) / clock_time
+    saturated, learnable, size = active(step)
+    hessian, rest, error = work.start_hessian, work.start_rest, step.stages[STAGES - 1]
+    worst = abs(error[size]) / passed
     least = tolerance / COARSE
-    for i in range(saturated, learnable):
-        weight = max(min(1.0, 10.0 * rest[i]), least)
-        worst = max(worst, abs(step.stages[7, i - saturated]) * weight)
     at = learnable - saturated
     for i in range(learnable):
-        for j in range(max(i + 1, saturated), rank):
-            tilt = abs(step.stages[7, at])
-            weight = max(rest[j], least)
+        if i >= saturated:
+            weight = max(min(1.0, 10.0 * rest[i]), least)
+            worst = max(worst, abs(error[i - saturated]) * weight)
+        for j in range(max(i + 1, saturated), rest.shape[0]):
+            tilt = abs(error[at])
             lasting = 1.0
             if j < learnable:
                 lasting = 2.0 * h_time * (abs(hessian[i, j]) + hessian[i, i] * tilt)
-                if explicit and (rest[i] > 1.0 - LEARNED or step.state[RIGHT, at] > 0.0):
+                if method == EXPLICIT and (rest[i] > 1.0 - LEARNED or step.right[at] > 0.0):
                     coupling = abs(hessian[i, j]) / (abs(hessian[i, i]) + abs(hessian[j, j]))
                     lasting = max(lasting, LOOSE / max(coupling, FAINT))
-            worst = max(worst, tilt * weight * max(1.0, lasting))
+            worst = max(worst, tilt * max(rest[j], least) * max(1.0, lasting))
             at += 1
     return worst / (LENIENT * tolerance)
-
-
-@inlined
-def keep_interpolant(step: Step, size: int, elapsed: float, method: int) -> None:
-    for i in range(size):
-        step.state[KEPT_END, i] = step.state[END, i]
-    for row in range(3):
-        for i in range(size):
-            total = 0.0
-            for j in range(STAGES):
-                total += DENSE[method, row, j] * step.stages[j, i]
-            step.state[DENSE_0 + row, i] = total
-        total = 0.0
-        for j in range(STAGES):
-            total += DENSE[method, row, j] * step.time[j]
-        step.time_dense[row] = total
-    step.time_dense[3] = elapsed

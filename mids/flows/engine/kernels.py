@@ -20,7 +20,8 @@ Time.  The independent variable is the growth of one direction ``k`` still to be
 even walk in ``tau``.  ``k = -1`` means that ``t`` itself is used.
 
 A state vector holds ``v_i`` of the directions that are neither saturated nor without any overlap,
-then, column by column, the ``L_ji`` with ``j`` not saturated and ``i`` not without overlap.
+then, column by column, the ``L_ji`` with ``j`` not saturated and ``i`` not without overlap, and at
+last the time ``t`` since the step began.  A step begins at ``L = I``, in the frame of eigenvectors.
 """
 
 from __future__ import annotations
@@ -28,36 +29,20 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
-from .compile import ADDRESS, call_at, inlined, pair_sum, separate
-from .state import (
-    ACTIVE,
-    CHANGE,
-    GENERATOR,
-    HESSIAN,
-    INVERSE,
-    LOWER,
-    METRIC,
-    ODDS,
-    OVERLAP,
-    PACE_GRADIENT,
-    REST,
-    SATURATED,
-    SCALE,
-    SLOPE,
-    STEP,
-    TILT,
-    Active,
-    Scratch,
-    machine_at,
-)
-from .tables import Derivative
+from .addresses import ADDRESS, call_at
+from .compile import inlined, pair_sum, separate
+from .state import SATURATED, START, Scratch, Step, active, machine_at
+from .tables import Derivative, Substitution
+
+# Coefficients below this multiple of rounding, relative to the norm, are rounding themselves.
+FLUSH = 64.0 * 2.0**-52
 
 
 @inlined
-def load(x: np.ndarray, rank: int, active: Active, work: Scratch) -> None:
+def load(x: np.ndarray, rank: int, step: Step, work: Scratch) -> None:
     """``e^v`` and ``L`` of a state vector."""
-    saturated, learnable = active.saturated, active.learnable
-    lower, odds = work.square[LOWER], work.diagonal[ODDS]
+    saturated, learnable, _ = active(step)
+    lower, odds = work.lower, work.odds
     at = learnable - saturated
     for i in range(rank):
         if i < saturated:
@@ -88,10 +73,10 @@ def _dot(gradient: np.ndarray, first: int, i: int, second: int, j: int) -> float
 @inlined
 def _hessian(table: Derivative, rank: int, work: Scratch) -> None:
     """Compute ``Ht`` from the sheared coefficients and ``F``."""
-    hessian, power, gradient = work.square[HESSIAN], work.power, work.gradient
+    hessian, power, gradient = work.hessian, work.power, work.gradient
     power[0] = 1.0
     for i in range(1, power.shape[0]):
-        power[i] = power[table.power[i, 0]] * work.diagonal[OVERLAP, table.power[i, 1]]
+        power[i] = power[table.power[i, 0]] * work.overlap[table.power[i, 1]]
     for i in range(rank):
         for g in range(gradient.shape[2]):
             value = table.gradient_factor[i, g] * work.monomial[0, table.gradient[i, g]]
@@ -104,26 +89,14 @@ def _hessian(table: Derivative, rank: int, work: Scratch) -> None:
 
 
 @inlined
-def rate(
-    table: Derivative,
-    rank: int,
-    base: np.ndarray,
-    x: np.ndarray,
-    active: Active,
-    clock: int,
-    work: Scratch,
-    out: np.ndarray,
-) -> float:
-    """Differentiate the state with respect to tau; returns ``dt / dtau``.
-
-    `base` holds the target's coefficients in the frame the state refers to.
-    """
-    saturated, learnable = active.saturated, active.learnable
-    square, monomial = work.square, work.monomial[0]
-    lower, upper, tilt = square[LOWER], square[INVERSE], square[TILT]
-    generator, product = square[GENERATOR], square[CHANGE]
-    odds, overlap = work.diagonal[ODDS], work.diagonal[OVERLAP]
-    load(x, rank, active, work)
+def rate(table: Derivative, rank: int, clock: int, work: Scratch, step: Step) -> None:
+    """Differentiate the state `point` with respect to tau, into `right`."""
+    saturated, learnable, size = active(step)
+    monomial, out = work.monomial[0], step.right
+    lower, upper, tilt = work.lower, work.upper, work.tilt
+    generator, product, hessian = work.generator, work.product, work.hessian
+    odds, overlap = work.odds, work.overlap
+    load(step.point, rank, step, work)
 
     # G = L S^-1 L^T with S = L^T L + e^-v = R^T F^-1 R, factorised from the least overlap upwards
     for j in range(rank - 1, -1, -1):
@@ -151,8 +124,8 @@ def rate(
             for k in range(j + 1, i + 1):
                 total -= tilt[i, k] * upper[k, j]
             tilt[i, j] = total
-    for i in range(base.shape[0]):
-        monomial[i] = base[i]
+    for i in range(work.base.shape[0]):
+        monomial[i] = work.base[i]
     pair = 0
     for b in range(rank):
         for a in range(b + 1, rank):
@@ -170,7 +143,7 @@ def rate(
         for j in range(rank):
             total = 0.0
             for k in range(j, rank):
-                total += square[HESSIAN, i, k] * upper[k, j]
+                total += hessian[i, k] * upper[k, j]
             product[i, j] = total
     for j in range(rank):
         for i in range(rank - 1, -1, -1):
@@ -184,7 +157,7 @@ def rate(
             for k in range(i):
                 generator[i, j] -= lower[i, k] * generator[k, j]
 
-    pace = 0.5 / square[HESSIAN, clock, clock] if clock >= 0 else 1.0
+    pace = 0.5 / hessian[clock, clock] if clock >= 0 else 1.0
     for i in range(saturated, learnable):
         out[i - saturated] = 2.0 * pace * generator[i, i]
     at = learnable - saturated
@@ -194,58 +167,100 @@ def rate(
             total = generator[j, i]
             if j < learnable:
                 total += odds[j] / odds[i] * generator[i, j]
-            square[STEP, j, i] = total
+            work.rates[j, i] = total
             for k in range(first, j):
-                total += lower[j, k] * square[STEP, k, i]
+                total += lower[j, k] * work.rates[k, i]
             out[at] = pace * total
             at += 1
-    return pace
+    out[size] = pace
 
 
 @inlined
-def rate_here(
-    table: Derivative,
-    rank: int,
-    base: np.ndarray,
-    log_odds: np.ndarray,
-    active: Active,
-    work: Scratch,
-) -> None:
-    """Compute ``Ht``, which is ``B``, ``D`` and ``F`` where ``L = I``, with respect to t."""
-    square, diagonal = work.square, work.diagonal
+def substitute(table: Substitution, basis: np.ndarray, buffer: np.ndarray, out: np.ndarray) -> None:
+    """Compute the coefficients of ``y -> p(basis y)``."""
+    rank = basis.shape[0]
+    for i in range(buffer.shape[0]):
+        buffer[i] = 0.0
+    for row in range(table.node.shape[0]):
+        parent, variable = table.node[row, 0], table.node[row, 1]
+        degree, offset = table.node[row, 2], table.node[row, 3]
+        if degree == 0:
+            buffer[offset] = table.value[row]
+        if parent < 0:
+            continue
+        into = table.node[parent, 3]
+        first = table.first[degree]
+        for i in range(table.first[degree + 1] - first):
+            value = buffer[offset + i]
+            if value != 0.0:
+                for j in range(rank):
+                    buffer[into + table.successor[first + i, j]] += basis[variable, j] * value
+    for k in range(table.root.shape[0]):
+        offset, first = table.root[k, 0], table.root[k, 1]
+        for i in range(table.root[k, 2]):
+            out[first + i] = buffer[offset + i]
+
+
+_BEGIN = types.void(ADDRESS)
+
+
+@separate(_BEGIN)
+def begin(where: int) -> None:
+    """Start and slope of a step, with respect to t; ``Ht`` is ``B`` there.
+
+    Coefficients that are rounding are set to zero: a learned direction known to 1e-16 would
+    otherwise feed a spurious rate of 1e-32 to the direction to be learned next, whose own rate is
+    of order d^(1 - s).
+    """
+    table, work, step, _, _ = machine_at(where)
+    saturated, learnable, size = active(step)
+    rank, base, log_odds = work.rest.shape[0], work.base, work.log_odds[START]
+    substitute(table.substitution, work.frame[START], work.buffer, base)
+    floor = FLUSH * table.norm
     for i in range(base.shape[0]):
+        if abs(base[i]) * np.sqrt(table.weight[i]) <= floor:
+            base[i] = 0.0
         work.monomial[0, i] = base[i]
     for i in range(rank):
-        odds = np.exp(log_odds[i]) if i < active.learnable else 0.0
-        diagonal[ODDS, i] = odds
-        diagonal[REST, i] = 1.0 / (1.0 + odds)
-        diagonal[OVERLAP, i] = odds * diagonal[REST, i]
-    _hessian(table, rank, work)
+        work.odds[i] = np.exp(log_odds[i]) if i < learnable else 0.0
+        work.rest[i] = 1.0 / (1.0 + work.odds[i])
+        work.overlap[i] = work.odds[i] * work.rest[i]
+    _hessian(table.derivative, rank, work)
     for i in range(rank):
+        work.start_rest[i], work.start_overlap[i] = work.rest[i], work.overlap[i]
         for j in range(rank):
-            square[GENERATOR, i, j] = square[HESSIAN, i, j]
-    for i in range(active.learnable):
-        for j in range(max(i + 1, active.saturated), rank):
-            square[STEP, j, i] = square[HESSIAN, j, i]
-            if j < active.learnable:
-                square[STEP, j, i] *= 1.0 + diagonal[ODDS, j] / diagonal[ODDS, i]
+            work.start_hessian[i, j] = work.hessian[i, j]
+    at = learnable - saturated
+    for i in range(learnable):
+        if i >= saturated:
+            step.start[i - saturated] = log_odds[i]
+            step.slope[i - saturated] = 2.0 * work.hessian[i, i]
+        for j in range(max(i + 1, saturated), rank):
+            work.rates[j, i] = work.hessian[j, i]
+            if j < learnable:
+                work.rates[j, i] *= 1.0 + work.odds[j] / work.odds[i]
+            step.start[at] = 0.0
+            step.slope[at] = work.rates[j, i]
+            at += 1
+    step.start[size], step.slope[size] = 0.0, 1.0
 
 
-_SIGNATURE = types.void(ADDRESS, ACTIVE, types.int64, types.float64)
+call_begin = call_at(_BEGIN)
+
+_LINEARISE = types.void(ADDRESS, types.int64, types.float64)
 
 
-@separate(_SIGNATURE)
-def linearise(where: int, active: Active, clock: int, pace: float) -> None:
-    """Jacobian of `rate` at ``L = I``, where `begin` was called, and scales of the unknowns.
+@separate(_LINEARISE)
+def linearise(where: int, clock: int, pace: float) -> None:
+    """Jacobian of `rate` where `begin` was called, and scales of the unknowns.
 
     Tilts of a learned direction are as small as the ratio of the rates.
     """
-    table, work, step, _ = machine_at(where)
-    saturated, learnable = active.saturated, active.learnable
-    derivative, square, state = table.derivative, work.square, step.state
-    monomial, gradient = work.monomial, work.gradient
-    hessian, generator, change = work.hessian, square[METRIC], square[CHANGE]
-    odds, rest = work.diagonal[ODDS], work.diagonal[REST]
+    table, work, step, _, _ = machine_at(where)
+    saturated, learnable, size = active(step)
+    derivative, monomial, gradient = table.derivative, work.monomial, work.gradient
+    hessian, generator, change = work.start_hessian, work.generator, work.product
+    odds, rest = work.odds, work.rest
     rank = rest.shape[0]
     column, pair = learnable - saturated - 1, -1
     for b in range(learnable):
@@ -257,7 +272,7 @@ def linearise(where: int, active: Active, clock: int, pace: float) -> None:
             # Ht changes by `change`, B by `generator`: with v_b, or with L_ab
             if a == b:
                 at = b - saturated
-                state[SCALE, at] = 1.0
+                step.scale[at] = 1.0
                 for i in range(rank):
                     for g in range(gradient.shape[2]):
                         exponent = derivative.gradient[rank + b, g]
@@ -265,9 +280,9 @@ def linearise(where: int, active: Active, clock: int, pace: float) -> None:
             else:
                 column += 1
                 at = column
-                state[SCALE, at] = 1.0
+                step.scale[at] = 1.0
                 if 0.0 < hessian[a, a] < hessian[b, b]:
-                    state[SCALE, at] = np.sqrt(hessian[a, a] / hessian[b, b])
+                    step.scale[at] = np.sqrt(hessian[a, a] / hessian[b, b])
                 for i in range(monomial.shape[1]):
                     monomial[1, i] = 0.0
                 for row in range(derivative.shear_start[pair], derivative.shear_start[pair + 1]):
@@ -294,12 +309,11 @@ def linearise(where: int, active: Active, clock: int, pace: float) -> None:
             relative = 0.0
             if clock >= 0:
                 relative = -change[clock, clock] / hessian[clock, clock]
-            state[PACE_GRADIENT, at] = pace * relative
+            step.jacobian[size, at] = pace * relative
             unknown = 0
             for i in range(saturated, learnable):
-                step.jacobian[unknown, at] = (
-                    2.0 * pace * generator[i, i] + state[SLOPE, unknown] * relative
-                )
+                total = 2.0 * generator[i, i] + step.slope[unknown] * relative
+                step.jacobian[unknown, at] = pace * total
                 unknown += 1
             for i in range(learnable):
                 for j in range(max(i + 1, saturated), rank):
@@ -312,9 +326,10 @@ def linearise(where: int, active: Active, clock: int, pace: float) -> None:
                             opposite -= hessian[i, j]
                         total += odds[j] / odds[i] * opposite
                     if a > b and a == j and b > i and b >= saturated:
-                        total += square[STEP, b, i]  # L' = L D: L adds rows of D
-                    step.jacobian[unknown, at] = pace * total + state[SLOPE, unknown] * relative
+                        total += work.rates[b, i]  # L' = L D: L adds rows of D
+                    total += step.slope[unknown] * relative
+                    step.jacobian[unknown, at] = pace * total
                     unknown += 1
 
 
-call_linearise = call_at(_SIGNATURE, lambda: linearise)
+call_linearise = call_at(_LINEARISE)

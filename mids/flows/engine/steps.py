@@ -14,114 +14,124 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from .compile import ADDRESS, call_at, separate
+from .addresses import ADDRESS, call_at
+from .compile import inlined, separate
 from .kernels import rate
 from .linear import factorise, solve
-from .state import (
-    ACTIVE,
-    END,
-    PACE_GRADIENT,
-    POINT,
-    RIGHT,
-    SCALE,
-    SLOPE,
-    START,
-    Active,
-    machine_at,
-)
-from .tableaux import ERROR, GAMMA, A, C
+from .state import Step, active, machine_at
+from .tableaux import DENSE, ERROR, GAMMA, STAGES, A, C
 
-_SIGNATURE = types.float64(
-    ADDRESS, ACTIVE, types.int64, types.float64, types.float64, types.boolean
-)
+_ADVANCE = types.float64(ADDRESS, types.int64, types.float64, types.float64, types.int64)
+IMPLICIT, EXPLICIT = range(2)  # the methods of `tableaux`
 
 
 def advance(known: int) -> Any:
     """Make the function for targets of a rank, or of any (0)."""
 
-    @separate(_SIGNATURE, rank=known)
-    def advance(
-        where: int, active: Active, clock: int, pace: float, h: float, explicit: bool
-    ) -> float:
-        """Take a step of size `h` from the start, where L = I; returns the time it takes.
+    @separate(_ADVANCE, rank=known)
+    def advance(where: int, clock: int, pace: float, h: float, method: int) -> float:
+        """Take a step of size `h` in tau to `point`; returns how fast tilts relax.
 
-        The last row of stages and times receives the error estimates.  An explicit step also
-        measures how fast tilts relax (Hairer and Wanner, Solving ordinary differential equations
-        II, IV.2), from the two stages at its end; where they grow RIGHT is positive.  Unknowns of
-        linear systems are scaled, so that pivoting compares like with like.
+        An explicit step measures that from the two stages at its end (Hairer and Wanner, Solving
+        ordinary differential equations II, IV.2); where they grow `right` is positive.  Unknowns
+        of linear systems are scaled, so that pivoting compares like with like.
         """
-        table, work, step, _ = machine_at(where)
+        table, work, step, _, _ = machine_at(where)
+        _, _, size = active(step)
         rank = known if known > 0 else work.rest.shape[0]
-        size, base = active.size, work.base[0]
-        state, stages, times = step.state, step.stages, step.time
-        method = 1 if explicit else 0
-        inverse = 1.0 / h
-        if not explicit:
+        stages, scale, point, right = step.stages, step.scale, step.point, step.right
+        last = 6 if method == EXPLICIT else 7
+        if method == IMPLICIT:
             for i in range(size):
                 for j in range(size):
-                    step.matrix[i, j] = -step.jacobian[i, j] * (state[SCALE, j] / state[SCALE, i])
-                step.matrix[i, i] += inverse / GAMMA
-            factorise(step.matrix, step.pivot, state[RIGHT], size)
-        for stage in range(7 if explicit else 8):
-            time = pace
-            if stage == 0:
-                for i in range(size):
-                    state[RIGHT, i] = state[SLOPE, i]
-            else:
-                for i in range(size):
-                    total = state[START, i]
-                    for j in range(stage):
-                        total += A[method, stage, j] * stages[j, i]
-                    state[POINT, i] = total
-                time = rate(
-                    table.derivative, rank, base, state[POINT], active, clock, work, state[RIGHT]
-                )
-            if explicit:
-                times[stage] = time * h
-                for i in range(size):
-                    stages[stage, i] = state[RIGHT, i] * h
+                    step.matrix[i, j] = -step.jacobian[i, j] * (scale[j] / scale[i])
+                step.matrix[i, i] += 1.0 / (GAMMA * h)
+            factorise(step.matrix, step.pivot, right, size)
+        for stage in range(last + 1):
+            for i in range(size + 1):
+                right[i] = pace * step.slope[i]
+                total = step.start[i]
+                for j in range(stage):
+                    total += A[method, stage, j] * stages[j, i]
+                point[i] = total
+            if stage > 0:
+                rate(table.derivative, rank, clock, work, step)
+            if method == EXPLICIT:
+                for i in range(size + 1):
+                    stages[stage, i] = right[i] * h
                 continue
             for j in range(stage):
-                weight = C[stage, j] * inverse
-                time += weight * times[j]
-                for i in range(size):
-                    state[RIGHT, i] += weight * stages[j, i]
+                weight = C[stage, j] / h
+                for i in range(size + 1):
+                    right[i] += weight * stages[j, i]
             for i in range(size):
-                state[RIGHT, i] /= state[SCALE, i]
-            solve(step.matrix, step.pivot, state[RIGHT], size)
+                right[i] /= scale[i]
+            solve(step.matrix, step.pivot, right, size)
             for i in range(size):
-                stages[stage, i] = state[RIGHT, i] * state[SCALE, i]
-                time += state[PACE_GRADIENT, i] * stages[stage, i]
-            times[stage] = time * GAMMA * h
-
-        elapsed = 0.0
-        last = 6 if explicit else 7
-        for j in range(last):
-            elapsed += A[method, last, j] * times[j]
-        for i in range(size):
-            state[END, i] = state[POINT, i]
-        if explicit:
-            times[7] = 0.0
-            for j in range(7):
-                times[7] += ERROR[j] * times[j]
-            slopes = ends = 0.0
-            for i in range(size):
-                stages[7, i] = change = 0.0
-                for j in range(7):
-                    stages[7, i] += ERROR[j] * stages[j, i]
-                    change += (A[1, 6, j] - A[1, 5, j]) * stages[j, i]
-                state[RIGHT, i] = (stages[6, i] - stages[5, i]) * change
-                if i >= active.learnable - active.saturated:
-                    slopes += (stages[6, i] - stages[5, i]) ** 2
-                    ends += change * change
-            step.time_dense[4] = np.sqrt(slopes / ends) if ends > 1e-24 else 0.0
-        else:
-            elapsed += times[7]
-            for i in range(size):
-                state[END, i] += stages[7, i]
-        return elapsed
+                stages[stage, i] = right[i] * scale[i]
+                right[size] += step.jacobian[size, i] * stages[stage, i]
+            stages[stage, size] = right[size] * (GAMMA * h)
+        if method == IMPLICIT:
+            for i in range(size + 1):
+                point[i] += stages[last, i]
+            return 0.0
+        slopes = ends = 0.0
+        for i in range(size + 1):
+            stages[last + 1, i] = change = 0.0
+            for j in range(last + 1):
+                stages[last + 1, i] += ERROR[j] * stages[j, i]
+                change += (A[1, 6, j] - A[1, 5, j]) * stages[j, i]
+            right[i] = (stages[6, i] - stages[5, i]) * change
+            if step.active[1] - step.active[0] <= i < size:  # tilts
+                slopes += (stages[6, i] - stages[5, i]) ** 2
+                ends += change * change
+        return np.sqrt(slopes / ends) if ends > 1e-24 else 0.0
 
     return advance
 
 
-call_advance = call_at(_SIGNATURE, lambda: advance(0))
+call_advance = call_at(_ADVANCE)
+
+
+@inlined
+def keep_interpolant(step: Step, method: int) -> None:
+    for i in range(step.active[2] + 1):
+        for row in range(3):
+            total = 0.0
+            for j in range(STAGES):
+                total += DENSE[method, row, j] * step.stages[j, i]
+            step.dense[row, i] = total
+        step.dense[3, i] = step.point[i]
+
+
+@inlined
+def interpolate(step: Step, theta: float) -> None:
+    """Put the state at a fraction of the step into `point`."""
+    dense, rest = step.dense, 1.0 - theta
+    for i in range(step.active[2] + 1):
+        inner = dense[0, i] + theta * (dense[1, i] + theta * dense[2, i])
+        step.point[i] = rest * step.start[i] + theta * (dense[3, i] + rest * inner)
+
+
+@inlined
+def fraction(step: Step, wanted: float) -> float:
+    """Find where in the step a time lies."""
+    dense, time = step.dense, step.active[2]
+    first, second, third, end = dense[0, time], dense[1, time], dense[2, time], dense[3, time]
+    if wanted >= end:
+        return 1.0
+    low, high, theta = 0.0, 1.0, wanted / end
+    for _ in range(60):
+        inner = first + theta * (second + theta * third)
+        value = theta * (end + (1.0 - theta) * inner) - wanted
+        if abs(value) <= 1e-13 * end or high - low < 1e-14:
+            break
+        if value < 0.0:
+            low = theta
+        else:
+            high = theta
+        slope = end + (1.0 - 2.0 * theta) * inner
+        theta -= value / (slope + theta * (1.0 - theta) * (second + 2.0 * theta * third))
+        if not low < theta < high:
+            theta = 0.5 * (low + high)
+    return theta
