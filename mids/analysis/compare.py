@@ -43,6 +43,24 @@ WHY = (
 """Meanings of ``reason``: those of `theory`, and what else leaves a ratio without a value."""
 
 
+NAMES = {
+    "loss": "measured loss on the plateau",
+    "loss_theory": "predicted loss on the plateau",
+    "escape_time": "measured escape time",
+    "escape_time_theory": "predicted escape time",
+    "ratio": "measured over predicted escape time",
+    "ratio_expected": "ratio expected of the flow's step",
+    "exponent": "information exponent relative to them",
+    "censored": "whether the run is cut off on the plateau",
+    "trapped": "whether the run is trapped on the plateau",
+    "match": "whether the saddle is both measured and predicted",
+    "reason": "why there is no ratio",
+    "failed": "whether the run failed",
+    "nearest": "direction that the neuron has found",
+    "nearest_theory": "direction that it is predicted to find",
+}
+
+
 def compare(ds: xr.Dataset) -> xr.Dataset:
     """Compare the measured saddles of each run with the predicted ones.
 
@@ -104,9 +122,8 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
 def _compared(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset:
     """`compare` for the runs of one recipe."""
     found, predicted = OBSERVED[kind_of(recipe)](ds, recipe)
-    how = predicted.attrs
     left = np.isfinite(predicted["escape_time"])
-    parts = dict(found[list(MEASURED)].items())
+    parts = {name: found[name] for name in (*MEASURED, "failed")}
     for name in ("loss", "escape_time"):
         parts[f"{name}_theory"] = predicted[name].where(left)
     parts["exponent"] = predicted["exponent"].where(left)
@@ -114,30 +131,13 @@ def _compared(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset:
     parts["ratio"] = parts["escape_time"] / expected.where(expected > 0)
     parts["ratio_expected"] = _expected(ds, recipe.flow, predicted)
     parts["match"] = found["visited"] & predicted["visited"] & left
-    parts["failed"] = found["failed"]
-    parts["reason"] = _reason(found, predicted).where(parts["ratio"].isnull(), KNOWN)
-    parts["reason"] = parts["reason"].astype(np.int8)
-    names = {
-        "loss": "measured loss on the plateau",
-        "loss_theory": "predicted loss on the plateau",
-        "escape_time": "measured escape time",
-        "escape_time_theory": "predicted escape time",
-        "ratio": "measured over predicted escape time",
-        "ratio_expected": "ratio expected of the flow's step",
-        "exponent": "information exponent relative to them",
-        "censored": "whether the run is cut off on the plateau",
-        "trapped": "whether the run is trapped on the plateau",
-        "match": "whether the saddle is both measured and predicted",
-        "reason": "why there is no ratio",
-        "failed": "whether the run failed",
-        "nearest": "direction that the neuron has found",
-        "nearest_theory": "direction that it is predicted to find",
-    }
+    reason = _reason(found, predicted).where(parts["ratio"].isnull(), KNOWN)
+    parts["reason"] = reason.astype(np.int8)
     if "nearest" in found:
         parts |= {"nearest": found["nearest"], "nearest_theory": predicted["learned"]}
-    out = labelled(xr.Dataset({name: parts[name] for name in names if name in parts}), names)
-    out["reason"].attrs = {"long_name": names["reason"], **flags(*WHY)}
-    return out.transpose(..., "saddle", missing_dims="ignore").assign_attrs(how)
+    out = labelled(xr.Dataset({name: parts[name] for name in NAMES if name in parts}), NAMES)
+    out["reason"].attrs = {"long_name": NAMES["reason"], **flags(*WHY)}
+    return out.transpose(..., "saddle", missing_dims="ignore").assign_attrs(predicted.attrs)
 
 
 def _saddles(ds: xr.Dataset, recipe: Recipe) -> tuple[xr.Dataset, xr.Dataset]:
@@ -271,12 +271,9 @@ def _doubt(ds: xr.Dataset, out: xr.Dataset) -> str:
                 "is probably scaled with d; take that factor into learning_rate="
             )
         elif alike and 1.8 < factor < 2.2:
-            found.append(
-                f"{says}: the gradient probably "
-                + ("has half the size" if middle > 1 else "is that of a loss without the factor ")
-                + ("" if middle > 1 else "1/2")
-                + f"; multiply learning_rate= by {'1/2' if middle > 1 else '2'}"
-            )
+            why = "has half the size" if middle > 1 else "is that of a loss without the factor 1/2"
+            cure = f"multiply learning_rate= by {'1/2' if middle > 1 else '2'}"
+            found.append(f"{says}: the gradient probably {why}; {cure}")
         elif factor > 5.0:
             found.append(
                 f"{says}: the time is probably no learning rate times steps, or the second layer "
@@ -380,9 +377,5 @@ def _known(values: Array) -> Array:
 
 def _median(values: Array) -> float:
     """Median, NaN of nothing and where it is not finite."""
-    if not len(values):
-        return np.nan
-    middle = float(np.quantile(values, 0.5, method="lower"))
-    upper = float(np.quantile(values, 0.5, method="higher"))
-    result = 0.5 * (middle + upper)
-    return result if np.isfinite(result) else np.nan
+    middle = float(np.median(values)) if len(values) else np.nan
+    return middle if np.isfinite(middle) else np.nan

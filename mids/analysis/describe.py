@@ -97,7 +97,9 @@ def _origin(ds: xr.Dataset) -> Iterator[tuple[str, str]]:
     if len(targets) == 1:
         yield "target", repr(targets[0])
         quick = targets[0].separable is not None or _work(targets[0]) <= QUICK
-        yield "leaps", repr(ladder(targets[0])) if quick else "mids.ladder(ds.mi.target) finds them"
+        if len(targets[0].modes):  # many oblique directions have no ladder
+            found = repr(ladder(targets[0])) if quick else "mids.ladder(ds.mi.target) finds them"
+            yield "leaps", found
     elif targets:
         yield "targets", f"{len(targets)}: {_listed(t.name or f'{t:.4g}' for t in targets)}"
     simulated = [recipe for recipe in recipes if recipe.flow is not None]
@@ -105,9 +107,9 @@ def _origin(ds: xr.Dataset) -> Iterator[tuple[str, str]]:
         parts: dict[str, list[object]] = {}
         for recipe in simulated:
             assert recipe.flow is not None
-            found = recipe.flow.to_dict()
-            found |= {"student_rank": recipe.student_rank, "rtol": recipe.rtol, "seed": recipe.seed}
-            for name, value in found.items():
+            known = recipe.flow.to_dict()
+            known |= {"student_rank": recipe.student_rank, "rtol": recipe.rtol, "seed": recipe.seed}
+            for name, value in known.items():
                 parts.setdefault(name, []).append(value)
         names = _listed(parts.pop("name"))
         if "success" in ds:

@@ -31,17 +31,15 @@ from ..errors import InputError
 from ..simulation.by_recipe import by_recipe
 from ..simulation.recipe import Recipe, only, recipes_of
 from ..simulation.simulate import target_of
-from ..targets.basis import (
-    gauss_hermite,
-    hermite_values,
-    multi_indices,
-    symmetric_tensors,
-)
+from ..targets.basis import gauss_hermite, symmetric_tensors
 from ..targets.ladder import leaps, rate
+from ..targets.polynomial import monomials
 from ..targets.polynomial import polynomial as polynomial_of
+from ..targets.samples import features
 from ..targets.subspaces import Component, complete
 from ..targets.target import Target, as_target
 from ..validation import FloatArray as Array
+from .kernels import labelled
 from .known_frame import order as known_order
 
 Function = Callable[[Array], ArrayLike]
@@ -266,13 +264,11 @@ def _seen_by_powers(target: Target, U: Array, order: int) -> Array:
         weight = np.prod(np.meshgrid(*[weights] * rank, indexing="ij"), axis=0).ravel()
         y = target(z @ frame.T) / target.norm
         known = np.stack([np.prod(z[:, :k] ** a, axis=1) for a in product((0, 1), repeat=k)])
-        betas = multi_indices(rank - k, order)
-        betas = betas[betas.sum(axis=1) == order]
-        values = hermite_values(z[:, k:], order)
-        modes = np.stack([np.prod(values[:, np.arange(rank - k), beta], axis=1) for beta in betas])
+        betas = monomials(rank - k, (order,)).modes
+        modes = features(z[:, k:], betas, order)
         for n in range(1, powers + 1):
             size = np.sqrt(weight @ y ** (2 * n))
-            moments = (known * (weight * y**n / size)) @ modes.T
+            moments = (known * (weight * y**n / size)) @ modes
             tensors = [symmetric_tensors(betas, row)[order] for row in moments]
             found += [tensor.reshape(-1, rank - k) for tensor in tensors]
     rows = np.concatenate(found)
@@ -310,18 +306,15 @@ def _share(
 ) -> tuple[float, float, Array]:
     """``E |E[h_k(z_p) | cell of y, z_U]|^2``, its error, and a matrix (m, m) of that trace."""
     m = cells[0][0][0].shape[1]
-    betas = multi_indices(m, order)
-    betas = betas[betas.sum(axis=1) == order]
+    betas = monomials(m, (order,)).modes
     basis = np.stack([symmetric_tensors([b], [1.0])[order].reshape(m, -1) for b in betas])
     shares = np.zeros((len(cells), 2))
     kernel = np.zeros((m, m))
     for draw, sets in enumerate(cells):
         sums, counts = np.zeros((4, CELLS, len(betas))), np.zeros((4, CELLS))
         for part, (z, cell) in enumerate(sets):
-            values = hermite_values(z, order)
             counts[part] = np.bincount(cell, minlength=CELLS) / POINTS
-            for b, beta in enumerate(betas):
-                weights = np.prod(values[:, np.arange(m), beta], axis=1)
+            for b, weights in enumerate(features(z, betas, order).T):
                 sums[part, :, b] = np.bincount(cell, weights, CELLS) / POINTS
         # Products of means over independent point sets are free of the bias of a square.
         first, second = (np.einsum("pcb,bij->pcij", sums[k::2], basis) for k in (0, 1))
@@ -333,21 +326,22 @@ def _share(
     return float(shares.mean()), float(noise), (kernel + kernel.T) / (4 * len(cells))
 
 
+NAMES = {
+    "information": "information exponent, link not transformed",
+    "isotropic": "least degree of new variables in reach",
+    "generative": "least information exponent over transforms of the label",
+    "share": "E |E[h_k(z_p) | cell of y, z_U]|^2 at the generative exponent k",
+    "share_error": "its standard error",
+    "missed": "largest share that a lower order could have",
+    "power": "power of d",
+    "log_power": "power of log d",
+}
+
+
 def _table(columns: Array, target: Target, ladder: str) -> xr.Dataset:
     """Label the columns, and add the rates that follow from them."""
-    names = {
-        "information": "information exponent, link not transformed",
-        "isotropic": "least degree of new variables in reach",
-        "generative": "least information exponent over transforms of the label",
-        "share": "E |E[h_k(z_p) | cell of y, z_U]|^2 at the generative exponent k",
-        "share_error": "its standard error",
-        "missed": "largest share that a lower order could have",
-    }
     out = xr.Dataset(
-        {
-            name: ("saddle", column, {"long_name": text, "units": "1"})
-            for (name, text), column in zip(names.items(), columns, strict=True)
-        },
+        {name: ("saddle", column) for name, column in zip(NAMES, columns, strict=False)},
         {"saddle": np.arange(target.rank), "scale": list(SCALES)},
         {"ladder": ladder, "target": target.name or f"{target:.6g}"},
     )
@@ -363,17 +357,17 @@ def _table(columns: Array, target: Target, ladder: str) -> xr.Dataset:
                 text[i, j] = f"<= {text[i, j]}"
     dims = ("saddle", "scale")
     out["rate"] = dims, text.astype(str), {"long_name": "growth with d"}
-    out["power"] = dims, power, {"long_name": "power of d", "units": "1"}
-    out["log_power"] = dims, logs, {"long_name": "power of log d", "units": "1"}
-    for k, (name, long_name) in enumerate(
-        (("exponent", "by which it goes"), ("statement", "what is known"), ("source", "source"))
+    out["power"], out["log_power"] = (dims, power), (dims, logs)
+    titles = {"exponent": "by which it goes", "statement": "what is known", "source": "source"}
+    for (name, title), values in zip(
+        titles.items(), zip(*SCALES.values(), strict=True), strict=True
     ):
-        out[name] = "scale", [row[k] for row in SCALES.values()], {"long_name": long_name}
+        out[name] = "scale", list(values), {"long_name": title}
     out["bound"].attrs = {"long_name": "whether the generative exponent is an upper bound"}
     out["saddle"].attrs = {"long_name": "directions learned at the saddle", "units": "1"}
     for name in ("information", "isotropic", "generative"):
         out.attrs[f"{name}_leap"] = float(out[name].max())
-    return out
+    return labelled(out, NAMES)
 
 
 def _rate(scale: str, s: int) -> tuple[float, float, str]:

@@ -15,8 +15,10 @@ is taken to stand still: what turns it is of the order of ``D^s``, the square of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -113,77 +115,82 @@ def landscape(
 
 def _subspaces(target: Target, starts: int, rng: np.random.Generator) -> xr.Dataset:
     """Critical subspaces of every rank."""
-    steps = list(leaps(target))
-    size = float(np.sum(target.coefficients**2 * target.modes.sum(axis=1)))
-    found: list[tuple[CriticalPoint, int, bool]] = []
-    for k in range(target.rank + 1):
+    rank, size, steps = target.rank, _size(target), list(leaps(target))
+    points: list[CriticalPoint] = []
+    stops: list[int] = []  # those of the ladder
+    for k in range(rank + 1):
         first = [step.subspace for step in steps if step.rank_before == k]
-        tried = 1 if k in (0, target.rank) else starts
-        frames = [np.linalg.qr(rng.standard_normal((target.rank, k)))[0] for _ in range(tried)]
-        of_rank: list[list[CriticalPoint]] = []
-        for frame in [*first, *frames]:
+        tried = 1 if k in (0, rank) else starts
+        frames = [np.linalg.qr(rng.standard_normal((rank, k)))[0] for _ in range(tried)]
+        for n, frame in enumerate([*first, *frames]):
             U = critical(target, frame, 60)
             push = complete(U)[:, k:].T @ gradient(target, U @ U.T) @ U
-            if np.abs(push).max(initial=0.0) > 1e-9 * size:
-                continue
-            point = CriticalPoint.near(target, U)
-            alike = next((a for a in of_rank if _alike(a[0], point, size)), None)
-            if alike is None:
-                of_rank.append([point])
-            elif all(known.tilt(U) > 1e-3 for known in alike):
-                alike.append(point)
-        for copies in of_rank:
-            point = copies[0]
-            stops = [CriticalPoint.near(target, frame) for frame in first]
-            visited = any(_alike(point, each, size) for each in stops)
-            visited |= point.exponent is None and k == target.rank
-            found.append((point, len(copies), visited))
-    found.sort(key=lambda each: -each[0].loss)
-    points = [each[0] for each in found]
-    grows = [p.rates[p.rates > FLAT * size] for p in points]
-    neutral = [int((np.abs(p.rates) <= FLAT * size).sum()) for p in points]
-    exponent = np.array([np.nan if p.exponent is None else p.exponent for p in points])
-    index = [len(rates) for rates in grows]
-    return labelled(
-        xr.Dataset(
-            {
-                "loss": ("point", [max(p.loss, 0.0) for p in points]),
-                "learned": ("point", [p.learned.shape[1] for p in points]),
-                "index": ("point", index),
-                "growth": ("point", [float(rates.max(initial=0.0)) for rates in grows]),
-                "neutral": ("point", neutral),
-                "isolated": ("point", [n == 0 for n in neutral]),
-                "copies": (
-                    "point",
-                    [0 if n else each[1] for n, each in zip(neutral, found, strict=True)],
-                ),
-                "exponent": ("point", exponent),
-                "minimum": ("point", np.isnan(exponent) & (np.array(index) == 0)),
-                "ladder": ("point", [each[2] for each in found]),
-                "gram": (("point", "axis", "axis_t"), [p.learned @ p.learned.T for p in points]),
-            }
-        ),
-        NAMES,
-    )
+            if np.abs(push).max(initial=0.0) <= 1e-9 * size:
+                stops += [len(points)] if n < len(first) else []
+                points.append(CriticalPoint.near(target, U))
+    learned = [point.learned.shape[1] for point in points]
+    gram = [point.learned @ point.learned.T for point in points]
+    exponent = np.array([point.exponent or np.nan for point in points])
+    loss, rates = np.array([point.loss for point in points]), [point.rates for point in points]
+    kinds = [(k, point.exponent) for k, point in zip(learned, points, strict=True)]
+    groups, out = _table(loss, rates, gram, size, kinds)
+    at = [group[0] for group in groups]
+    visited = [bool({*group} & {*stops}) or kinds[group[0]] == (rank, None) for group in groups]
+    out["learned"] = "point", np.array(learned)[at]
+    out["exponent"] = "point", exponent[at]
+    out["minimum"] = out["exponent"].isnull() & (out["index"] == 0)
+    out["ladder"] = "point", visited
+    out["gram"] = ("point", "axis", "axis_t"), np.array(gram)[at]
+    return labelled(out, NAMES)
 
 
-def _alike(one: CriticalPoint, other: CriticalPoint, size: float) -> bool:
-    """Whether two points have the same loss, exponent and rates."""
-    differs = np.abs(one.rates - other.rates).max(initial=0.0) + abs(one.loss - other.loss)
-    return one.exponent == other.exponent and bool(differs < SAME * size)
+def _size(target: Target) -> float:
+    """Scale of the slopes of h."""
+    return float(np.sum(target.coefficients**2 * target.modes.sum(axis=1)))
+
+
+def _table(
+    loss: Array, rates: Any, matrices: Any, size: float, kinds: Sequence[Any]
+) -> tuple[list[list[int]], xr.Dataset]:
+    """Put points of one kind, loss and rates together, by decreasing loss, and tell of them."""
+    groups: list[list[int]] = []
+    for i in range(len(loss)):
+        alike = (
+            k
+            for k, (first, *_) in enumerate(groups)
+            if kinds[first] == kinds[i]
+            and np.abs(rates[first] - rates[i]).max(initial=0.0) + abs(loss[first] - loss[i])
+            < SAME * size
+        )
+        at = next(alike, None)
+        if at is None:
+            groups.append([i])
+        elif all(np.abs(matrices[k] - matrices[i]).max() > 1e-3 for k in groups[at]):
+            groups[at].append(i)
+    groups.sort(key=lambda group: -loss[group[0]])
+    here = [rates[group[0]] for group in groups]
+    neutral = np.array([(np.abs(each) <= FLAT * size).sum() for each in here])
+    grows = [each[each > FLAT * size] for each in here]
+    parts = {
+        "loss": [max(loss[group[0]], 0.0) for group in groups],
+        "index": [len(each) for each in grows],
+        "growth": [each.max(initial=0.0) for each in grows],
+        "neutral": neutral,
+        "isolated": neutral == 0,
+        "copies": np.where(neutral == 0, [len(group) for group in groups], 0),
+    }
+    return groups, xr.Dataset({name: ("point", values) for name, values in parts.items()})
 
 
 def _matrices(
     target: Target, starts: int, rng: np.random.Generator, dim: float, runs: int, seed: int
 ) -> xr.Dataset:
     """Critical points of the planted flow, and where its runs end."""
-    r = target.rank
-    size = float(np.sum(target.coefficients**2 * target.modes.sum(axis=1)))
+    r, size = target.rank, _size(target)
     # Of any rank, and with directions that are learned: inside the ball and on all its faces.
     scales = np.clip(rng.uniform(-0.5, 1.5, (starts * r, r)), 0.0, 1.0)
     left, _, right = np.linalg.svd(rng.standard_normal((len(scales), r, r)))
     M = np.concatenate([(left * scales[:, None, :]) @ right, np.zeros((1, r, r))])
-    ends = np.zeros(0)
     if runs:
         ds = simulate(target, dim=dim, runs=runs, seed=seed, flow="planted").compute()
         status, last = ds["status"].values.ravel(), ds["loss"].values.reshape(runs, -1)[:, -1]
@@ -202,39 +209,17 @@ def _matrices(
     held = (np.abs(slope).max(axis=(1, 2)) < 1e-10 * size) & inside
     M, rates = M[held], np.sort(np.linalg.eigvals(jacobian[held]).real, axis=1)
     level = target.norm**2 - correlation(target, M)
-    rows: list[list[int]] = []
-    for i in np.argsort(-level, kind="stable").tolist():
-        differs = [np.abs(rates[a[0]] - rates[i]).max() + abs(level[a[0]] - level[i]) for a in rows]
-        if not rows or min(differs) > SAME * size:
-            rows.append([i])
-        elif all(np.abs(M[j] - M[i]).max() > 1e-3 for j in rows[int(np.argmin(differs))]):
-            rows[int(np.argmin(differs))].append(i)
-    first = [row[0] for row in rows]
-    neutral = (np.abs(rates[first]) <= FLAT * size).sum(axis=1)
-    share = np.full(len(rows), np.nan)
+    groups, out = _table(level, rates, M, size, [None] * len(M))
+    first = [group[0] for group in groups]
+    share = np.full(len(first), np.nan)
     if runs:
         nearest = np.abs(ends[:, None] - level[first]).argmin(axis=1)
-        share = np.bincount(nearest[np.isfinite(ends)], minlength=len(rows)) / runs
-    return labelled(
-        xr.Dataset(
-            {
-                "loss": ("point", np.maximum(level[first], 0.0)),
-                "index": ("point", (rates[first] > FLAT * size).sum(axis=1)),
-                "growth": ("point", np.maximum(rates[first].max(axis=1), 0.0)),
-                "neutral": ("point", neutral),
-                "isolated": ("point", neutral == 0),
-                "copies": (
-                    "point",
-                    [0 if n else len(row) for n, row in zip(neutral, rows, strict=True)],
-                ),
-                "basin": ("point", share),
-                "basin_error": ("point", np.sqrt(share * (1 - share) / max(runs, 1))),
-                "overlap": (("point", "direction"), np.linalg.svd(M[first], compute_uv=False) ** 2),
-                "correlation": (("point", "axis", "student"), M[first]),
-            }
-        ),
-        NAMES,
-    )
+        share = np.bincount(nearest[np.isfinite(ends)], minlength=len(first)) / runs
+    out["basin"] = "point", share
+    out["basin_error"] = "point", np.sqrt(share * (1 - share) / max(runs, 1))
+    out["overlap"] = ("point", "direction"), np.linalg.svd(M[first], compute_uv=False) ** 2
+    out["correlation"] = ("point", "axis", "student"), M[first]
+    return labelled(out, NAMES)
 
 
 def linearised(target: Target, M: Array) -> tuple[Array, Array]:
@@ -295,12 +280,11 @@ class CriticalPoint:
         degree = table.modes[:, k:].sum(axis=1)
         exponent = _exponents(table, coefficients, k)[0]
         kept = (degree == exponent) if leading else (degree >= exponent)
-        coefficients = coefficients[:, 0]
-        coefficients = np.where(kept, coefficients, 0.0)
-        scale = float(np.sum(target.coefficients**2 * target.modes.sum(axis=1)))
+        coefficients = np.where(kept, coefficients[:, 0], 0.0)
         level = float(loss(target, learned @ learned.T))
         known = int(exponent) if exponent <= degree.max() else None
-        return cls(learned, frame[:, k:], level, known, coefficients, rates, 1e-7 * scale, target)
+        neutral = 1e-7 * _size(target)
+        return cls(learned, frame[:, k:], level, known, coefficients, rates, neutral, target)
 
     @cached_property
     def frame(self) -> Array:

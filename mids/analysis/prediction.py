@@ -94,26 +94,19 @@ class Prediction:
 
     def loss(self, time: Array | None, crossing: Array | None = None) -> Array:
         """Level of each plateau, (n, saddle); the saddle's own where a later one is never left."""
-        result = self.saddle_loss.copy()
-        for j in range(result.shape[1]):
-            enter, leave = self.enter_time[:, j], self.leave_time[:, j]
-            known = (enter == 0) | ((enter < leave) & np.isfinite(self.escape_time[:, j]))
-            rows = np.flatnonzero(known)
-            if not len(rows):
-                continue
-            measured = None
-            if crossing is not None:
-                k = self.rank[rows, j].astype(np.int64)
-                inner = (k > 0) & (k < crossing.shape[1])
-                k = np.where(inner, k, 1 % crossing.shape[1])
-                ends = crossing[rows, k - 1, -1], crossing[rows, k, 0]
-                measured = np.where(inner, ends[0], np.nan), np.where(inner, ends[1], np.nan)
-
-            def curve(index: IntArray, at: Array, rows: NDArray[np.intp] = rows) -> Array:
-                return self.curve(rows[index], at)
-
-            found = predicted_level(curve, time, enter[rows], leave[rows], measured)
-            result[rows, j] = np.where(np.isnan(found), result[rows, j], found)
+        result, enter, leave = self.saddle_loss.copy(), self.enter_time, self.leave_time
+        at = np.nonzero((enter == 0) | ((enter < leave) & np.isfinite(self.escape_time)))
+        measured = None
+        if crossing is not None:
+            run, k = at[0], self.rank[at].astype(np.int64)
+            inner = (k > 0) & (k < crossing.shape[1])
+            k = np.where(inner, k, 1 % crossing.shape[1])
+            ends = crossing[run, k - 1, -1], crossing[run, k, 0]
+            measured = np.where(inner, ends[0], np.nan), np.where(inner, ends[1], np.nan)
+        found = predicted_level(
+            lambda rows, times: self.curve(at[0][rows], times), time, enter[at], leave[at], measured
+        )
+        result[at] = np.where(np.isnan(found), result[at], found)
         return result
 
 

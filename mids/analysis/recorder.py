@@ -165,7 +165,7 @@ class Recorder:
         >>> W = np.eye(50)[:, :1]
         >>> recorder.record(0, 0.5, W, network=lambda x: (x[:, 0] ** 2 - 1) / 2**0.5)
         >>> recorder.record(1, 0.4, W)
-        >>> recorder.dataset().link[0, 0, 0].values.round(6).tolist()  # h2(z1)
+        >>> abs(recorder.dataset().link[0, 0, 0]).values.round(6).tolist()  # h2(z1)
         [0.0, 0.0, 1.0]
         """
         step = validation.integer(step, "step", at_least=0)

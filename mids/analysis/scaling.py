@@ -97,7 +97,14 @@ def scaling(
     >>> fit.rate.values.tolist(), round(float(fit.slope[1])), float(fit.expected[1])
     (['log d', 'd^2'], 2, 2.0)
     """
-    arguments = _checked(ds, resamples, confidence, seed)
+    validation.dataset(ds)
+    arguments: dict[str, Any] = {
+        "resamples": validation.integer(resamples, "resamples", at_least=1, at_most=10**6),
+        "confidence": validation.number(confidence, "confidence", above=0.0, at_most=1.0),
+        "seed": validation.integer(seed, "seed", at_least=0),
+    }
+    if "dim" not in ds.coords:
+        raise DatasetError("scaling needs the coordinate 'dim' with the dimensions d; assign it")
     for name in ("dim", "run"):
         ds = as_dimension(ds, name)
     size = ds.sizes["dim"]
@@ -123,72 +130,54 @@ def scaling(
     return _labelled(out.assign(by_recipe(bare, expected, of=of, over=over)))
 
 
-def _checked(ds: xr.Dataset, resamples: object, confidence: object, seed: object) -> dict[str, Any]:
-    validation.dataset(ds)
-    resamples = validation.integer(resamples, "resamples", at_least=1, at_most=10**6)
-    confidence = validation.number(confidence, "confidence", above=0.0, at_most=1.0)
-    seed = validation.integer(seed, "seed", at_least=0)
-    if "dim" not in ds.coords:
-        raise DatasetError("scaling needs the coordinate 'dim' with the dimensions d; assign it")
-    return {"resamples": resamples, "confidence": confidence, "seed": seed}
+COLUMNS = {
+    "slope": "slope of log escape time in log d",
+    "low": "lower end of the bootstrap interval",
+    "high": "upper end of the bootstrap interval",
+    "time_slope": "slope of escape time in log d",
+    "time_low": "lower end of its bootstrap interval",
+    "time_high": "upper end of its bootstrap interval",
+    "n_dims": "dimensions in the fit",
+}
+NAMES = COLUMNS | {
+    "local_slope": "slope of log escape time since the dimension before",
+    "n_trapped": "runs trapped at the saddle",
+    "n_censored": "runs cut off at the saddle",
+    "n_unvisited": "runs without such a saddle",
+    "n_failed": "runs that failed",
+    "n_unmatched": "plateaus without a match",
+    "expected": "exponent that the theory expects",
+}
 
 
 def _fitted(found: xr.Dataset, _: Recipe | None = None, **arguments: Any) -> xr.Dataset:
     """Fits to the saddles of one recipe, or of none."""
     escape = found["escape_time"].where(~found["censored"], np.inf)
-    trapped, censored = found["trapped"], found["censored"]
-    failed = found["failed"]
-    unvisited = escape.isnull() & ~trapped & ~failed
-    over = ["dim", "run"]
     columns, local = applied(
         _fit,
         escape,
         np.log(found["dim"].astype(np.float64)),
         core=[["saddle", "dim", "run"], ["dim"]],
         out=[["saddle", "column"], ["saddle", "dim"]],
-        sizes={"column": 7},
+        sizes={"column": len(COLUMNS)},
         **arguments,
     )
-    slope, low, high, *time, n_dims = (columns.isel(column=k, drop=True) for k in range(7))
-    out = xr.Dataset(
-        {
-            "slope": slope,
-            "low": low,
-            "high": high,
-            **dict(zip(("time_slope", "time_low", "time_high"), time, strict=True)),
-            "local_slope": local,
-            "n_dims": n_dims.astype(np.int64),
-            "n_trapped": trapped.sum(over),
-            "n_censored": censored.sum(over),
-            "n_unvisited": unvisited.sum(over),
-            "n_failed": failed.sum([name for name in failed.dims if name in ("dim", "run")]),
-        }
-    ).assign_coords(saddle=np.arange(escape.sizes["saddle"]))
-    if "n_unmatched" in found:
-        out["n_unmatched"] = found["n_unmatched"].sum(
-            [name for name in found["n_unmatched"].dims if name in over]
-        )
-    return out
+    out = xr.Dataset({name: columns.isel(column=k, drop=True) for k, name in enumerate(COLUMNS)})
+    out = out.assign(n_dims=out["n_dims"].astype(np.int64), local_slope=local)
+    counted = {
+        "n_trapped": found["trapped"],
+        "n_censored": found["censored"],
+        "n_unvisited": escape.isnull() & ~found["trapped"] & ~found["failed"],
+        "n_failed": found["failed"],
+        **{name: found[name] for name in ("n_unmatched",) if name in found},
+    }
+    for name, runs in counted.items():
+        out[name] = runs.sum([along for along in runs.dims if along in ("dim", "run")])
+    return out.assign_coords(saddle=np.arange(escape.sizes["saddle"]))
 
 
 def _labelled(out: xr.Dataset) -> xr.Dataset:
-    names = {
-        "slope": "slope of log escape time in log d",
-        "low": "lower end of the bootstrap interval",
-        "high": "upper end of the bootstrap interval",
-        "time_slope": "slope of escape time in log d",
-        "time_low": "lower end of its bootstrap interval",
-        "time_high": "upper end of its bootstrap interval",
-        "local_slope": "slope of log escape time since the dimension before",
-        "n_dims": "dimensions in the fit",
-        "n_trapped": "runs trapped at the saddle",
-        "n_censored": "runs cut off at the saddle",
-        "n_unvisited": "runs without such a saddle",
-        "n_failed": "runs that failed",
-        "n_unmatched": "plateaus without a match",
-        "expected": "exponent that the theory expects",
-    }
-    out = labelled(out, names)
+    out = labelled(out, NAMES)
     out["rate"].attrs = {"long_name": "order of the escape time"}
     out["saddle"].attrs = {"long_name": "directions learned at the saddle", "units": "1"}
     return out
@@ -242,7 +231,7 @@ def _fit(
     ends[:, np.isnan(slope)] = np.nan
     log_low, low = ends[0]
     log_high, high = ends[1]
-    columns = (slope[0], log_low, log_high, slope[1], low, high, n_dims)
+    columns = (slope[0], log_low, log_high, slope[1], low, high, n_dims)  # as COLUMNS
     local = np.full(escape.shape[:-1], np.nan)
     further = np.diff(log_dim)
     rise = np.diff(np.log(_medians(escape)), axis=-1)

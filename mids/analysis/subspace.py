@@ -99,16 +99,10 @@ def _directions(matrices: Array, *, symmetric: bool) -> Array:
 
 def _signed(vectors: Array) -> Array:
     """Fix the signs of columns (..., time, r, r): they change least along time."""
-    first = vectors[..., 0, :, :]
-    largest = np.abs(np.nan_to_num(first)).argmax(-2)[..., None, :]
-    sign = np.where(np.take_along_axis(first, largest, -2) < 0, -1.0, 1.0)
+    first = vectors[..., :1, :, :]
+    largest = np.abs(np.nan_to_num(first)).argmax(-2, keepdims=True)
+    turned = np.take_along_axis(first, largest, -2)[..., 0, :] < 0
     # An eigenvector has no sign: it keeps that of the time before.
-    turned = (vectors[..., 1:, :, :] * vectors[..., :-1, :, :]).sum(-2) < 0
-    signs = np.cumprod(np.where(turned, -1.0, 1.0), axis=-2)[..., None, :]
-    return np.concatenate(
-        [
-            first[..., None, :, :] * sign[..., None, :, :],
-            vectors[..., 1:, :, :] * signs * sign[..., None, :, :],
-        ],
-        axis=-3,
-    )
+    again = (vectors[..., 1:, :, :] * vectors[..., :-1, :, :]).sum(-2) < 0
+    signs = np.cumprod(np.where(np.concatenate([turned, again], axis=-2), -1.0, 1.0), axis=-2)
+    return vectors * signs[..., None, :]

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 from warnings import warn
 
 import numpy as np
@@ -385,12 +384,6 @@ def _law_of(
     return with_saddles(xr.Dataset({"escape_time_quantile": array}))
 
 
-def _law(dims: NDArray[np.int64], **arguments: Any) -> Array:
-    """Quantiles at each dimension, shape (..., saddle, quantile)."""
-    found = escape_time_quantiles(dims=[int(d) for d in np.ravel(dims)], **arguments)
-    return found.reshape(np.shape(dims) + found.shape[1:])
-
-
 def _times(ds: xr.Dataset) -> Array | None:
     """Return the times of a dataset; None where it has none that increase."""
     if "time" not in ds.coords or ds["time"].ndim != 1:
@@ -438,42 +431,33 @@ def _predict(
     return out.reshape(*runs, len(COLUMNS), rank)
 
 
-def escape_time_quantiles(
+def _law(
+    dims: NDArray[np.int64],
+    *,
     model: Race | ManyDirections,
     student_rank: int,
-    dims: Sequence[int],
     quantiles: Sequence[float],
     samples: int,
 ) -> Array:
-    """Quantiles of the escape times over initial conditions, shape (dims, saddle, quantiles)."""
-    result = np.full((len(dims), model.rank, len(quantiles)), np.nan)
-    for row, dim in zip(result, dims, strict=True):
-        if model.rank == 1:
-            gram0 = _one(student_rank, dim)
-        else:
-            gram0 = _starts(model.rank, student_rank, dim, samples)
-        times = model.predict(gram0).escape_time
-        for saddle, column in enumerate(times.T):
-            visited = column[~np.isnan(column)]
+    """Quantiles of the escape times over initial conditions, shape (..., saddle, quantile)."""
+    result = np.full((dims.size, model.rank, len(quantiles)), np.nan)
+    for row, dim in zip(result, dims.ravel().tolist(), strict=True):
+        gram0 = _starts(model.rank, student_rank, dim, samples)
+        for saddle, times in enumerate(model.predict(gram0).escape_time.T):
+            visited = times[~np.isnan(times)]
             if len(visited):
                 row[saddle] = np.quantile(visited, quantiles, method="inverted_cdf")
-    return result
-
-
-def _one(q: int, dim: int) -> Array:
-    """As `_starts`, for one direction, from the distribution function of its odds."""
-    from scipy.special import fdtri
-
-    below = dim - q
-    odds = fdtri(q, below, (np.arange(POINTS) + 0.5) / POINTS) * q / below
-    return np.asarray(odds / (1 + odds))[:, None, None]
+    return result.reshape(*dims.shape, *result.shape[1:])
 
 
 def _starts(r: int, q: int, dim: int, points: int) -> Array:
     """Evenly spread draws of G(0), shape (points, r, r)."""
-    from scipy.special import chdtri, ndtri
+    from scipy.special import chdtri, fdtri, ndtri
     from scipy.stats import qmc
 
+    if r == 1:  # by the distribution function of the odds
+        odds = fdtri(q, dim - q, (np.arange(POINTS) + 0.5) / POINTS) * q / (dim - q)
+        return np.asarray(odds / (1 + odds))[:, None, None]
     triangle = np.tril_indices(q, -1)
     # The draws of A and B by their distribution functions, from evenly spread numbers.
     sobol = qmc.Sobol(q * r + q + len(triangle[0]), rng=SEED)

@@ -260,7 +260,8 @@ class Catalog(Mapping[str, xr.Dataset]):
         )
         found = [key for key, entry in self.entries.items() if meets(entry)]
         if target is not None:
-            exponents = ((), tuple(step.exponent for step in leaps(target).steps))
+            steps = leaps(target).steps if len(target.modes) else ()
+            exponents = ((), tuple(step.exponent for step in steps))
             found = [key for key in found if self.entries[key].leaps in exponents]
             found = [key for key in found if self._has_target(key, target, scaled=scaled)]
         return Catalog(self._source, frozenset(found))

@@ -212,6 +212,8 @@ def _described(ds: xr.Dataset) -> dict[str, Any]:
     ranks = {recipe.get("student_rank") for recipe in recipes}
     student_rank = ranks.pop() if len(ranks) == 1 else None
     target = targets[0] if len(targets) == 1 else None
+    # Many oblique directions have no ladder.
+    steps = leaps(target).steps if target is not None and len(target.modes) else ()
     made = {str(recipe.get("versions", {}).get("mids", "")) for recipe in recipes}
     return {
         "title": _text(ds.attrs.get("title", "")),
@@ -220,7 +222,7 @@ def _described(ds: xr.Dataset) -> dict[str, Any]:
         "rank": None if target is None else target.rank,
         "student_rank": None if student_rank is None else int(student_rank),
         "information_exponent": None if target is None else target.information_exponent(),
-        "leaps": () if target is None else tuple(step.exponent for step in leaps(target).steps),
+        "leaps": tuple(step.exponent for step in steps),
         "dims": tuple(np.atleast_1d(ds["dim"].values).tolist()) if "dim" in ds.coords else (),
         "runs": int(ds.sizes.get("run", 1)),
         "schema": int(ds.encoding.get("mids_schema", ds.attrs["mids_schema"])),  # of the file

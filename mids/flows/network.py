@@ -12,7 +12,7 @@ import numpy as np
 from .. import validation
 from ..errors import InputError
 from ..schema import LEVELS
-from ..targets.links import ACTIVATIONS, hermite_series
+from ..targets.basis import ACTIVATIONS, hermite_series
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 from .base import Flow, Neurons, Problem, Swept

@@ -10,8 +10,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..targets.additive import AdditiveTarget
-from ..targets.basis import multiplicities
-from ..targets.links import LARGEST_DEGREE
+from ..targets.basis import LARGEST_DEGREE, multiplicities
 from ..targets.target import Target
 from ..validation import FloatArray, IntArray
 

@@ -168,7 +168,8 @@ def dataset(plan: Plan, blocks: tuple[int, ...]) -> xr.Dataset:
 
 
 def _coordinates(plan: Plan) -> dict[str, xr.Variable]:
-    exponents = np.array(list(plan.modes.values()), dtype=np.int64).reshape(len(plan.modes), -1)
+    columns = -1 if plan.modes else 0  # many oblique directions have no modes
+    exponents = np.array([*plan.modes.values()], dtype=np.int64).reshape(len(plan.modes), columns)
     values: dict[str, Any] = {
         "dim": plan.dims,
         "run": plan.runs,

@@ -26,12 +26,13 @@ from .basis import (
     MAX_DEGREE,
     MAX_RANK,
     MAX_TENSOR_SIZE,
+    PRESENT,
     fitting,
+    hermite_series,
     hermite_values,
     symmetric_tensors,
     tensor_coefficients,
 )
-from .links import PRESENT, hermite_series
 from .target import Target
 
 LARGEST_RANK = 4096

@@ -1,4 +1,4 @@
-r"""The orthonormal Hermite basis of :math:`L^2(\gamma_r)`, its quadrature and its tensors.
+r"""The orthonormal Hermite basis of :math:`L^2(\gamma_r)`, its quadrature, tensors and series.
 
 :math:`h_k` is the probabilists' Hermite polynomial :math:`He_k` divided by :math:`\sqrt{k!}`, and
 :math:`h_\beta(z) = \prod_i h_{\beta_i}(z_i)` for a multi-index :math:`\beta` (paper section 2).
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations_with_replacement
@@ -31,6 +32,16 @@ MAX_TENSOR_SIZE = 8**8  # entries of the largest dense tensor, 128 MiB
 MAX_NODES = 256  # largest quadrature: beyond it the outermost weights underflow double precision
 MAX_POINTS = 5_000_000  # points of the largest quadrature grid
 PANELS, FURTHEST = 600, 14.0  # panels of one variable without a choice of nodes, and where they end
+LARGEST_DEGREE = 60  # of a link of one variable
+PRESENT = 1e-14  # coefficients of a quadrature below this are rounding
+ACTIVATIONS: dict[str, Callable[[FloatArray], FloatArray]] = {
+    "erf": lambda z: np.vectorize(math.erf)(z / math.sqrt(2)),
+    "quadratic": lambda z: (z**2 - 1) / 2,
+    "relu": lambda z: np.maximum(z, 0.0),
+    "sigmoid": lambda z: 0.5 * (1.0 + np.tanh(0.5 * z)),
+    "tanh": np.tanh,
+}
+"""Links known by name, besides h1, h2, ..."""
 _FACTORIALS = np.array([float(math.factorial(k)) for k in range(2 * MAX_DEGREE + 1)])
 
 
@@ -209,15 +220,10 @@ def project(
     nodes: int | None = None,
     frame: FloatArray | None = None,
 ) -> tuple[IntArray, FloatArray, float, float, float]:
-    r"""Project a function on the Hermite polynomials up to a degree by quadrature.
+    """Project a function, in R^d with a frame (d, rank), on polynomials up to a degree.
 
-    Returns multi-indices, coefficients, the norm that is left out, the function's precision, and
-    by how much that norm changes with a coarser rule.
-    With a frame the function is one of inputs in R^d, in the span of its columns. Without `nodes`
-    functions of one or two variables are integrated piecewise, between even points and zero, where
-    many have a kink or a jump.
-
-    Shapes: frame (d, rank); returns (n, rank), (n,).
+    Returns multi-indices (n, rank), coefficients (n,), the norm that is left out, the function's
+    precision, and by how much that norm changes with a coarser rule.
     """
     if not callable(function):
         raise InputError(
@@ -231,7 +237,7 @@ def project(
             f"nodes must be above degree = {degree} and, for rank {rank}, at most {most} "
             f"({MAX_POINTS:,} points in all), got {n}; pass nodes in between or a lower degree"
         )
-    if nodes is None and rank <= 2:
+    if nodes is None and rank <= 2:  # zero, where many functions have a kink, is an edge
         panels = PANELS // 10 ** (rank - 1)
         fine, coarse = piecewise(panels), piecewise(2 * (panels // 3))
     else:
@@ -310,3 +316,55 @@ def _precision(values: Any) -> float:
         return float(torch.finfo(values.dtype).eps) if values.is_floating_point() else 0.0
     kind = getattr(values, "dtype", None)
     return float(np.finfo(kind).eps) if getattr(kind, "kind", "") == "f" else 0.0
+
+
+# -- links of one variable ---------------------------------------------------------------------
+
+
+def hermite_series(link: object, degree: int | None) -> tuple[FloatArray, float]:
+    """Hermite coefficients (degree + 1,) of a name, mapping or list, and the L2 norm left out."""
+    kept = validation.integer(
+        24 if degree is None else degree, "degree", at_least=1, at_most=LARGEST_DEGREE
+    )
+    if isinstance(link, str):
+        named = re.fullmatch(r"h([0-9]{1,4})", link.strip())
+        if named:
+            order = int(named[1])
+            if not 1 <= order <= LARGEST_DEGREE:
+                raise InputError(f"h{order} is not between h1 and h{LARGEST_DEGREE}")
+            return np.eye(order + 1)[order], 0.0
+        return _named(validation.one_of(link.strip(), ACTIVATIONS, "link or activation"), kept)
+    if isinstance(link, Mapping):
+        orders = {
+            validation.integer(_whole(k), "a degree of the link", at_least=0): k for k in link
+        }
+        if orders and max(orders) > LARGEST_DEGREE:
+            raise InputError(f"degrees of a link are at most {LARGEST_DEGREE}, got {max(orders)}")
+        series = np.zeros(max(orders, default=0) + 1)
+        for order, key in orders.items():
+            series[order] = validation.number(link[key], f"the coefficient of h{order}")
+    else:
+        series = np.atleast_1d(validation.finite_array(link, "link"))
+    if series.ndim != 1 or len(series) > LARGEST_DEGREE + 1 or not series[1:].any():
+        raise InputError(
+            "a link is a name, a mapping of degrees to coefficients or a list of at most "
+            f"{LARGEST_DEGREE + 1} Hermite coefficients that is not constant, got "
+            f'{validation.shown(link)}; pass for example "erf", "h3" or {{1: 0.5, 3: 0.2}}'
+        )
+    return np.trim_zeros(series, "b"), 0.0
+
+
+def _whole(key: object) -> object:
+    return int(key) if isinstance(key, str) and key.isdigit() else key
+
+
+@functools.lru_cache(maxsize=64)
+def _named(name: str, degree: int) -> tuple[FloatArray, float]:
+    """Coefficients of a named function, by a quadrature, and the L2 norm of the other degrees."""
+    nodes, weights = piecewise(800, 20.0)  # exact for the kink of relu, an edge of panels
+    values, basis = ACTIVATIONS[name](nodes), hermite_values(nodes, degree)
+    series = basis.T @ (weights * values)
+    missed = math.sqrt(weights @ (values - basis @ series) ** 2)
+    series = np.trim_zeros(np.where(np.abs(series) < PRESENT, 0.0, series), "b")
+    series.setflags(write=False)
+    return series, missed if missed > PRESENT else 0.0

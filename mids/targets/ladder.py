@@ -319,6 +319,5 @@ def relevant_directions(target: Target) -> int:
         return 0
     table, coefficients = polynomial(target)
     degree = table.lower.sum(axis=1) + 1
-    slopes = [table.slope(coefficients[:, None], i)[:, 0] for i in range(target.rank)]
-    rows = np.sqrt(table.root / degree)[:, None] * np.stack(slopes, axis=1)
+    rows = np.sqrt(table.root / degree)[:, None] * table.slopes(coefficients[:, None])[:, :, 0].T
     return int((np.linalg.svd(rows, compute_uv=False) > TOLERANCE * varying_norm(target)).sum())

@@ -266,11 +266,6 @@ def response(table: Monomials, coefficients: Array, D: Array) -> Array:
     return np.asarray((push[:, :, 0] - push[:, :, 1]).transpose(2, 0, 1) / 2)
 
 
-def inverse_response(table: Monomials, coefficients: Array, D: Array) -> Array:
-    """Inverse of `response`; none along which it does not change."""
-    return np.asarray(np.linalg.pinv(response(table, coefficients, D), rcond=1e-6))
-
-
 def resting_tilt(inverse: Array, push: Array) -> Array:
     """Tilt (m, k, n) at which the push vanishes."""
     return np.asarray(-np.einsum("nab,bn->an", inverse, push.reshape(-1, push.shape[2]))).reshape(
@@ -294,7 +289,8 @@ def criticals(
         if not len(moving):
             break
         # Near a critical subspace the push is linear in the tilt: Newton, in short steps.
-        theta = resting_tilt(inverse_response(table, here, D), push)
+        inverse: Array = np.linalg.pinv(response(table, here, D), rcond=1e-6).astype(np.float64)
+        theta = resting_tilt(inverse, push)
         theta *= np.minimum(1.0, 0.1 / np.maximum(np.abs(theta).max(axis=(0, 1)), 1e-300))
         frames[moving] = frames[moving] @ tilted(theta)
     return frames

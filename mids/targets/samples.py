@@ -127,12 +127,9 @@ def read_samples(
 
 
 def estimate(z: FloatArray, y: FloatArray, degree: int, confidence: float) -> Estimate:
-    """Regress labels on all Hermite polynomials up to a degree.
+    """Regress labels (n,) on all Hermite polynomials of z (n, rank) up to a degree.
 
-    The regression gives the coefficients of the projection, as means of products do, without
-    their spread from what it explains: on labels without noise of that degree it is exact.
-
-    Shapes: z (n, rank); y (n,).
+    Means of products would spread by what the regression explains, exactly where nothing is noise.
     """
     n, rank = z.shape
     modes = multi_indices(rank, degree)

@@ -6,6 +6,12 @@ For delta on the orthogonal complement of U,
 
 where A, the leading component, collects the entries of the target's tensors with s indices
 orthogonal to U and the others in U, those of degree n with the weight ``sqrt(comb(n, s))``.
+
+Once the directions of U are learned, what is left of the flow on matrices of that rank is
+``U' = (I - P_U) H(P_U) U``, the gradient ascent of ``h(P_U)``. It stands still where H does not
+couple U and its complement; only there does the flow meet a saddle. Near it, with
+``U -> U + V theta``, ``theta' = K theta``: along a positive eigenvalue of K the flow leaves by
+rotation, in a time of order log d.
 """
 
 from __future__ import annotations
@@ -27,14 +33,7 @@ MAX_ASCENT = 20_000
 
 
 def critical_subspace(target: Target, subspace: Array) -> Array:
-    """Turn a subspace at fixed rank until ``h(P_U)`` is critical.
-
-    Once the directions of U are learned, what is left of the flow on matrices of that rank is
-    ``U' = (I - P_U) H(P_U) U``, the gradient ascent of ``h(P_U)``. It stands still where H does not
-    couple U and its complement; only there does the flow meet a saddle.
-
-    Shapes: subspace (rank, k); returns (rank, k).
-    """
+    """Turn a subspace (rank, k) at fixed rank until ``h(P_U)`` is critical."""
     k = subspace.shape[1]
     if k in (0, target.rank):
         return subspace
@@ -71,14 +70,7 @@ def critical_subspace(target: Target, subspace: Array) -> Array:
 
 
 def tilt_growth(target: Target, subspace: Array) -> Array:
-    """Return the linear flow of small rotations of a subspace at fixed rank.
-
-    With ``U -> U + V theta`` for a basis V of the complement, ``theta' = K theta`` near a critical
-    subspace. A positive eigenvalue of K means that U is a saddle already among the subspaces of its
-    rank: the flow leaves it, by rotation, in a time of order log d.
-
-    Shapes: subspace (rank, k).
-    """
+    """Return K, the linear flow of small rotations of a subspace (rank, k) at fixed rank."""
     k, m = subspace.shape[1], target.rank - subspace.shape[1]
     if not k * m:
         return np.zeros((0, 0))

@@ -610,6 +610,8 @@ class Target:
         rank = max(self.rank, other.rank)
         total: dict[tuple[int, ...], list[float]] = {}
         for target in (self, other):
+            if not len(target.modes):
+                _ = target.tensors  # says which targets have them
             for beta, value in by_mode(target.modes, target.coefficients).items():
                 total.setdefault((*beta, *(0,) * (rank - len(beta))), []).append(value)
         kept = {

@@ -13,7 +13,7 @@ from mids.errors import InputError, TargetSyntaxError
 from mids.targets import Target, additive
 from mids.targets.additive import AdditiveTarget
 from mids.targets.averaging import gradient, loss
-from mids.targets.links import hermite_series
+from mids.targets.basis import hermite_series
 
 LINK = [0.2, 0.0, 0.7, -0.4]
 
@@ -114,7 +114,11 @@ def test_what_needs_tensors_says_so():
     with pytest.raises(InputError, match="the flow two-layer"):
         _ = additive(np.ones(9), "h2").tensors
     oblique = np.eye(9) + np.diag(np.full(8, 0.5), 1)
+    target = additive(np.ones(9), "h2", oblique / np.linalg.norm(oblique, axis=0))
     with pytest.raises(InputError, match="the flow two-layer"):
-        mids.ladder(additive(np.ones(9), "h2", oblique / np.linalg.norm(oblique, axis=0)))
+        mids.ladder(target)
+    flow = mids.flows.TwoLayer(neurons=9, activation="h2")
+    ds = mids.simulate(target, dim=100, runs=1, flow=flow, time=[0.0, 0.1])
+    assert "leaps" not in ds.mi.describe()
     with pytest.raises(InputError, match="'planted' needs the target's tensors"):
         mids.simulate(additive(np.ones(9), "h2"), dim=100, time=[0.0, 1.0], flow="planted")
