@@ -124,8 +124,8 @@ def run(where: int, number: int) -> int:
     # This close to a level, time is linear in log-odds, to rtol of the time that has passed.
     near = np.sqrt(0.1 * rtol)
     last, row = time[-1], 0
-    now, remainder, since = 0.0, 0.0, 0.0
-    clock, h, previous, attempts, relaxing, waited = -1, -1.0, 1.0, 0, 0.0, 0
+    now, since = 0.0, 0.0
+    clock, h, attempts, waited = -1, -1.0, 0, 0
     while True:
         activate(learnable, rank, work, step)
         saturated, _, size = active(step)
@@ -138,7 +138,7 @@ def run(where: int, number: int) -> int:
                 missing = thresholds[level] - log_odds[i]
                 if np.isnan(crossing[i, level]) and missing <= (close if i == clock else 0.0):
                     after = 0.5 * missing / hessian[i, i]
-                    moment = now + (remainder + after)
+                    moment = now + after
                     if moment <= last:
                         crossing[i, level] = moment
                         if level == HALF:
@@ -149,9 +149,7 @@ def run(where: int, number: int) -> int:
             return CONVERGED
 
         h_time = h if clock < 0 else 0.5 * h / hessian[clock, clock]
-        before, clock = clock, pick_clock(learnable, work)
-        if clock != before:
-            relaxing = 0.0
+        clock = pick_clock(learnable, work)
         pace = 0.5 / hessian[clock, clock] if clock >= 0 else 1.0
         largest = 0.0
         for k in range(size):
@@ -184,7 +182,7 @@ def run(where: int, number: int) -> int:
                 if near < missing < 2.0 * h and np.isnan(crossing[clock, level]):
                     h = missing if missing < STRETCH * h else 0.5 * missing  # no tiny last step
                     break
-        stable = h * max(pace * stiffness(work, step), relaxing) <= STABLE
+        stable = h * pace * stiffness(work, step) <= STABLE
         method = EXPLICIT if still or (stable and not resting) else IMPLICIT
         if method == IMPLICIT:
             call_linearise(functions.linearise, where, clock, pace)
@@ -201,15 +199,15 @@ def run(where: int, number: int) -> int:
             call_record(functions.record, where, number, row, rows, 0.0)
             return CONVERGED
 
-        rejected, measured = 0, 0.0
+        rejected = 0
         while True:
             if attempts >= MAX_STEPS:
                 return FAILED
-            if method == EXPLICIT and (rejected == 4 or (rejected and measured > STABLE)):
+            if method == EXPLICIT and rejected == 4:
                 method = IMPLICIT
                 call_begin(functions.begin, where)
                 call_linearise(functions.linearise, where, clock, pace)
-            measured = call_advance(functions.advance, where, clock, pace, h, method)
+            call_advance(functions.advance, where, clock, pace, h, method)
             attempts += 1
             task.counts[number, 1] += 6 if method == EXPLICIT else 7
             elapsed, error = step.point[size], 1e10
@@ -229,22 +227,13 @@ def run(where: int, number: int) -> int:
             else:
                 rejected += 1
                 h *= max(SHRINK, min(factor, 0.9))
-        if rejected > 0:
-            factor, wanted = min(factor, 1.0), 0.0
-        else:
-            factor *= (max(error, 1e-8) / previous) ** -0.08  # proportional-integral control
         cut = h < wanted
-        previous, relaxing = max(error, 1e-4), measured / h
         task.counts[number, 0] += 1
-        while row < rows and (time[row] - now) - remainder <= elapsed:
-            after = (time[row] - now) - remainder
-            call_record(functions.record, where, number, row, row + 1, after)
+        while row < rows and time[row] - now <= elapsed:
+            call_record(functions.record, where, number, row, row + 1, time[row] - now)
             row += 1
         since += elapsed
-        moved = remainder + elapsed
-        total = now + moved
-        remainder = moved - (total - now)
-        now = total
+        now += elapsed
         for i in range(rank):
             log_odds[i] = work.log_odds[END, i]
             for j in range(rank):

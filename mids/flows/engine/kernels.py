@@ -252,10 +252,7 @@ _LINEARISE = types.void(ADDRESS, types.int64, types.float64)
 
 @separate(_LINEARISE)
 def linearise(where: int, clock: int, pace: float) -> None:
-    """Jacobian of `rate` where `begin` was called, and scales of the unknowns.
-
-    Tilts of a learned direction are as small as the ratio of the rates.
-    """
+    """Jacobian of `rate` where `begin` was called."""
     table, work, step, _, _ = machine_at(where)
     saturated, learnable, size = active(step)
     derivative, monomial, gradient = table.derivative, work.monomial, work.gradient
@@ -272,7 +269,6 @@ def linearise(where: int, clock: int, pace: float) -> None:
             # Ht changes by `change`, B by `generator`: with v_b, or with L_ab
             if a == b:
                 at = b - saturated
-                step.scale[at] = 1.0
                 for i in range(rank):
                     for g in range(gradient.shape[2]):
                         exponent = derivative.gradient[rank + b, g]
@@ -280,9 +276,6 @@ def linearise(where: int, clock: int, pace: float) -> None:
             else:
                 column += 1
                 at = column
-                step.scale[at] = 1.0
-                if 0.0 < hessian[a, a] < hessian[b, b]:
-                    step.scale[at] = np.sqrt(hessian[a, a] / hessian[b, b])
                 for i in range(monomial.shape[1]):
                     monomial[1, i] = 0.0
                 for row in range(derivative.shear_start[pair], derivative.shear_start[pair + 1]):

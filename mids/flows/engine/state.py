@@ -54,7 +54,7 @@ class Step(NamedTuple):
     """One step of a state of n unknowns, of which the last is the time since its start.
 
     Shapes: active (3,), how many directions are saturated, how many can be learned, and unknowns
-    but time; pivot (n - 1,); start to scale (n,); dense (4, n), of the interpolant, the last row is
+    but time; pivot (n - 1,); start to right (n,); dense (4, n), of the interpolant, the last row is
     the end of the step; stages (8, n), the last row is the error estimate; jacobian (n, n - 1);
     matrix (n - 1, n - 1).
     """
@@ -65,7 +65,6 @@ class Step(NamedTuple):
     slope: np.ndarray
     point: np.ndarray
     right: np.ndarray
-    scale: np.ndarray
     dense: np.ndarray
     stages: np.ndarray
     jacobian: np.ndarray
@@ -125,7 +124,7 @@ def machine(table: Tables, task: Task, functions: Functions) -> Machine:
     shapes: list[tuple[int, ...]] = [*8 * [square], *3 * [row], square, row, row]
     shapes += [(3, rank, rank), (3, rank), (n,), (2, n), table.derivative.power.shape[:1]]
     work = Scratch(*map(np.zeros, [*shapes, (3, rank, gradients), (table.buffer,)]))
-    shapes = [*5 * [(size + 1,)], (4, size + 1), (STAGES, size + 1), (size + 1, size), (size, size)]
+    shapes = [*4 * [(size + 1,)], (4, size + 1), (STAGES, size + 1), (size + 1, size), (size, size)]
     step = Step(*(np.zeros(count, dtype=np.int64) for count in (3, size)), *map(np.zeros, shapes))
     return Machine(table, work, step, task, functions)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numba import types
 
 from .addresses import ADDRESS, call_at
@@ -21,7 +20,7 @@ from .linear import factorise, solve
 from .state import Step, active, machine_at
 from .tableaux import DENSE, ERROR, GAMMA, STAGES, A, C
 
-_ADVANCE = types.float64(ADDRESS, types.int64, types.float64, types.float64, types.int64)
+_ADVANCE = types.void(ADDRESS, types.int64, types.float64, types.float64, types.int64)
 IMPLICIT, EXPLICIT = range(2)  # the methods of `tableaux`
 
 
@@ -29,22 +28,21 @@ def advance(known: int) -> Any:
     """Make the function for targets of a rank, or of any (0)."""
 
     @separate(_ADVANCE, rank=known)
-    def advance(where: int, clock: int, pace: float, h: float, method: int) -> float:
-        """Take a step of size `h` in tau to `point`; returns how fast tilts relax.
+    def advance(where: int, clock: int, pace: float, h: float, method: int) -> None:
+        """Take a step of size `h` in tau to `point`.
 
-        An explicit step measures that from the two stages at its end (Hairer and Wanner, Solving
-        ordinary differential equations II, IV.2); where they grow `right` is positive.  Unknowns
-        of linear systems are scaled, so that pivoting compares like with like.
+        After an explicit one `right` is positive for unknowns that grow between its last stages,
+        which are both at its end.
         """
         table, work, step, _, _ = machine_at(where)
         _, _, size = active(step)
         rank = known if known > 0 else work.rest.shape[0]
-        stages, scale, point, right = step.stages, step.scale, step.point, step.right
+        stages, point, right = step.stages, step.point, step.right
         last = 6 if method == EXPLICIT else 7
         if method == IMPLICIT:
             for i in range(size):
                 for j in range(size):
-                    step.matrix[i, j] = -step.jacobian[i, j] * (scale[j] / scale[i])
+                    step.matrix[i, j] = -step.jacobian[i, j]
                 step.matrix[i, i] += 1.0 / (GAMMA * h)
             factorise(step.matrix, step.pivot, right, size)
         for stage in range(last + 1):
@@ -64,28 +62,21 @@ def advance(known: int) -> Any:
                 weight = C[stage, j] / h
                 for i in range(size + 1):
                     right[i] += weight * stages[j, i]
-            for i in range(size):
-                right[i] /= scale[i]
             solve(step.matrix, step.pivot, right, size)
             for i in range(size):
-                stages[stage, i] = right[i] * scale[i]
+                stages[stage, i] = right[i]
                 right[size] += step.jacobian[size, i] * stages[stage, i]
             stages[stage, size] = right[size] * (GAMMA * h)
         if method == IMPLICIT:
             for i in range(size + 1):
                 point[i] += stages[last, i]
-            return 0.0
-        slopes = ends = 0.0
+            return
         for i in range(size + 1):
             stages[last + 1, i] = change = 0.0
             for j in range(last + 1):
                 stages[last + 1, i] += ERROR[j] * stages[j, i]
                 change += (A[1, 6, j] - A[1, 5, j]) * stages[j, i]
             right[i] = (stages[6, i] - stages[5, i]) * change
-            if step.active[1] - step.active[0] <= i < size:  # tilts
-                slopes += (stages[6, i] - stages[5, i]) ** 2
-                ends += change * change
-        return np.sqrt(slopes / ends) if ends > 1e-24 else 0.0
 
     return advance
 
