@@ -29,6 +29,7 @@ def smoke(monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_every_section_runs(smoke):
     printed = "".join(map(smoke, SECTIONS))
     rows = [line.split("|") for line in printed.splitlines() if line.startswith("| `")]
@@ -40,6 +41,7 @@ def test_every_section_runs(smoke):
     assert 0 < int(ladder[3]) < 1000  # tasks
 
 
+@pytest.mark.slow
 def test_online_descent_is_measured(smoke):
     rows = [line.split() for line in smoke("sgd").splitlines()[2:]]
     assert [row[:2] for row in rows] == [["256", "1"], ["256", "256"]]

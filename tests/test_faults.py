@@ -19,6 +19,7 @@ def test_any_arguments_run_or_are_refused_clearly(monkeypatch):
     assert any(end.startswith("refused") for end in ends)
 
 
+@pytest.mark.slow
 def test_stores_survive_lost_workers(tmp_path):
     pytest.importorskip("distributed")
     assert "same bytes" in cluster.kill_workers(tmp_path, kills=1, sweep=SWEEP)

@@ -54,6 +54,7 @@ def test_every_command_and_picture_is_named():
         assert f"`.{name}()`" in pictures, name
 
 
+@pytest.mark.slow
 def test_the_table_of_the_catalog_is_its_index():
     import mids
 
@@ -67,6 +68,7 @@ def test_the_table_of_the_catalog_is_its_index():
     assert catalog.verify(replay=0).ok
 
 
+@pytest.mark.slow
 def test_the_site_is_built_without_warnings_and_browsers_show_it(tmp_path):
     for needed in ("sphinx", "myst_nb", "latex2mathml"):
         pytest.importorskip(needed)

@@ -59,6 +59,7 @@ def test_shifts_are_those_of_a_kicked_start():
     assert np.std(small_starts.shifts(0.01, last)) == pytest.approx(2 * 0.01 / last, rel=0.01)
 
 
+@pytest.mark.slow
 def test_tables_have_a_row_for_each_flow_run_and_dimension(monkeypatch):
     for name, value in {
         "STEPS": [(0.1, 1024), (0.05, 512)],

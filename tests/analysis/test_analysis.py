@@ -147,6 +147,7 @@ def test_limit_flows_predict_too(text):
         assert (table.ratio.loc[[dim]] - 1).abs().max() < close
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "dim", "close"),
     [
@@ -173,6 +174,7 @@ def test_levels_of_short_stays_are_predicted(text, dim, close):
     np.testing.assert_array_equal(own.loss.isnull(), predicted.loss.isnull())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "saddle"),
     [("h2(z1) + h2(z1)*h1(z2)", 1), ("h3(z1) + h1(z1)*h2(z2) + h2(z2)*h1(z3)", 2)],
@@ -306,6 +308,7 @@ def test_where_a_student_has_learned_all_it_can_is_no_saddle():
     assert (mids.theory(ds).n_saddles == 2).all()
 
 
+@pytest.mark.slow
 def test_trapped_runs_are_not_censored():
     """Half of the runs start on the wrong side of h3 and never leave; the others as d^(1/2)."""
     ds = mids.simulate("h3(z1)", dim=[1e4, 1e6, 1e8], runs=200, flow="planted").compute()
@@ -377,6 +380,7 @@ def test_a_run_that_starts_beyond_a_saddle_does_not_stay_there(text, others, fir
         assert np.isnan(compared[name][0, 0, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "options"),
     [

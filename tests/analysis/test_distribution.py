@@ -19,6 +19,7 @@ def refuse(*args, **kwargs):
     raise AssertionError("something was computed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "student_rank", "dim"),
     [

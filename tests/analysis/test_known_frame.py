@@ -18,6 +18,7 @@ def turned(text, seed=1):
     return target.rotate(ortho_group.rvs(target.rank, random_state=seed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "target",
     [
@@ -82,6 +83,7 @@ def test_the_start_decides_what_is_learned():
     assert np.isposinf([found.escape_time[0, 1], found.escape_time[1, 0]]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "powers"),
     [("h1(z1) + h1(z1)*h3(z2)", [0.0, 0.5]), ("h3(z1) + h1(z1)*h4(z2)", [0.5, 1.0])],

@@ -153,6 +153,7 @@ def test_the_slope_is_the_gradient_projected():
     np.testing.assert_allclose(slope, D - M @ (M.T @ D + D.T @ M) / 2, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_basins_are_the_shares_of_trapped_runs():
     """Of four entries of M that race by m' = 3 m^2 all are negative in a sixteenth of the runs."""
     target = "h3(z1) + h3(z2)"

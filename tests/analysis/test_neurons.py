@@ -116,6 +116,7 @@ def test_a_wider_network_leaves_its_start_by_a_constant_factor_sooner(width):
     np.testing.assert_allclose(both.escape_time[0], formula, rtol=5e-3)
 
 
+@pytest.mark.slow
 def test_steps_on_samples_delay_the_exit_as_the_formula_says():
     """The same with d step / batch = 0.6 and noisy labels, in the mean over runs."""
     width, dim, noise, ratio = 4, 10**5, 0.5, 0.6

@@ -77,6 +77,7 @@ def test_decays_have_no_plateau(scale, power, exponential, per_decade, linear, s
         assert int(found.n_plateaus) == 0
 
 
+@pytest.mark.slow
 def test_noisy_decays_seldom_have_a_plateau():
     """At most 0.05 invented per curve, over all shapes, grids and small noise."""
     rng, invented, curves = np.random.default_rng(11), 0, 120
@@ -368,6 +369,7 @@ def test_a_level_at_time_zero_alone_has_no_decades():
         assert np.isfinite(found.decades[:n]).all() and (found.decades[:n] >= 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("correlation", [0.5, 0.9, 0.99, "running mean"])
 @pytest.mark.parametrize("linear", [False, True], ids=["log time", "linear time"])
 def test_noise_that_lasts_seldom_feigns_plateaus(linear, correlation):
@@ -406,6 +408,7 @@ def test_plateaus_in_noise_that_lasts(linear, correlation, size):
         np.testing.assert_allclose(found.halfway_time[:2], [200, 3000], rtol=0.1)
 
 
+@pytest.mark.slow
 def test_noise_at_few_points_seldom_feigns_an_escape():
     """At most 0.05 invented plateaus per curve, over few points and all sizes of noise."""
     invented, curves = 0, 0

@@ -47,6 +47,7 @@ def by_rank(found):
     return times
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_random_coupled_targets_against_brute_force(seed):
     rng = np.random.default_rng(seed)

@@ -61,6 +61,7 @@ def test_the_ladder_of_hundreds_of_directions_has_one_step():
     assert steps[0].strength == pytest.approx(small[0].strength)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("link", "worst"), [("h2", 0.02), ("h3", 1e-3)])
 def test_the_theory_of_many_directions_is_within_5_percent_of_every_run(link, worst):
     """Directions that meet, by another equation than the simulator's."""

@@ -89,6 +89,7 @@ def test_compact_files_round_them_and_keep_the_directions(ds, tmp_path):
         np.testing.assert_allclose(one, two.transpose(*one.dims), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_learned_link_is_that_of_the_target_in_the_end(tmp_path):
     flow = Joint(epsilon=[0.01, 0.1])
     lazy = mids.simulate(TARGET, dim=50, runs=2, flow=flow, time=1e3)

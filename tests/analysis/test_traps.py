@@ -62,6 +62,7 @@ def test_wrong_arguments_are_named():
 # -- theory of one direction --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     ["h1(z1)", "h2(z1)", "h3(z1)", "h4(z1)", "h2(z1) + h3(z1)", "h1(z1) - 2*h2(z1)", "1+h5(z1)"],
@@ -98,6 +99,7 @@ def test_escape_times_through_zero_and_up_to_critical_points(start):
     assert KnownLink(target).escape_time(start) == pytest.approx(expected, rel=1e-8)
 
 
+@pytest.mark.slow
 def test_compare_and_scaling_know_the_planted_flow():
     ds = mids.simulate("h4(z1)", dim=[1e3, 1e4, 1e5], runs=100, flow="planted")
     comparison = ds.mi.compare().compute()

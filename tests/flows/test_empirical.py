@@ -148,6 +148,7 @@ def test_the_loss_falls_until_the_gradient_vanishes(kind):
     assert run.steps == steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("student_rank", [1, 2, 3])
 def test_the_lowest_curvature_is_that_of_the_hessian(student_rank):
     """At the start, where it is negative, and at the end, where it is not, by differences."""
@@ -191,6 +192,7 @@ def test_where_lanczos_fails_the_whole_hessian_tells_the_curvature(stop, request
     assert tried == [16, 16]
 
 
+@pytest.mark.slow
 def test_a_curvature_that_is_not_found_makes_no_minimum(no_convergence, monkeypatch):
     """A run that has not learned stays undecided, though its gradient vanishes."""
     arguments = {"target": "h2(z1)", "dim": 8, "runs": 4, "time": [0, 1000]}
@@ -265,6 +267,7 @@ def test_runs_end_trapped_censored_or_converged():
     assert (early.status == 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dim", "n", "seeds"), [(16, 50, range(3)), (6, 9, range(7, 11))])
 def test_trapped_runs_sit_at_minima_that_are_not_global(dim, n, seeds):
     """Those that are said to have converged elsewhere are lower than what is near the target."""

@@ -103,6 +103,7 @@ def test_the_command_line_knows_them(run):
     assert "square_ladder(3)\n" in shown and "leaps 2 -> 2 -> 2: d, d, d" in shown
 
 
+@pytest.mark.slow
 def test_they_are_simulated_by_name(run):
     """Simulated, stored and opened by the command line; saddles as the solution says."""
     sweep = "--target|square_ladder(2)|--dim|1e2,1e4|--runs|5|-o|runs.nc"
@@ -131,6 +132,7 @@ assert both.loss.sizes["flow"] == 2 and both.loss.notnull().all()
     run("-c", code)
 
 
+@pytest.mark.slow
 def test_the_copy_is_in_order(run, extended):
     """Doctests of what was added, and its layers."""
     shutil.copy(Path(__file__).parents[1] / "test_layers.py", extended)

@@ -49,6 +49,7 @@ def orders(text, epsilons, **arguments):
 
 # All ladders, smaller epsilon and more runs: tests/verification/slow.py.
 @pytest.mark.parametrize("text", LADDERS[2::2])
+@pytest.mark.slow
 def test_crossing_times_at_a_thousandth_are_within_a_percent(text):
     slow, fast, relative = pair(text, 1e-3, dim=100, runs=2)
     assert (slow.status == 0).all() and (fast.status == 0).all()

@@ -266,6 +266,7 @@ def test_projected_samples_have_the_law_of_all_coordinates(batch, noise, inside)
     assert (difference <= 5 * error + 1e-6 * scale).all()
 
 
+@pytest.mark.slow
 def test_projected_runs_have_the_law_of_all_coordinates():
     arguments = {"dim": 12, "runs": 300, "time": [0.0, 15.0], "initial": np.eye(2) * 0.3}
     one, two = (
@@ -424,6 +425,7 @@ def test_failed_runs_are_flagged():
     assert np.isfinite(ds.loss.isel(time=0)).all()
 
 
+@pytest.mark.slow
 def test_small_steps_follow_the_population_flow():
     """Each loss and each overlap is reached within 2 % of the two-timescale flow's time."""
     arguments = {"dim": 256, "runs": [0], "time": np.arange(0, 6.8, 0.02)}
@@ -452,6 +454,7 @@ def test_the_bias_falls_with_the_step():
     assert delays[0] / delays[1] == pytest.approx(2, abs=0.7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["h1(z1)", "h2(z1)"])
 def test_samples_to_escape_grow_with_the_dimension(text):
     """As log d and as d, run by run: the population flow knows each run's start."""
@@ -561,6 +564,7 @@ def long(folder):
     return sgd(flow, dim=256, runs=2, time=np.linspace(0, 8, 5))
 
 
+@pytest.mark.slow
 def test_a_killed_process_goes_on_with_the_same_bits(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path), os.path.dirname(__file__)],

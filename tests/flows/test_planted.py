@@ -126,6 +126,7 @@ def exact(coefficients, start, level):
 ONE = ({1: 1.0}, {2: 1.0}, {3: 1.0}, {4: 1.0}, {5: 1.0}, {2: 0.3, 3: 0.9}, {3: 0.2, 6: 1.1})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("coefficients", ONE)
 def test_crossing_times_of_one_direction_are_quadratures(coefficients):
     dims = [1e2, 1e12]
@@ -149,6 +150,7 @@ def test_escape_times_have_their_known_values(degree, values):
     np.testing.assert_allclose(ds.crossing_time[:, 0, 0, 1], values, rtol=5e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("degree", "slope"), [(1, 0.0), (2, None), (3, 0.5), (4, 1.0)])
 def test_escape_times_grow_with_the_dimension_as_they_should(degree, slope):
     dims = [1e4, 1e8]
@@ -185,6 +187,7 @@ def test_the_grid_is_as_accurate_as_the_crossings():
 # -- traps --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("degree", [3, 5])
 def test_negative_starts_of_odd_exponents_stall_below_zero(degree):
     ds = mids.simulate(mids.targets.hermite(degree), dim=[1e2, 1e5], runs=16, flow="planted")
@@ -322,6 +325,7 @@ def test_a_run_on_its_plateau_is_censored_not_trapped():
     assert (ds.status == CENSORED).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "turned"),
     [("h3(z1)", True), ("h1(z1) + h1(z1)*h3(z2)", True), ("h2(z1)*h1(z2)", False)],

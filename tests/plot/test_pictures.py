@@ -211,6 +211,7 @@ def test_a_missing_line_is_noticed(name, artists):
     assert difference(image_of(figure), stored(name)) > TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PICTURES)
 def test_texts_can_be_read(name):
     """None is cut off by the edge and none lies on another."""

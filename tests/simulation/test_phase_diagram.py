@@ -94,6 +94,7 @@ def test_it_says_what_it_is(diagram):
         assert part in text and escape(part) in diagram.mi._repr_html_()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "part",
     [

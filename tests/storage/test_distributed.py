@@ -154,6 +154,7 @@ class Lethal(ToyFlow):
         return super().integrate(problem)
 
 
+@pytest.mark.slow
 def test_lost_workers(tmp_path, monkeypatch):
     """Their blocks move to others; where none may be lost it is an error, and the call resumes."""
     monkeypatch.setenv("MIDS_TEST_MARK", str(tmp_path / "mark"))
@@ -188,6 +189,7 @@ def test_commands_compute_on_a_scheduler(cluster, local, tmp_path):
     assert run().stdout == done.stdout.partition("wrote")[0]
 
 
+@pytest.mark.slow
 def test_commands_start_workers(local, tmp_path):
     done = run("--workers", 1, "-o", tmp_path / "runs.nc")
     assert done.exit_code == 0, done.output
@@ -208,6 +210,7 @@ def test_stores_written_by_commands(cluster, local, tmp_path, monkeypatch):
         assert not differences(local, mids.open_dataset("sweep").compute())
 
 
+@pytest.mark.slow
 def test_an_interruption_of_workers_is_one_line(tmp_path):
     """Ctrl-C in a terminal reaches all processes."""
     spec = SWEEP | {"runs": 60_000, "chunks": 600}

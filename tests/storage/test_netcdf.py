@@ -327,11 +327,13 @@ def in_subprocess(code, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_files_are_opened_in_many_threads_at_once(tmp_path):
     """A small version of what ``python -m tests.faults`` makes."""
     assert "no crash" in calls.opens(tmp_path, total=400)
 
 
+@pytest.mark.slow
 def test_memory_is_set_by_the_blocks(tmp_path):
     code = """
 import resource, sys, numpy as np, mids, toy_flow

@@ -71,6 +71,7 @@ with dask.config.set(scheduler="synchronous"):
 """
 
 
+@pytest.mark.slow
 def test_a_store_in_a_bucket(bucket):
     """Killed, resumed, damaged, opened and grown."""
     code = KILLED.format(paths=PATHS)
