@@ -84,12 +84,9 @@ def dataset(value: object, name: str = "ds") -> None:
 
     if isinstance(value, xr.Dataset):
         return
-    cure = (
-        "take a whole dataset instead of one of its variables"
-        if isinstance(value, xr.DataArray)
-        else "open a file with mids.open_dataset, or make one: "
-        "mids.simulate(target, dim=[1e2, 1e4])"
-    )
+    cure = "open a file with mids.open_dataset, or make one: mids.simulate(target, dim=[1e2, 1e4])"
+    if isinstance(value, xr.DataArray):
+        cure = "take the whole dataset instead of one of its variables"
     raise InputError(f"{name} must be an xarray.Dataset, got {shown(value)}; {cure}")
 
 
@@ -101,14 +98,10 @@ def is_finite(value: object, depth: int = 0) -> bool:
         return len(value) <= LONGEST
     if isinstance(value, np.ndarray) and value.dtype.hasobject:
         return is_finite(value.tolist(), depth)
-    return (
-        value is None
-        or isinstance(value, numbers.Number | str | bytes | np.generic | np.ndarray)
-        or (
-            hasattr(value, "dtype")
-            and type(value).__module__.startswith(("xarray", "pandas", "dask"))
-        )
-    )
+    if value is None or isinstance(value, numbers.Number | str | bytes | np.generic | np.ndarray):
+        return True
+    known = type(value).__module__.startswith(("xarray", "pandas", "dask"))
+    return known and hasattr(value, "dtype")
 
 
 def path(value: object, name: str = "path") -> Path:
@@ -332,10 +325,15 @@ def one_of(value: object, allowed: Iterable[str], name: str) -> str:
     names = sorted(allowed)
     if isinstance(value, str) and value in names:
         return value
-    close = difflib.get_close_matches(value, names, n=1) if isinstance(value, str) else []
-    remedy = f"did you mean {close[0]!r}?" if close else "pass one of these names"
-    listed = ", ".join(repr(n) for n in names)
+    remedy = suggestion(value, names, "pass one of these names")
+    listed = ", ".join(map(repr, names))
     raise InputError(f"unknown {name} {shown(value)}; allowed: {listed}; {remedy}")
+
+
+def suggestion(value: object, names: Iterable[str], otherwise: str) -> str:
+    """Return a question for the closest of the names, or what is said if none is close."""
+    close = difflib.get_close_matches(value, list(names), n=1) if isinstance(value, str) else []
+    return f"did you mean {close[0]!r}?" if close else otherwise
 
 
 def entries(given: Iterable[str], needed: Iterable[str], allowed: Iterable[str], of: str) -> None:
@@ -349,9 +347,8 @@ def entries(given: Iterable[str], needed: Iterable[str], allowed: Iterable[str],
 
 def no_attribute(owner: str, name: str, allowed: Iterable[str]) -> AttributeError:
     """Return the error of a name that an object does not have, with the closest of its names."""
-    close = difflib.get_close_matches(name, list(allowed), n=1)
-    cure = f"did you mean {close[0]!r}?" if close else f"dir({owner}) lists what there is"
-    return AttributeError(f"{owner} has no {name!r}; {cure}")
+    remedy = suggestion(name, allowed, f"dir({owner}) lists what there is")
+    return AttributeError(f"{owner} has no {name!r}; {remedy}")
 
 
 def matrices(value: object, name: str, rows: int | None, columns: int | None) -> FloatArray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -23,9 +22,9 @@ from ..targets.ladder import leaps
 from ..targets.target import Target
 from . import table
 from .folder import Folder, describe
-from .index import Entry, check_key, suggest_key
+from .index import Entry, check_key, suggest_key, unknown_key
 from .remote import Remote, is_url
-from .verify import Verification, verify
+from .verify import Verification, equal, verify
 
 
 def open_catalog(
@@ -118,24 +117,7 @@ def reindex(path: str | os.PathLike[str]) -> Catalog:
     >>> folder.cleanup()
     """
     folder = Folder(path)
-
-    def rebuild(entries: dict[str, Entry]) -> Mapping[Path, Entry]:
-        problems = []
-        for file in folder.files():
-            try:
-                entry = describe(file) if file.suffix == ".nc" else None
-                if entry is not None and entry.key in entries:
-                    raise FileError(f"{file} has the key of {entries[entry.key].path}; delete one")
-                if entry is not None:
-                    entries[entry.key] = entry
-            except (FileError, ValueError) as error:
-                problems.append(str(error) if file.name in str(error) else f"{file}: {error}")
-        if problems:
-            raise FileError("cannot index:\n  " + "\n  ".join(problems))
-        return {}
-
-    folder.files()
-    folder.change(rebuild, afresh=True)
+    folder.reindex()
     return Catalog(folder)
 
 
@@ -145,7 +127,22 @@ class Catalog(Mapping[str, xr.Dataset]):
     ``catalog[key]`` is a lazy Dataset, to be closed or used in a ``with`` statement;
     ``xarray.DataTree.from_dict(catalog)`` is a tree of all. In a folder, every access sees what
     others have added or removed in the meantime; of a URL, the index is the one that was there when
-    the catalog was opened.
+    the catalog was opened. Methods that change it raise InputError where it is behind a URL.
+
+    Notes
+    -----
+    The methods have these arguments:
+
+    key, keys : str
+        Names of datasets; InputError if there is none of this name.
+    chunks : int, mapping, "auto" or None
+        As in `mids.open_dataset`.
+    ds : xarray.Dataset
+        A dataset of the schema, lazy or not.
+    overwrite : bool
+        Whether to replace a dataset of this key.
+    other : Catalog, str or path
+        A catalog, a selection of one, or where it is.
 
     Examples
     --------
@@ -192,18 +189,15 @@ class Catalog(Mapping[str, xr.Dataset]):
         ...     mids.open_catalog(folder, create=True).entries
         {}
         """
-        entries = self._source.entries()
-        if self._keys is None:
-            return dict(entries)
-        return {key: entry for key, entry in entries.items() if key in self._keys}
+        found, keys = self._source.entries(), self._keys
+        return {key: entry for key, entry in found.items() if keys is None or key in keys}
 
     def to_dataframe(self) -> pd.DataFrame:
-        """Return the index as a table, one row for each dataset.
+        """Return the index as a table, one row for each dataset, with the keys as index.
 
         Returns
         -------
         pandas.DataFrame
-            With the keys as index.
 
         Examples
         --------
@@ -240,8 +234,6 @@ class Catalog(Mapping[str, xr.Dataset]):
         ------
         InputError
             If a column is unknown or a condition makes no sense for it.
-        FileError
-            If the file of a dataset that may have the target is damaged.
 
         Examples
         --------
@@ -260,36 +252,27 @@ class Catalog(Mapping[str, xr.Dataset]):
         )
         found = [key for key, entry in self.entries.items() if meets(entry)]
         if target is not None:
+            # The index tells most of the others apart without opening their files.
             steps = leaps(target).steps if len(target.modes) else ()
             exponents = ((), tuple(step.exponent for step in steps))
-            found = [key for key in found if self.entries[key].leaps in exponents]
-            found = [key for key in found if self._has_target(key, target, scaled=scaled)]
+            found = [
+                key
+                for key in found
+                if self.entries[key].leaps in exponents
+                and any(table.same_function(target, one, scaled) for one in self._targets(key))
+            ]
         return Catalog(self._source, frozenset(found))
 
-    def _has_target(self, key: str, target: Target, *, scaled: bool) -> bool:
-        """Tell whether a dataset has runs on a target, by the recipes in its file."""
+    def _targets(self, key: str) -> list[Target]:
+        """Targets of a dataset, by the recipes in its file."""
         with self[key] as ds:
-            targets = [Target.from_dict(recipe["target"]) for recipe in held(ds)]
-        return any(table.same_function(target, each, scaled=scaled) for each in targets)
+            return [Target.from_dict(recipe["target"]) for recipe in held(ds)]
 
     def open(self, key: str, *, chunks: int | Mapping[Any, Any] | str | None = None) -> xr.Dataset:
-        """Open a dataset.
-
-        Parameters
-        ----------
-        key : str
-        chunks : int, mapping, "auto" or None
-            As in `mids.open_dataset`.
-
-        Returns
-        -------
-        xarray.Dataset
-            To be closed with its method ``close`` or used in a ``with`` statement.
+        """Open a dataset, to be closed with its method ``close`` or used in a ``with`` statement.
 
         Raises
         ------
-        InputError
-            If there is no such key.
         FileError
             If the file is missing, damaged, or not the one that the index means.
 
@@ -306,20 +289,7 @@ class Catalog(Mapping[str, xr.Dataset]):
         return io.open_dataset(self.path(key), chunks=chunks)
 
     def path(self, key: str) -> Path:
-        """Return the file of a dataset on this machine, checked and safe to open.
-
-        Parameters
-        ----------
-        key : str
-
-        Returns
-        -------
-        pathlib.Path
-
-        Raises
-        ------
-        InputError, FileError
-            As `open`.
+        """Return the file of a dataset on this machine, checked and safe to open; errors as `open`.
 
         Examples
         --------
@@ -343,7 +313,7 @@ class Catalog(Mapping[str, xr.Dataset]):
     def _entry(self, key: str) -> Entry:
         entries = self.entries
         if key not in entries:
-            raise _unknown(self.location, key, entries)
+            raise unknown_key(self.location, key, entries)
         return entries[key]
 
     def __getitem__(self, key: str) -> xr.Dataset:
@@ -367,26 +337,12 @@ class Catalog(Mapping[str, xr.Dataset]):
     # -- writing --------------------------------------------------------------------------------
 
     def add(self, ds: xr.Dataset, *, key: str | None = None, overwrite: bool = False) -> str:
-        """Add a dataset, as a compact file.
-
-        Parameters
-        ----------
-        ds : xarray.Dataset
-            A dataset of the schema, lazy or not.
-        key : str, optional
-            Its name; if not given, one is made of its target and flow.
-        overwrite : bool
-            Whether to replace a dataset of this key.
-
-        Returns
-        -------
-        str
-            The key.
+        """Add a dataset, as a compact file; return its key, made of target and flow if not given.
 
         Raises
         ------
         InputError
-            If the key is taken or cannot be a file name, or the catalog is behind a URL.
+            If the key is taken or cannot be a file name.
         DatasetError
             If the dataset breaks the schema.
         FileError
@@ -428,15 +384,6 @@ class Catalog(Mapping[str, xr.Dataset]):
     def remove(self, *keys: str) -> None:
         """Remove datasets and their files, all of them or, after an error, none.
 
-        Parameters
-        ----------
-        *keys : str
-
-        Raises
-        ------
-        InputError
-            If a key is not in the catalog, or the catalog is behind a URL.
-
         Examples
         --------
         >>> import mids, tempfile
@@ -448,11 +395,9 @@ class Catalog(Mapping[str, xr.Dataset]):
         """
 
         def drop(entries: dict[str, Entry]) -> Mapping[Path, Entry]:
-            for key in keys:
-                if key not in entries:
-                    raise _unknown(self.location, key, entries)
-            for key in set(keys):
-                del entries[key]
+            for key in dict.fromkeys(keys):
+                if entries.pop(key, None) is None:
+                    raise unknown_key(self.location, key, self.entries)
             return {}
 
         self._folder("remove from").change(drop)
@@ -460,16 +405,8 @@ class Catalog(Mapping[str, xr.Dataset]):
     def merge(self, other: Catalog | str | os.PathLike[str]) -> list[str]:
         """Take over the datasets of another catalog, all of them or, after an error, none.
 
-        Parameters
-        ----------
-        other : Catalog, str or path
-            A catalog, a selection of one, or where it is.
-
-        Returns
-        -------
-        list of str
-            Keys that are new here. Datasets that both have, equal in all variables and in how
-            they were made, stay as they are here.
+        Return the keys that are new here. Datasets that both have, equal in all variables and in
+        how they were made, stay as they are here.
 
         Raises
         ------
@@ -505,7 +442,7 @@ class Catalog(Mapping[str, xr.Dataset]):
                     key
                     for key in new.keys() & entries.keys()
                     if entries[key].sha256 != new[key].sha256
-                    and not _equal(folder.file(entries[key]), copies[key])
+                    and not equal(folder.file(entries[key]), copies[key])
                 ]
                 if conflicts:
                     raise InputError(
@@ -539,7 +476,6 @@ class Catalog(Mapping[str, xr.Dataset]):
         Returns
         -------
         Verification
-            With everything that is wrong, in sentences.
 
         Examples
         --------
@@ -562,25 +498,3 @@ class Catalog(Mapping[str, xr.Dataset]):
                 "mids.open_catalog(folder, create=True).merge(url)"
             )
         return self._source
-
-
-class UnknownKeyError(InputError, KeyError):
-    """A catalog has no dataset of this key."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-
-def _unknown(location: str, key: str, entries: Mapping[str, Entry]) -> UnknownKeyError:
-    close = difflib.get_close_matches(str(key), entries, n=1)
-    remedy = f"did you mean {close[0]!r}?" if close else "list(catalog) has all keys"
-    return UnknownKeyError(f"{location} has no dataset {key!r}; {remedy}")
-
-
-def _equal(one: Path, two: Path) -> bool:
-    """Tell whether two files hold the same data, made in the same way at whatever time."""
-    with io.open_dataset(one) as first, io.open_dataset(two) as second:
-        for ds in (first, second):
-            for name in ("date_created", "history"):
-                ds.attrs.pop(name, None)
-        return bool(first.identical(second))

@@ -133,6 +133,29 @@ class Folder:
                 self._put(INDEX, documents([])[INDEX])
                 self._tidy({})
 
+    def reindex(self) -> None:
+        """Make the index from the files alone; those that are no datasets are named together."""
+
+        def rebuild(entries: dict[str, Entry]) -> Mapping[Path, Entry]:
+            problems = []
+            for file in self.files():
+                if file.suffix != ".nc":
+                    continue
+                try:
+                    entry = describe(file)
+                    if entry.key in entries:
+                        first = entries[entry.key].path
+                        raise FileError(f"{file} has the key of {first}; delete one")
+                    entries[entry.key] = entry
+                except (FileError, ValueError) as error:
+                    problems.append(str(error) if file.name in str(error) else f"{file}: {error}")
+            if problems:
+                raise FileError("cannot index:\n  " + "\n  ".join(problems))
+            return {}
+
+        self.files()  # or say why they cannot be listed
+        self.change(rebuild, afresh=True)
+
     def check_free(self, entries: Mapping[str, Entry], key: str) -> None:
         """Raise InputError if the key is taken."""
         if key in entries:

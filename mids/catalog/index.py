@@ -24,7 +24,7 @@ from ..errors import DatasetError, FileError, InputError, printable
 from ..simulation.recipe import held
 from ..targets.ladder import leaps
 from ..targets.target import Target
-from ..validation import shown
+from ..validation import shown, suggestion
 
 INDEX = "datapackage.json"
 LARGEST_INDEX = 2**26  # bytes of the largest index that is read
@@ -193,6 +193,19 @@ def check_key(key: str) -> str:
             "key='single-index-s3'"
         )
     return key
+
+
+class UnknownKeyError(InputError, KeyError):
+    """A catalog has no dataset of this key."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def unknown_key(location: str, key: str, entries: Mapping[str, Entry]) -> UnknownKeyError:
+    """Return the error of a key that a catalog does not have, with the closest of its keys."""
+    remedy = suggestion(str(key), entries, "list(catalog) has all keys")
+    return UnknownKeyError(f"{location} has no dataset {key!r}; {remedy}")
 
 
 def suggest_key(ds: xr.Dataset) -> str:

@@ -37,15 +37,18 @@ def text(location: str, entries: Iterable[Entry]) -> str:
     title, rows, rest = _table(location, entries)
     if not rows:
         return title
-    rows = [tuple(map(_short, row)) for row in [HEADINGS, *rows]]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADINGS))]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if i in NUMERIC else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
+    columns = [
+        [cell if len(cell) <= WIDEST else f"{cell[: WIDEST - 3]}..." for cell in column]
+        for column in zip(HEADINGS, *rows, strict=True)
     ]
+    padded = [
+        [
+            (str.rjust if at in NUMERIC else str.ljust)(cell, max(map(len, column)))
+            for cell in column
+        ]
+        for at, column in enumerate(columns)
+    ]
+    lines = ["  ".join(row).rstrip() for row in zip(*padded, strict=True)]
     return "\n  ".join([title, *lines, *rest])
 
 
@@ -68,27 +71,17 @@ def _table(location: str, entries: Iterable[Entry]) -> tuple[str, list[tuple[str
 
 def _cells(entry: Entry) -> tuple[str, ...]:
     numbers = (entry.rank, entry.student_rank, entry.information_exponent)
+    dims = list(map(dim_text, sorted(entry.dims)))
     return (
         entry.key,
         entry.target or entry.title,
         entry.flow or "-",
         *("-" if number is None else str(number) for number in numbers),
         "-".join(map(str, entry.leaps)) or "-",
-        _range(entry.dims),
+        f"{dims[0]}..{dims[-1]} ({len(dims)})" if len(dims) > 2 else ", ".join(dims) or "-",
         str(entry.runs),
         f"{entry.bytes / 1e6:.2f}",
     )
-
-
-def _range(dims: tuple[int, ...]) -> str:
-    shown = list(map(dim_text, sorted(dims)))
-    if len(shown) > 2:
-        return f"{shown[0]}..{shown[-1]} ({len(shown)})"
-    return ", ".join(shown) or "-"
-
-
-def _short(cell: str) -> str:
-    return cell if len(cell) <= WIDEST else f"{cell[: WIDEST - 3]}..."
 
 
 # -- search --------------------------------------------------------------------------------
@@ -99,29 +92,21 @@ Test = Callable[[Any], bool]
 
 def query(conditions: Mapping[str, object]) -> Callable[[Entry], bool]:
     """Return a function that tells whether an entry meets all conditions of `Catalog.search`."""
-    tests = {}
-    for name, condition in conditions.items():
+    for name in conditions:
         validation.one_of(name, COLUMNS, "column of the index")
-        tests[name] = _test(name, condition)
+    tests = {name: _test(name, condition) for name, condition in conditions.items()}
 
-    def meets(entry: Entry) -> bool:
-        row = entry.row()
-        return all(
-            any(map(test, (row[name], *_parts(entry, name)))) for name, test in tests.items()
-        )
+    def values(entry: Entry, name: str) -> list[Any]:
+        """Return a cell, and all its numbers, each and together, or the texts of a sweep."""
+        found = getattr(entry, name)
+        if name in LISTS:
+            return [LISTS[name].join(map(str, found)), *found, found]
+        return [found, *(found.split(SEPARATOR) if name in SWEPT else ())]
 
-    return meets
-
-
-def _parts(entry: Entry, name: str) -> tuple[Any, ...]:
-    """Return the numbers of a column that has several, each and all, or the texts of a sweep."""
-    value = getattr(entry, name)
-    if name in LISTS:
-        return (*value, value)
-    return tuple(value.split(SEPARATOR)) if name in SWEPT else ()
+    return lambda entry: all(any(map(test, values(entry, name))) for name, test in tests.items())
 
 
-def same_function(one: Target, two: Target, *, scaled: bool) -> bool:
+def same_function(one: Target, two: Target, scaled: bool) -> bool:
     """Tell whether two targets are the same function, or, if scaled, multiples of each other."""
     first, second = (_coefficients(target) for target in (one, two))
     if first is None or second is None or first.keys() != second.keys():
@@ -170,14 +155,11 @@ def _between(name: str, low: Any, high: Any) -> Test:
         if bound is not None and not isinstance(bound, kind):
             raise _senseless(name, slice(low, high))
 
-    def test(value: Any) -> bool:
-        return (
-            isinstance(value, kind)
-            and (low is None or value >= low)
-            and (high is None or value <= high)
-        )
-
-    return test
+    return lambda value: (
+        isinstance(value, kind)
+        and (low is None or value >= low)
+        and (high is None or value <= high)
+    )
 
 
 def _is_number(value: object) -> bool:

@@ -120,6 +120,29 @@ class Flow(ABC):
     tensors : bool
         Whether it needs the target's tensors, which sums of hundreds of directions do not have.
 
+    Notes
+    -----
+    The methods have these arguments:
+
+    target : Target
+        What is learned.
+    dim, dims : int and (n,) int array
+        Ambient dimension, the largest one where there are several; all of them.
+    student_rank : int
+        Columns q of the student.
+    runs, seed : (n,) int array and int
+        Which name, with `dim`, the random streams.
+    initial : (..., rank, student_rank) float array, optional
+        Initial correlation matrices M(0), where they are given.
+    time : (n,) float array
+        The time grid, increasing from 0.
+    problem : Problem
+        All of these for a block of runs.
+    exponent : float or array
+        Information exponent of a saddle.
+    parameters : mapping
+        Fields by name.
+
     Examples
     --------
     >>> from mids import flows
@@ -136,14 +159,6 @@ class Flow(ABC):
     def student_rank(self, target: Target) -> int:
         """Columns of the student where a sweep does not say: the rank of the target.
 
-        Parameters
-        ----------
-        target : Target
-
-        Returns
-        -------
-        int
-
         Examples
         --------
         >>> from mids import Target, flows
@@ -154,14 +169,6 @@ class Flow(ABC):
 
     def planted_target(self, target: Target) -> Target | None:
         """Target whose planted flow this is, by which its theory goes; None if it is none.
-
-        Parameters
-        ----------
-        target : Target
-
-        Returns
-        -------
-        Target or None
 
         Examples
         --------
@@ -189,15 +196,8 @@ class Flow(ABC):
     def theory(self, target: Target) -> str:
         """Tell what of a run theory predicts.
 
-        Parameters
-        ----------
-        target : Target
-
-        Returns
-        -------
-        str
-            ``"saddles"`` of the student's span; ``"neurons"``, when each of them finds a direction;
-            ``"start"``, when the network leaves the plateau of its start; ``""`` if nothing.
+        ``"saddles"`` of the student's span; ``"neurons"``, when each of them finds a direction;
+        ``"start"``, when the network leaves the plateau of its start; ``""`` if nothing.
 
         Examples
         --------
@@ -211,14 +211,6 @@ class Flow(ABC):
 
     def neurons_of(self, target: Target) -> Neurons | None:
         """Neurons of unit norm with a fixed second layer, by which theory goes; None if none.
-
-        Parameters
-        ----------
-        target : Target
-
-        Returns
-        -------
-        Neurons or None
 
         Examples
         --------
@@ -235,19 +227,7 @@ class Flow(ABC):
     def draw_initial(
         self, target: Target, student_rank: int, dim: int, runs: IntArray, seed: int
     ) -> FloatArray:
-        """Draw the initial correlation matrices M(0) of runs, each from its own stream.
-
-        Parameters
-        ----------
-        target : Target
-        student_rank : int
-        dim : int
-        runs : (n,) int array
-        seed : int
-
-        Returns
-        -------
-        (n, rank, student_rank) float array
+        """Draw the matrices M(0) of runs, shape (n, rank, student_rank), each from its stream.
 
         Examples
         --------
@@ -279,13 +259,6 @@ class Flow(ABC):
     def check(self, target: Target, dims: IntArray, student_rank: int) -> None:  # noqa: B027
         """Raise InputError if the flow cannot run on a target with a student of this rank.
 
-        Parameters
-        ----------
-        target : Target
-        dims : (n,) int array
-            Ambient dimensions of the sweep.
-        student_rank : int
-
         Examples
         --------
         >>> import numpy as np
@@ -299,20 +272,6 @@ class Flow(ABC):
     ) -> FloatArray:
         """Time grid of a sweep that names none; `mids.flows.time_grid` has building blocks.
 
-        Parameters
-        ----------
-        target : Target
-        dim : int
-            Largest ambient dimension of the sweep.
-        student_rank : int
-        initial : ndarray, shape (..., rank, student_rank), optional
-            Initial correlation matrices, where they are given.
-
-        Returns
-        -------
-        (n,) float array
-            From 0, increasing.
-
         Examples
         --------
         >>> from mids import Target, flows
@@ -324,19 +283,6 @@ class Flow(ABC):
     def run_seconds(self, target: Target, dim: int, student_rank: int, time: FloatArray) -> float:
         """Rough work of one run in seconds, by which runs are put together into blocks.
 
-        Parameters
-        ----------
-        target : Target
-        dim : int
-            Largest ambient dimension of the sweep.
-        student_rank : int
-        time : (n,) float array
-            The time grid.
-
-        Returns
-        -------
-        float
-
         Examples
         --------
         >>> from mids import Target, flows
@@ -347,17 +293,7 @@ class Flow(ABC):
         return 5e-4 * target.rank**2
 
     def coordinates(self, time: FloatArray) -> dict[str, FloatArray | IntArray]:
-        """Coordinates of the schema that the flow adds to those of every dataset.
-
-        Parameters
-        ----------
-        time : (n,) float array
-            The time grid.
-
-        Returns
-        -------
-        dict of str to array
-            For example ``samples``, on the time grid.
+        """Coordinates of the schema that the flow adds to those of every dataset, by name.
 
         Examples
         --------
@@ -371,16 +307,6 @@ class Flow(ABC):
     def delay(self, exponent: Any) -> Any:
         """Time by which a finite step delays a saddle, for each e-fold that a correlation grows.
 
-        Parameters
-        ----------
-        exponent : float or array
-            Information exponent of the saddle.
-
-        Returns
-        -------
-        float or array
-            0 for flows in continuous time.
-
         Examples
         --------
         >>> from mids import flows
@@ -391,14 +317,6 @@ class Flow(ABC):
 
     def effective_target(self, target: Target) -> Target:
         """Target whose correlation ``h(G)`` the flow climbs; the target itself unless weighted.
-
-        Parameters
-        ----------
-        target : Target
-
-        Returns
-        -------
-        Target
 
         Examples
         --------
@@ -412,14 +330,6 @@ class Flow(ABC):
         """Names of the schema's variables that `integrate` returns.
 
         Those of a flow on M(t) from M(0); flows that return more or less say so.
-
-        Parameters
-        ----------
-        target : Target
-
-        Returns
-        -------
-        tuple of str
 
         Examples
         --------
@@ -442,16 +352,7 @@ class Flow(ABC):
 
     @abstractmethod
     def integrate(self, problem: Problem) -> dict[str, Any]:
-        """Trajectories of a block of runs.
-
-        Parameters
-        ----------
-        problem : Problem
-
-        Returns
-        -------
-        dict of str to array
-            The schema's variables without the axis ``dim``.
+        """Trajectories of runs: variables of the schema by name, without the axis ``dim``.
 
         Examples
         --------
@@ -492,16 +393,7 @@ class Flow(ABC):
 
     @classmethod
     def from_dict(cls, parameters: Mapping[str, Any]) -> Self:
-        """Flow of this class from its parameters.
-
-        Parameters
-        ----------
-        parameters : mapping
-            Fields by name.
-
-        Returns
-        -------
-        Flow
+        """Flow of this class from its parameters by name.
 
         Raises
         ------
@@ -572,13 +464,11 @@ class FlowSweep:
             raise InputError(
                 f"the flow {self.flow.name!r} got an empty list; give at least one value"
             )
-        for at, values in zip(
-            np.ndindex(flows.shape), itertools.product(*axes.values()), strict=True
-        ):
-            flows[at] = self.flow.from_dict(
-                {**self.parameters, **dict(zip(axes, values, strict=True))}
-            )
-        if len(set(map(str, (flow.to_dict() for flow in flows.flat)))) < flows.size:
+        combinations = itertools.product(*axes.values())
+        for at, values in zip(np.ndindex(flows.shape), combinations, strict=True):
+            chosen = dict(zip(axes, values, strict=True))
+            flows[at] = self.flow.from_dict({**self.parameters, **chosen})
+        if len({str(flow.to_dict()) for flow in flows.flat}) < flows.size:
             raise InputError(
                 f"{', '.join(axes)} of the flow {self.flow.name!r} has a value more than once; "
                 "list each once"

@@ -1,7 +1,8 @@
 """Pictures of datasets and of their analyses; nothing is analysed here.
 
-Every function draws with the layout of `xarray.plot.FacetGrid` and returns the array of axes, shape
-(rows, columns). All of them take these keywords, which mean what they mean in xarray's plots:
+Every function returns the array of axes, shape (rows, columns), raises `mids.errors.DatasetError`
+where the dataset lacks what is drawn, and `mids.errors.InputError` where an argument or the layout
+does not fit it. All of them take these keywords, which mean what they mean in xarray's plots:
 
 row, col : str
     Dims that change from panel to panel, downwards and to the right; any dim of a sweep will do.
@@ -28,8 +29,7 @@ overlaps do.
 
 from .analyses import escape_times, exponents, success, timescales, traps
 from .layout import check_format
-from .portraits import animate, phase
-from .trajectories import loss, modes, overlap
+from .trajectories import animate, loss, modes, overlap, phase
 
 __all__ = [
     "animate",

@@ -26,10 +26,7 @@ GUIDE: dict[str, Any] = {"linewidth": 0.9, "linestyle": (0, (1, 1.5)), "zorder":
 CURE = "; pass what mids.compare returns, or draw the dataset itself with ds.mi.plot.{}()"
 
 
-def escape_times(
-    comparison: xr.Dataset,
-    **layout: Unpack[Options],
-) -> np.ndarray:
+def escape_times(comparison: xr.Dataset, **layout: Unpack[Options]) -> np.ndarray:
     """Draw the measured escape time of each saddle of each run against the predicted one.
 
     On the line both are equal. Arrows are censored runs: they leave the saddle later than the last
@@ -47,13 +44,6 @@ def escape_times(
     Returns
     -------
     numpy.ndarray of Axes, shape (rows, columns)
-
-    Raises
-    ------
-    DatasetError
-        If the dataset has no escape times.
-    InputError
-        If the layout does not fit the dataset.
 
     Examples
     --------
@@ -153,13 +143,6 @@ def timescales(
     -------
     numpy.ndarray of Axes, shape (rows, columns)
 
-    Raises
-    ------
-    DatasetError
-        If there is one dimension only, or no escape times.
-    InputError
-        If the layout does not fit the dataset.
-
     Examples
     --------
     >>> import mids
@@ -186,11 +169,11 @@ def timescales(
             here = take(data, at | colour.at, "saddle", "dim", "run")
             for index in range(here.sizes["saddle"]):
                 one = here.isel(saddle=index)
-                medians = _draw_medians(ax, dims, one, colour, index)
-                if medians is None:
-                    continue
                 marker = colour.marker if panels.hue == "saddle" else MARKERS[index % len(MARKERS)]
                 style, rate = _points(colour, marker=marker, linestyle="none"), ""
+                medians = _draw_medians(ax, dims, one, style["color"], marker)
+                if medians is None:
+                    continue
                 if fit is not None:
                     others = {n: k for n, k in (at | colour.at).items() if n != "saddle"}
                     expected = take(fit, others, "saddle").reindex(saddle=[one["saddle"].item()])
@@ -216,7 +199,7 @@ def _points(colour: Colour, **style: Any) -> dict[str, Any]:
 
 
 def _draw_medians(
-    ax: Axes, dims: FloatArray, saddle: xr.Dataset, colour: Colour, index: int
+    ax: Axes, dims: FloatArray, saddle: xr.Dataset, color: Any, marker: str
 ) -> FloatArray | None:
     """Draw one saddle, dims (dim, run), and return its medians, NaN where most never escape."""
     trapped = saddle["trapped"].values if "trapped" in saddle else None
@@ -224,14 +207,13 @@ def _draw_medians(
     seen = np.isfinite(middle)
     if not seen.any():
         return None
-    style = {"color": colour.style["color"]}
-    marker = MARKERS[index % len(MARKERS)] if "saddle" not in colour.at else colour.marker
     high = np.where(np.isfinite(high), high, middle)
     bars = [middle[seen] - low[seen], high[seen] - middle[seen]]
-    ax.errorbar(dims[seen], middle[seen], bars, fmt=marker, markersize=5, capsize=2, **style)
+    points = dims[seen], middle[seen]
+    ax.errorbar(*points, bars, fmt=marker, markersize=5, capsize=2, color=color)
     if "escape_time_theory" in saddle:
         (predicted,) = quantiles(saddle["escape_time_theory"].values, (0.5,), trapped)
-        ax.plot(dims, np.where(np.isfinite(predicted), predicted, np.nan), "--", **style)
+        ax.plot(dims, np.where(np.isfinite(predicted), predicted, np.nan), "--", color=color)
     return np.where(seen, middle, np.nan)
 
 
@@ -274,13 +256,6 @@ def exponents(table: xr.Dataset, **layout: Unpack[Options]) -> np.ndarray:
     -------
     numpy.ndarray of Axes, shape (rows, columns)
 
-    Raises
-    ------
-    DatasetError
-        If the dataset has no rates.
-    InputError
-        If the layout does not fit the dataset.
-
     Examples
     --------
     >>> import mids
@@ -315,10 +290,7 @@ def exponents(table: xr.Dataset, **layout: Unpack[Options]) -> np.ndarray:
 # -- how runs ended -----------------------------------------------------------------------------
 
 
-def traps(
-    counts: xr.Dataset,
-    **layout: Unpack[Options],
-) -> np.ndarray:
+def traps(counts: xr.Dataset, **layout: Unpack[Options]) -> np.ndarray:
     """Draw how the runs ended at each dimension, with the probability of being trapped.
 
     Bars are shares of all runs. The point is the share of trapped runs among those that are
@@ -334,13 +306,6 @@ def traps(
     Returns
     -------
     numpy.ndarray of Axes, shape (rows, columns)
-
-    Raises
-    ------
-    DatasetError
-        If the dataset has no counts.
-    InputError
-        If the layout does not fit the dataset.
 
     Examples
     --------
@@ -409,13 +374,6 @@ def success(
     Returns
     -------
     numpy.ndarray of Axes, shape (rows, columns)
-
-    Raises
-    ------
-    DatasetError
-        If the dataset has no successes.
-    InputError
-        If `x` is another name, or the layout does not fit the dataset.
 
     Examples
     --------

@@ -85,24 +85,6 @@ def checked(options: Options) -> Options:
     return cast(Options, given)
 
 
-def _flat(axes: Any) -> list[Any]:
-    """Return the entries of an array or nested lists."""
-    listed = isinstance(axes, list | tuple | np.ndarray)
-    return [one for row in axes for one in _flat(row)] if listed else [axes]
-
-
-def _check_axes(given: list[Any]) -> None:
-    """Raise an error for what is given as axes and is none."""
-    from matplotlib.axes import Axes
-
-    for one in given:
-        if not isinstance(one, Axes):
-            raise InputError(
-                f"ax and axes must be axes of matplotlib, got {validation.shown(one)}; "
-                "pyplot.subplots() makes them"
-            )
-
-
 def pyplot() -> Any:
     """Return ``matplotlib.pyplot``, or say how to install it."""
     return validation.package("matplotlib.pyplot", "plots need matplotlib", "plot")
@@ -141,12 +123,7 @@ def check_format(path: Path) -> None:
 
 def need(ds: xr.Dataset, *names: str, remedy: str = "") -> None:
     """Raise an error if a dataset lacks a variable."""
-    if not isinstance(ds, xr.Dataset):
-        one = isinstance(ds, xr.DataArray)
-        cure = "pass the whole dataset" if one else "make one with mids.simulate(target, dim=100)"
-        raise InputError(
-            f"the picture needs an xarray.Dataset, got {type(ds).__name__}{remedy or f'; {cure}'}"
-        )
+    validation.dataset(ds, "what is drawn")
     missing = [name for name in names if name not in ds]
     if missing:
         raise DatasetError(
@@ -233,67 +210,55 @@ class Panels:
         self.row, self.col, self.hue = _assign(data, core, pooled, layout, hue)
         used = (*core, *pooled, self.row, self.col, self.hue)
         self._alone = {str(n): 0 for n, k in data.sizes.items() if k == 1 and n not in used}
-        self._divide(size)
+        dims = {name: data.sizes[name] for name in (self.row, self.col) if name is not None}
+        self._positions = [dict(zip(dims, at, strict=True)) for at in np.ndindex(*dims.values())]
+        self.own = not {"ax", "axes"} & layout.keys()  # made here: its margins are free
+        rows, columns = (dims[name] if name else 1 for name in (self.row, self.col))
+        self.axes = (
+            self._new_axes(rows, columns, size)
+            if self.own
+            else self._given_axes().reshape(rows, columns)
+        )
 
-    def _divide(self, size: tuple[float, float]) -> None:
-        """Make the axes, or check the given ones against the panels."""
-        sizes, layout = self._data.sizes, self._layout
-        dims = [name for name in (self.row, self.col) if name is not None]
-        self._given = "ax" in layout or "axes" in layout
-        if self._given:
-            given = _flat(layout.get("axes", layout.get("ax")))
-            count = math.prod(sizes[name] for name in dims)
-            if len(given) != count:
+    def _given_axes(self) -> np.ndarray:
+        """Return the axes that were given, once they are seen to be one for each panel."""
+        from matplotlib.axes import Axes
+
+        given = np.array(self._layout.get("axes", self._layout.get("ax")), dtype=object).ravel()
+        if len(given) != len(self._positions):
+            raise InputError(
+                f"axes must be one for each of the {len(self._positions)} panels, got "
+                f"{len(given)}; select values with ds.sel(...) or pass axes=[...]"
+            )
+        for one in given:
+            if not isinstance(one, Axes):
                 raise InputError(
-                    f"axes must be one for each of the {count} panels, got {len(given)}; select "
-                    "values with ds.sel(...) or pass axes=[...]"
+                    f"ax and axes must be axes of matplotlib, got {validation.shown(one)}; "
+                    "pyplot.subplots() makes them"
                 )
-            _check_axes(given)
-            rows, columns = (sizes[n] if n else 1 for n in (self.row, self.col))
-            self.axes = np.array(given, dtype=object).reshape(rows, columns)
-            positions = [
-                dict(zip(dims, at, strict=True)) for at in np.ndindex(*(sizes[n] for n in dims))
-            ]
-        else:
-            pyplot()
-            from xarray.plot.facetgrid import FacetGrid
+        return given
 
-            names = dims or ["panel"]
-            shape = [sizes.get(name, 1) for name in names]
-            at: xr.DataArray = xr.DataArray(
-                np.zeros(shape), {n: range(k) for n, k in zip(names, shape, strict=True)}, names
-            )
-            width, height = size
-            if wanted := layout.get("size"):
-                width, height = width / height * wanted, wanted
-            if aspect := layout.get("aspect"):
-                width = aspect * height
-            grid: Any = FacetGrid(
-                at,
-                row=self.row,
-                col=self.col or (None if dims else "panel"),
-                col_wrap=layout.get("col_wrap"),
-                figsize=layout.get("figsize", (width, height)),
-            )
-            if "figsize" not in layout:
-                rows, columns = grid.axs.shape
-                grid.fig.set_size_inches(width * columns, height * rows + 0.8)
-            grid.fig.set_layout_engine("constrained")
-            self.axes = grid.axs
-            for spare, position in zip(grid.axs.flat, grid.name_dicts.flat, strict=True):
-                if position is None:
-                    spare.remove()
-            positions = [position for position in grid.name_dicts.flat if position is not None]
-            if not dims:
-                positions = [{}]
-        self._positions: list[dict[str, int]] = [
-            {n: int(k) for n, k in p.items()} for p in positions
-        ]
-
-    @property
-    def own(self) -> bool:
-        """Whether the figure was made here, so that its margins are free."""
-        return not self._given
+    def _new_axes(self, rows: int, columns: int, size: tuple[float, float]) -> np.ndarray:
+        """Return axes of a new figure; `size` of a panel where the layout does not say."""
+        layout, (width, height) = self._layout, size
+        if wrap := layout.get("col_wrap"):
+            rows, columns = math.ceil(columns / wrap), wrap
+        if wanted := layout.get("size"):
+            width, height = width / height * wanted, wanted
+        if aspect := layout.get("aspect"):
+            width = aspect * height
+        _, axes = pyplot().subplots(
+            rows,
+            columns,
+            sharex=True,
+            sharey=True,
+            squeeze=False,
+            figsize=layout.get("figsize", (width * columns, height * rows + 0.8)),
+            layout="constrained",
+        )
+        for spare in axes.flat[len(self._positions) :]:
+            spare.remove()
+        return np.asarray(axes)
 
     def runs(self) -> int:
         """Return how many runs a panel holds of each colour."""
@@ -319,12 +284,12 @@ class Panels:
             ax.set(xlabel=xlabel, ylabel=ylabel)
             if "xlim" in self._layout:
                 ax.set_xlim(self._layout["xlim"])
-            if not self._given:
+            if self.own:
                 ax.label_outer(remove_inner_ticks=False)
                 if index + columns >= len(self._positions):  # no panel below
                     ax.set_xlabel(xlabel)
                     ax.tick_params(labelbottom=True)
-        if key and self._given:
+        if key and not self.own:
             self.axes.flat[0].legend(handles=key, fontsize="small", framealpha=0.9)
         elif key:
             figure = self.axes.flat[0].figure
