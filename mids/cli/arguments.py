@@ -6,7 +6,7 @@ import errno
 import json
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ def options(*each: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callabl
     return add
 
 
+OF_THE_SWEEP = ("target", "flow", "seed", "student_rank")  # for --sweep, besides parameters
 PATH = click.Path(path_type=Path)
 output_options = options(
     click.option("-o", "--output", type=PATH, help="NetCDF file to write."),
@@ -89,15 +90,28 @@ sweep_options = options(
 
 
 def sweep_arguments(
-    spec: Path | None, options: Mapping[str, Any], flow_options: Iterable[str]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the arguments of a sweep, options before a file, and the parameters of its flow."""
+    spec: Path | None,
+    flow_options: Iterable[str],
+    usual_flow: Any = "two-timescale",
+    ridge: float | None = None,
+    sweeps: Iterable[str] = (),
+    **options: Any,
+) -> dict[str, Any]:
+    """Return the arguments of a sweep by their names in Python; options go before a file."""
     arguments = read_spec(spec) if spec else {}
     arguments |= {name: value for name, value in options.items() if value is not None}
     for name in ("dim", "n"):
         if options.get(name) is not None:
             arguments[name] = numbers(options[name], f"--{name}")
-    return arguments, settings(flow_options, "--flow-option")
+    parameters = settings(flow_options, "--flow-option")
+    if ridge is not None:
+        parameters["ridge"] = ridge
+    for name, values in swept(sweeps).items():
+        (arguments if name in OF_THE_SWEEP else parameters)[name] = values
+    if parameters:
+        flow = arguments.get("flow", usual_flow)  # a table, or a name
+        arguments["flow"] = (flow if isinstance(flow, dict) else {"name": flow}) | parameters
+    return arguments
 
 
 def numbers(text: str, name: str) -> list[float]:

@@ -23,11 +23,10 @@ from ..simulation import simulate as simulations
 from ..simulation.progress import progress
 from ..storage.files import check_output
 from ..storage.store import Location, open_store
-from .arguments import PATH, options, output_options, sweep_arguments, sweep_options, swept
+from .arguments import PATH, options, output_options, sweep_arguments, sweep_options
 from .files import opened, picture, print_saddles, print_table
 
-OF_THE_SWEEP = ("target", "flow", "seed", "student_rank")  # for --sweep, besides parameters
-
+LOGGERS = ("distributed", "distributed.client", "tornado.application", "asyncio")
 
 cluster_options = options(
     click.option(
@@ -68,7 +67,10 @@ def computing_on(scheduler: str | None, workers: int | None) -> Iterator[None]:
 
     use = "computing on a cluster needs dask.distributed"
     distributed = validation.package("distributed", use, "distributed")
-    with _log_levels() as silence, ExitStack() as stack:
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    with ExitStack() as stack:
+        for logger in loggers:
+            stack.callback(logger.setLevel, logger.level)
         if workers is not None:
             count = validation.integer(workers, "--workers", at_least=1)
             # By default distributed gives up a worker 15 s after it was lost, even if it has come
@@ -93,7 +95,8 @@ def computing_on(scheduler: str | None, workers: int | None) -> Iterator[None]:
             ) from None
         stack.push(_ending(client))
         client.loop.asyncio_loop.set_exception_handler(_handle_exception)
-        stack.callback(silence)
+        for logger in loggers:  # when all is done, connections are cut, which is no news
+            stack.callback(logger.setLevel, logging.CRITICAL)
         yield
 
 
@@ -126,42 +129,6 @@ def _handle_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) 
         loop.default_exception_handler(context)
 
 
-@contextmanager
-def _log_levels() -> Iterator[Callable[[], None]]:
-    """Give a function that silences what is logged when connections are cut, until the end."""
-    names = ("distributed", "distributed.client", "tornado.application", "asyncio")
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-
-    def silence() -> None:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-
-    try:
-        yield silence
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def _arguments(
-    spec: Path | None,
-    ridge: float | None,
-    flow_options: tuple[str, ...],
-    sweeps: tuple[str, ...],
-    options: dict[str, Any],
-) -> dict[str, Any]:
-    """Return the arguments of `mids.simulate` that options and a file give."""
-    arguments, parameters = sweep_arguments(spec, options, flow_options)
-    if ridge is not None:
-        parameters["ridge"] = ridge
-    for name, values in swept(sweeps).items():
-        (arguments if name in OF_THE_SWEEP else parameters)[name] = values
-    if parameters:
-        arguments["flow"] = _flow(arguments.get("flow", "two-timescale")) | parameters
-    return arguments
-
-
 # -- commands --------------------------------------------------------------------------------------
 
 
@@ -173,31 +140,17 @@ def _arguments(
 @output_options
 @cluster_options
 def simulate(
-    spec: Path | None,
-    output: Path | None,
-    plot: Path | None,
-    ridge: float | None,
-    flow_options: tuple[str, ...],
-    sweeps: tuple[str, ...],
-    scheduler: str | None,
-    workers: int | None,
-    **options: Any,
+    output: Path | None, plot: Path | None, scheduler: str | None, workers: int | None, **sweep: Any
 ) -> None:
     """Simulate a sweep and compare its saddles with the theory.
 
     Prints, for each dimension and saddle, the loss of the plateau, the directions learned, the
     median measured and predicted escape times, their ratio, and how many runs are censored.
     """
-    arguments = _arguments(spec, ridge, flow_options, sweeps, options)
     with _outputs(output, plot, "loss") as save:
-        ds = simulations.from_spec(arguments)
+        ds = simulations.from_spec(sweep_arguments(**sweep))
         with _computed(ds, output, scheduler, workers) as ds:
             print_saddles(ds, save)
-
-
-def _flow(named: Any) -> dict[str, Any]:
-    """Return the table of a flow that may be given by its name."""
-    return named if isinstance(named, dict) else {"name": named}
 
 
 @contextmanager
@@ -258,23 +211,14 @@ def replay(file: Path, runs: int | None) -> None:
 @click.option("--exponent", type=int, help="s of n/d^s (default: the largest leap).")
 @cluster_options
 def phase_diagram(
-    spec: Path | None,
-    output: Path | None,
-    plot: Path | None,
-    flow_options: tuple[str, ...],
-    scheduler: str | None,
-    workers: int | None,
-    **options: Any,
+    output: Path | None, plot: Path | None, scheduler: str | None, workers: int | None, **sweep: Any
 ) -> None:
     """Count how often descent on n samples learns the target.
 
     Prints, for each dimension and number of samples, how many runs have learned all directions.
     """
-    arguments, parameters = sweep_arguments(spec, options, flow_options)
-    if parameters:
-        arguments["flow"] = _flow(arguments.get("flow", {})) | parameters
     with _outputs(output, plot, "success") as save:
-        ds = diagrams.from_spec(arguments)
+        ds = diagrams.from_spec(sweep_arguments(usual_flow={}, **sweep))
         with _computed(ds, output, scheduler, workers) as ds:
             print_table(_successes(ds))
             if save is not None:
@@ -299,22 +243,14 @@ def _successes(ds: xr.Dataset) -> Any:
 @click.option("--compact", is_flag=True, help="Round the curves to float32.")
 @cluster_options
 def generate(
-    store: str,
-    spec: Path | None,
-    ridge: float | None,
-    flow_options: tuple[str, ...],
-    sweeps: tuple[str, ...],
-    compact: bool,
-    scheduler: str | None,
-    workers: int | None,
-    **options: Any,
+    store: str, compact: bool, scheduler: str | None, workers: int | None, **sweep: Any
 ) -> None:
     """Simulate a sweep into STORE, block by block.
 
     STORE is a folder or a URL. The same command resumes what was interrupted, and simulates what is
     missing where there are more runs, dims or values of a sweep than before.
     """
-    arguments = _arguments(spec, ridge, flow_options, sweeps, options)
+    arguments = sweep_arguments(**sweep)
     Location(store).zarr()  # a package that is missing is named before workers start
     with computing_on(scheduler, workers):
         ds = storage.generate(arguments, store, compact=compact)
