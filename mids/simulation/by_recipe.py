@@ -53,33 +53,25 @@ def _apply(
     dim, size = cells.dims[0], cells.shape[0]
     # Split along the first dim on which recipes vary; the recursion splits the others.
     rows = cells.values.reshape(size, -1)
-    found, group = np.unique(rows, axis=0, return_inverse=True)
-    parts, order = [], []
-    for code, row in enumerate(found):
-        at = np.flatnonzero(group.ravel() == code)
-        if (row < 0).all():  # masked
-            continue
+    masked = (rows < 0).all(axis=1)
+    found, group = np.unique(rows[~masked], axis=0, return_inverse=True)
+    parts, taken = [], []
+    for code in range(len(found)):
+        at = np.flatnonzero(~masked)[group.ravel() == code]
         inner = uniform_axes_cut(cells.isel({dim: at[0]}))
         part = _apply(ds.isel({dim: _slice(at)}), inner, recipes, kernel, over)
+        without = [name for name, array in part.data_vars.items() if dim not in array.dims]
         parts.append(
-            part.assign(
-                {
-                    name: array.expand_dims({dim: len(at)})
-                    for name, array in part.data_vars.items()
-                    if dim not in array.dims
-                }
-            )
+            part.assign({name: part[name].expand_dims({dim: len(at)}) for name in without})
         )
-        order.append(at)
+        taken += at.tolist()
     out = joined(parts, dim) if len(parts) > 1 else parts[0]
-    position = np.full(size, -1)
-    taken = np.concatenate(order)
-    position[taken] = np.arange(len(taken))
-    if not np.array_equal(taken, np.arange(size)):
-        out = out.isel({dim: np.maximum(position, 0)})
+    if taken != [*range(size)]:
+        position = np.zeros(size, dtype=np.int64)  # of the masked: any
+        position[taken] = np.arange(len(taken))
+        out = out.isel({dim: position})
         if dim in ds.coords:
             out = out.assign_coords(ds[[dim]].coords)
-    masked = position < 0
     if masked.any():
         there = xr.DataArray(~masked, dims=[dim])
         for name, array in out.data_vars.items():

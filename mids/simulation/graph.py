@@ -22,7 +22,7 @@ from .. import schema, validation
 from ..errors import InputError, MidsError
 from ..flows.base import Flow, Problem
 from ..validation import FloatArray, IntArray
-from .plan import Plan
+from .plan import Plan, extents
 from .recipe import Recipe, versions
 
 FAILED = schema.STATUS.index("failed")
@@ -91,21 +91,17 @@ def dataset(plan: Plan, blocks: tuple[int, ...]) -> xr.Dataset:
     prints = schema.fingerprint_bytes(recipe.fingerprint for recipe in plan.recipes.flat)
     token = tokenize(prints, plan.dims, plan.runs, plan.initial, blocks)
     axes = AXES[: len(plan.axes)]
-    recipes = da.from_array(
-        plan.recipes,
-        chunks=(1,) * plan.recipes.ndim,
-        name=f"recipe-{token}",
-        meta=np.empty((0,) * plan.recipes.ndim, dtype=object),
-    )
+    nothing = np.empty((0,) * plan.recipes.ndim, dtype=object)
+    recipes = da.from_array(plan.recipes, chunks=1, name=f"recipe-{token}", meta=nothing)
     dims = da.from_array(plan.dims, chunks=1, name=f"dim-{token}")
     if plan.counted:  # runs that only count do not fill the graph
         runs = da.arange(len(plan.runs), chunks=(blocks,), dtype=np.int64)
     else:
         runs = da.from_array(plan.runs, chunks=(blocks,), name=f"run-{token}")
-    initial = None
+    given: list[Any] = []
     if plan.initial is not None:
         chunks = (1, blocks if plan.initial.shape[1] > 1 else (1,), -1, -1)
-        initial = da.from_array(plan.initial, chunks=chunks, name=f"initial-{token}")
+        given = [da.from_array(plan.initial, chunks=chunks, name=f"initial-{token}"), "zrxq"]
     shapes = {name: plan.shape(name) for name in plan.variables}
     # Two things keep the simulations out of reach of dask's fusion, which would repeat them for
     # variables that are computed apart and change the tasks of a key (dask#9888): the annotation,
@@ -114,13 +110,7 @@ def dataset(plan: Plan, blocks: tuple[int, ...]) -> xr.Dataset:
         cells = da.blockwise(
             _simulate_block,
             f"{axes}zr",
-            recipes,
-            axes,
-            dims,
-            "z",
-            runs,
-            "r",
-            *(() if initial is None else (initial, "zrxq")),
+            *(recipes, axes, dims, "z", runs, "r", *given),
             name=f"simulate-{token}",
             dtype=object,
             meta=np.empty((0,) * (len(axes) + 2), dtype=object),
@@ -137,10 +127,7 @@ def dataset(plan: Plan, blocks: tuple[int, ...]) -> xr.Dataset:
         data = da.blockwise(
             _pick,
             (*axes, "z", "r", *own),
-            cells,
-            f"{axes}zr",
-            runs,
-            "r",
+            *(cells, f"{axes}zr", runs, "r"),
             new_axes=own,
             name=f"{name}-{token}",
             dtype=entry.dtype,
@@ -151,8 +138,8 @@ def dataset(plan: Plan, blocks: tuple[int, ...]) -> xr.Dataset:
         )
         variables[name] = xr.Variable((*plan.axes, *entry.dims), data, entry.attributes)
     sizes = (*plan.recipes.shape, len(plan.dims), len(plan.runs))
-    if initial is not None:
-        entry = schema.VARIABLES["initial"]
+    if given:
+        entry, initial = schema.VARIABLES["initial"], given[0]
         chunks = (dims.chunks[0], runs.chunks[0], *initial.chunks[2:])
         data = da.broadcast_to(initial, (*sizes[-2:], *initial.shape[2:]), chunks=chunks)
         variables["initial"] = xr.Variable(entry.dims, data, entry.attributes)
@@ -191,31 +178,24 @@ def _coordinates(plan: Plan) -> dict[str, xr.Variable]:
     for name in dict.fromkeys(name for each in own for name in each):
         entry = schema.COORDINATES[name]
         each = [found.get(name, np.zeros(len(plan.time), dtype=np.int64)) for found in own]
-        alike = all(np.array_equal(one, each[0]) for one in each)
-        stacked = np.reshape(each, (*plan.recipes.shape, *np.shape(each[0])))
-        coords[name] = xr.Variable(
-            entry.dims if alike else (*plan.axes, *entry.dims),
-            each[0] if alike else stacked,
-            entry.attributes,
-        )
+        if all(np.array_equal(one, each[0]) for one in each):
+            coords[name] = xr.Variable(entry.dims, each[0], entry.attributes)
+        else:
+            stacked = np.reshape(each, (*plan.recipes.shape, *np.shape(each[0])))
+            coords[name] = xr.Variable((*plan.axes, *entry.dims), stacked, entry.attributes)
     for name, labels in plan.axes.items():
         known = schema.COORDINATES.get(name)
-        long_name = name.replace("_", " ")
-        coords[name] = xr.Variable(
-            (name,), labels, known.attributes if known else {"long_name": long_name}
-        )
+        attrs = known.attributes if known else {"long_name": name.replace("_", " ")}
+        coords[name] = xr.Variable((name,), labels, attrs)
     return coords
 
 
 def _attributes(plan: Plan) -> dict[str, Any]:
     recipes = list(plan.recipes.flat)
-    targets, flows = (
-        list(dict.fromkeys(map(str, names)))
-        for names in (map(_named, recipes), (recipe.flow.name for recipe in recipes))
-    )
-    target = textwrap.shorten("; ".join(targets), 80, placeholder=" ...")
+    named = dict.fromkeys(r.target.name or f"{r.target:.6g}" for r in recipes)
+    target = textwrap.shorten("; ".join(named), 80, placeholder=" ...")
+    flow = ", ".join(dict.fromkeys(recipe.flow.name for recipe in recipes))
     dims = ", ".join(map(schema.dim_text, plan.dims.tolist()))
-    flow = ", ".join(flows)
     given = recipes[0].initial is not None
     swept = ", ".join(plan.axes)
     notes = dict.fromkeys(recipe.flow.note for recipe in recipes if recipe.flow.note)
@@ -237,10 +217,6 @@ def _attributes(plan: Plan) -> dict[str, Any]:
     )
 
 
-def _named(recipe: Recipe) -> str:
-    return recipe.target.name or f"{recipe.target:.6g}"
-
-
 # -- the work of one task -----------------------------------------------------------------------
 
 
@@ -259,7 +235,14 @@ def _simulate_block(
     flow, problem = recipe.problem(
         int(dims[0]), runs, time, None if initial is None else initial[0]
     )
-    own = _own_shapes(flow, problem, shapes)
+    # Shapes of this recipe's variables, without the padding of a sweep.
+    sizes = extents([recipe]) | {"mode": len(recipe.target.modes)}
+    dims_of = {name: schema.VARIABLES[name].dims[2:] for name in flow.variables(recipe.target)}
+    own = {
+        name: tuple(sizes.get(dim, size) for dim, size in zip(dims_of[name], shape, strict=True))
+        for name, shape in shapes.items()
+        if name in dims_of
+    }
     causes: dict[int, str] = {}
     block = _integrate(flow, problem, own, causes)
     if missing := own.keys() - block.keys():
@@ -282,25 +265,6 @@ def _simulate_block(
         if name in own
         else unknown(name, (len(runs), *shape))
         for name, shape in shapes.items()
-    }
-
-
-def _own_shapes(
-    flow: Flow, problem: Problem, shapes: Mapping[str, Any]
-) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the variables of one recipe, without the padding of a sweep."""
-    rank, student_rank = problem.initial.shape[1:]
-    sizes = dict.fromkeys(("direction", "axis", "axis_t"), rank)
-    sizes |= dict.fromkeys(("student", "neuron", "neuron_t"), student_rank)
-    sizes |= {"mode": len(problem.target.modes)}
-    yielded = flow.variables(problem.target)
-    return {
-        name: tuple(
-            sizes.get(dim, size)
-            for dim, size in zip(schema.VARIABLES[name].dims[2:], shape, strict=True)
-        )
-        for name, shape in shapes.items()
-        if name in yielded
     }
 
 

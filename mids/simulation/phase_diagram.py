@@ -10,7 +10,7 @@ import xarray as xr
 
 from .. import schema, validation
 from ..errors import InputError
-from ..flows import Empirical, from_dict
+from ..flows import Empirical
 from ..targets.ladder import leaps, relevant_directions
 from ..targets.target import Target
 from . import graph as _graph
@@ -100,8 +100,7 @@ def phase_diagram(
         first = Empirical(n=sizes[0], **parameters)
         duration = PATIENCE * float(planned(first, None).time[-1])
     duration = validation.number(duration, "duration", above=0.0)
-    flows = from_dict({"name": Empirical.name, "n": sizes, **parameters})
-    plan = planned(flows, [0.0, duration])
+    plan = planned(Empirical(n=sizes, **parameters), [0.0, duration])
     simulated = _graph.dataset(plan, _graph.block_sizes(plan, "auto"))
     ds = outcomes(simulated, plan, level, exponent).transpose(
         ..., "dim", "n", "run", "direction", "byte"
@@ -119,35 +118,32 @@ def phase_diagram(
 def outcomes(ds: xr.Dataset, plan: Plan, level: float, exponent: int | None) -> xr.Dataset:
     """Return what is left of a simulation at its end: whether the runs succeed."""
     last = ds[["overlap", "risk", "recipe"]].isel(time=-1, drop=True)
-    steps = {recipe.target: leaps(recipe.target).steps for recipe in plan.recipes.flat}
 
     def over_axes(values: list[int]) -> xr.DataArray:
         return xr.DataArray(np.reshape(values, plan.recipes.shape), dims=list(plan.axes))
 
-    learnable = over_axes(
-        [min(relevant_directions(r.target), r.student_rank) for r in plan.recipes.flat]
-    )
+    recipes = list(plan.recipes.flat)
+    learnable = over_axes([min(relevant_directions(r.target), r.student_rank) for r in recipes])
     needed = xr.DataArray(np.arange(last.sizes["direction"]), dims="direction") < learnable
     learned = ((last["overlap"] >= level) | ~needed).all("direction").astype(np.int8)
-    names = {"success": learned, "final_overlap": last["overlap"], "final_risk": last["risk"]}
-    out = xr.Dataset(names)
-    out["recipe"] = last["recipe"]
-    for name in names:
+    out = last.rename(overlap="final_overlap", risk="final_risk").assign(success=learned)
+    out = out[["success", "final_overlap", "final_risk", "recipe"]]
+    for name in ("success", "final_overlap", "final_risk"):
         out[name].attrs = schema.VARIABLES[name].attributes
     out["success"].attrs["level"] = level
     if "n" in plan.axes:
-        s = over_axes(
-            [exponent or max(step.exponent for step in steps[r.target]) for r in plan.recipes.flat]
-        )
-        same = int(s.values.flat[0]) if (s == s.values.flat[0]).all() else None
-        s = s if same is None else xr.DataArray(same)
-        ratio = out["n"].reset_coords(drop=True) / out["dim"].reset_coords(drop=True) ** s.astype(
-            float
-        )
-        attrs = schema.COORDINATES["ratio"].attributes | (
-            {} if same is None else {"exponent": same}
-        )
-        out = out.assign_coords(ratio=ratio.transpose(..., "dim", "n").assign_attrs(attrs))
+        largest = {
+            target: exponent or max(step.exponent for step in leaps(target).steps)
+            for target in dict.fromkeys(r.target for r in recipes)
+        }
+        attrs = schema.COORDINATES["ratio"].attributes
+        s = over_axes([largest[r.target] for r in recipes])
+        if len({*largest.values()}) == 1:
+            s = xr.DataArray(s.values.flat[0])
+            attrs["exponent"] = int(s)
+        n, d = (out[name].reset_coords(drop=True) for name in ("n", "dim"))
+        ratio = (n / d ** s.astype(float)).transpose(..., "dim", "n")
+        out = out.assign_coords(ratio=ratio.assign_attrs(attrs))
     return out.assign_attrs(ds.attrs)
 
 

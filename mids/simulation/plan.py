@@ -103,10 +103,14 @@ def check(
     initial: ArrayLike | xr.DataArray | None,
     time: ArrayLike | None,
     rtol: float,
+    rank: int | None = None,
+    degree: int = 10,
 ) -> Plan:
     """Check the arguments of `simulate` and fill in the defaults."""
     axes: dict[str, Sequence[Any]] = {}
-    targets = _targets(target, axes)
+    targets = _targets(target, axes, rank, degree)
+    if student_rank is None and initial is not None:
+        student_rank = _columns(initial, targets)
     ranks = _listed(student_rank, "student_rank", axes)
     seeds = [validation.integer(each, "seed", at_least=0) for each in _listed(seed, "seed", axes)]
     flows = _flows(flow, axes)
@@ -120,30 +124,22 @@ def check(
             f"the sweep has {count} recipes at {dims} dimensions, at most {LARGEST_CELLS} "
             "can be in one dataset; simulate parts and join them with mids.concat"
         )
-    matrices: dict[tuple[int, int], FloatArray] = {}
-    recipes = np.empty([len(labels) for labels in axes.values()], dtype=object)
-    grid: FloatArray | None = None
-    horizon: float | None = None
-    if time is not None and validation.shape(time):
-        grid = validation.time_grid(time)
-    elif time is not None:
+    grid = validation.time_grid(time) if validation.shape(time) else None
+    horizon = math.inf
+    if time is not None and grid is None:
         horizon = validation.number(time, "time", above=0.0)
     parts: list[tuple[Target, int, int, Flow]] = [
-        (one, _student_rank(rank, one, initial, by), of, by)
+        (one, validation.student_rank(by.student_rank(one) if rank is None else rank), of, by)
         for one in targets
         for rank in ranks
         for of in seeds
         for by in flows
     ]
-    ndims: IntArray = np.empty(0, dtype=np.int64)
+    # Seeds change nothing of what is checked here.
+    different = {json.dumps([p[0].to_dict(), p[1], p[3].to_dict()]): p for p in parts}
+    matrices: dict[tuple[int, int], FloatArray] = {}
     defaults: list[FloatArray] = []
-    seen: set[str] = set()
-    for one, q, _, by in parts:
-        # Seeds change nothing of what is checked here.
-        key = json.dumps([one.to_dict(), q, by.to_dict()])
-        if key in seen:
-            continue
-        seen.add(key)
+    for one, q, _, by in different.values():
         ndims = validation.dims(dim.values if isinstance(dim, xr.DataArray) else dim, one.rank, q)
         if by.tensors and isinstance(one, AdditiveTarget) and not one.dense:
             raise InputError(
@@ -167,7 +163,7 @@ def check(
             defaults.append(by.default_time(one, int(ndims.max()), q, start))
     if grid is None:
         grid = max(defaults, key=lambda times: float(times[-1]))
-        if horizon is not None:
+        if horizon < math.inf:
             grid = _up_to(horizon, grid)
     if len(matrices) > 1:
         raise InputError(
@@ -179,26 +175,11 @@ def check(
     if given is not None and given.shape[:2] == (1, 1):
         start_of_all, given = tuple(map(tuple, given[0, 0].tolist())), None
     digest = schema.grid_digest(grid)
+    recipes = np.empty([len(labels) for labels in axes.values()], dtype=object)
     for at, (one, q, of, by) in zip(np.ndindex(recipes.shape), parts, strict=True):
         recipes[at] = Recipe(one, by, q, of, start_of_all, rtol, digest)
     by_dim = {name: _labels(values) for name, values in axes.items()}
     return Plan(recipes, by_dim, ndims, indices, grid, given)
-
-
-def expanded(target: Any, rank: int | None, degree: int) -> Any:
-    """Return targets with `Target.from_function` of those that are callables."""
-    if isinstance(target, Mapping) and not _is_one(target):
-        return {name: expanded(each, rank, degree) for name, each in target.items()}
-    if _is_list(target):
-        return [expanded(each, rank, degree) for each in validation.items(target, "target")]
-    if not callable(target) or isinstance(target, Target):
-        return target
-    if rank is None:
-        raise InputError(
-            "a target that is a callable needs rank=, the number of its variables: it is called "
-            "with z of shape (points, rank), such as lambda z: np.tanh(z[:, 0]) with rank=1"
-        )
-    return Target.from_function(target, rank, degree)
 
 
 def _is_one(target: Mapping[Any, Any]) -> bool:
@@ -223,18 +204,34 @@ def _listed(value: Any, name: str, axes: dict[str, Sequence[Any]]) -> list[Any]:
     return values
 
 
-def _targets(target: Any, axes: dict[str, Sequence[Any]]) -> list[Target]:
-    if isinstance(target, Mapping) and not _is_one(target):
-        axes["target"] = list(target)
-        return [as_target(each) for each in target.values()]
-    if _is_list(target):
-        targets = [as_target(each) for each in validation.items(target, "target")]
-        axes["target"] = [
-            each if isinstance(each, str) else own.name or f"{own:.6g}"
-            for each, own in zip(target, targets, strict=True)
-        ]
-        return targets
-    return [as_target(target)]
+def _targets(
+    given: Any, axes: dict[str, Sequence[Any]], rank: int | None, degree: int
+) -> list[Target]:
+    """Return the targets of a sweep; callables are expanded by `Target.from_function`."""
+
+    def one(target: Any) -> Target:
+        if not callable(target) or isinstance(target, Target):
+            return as_target(target)
+        if rank is None:
+            raise InputError(
+                "a target that is a callable needs rank=, the number of its variables: it is "
+                "called with z of shape (points, rank), such as lambda z: np.tanh(z[:, 0]) with "
+                "rank=1"
+            )
+        return Target.from_function(target, rank, degree)
+
+    if isinstance(given, Mapping) and not _is_one(given):
+        axes["target"] = list(given)
+        return [one(each) for each in given.values()]
+    if not _is_list(given):
+        return [one(given)]
+    texts = validation.items(given, "target")
+    targets = [one(each) for each in texts]
+    axes["target"] = [
+        each if isinstance(each, str) else own.name or f"{own:.6g}"
+        for each, own in zip(texts, targets, strict=True)
+    ]
+    return targets
 
 
 def _flows(flow: Any, axes: dict[str, Sequence[Any]]) -> list[Flow]:
@@ -290,12 +287,6 @@ def _labels(values: Sequence[Any]) -> np.ndarray:
     return np.array([json.dumps(v.to_dict()) if hasattr(v, "to_dict") else str(v) for v in values])
 
 
-def _student_rank(rank: Any, target: Target, initial: Any, flow: Flow) -> int:
-    if rank is None:
-        rank = flow.student_rank(target) if initial is None else _columns(initial, target.rank)
-    return validation.student_rank(rank)
-
-
 def _up_to(horizon: float, grid: FloatArray) -> FloatArray:
     """Return a grid like another one, but up to a time."""
     if horizon <= grid[1]:
@@ -307,12 +298,7 @@ def _up_to(horizon: float, grid: FloatArray) -> FloatArray:
 
 
 def _runs(runs: int | Sequence[int]) -> IntArray:
-    try:
-        known: Any = runs if validation.is_finite(runs) else [[]]
-        given = np.asarray(known)
-    except ValueError:  # lists of different lengths
-        given = np.empty(0)
-    if given.ndim == 0:
+    if not validation.shape(runs):
         count = validation.integer(runs, "runs", at_least=1)
         if count > LARGEST_RUNS:
             raise InputError(
@@ -320,22 +306,24 @@ def _runs(runs: int | Sequence[int]) -> IntArray:
                 f"got {validation.shown(runs)}; split the sweep, for example by seed"
             )
         return np.arange(count)
-    indices = [validation.integer(run, "an index in runs", at_least=0) for run in given.tolist()]
+    listed = runs.tolist() if isinstance(runs, np.ndarray) else list(runs)  # type: ignore[arg-type]
+    indices = [validation.integer(run, "an index in runs", at_least=0) for run in listed]
     if not indices or len(set(indices)) < len(indices) or max(indices) >= 2**63:
         raise InputError(
             "runs must be a number of runs or distinct indices below 2**63, got "
-            f"{validation.shown(runs)}; "
-            "pass for example runs=64 or runs=[3, 5]"
+            f"{validation.shown(runs)}; pass for example runs=64 or runs=[3, 5]"
         )
     return np.array(indices, dtype=np.int64)
 
 
-def _columns(initial: ArrayLike | xr.DataArray, rank: int) -> int:
+def _columns(initial: ArrayLike | xr.DataArray, targets: Sequence[Target]) -> int:
     """Return the student's rank that given initial conditions imply."""
     if isinstance(initial, xr.DataArray):
         leading = [dim for dim in ("dim", "run") if dim in initial.dims]
         initial = initial.transpose(*leading, ...).values
-    return int(validation.matrices(initial, "initial", rank, None).shape[-1])
+    for target in targets:
+        columns = validation.matrices(initial, "initial", target.rank, None).shape[-1]
+    return int(columns)
 
 
 def given_start(

@@ -90,18 +90,14 @@ class Recipe:
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Self:
         """Read a recipe that anyone may have written; InputError says what is wrong with it."""
-        for name in entry:
-            validation.one_of(name, ("target", "versions", *PARTS), "entry of a recipe")
-        if not isinstance(entry.get("target"), Mapping):
-            raise InputError("a recipe needs a target; write recipes with mids.simulate")
+        simulated = entry.keys() & {*PARTS}
+        allowed = ("target", "versions", *PARTS)
+        validation.entries(entry, ("target", *(PARTS if simulated else ())), allowed, "a recipe")
+        if not isinstance(entry["target"], Mapping):
+            raise InputError("the target of a recipe must be an object; simulate anew to get one")
         target = Target.from_dict(entry["target"])
-        if not entry.keys() & set(PARTS):
+        if not simulated:
             return cls(target)
-        missing = [name for name in PARTS if name not in entry]
-        if missing:
-            raise InputError(
-                f"a recipe of a simulation needs {', '.join(missing)}; write it with mids.simulate"
-            )
         if not isinstance(entry["flow"], Mapping):
             raise InputError(
                 f"the flow of a recipe must be an object, got {validation.shown(entry['flow'])}"
@@ -133,13 +129,9 @@ class Recipe:
 
 
 @lru_cache(maxsize=1)
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("numpy", "scipy", "numba")}
-
-
 def versions() -> dict[str, str]:
     """Versions of the software on which the last bits of the numbers depend."""
-    return _versions() | {"mids": schema.VERSION}
+    return {name: version(name) for name in ("numpy", "scipy", "numba", "mids")}
 
 
 def grid(ds: Any, recipe: Recipe) -> np.ndarray:

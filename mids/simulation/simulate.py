@@ -18,11 +18,10 @@ from ..flows import classes
 from ..flows.base import Flow, FlowSweep
 from ..targets.target import Target
 from . import graph as _graph
-from . import plan as _plan
 from .by_recipe import by_recipe
 from .joining import padded
 from .phase_diagram import outcomes
-from .plan import Plan, given_start
+from .plan import Plan, check, given_start
 from .recipe import GIVEN, PARTS, Recipe, grid, one_recipe
 
 Function = Callable[[np.ndarray], ArrayLike]
@@ -119,8 +118,7 @@ def simulate(
     """
     if unknown:
         _refuse(next(iter(unknown)))
-    given = _plan.expanded(target, rank, degree)
-    plan = _plan.check(given, dim, runs, seed, flow, student_rank, initial, time, rtol)
+    plan = check(target, dim, runs, seed, flow, student_rank, initial, time, rtol, rank, degree)
     return _graph.dataset(plan, _graph.block_sizes(plan, chunks))
 
 
@@ -221,10 +219,8 @@ def _again(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset:
                 "replayed; start from the original file"
             )
         start = ds["initial"]
-        if "dim" not in start.dims or "run" not in start.dims:
-            start = start.expand_dims([name for name in ("dim", "run") if name not in start.dims])
-        rank = recipe.target.rank
-        initial = given_start(start, dims, runs, rank, recipe.student_rank)
+        start = start.expand_dims([name for name in ("dim", "run") if name not in start.dims])
+        initial = given_start(start, dims, runs, recipe.target.rank, recipe.student_rank)
     cell = np.empty((), dtype=object)
     cell[()] = recipe
     plan = Plan(cell, {}, dims, runs, grid(ds, recipe), initial)
@@ -258,21 +254,21 @@ def differences(ds: xr.Dataset, other: xr.Dataset) -> list[str]:
         one, two = ds.variables[name], other.variables[name]
         if one.dtype == schema.VARIABLES[name].compact:
             two = two.astype(one.dtype)
-        if one.sizes != two.sizes or one.dtype != two.dtype:
-            found.append(
-                f"{name} has {one.dtype} of {dict(one.sizes)} against {two.dtype} of "
-                f"{dict(two.sizes)}"
-            )
+        if (one.sizes, one.dtype) != (two.sizes, two.dtype):
+            here, there = (f"{v.dtype} of {dict(v.sizes)}" for v in (one, two))
+            found.append(f"{name} has {here} against {there}")
             continue
         bits = xr.apply_ufunc(_bits_differ, one, two, dask="parallelized", output_dtypes=[bool])
         unequal[name] = bits.any([d for d in bits.dims if d not in ("dim", "run")])
-    compared = xr.Dataset(unequal, {n: ds[n] for n in ("dim", "run") if n in ds.coords}).compute()
+    coords = {n: ds[n] for n in ("dim", "run") if n in ds.coords}
+    # All at once: a lazy run is simulated for all of its variables together.
+    compared = xr.Dataset(unequal, coords).compute()
     for name in unequal:
         runs = compared[name]
         differing = np.argwhere(runs.values)
         if len(differing):
             first = runs[tuple(differing[0])]
-            where = ", ".join(f"{n} {first[n].item()}" for n in ("dim", "run") if n in first.coords)
+            where = ", ".join(f"{n} {first[n].item()}" for n in coords if n in first.coords)
             found.append(
                 f"{name} differs in {len(differing)} of {runs.size} runs, first at {where}"
             )

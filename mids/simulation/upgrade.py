@@ -59,11 +59,9 @@ def _with_recipe(ds: xr.Dataset, spec: Mapping[str, Any]) -> xr.Dataset:
     if "target" not in spec:
         return ds
     if "flow" not in spec:
-        entry = Recipe.from_dict({"target": spec["target"]}).to_dict()
-        key = schema.fingerprint(entry)
+        recipe = Recipe.from_dict({"target": spec["target"]})
         versions = {"mids": spec["mids_version"]} if "mids_version" in spec else {}
-        entry["versions"] = versions
-        return _assigned(ds, _one(key), {key: entry}, {})
+        return _assigned(ds, [recipe], versions, {})
     missing = [name for name in SIMULATED if name not in spec]
     if missing:
         raise InputError(f"it lacks {', '.join(missing)}")
@@ -105,31 +103,27 @@ def _recorded(
     """Record the recipes of a simulation, one for each flow."""
     digest = schema.grid_digest(grid)
     parts = {name: spec[name] for name in ("target", "student_rank", "seed", "initial", "rtol")}
-    entries, keys = {}, []
-    for flow in flows:
-        recipe = Recipe.from_dict({**parts, "flow": flow, "time": digest})
-        keys.append(recipe.fingerprint)
-        entries[keys[-1]] = recipe.to_dict() | {"versions": dict(spec.get("versions", {}))}
-    values = _one(keys[0])
-    if along is not None:
-        prints = xr.DataArray(schema.fingerprint_bytes(keys), {"n": along}, ("n", "byte"))
-        values = prints.sel(n=ds["n"]).drop_vars("n").variable
-    return _assigned(ds, values, entries, {digest: list(map(float, grid))})
-
-
-def _one(key: str) -> xr.Variable:
-    return xr.Variable("byte", schema.fingerprint_bytes([key])[0])
+    recipes = [Recipe.from_dict({**parts, "flow": flow, "time": digest}) for flow in flows]
+    grids = {digest: list(map(float, grid))}
+    return _assigned(ds, recipes, dict(spec.get("versions", {})), grids, along)
 
 
 def _assigned(
     ds: xr.Dataset,
-    own: xr.Variable,
-    entries: dict[str, dict[str, Any]],
-    grids: dict[str, list[float]],
+    recipes: Sequence[Recipe],
+    versions: Mapping[str, str],
+    grids: Mapping[str, list[float]],
+    along: Sequence[int] | None = None,
 ) -> xr.Dataset:
+    """Give runs the one recipe, or those `along` the dim n."""
     entry = schema.VARIABLES["recipe"]
+    prints = schema.fingerprint_bytes(recipe.fingerprint for recipe in recipes)
+    own = xr.Variable("byte", prints[0])
+    if along is not None:
+        own = xr.DataArray(prints, {"n": along}, ("n", "byte")).sel(n=ds["n"].values).variable
     known = {**ds.sizes, **own.sizes}
     dims = dict.fromkeys((*(dim for dim in own.dims if dim not in entry.dims), *entry.dims))
     sizes = {dim: known[dim] for dim in dims if dim in known}
     full = xr.Variable(tuple(sizes), own.set_dims(sizes).transpose(*sizes).values, entry.attributes)
-    return ds.assign(recipe=full).assign_attrs(mids_recipes=schema.recorded(entries, grids))
+    found = {each.fingerprint: each.to_dict() | {"versions": versions} for each in recipes}
+    return ds.assign(recipe=full).assign_attrs(mids_recipes=schema.recorded(found, grids))

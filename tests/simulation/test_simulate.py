@@ -458,7 +458,7 @@ def test_sweeps_may_be_mappings():
         ({"runs": [2**63]}, r"below 2\*\*63"),
         ({"runs": []}, "distinct indices"),
         ({"runs": [1, 1]}, "distinct indices"),
-        ({"runs": [[1], [2, 3]]}, "distinct indices"),
+        ({"runs": [[1], [2, 3]]}, r"must be an integer of at least 0"),
         ({"runs": [[1, 2]]}, r"must be an integer of at least 0"),
         ({"runs": [-1]}, "at least 0, got -1"),
         ({"seed": -1}, "seed"),
