@@ -26,7 +26,8 @@ from .growth import block_dims, grown, in_layout, lazy_names, state_of
 from .store import Location, claimed, digest, read_state, write_state
 
 TEMPORARY = (".partial", ".mids-part")  # names that Zarr and `replacing` give first
-
+OWN = {"lock", "writer", "claims"}  # what a store has before it holds anything
+CUT_OFF = ("CancelledError", "FutureCancelledError", "CommClosedError")  # of distributed
 FAILED = schema.STATUS.index("failed")
 
 
@@ -94,10 +95,12 @@ def generate(
     location.create()
     with claimed(location) as lost:
         before = read_state(location)
-        if before is None:
-            _check_empty(location)
-        else:
+        if before is not None:
             before, ds = grown(location, before, _lazy(spec, compact, before["chunk"]))
+        elif any(not name.endswith(TEMPORARY) for name in {*location.names()} - OWN):
+            raise InputError(
+                f"{location.url} is neither empty nor a store; give a new folder, or empty it"
+            )
         try:
             _complete(location, before, ds, progress, lost)
         except (MidsError, OSError) as error:
@@ -160,14 +163,6 @@ def _lazy(spec: Any, compact: bool, chunk: int | None = None) -> xr.Dataset:
     )
 
 
-def _check_empty(location: Location) -> None:
-    ours = {"lock", "writer", "claims"}
-    if any(not name.endswith(TEMPORARY) for name in {*location.names()} - ours):
-        raise InputError(
-            f"{location.url} is neither empty nor a store; give a new folder, or empty it"
-        )
-
-
 # -- writing ------------------------------------------------------------------------------------
 
 
@@ -222,8 +217,11 @@ def _complete(
         new = [] if state["layouts"] == before["layouts"][-1:] else state["layouts"]
         state["layouts"] = [*before["layouts"], *new]
     changed = before is None or any(before[name] != state[name] for name in state)
-    if before is not None and before["sizes"]["run"] < sizes["run"]:
-        _unmark(location, before["sizes"]["run"], chunk)
+    short = 0 if before is None else before["sizes"]["run"]
+    if short < sizes["run"] and short % chunk:  # the last blocks along ``run`` become longer
+        for name in location.names("blocks"):
+            if name.rpartition(".")[2] == str(short // chunk):
+                location.remove(f"blocks/{name}")
     if changed:
         write_state(location, {**state, "complete": False})
     template = _template(ds, chunk)
@@ -255,13 +253,6 @@ def _complete(
     }
     if before is None or missing or any(before.get(name) != state[name] for name in state):
         write_state(location, state)
-
-
-def _unmark(location: Location, runs: int, chunk: int) -> None:
-    """Remove the marks of the last blocks along ``run`` if they are short: they become longer."""
-    for name in location.names("blocks") if runs % chunk else ():
-        if name.rpartition(".")[2] == str(runs // chunk):
-            location.remove(f"blocks/{name}")
 
 
 def _intact_blocks(
@@ -312,10 +303,7 @@ def _intact_block(url: str, block: str, about: Mapping[str, Any]) -> int | None:
     except ValueError:  # one is in another layout: a process was killed that changed it
         return None
     moved = in_layout({name: array[: len(runs)] for name, array in arrays.items()}, there, here)
-    values = (
-        array.astype(types[name]).reshape(*(1 for _ in at), *array.shape)
-        for name, array in moved.items()
-    )
+    values = (moved[n].astype(types[n])[(np.newaxis,) * len(at)] for n in moved)
     written = _write(
         *(np.array([k]) for k in at),
         runs,
@@ -337,13 +325,11 @@ def _tasks(ds: xr.Dataset, url: str, chunk: int, layout: int) -> np.ndarray:
     """Return one task for each block, which writes it and returns how many of its runs failed."""
     import dask.array as da
 
-    along = block_dims(ds)
-    names = lazy_names(ds)
-    positions = [
-        da.arange(ds.sizes[name], chunks=chunk if name == "run" else 1, dtype=np.int64)
-        for name in along
-    ]
-    arguments = [item for name, at in zip(along, positions, strict=True) for item in (at, (name,))]
+    along, names = block_dims(ds), lazy_names(ds)
+    arguments: list[Any] = []
+    for name in along:
+        positions = da.arange(ds.sizes[name], chunks=chunk if name == "run" else 1, dtype=np.int64)
+        arguments += [positions, (name,)]
     for name in names:
         arguments += [ds[name].data, ds[name].dims]
     written = da.blockwise(
@@ -409,10 +395,6 @@ def _computed(tasks: list[Any]) -> tuple[Any, ...]:
                 "a block has lost its worker again and again; give the workers more memory, or "
                 "use fewer runs in a task (chunks=...)"
             ) from None
-        if cluster_client() and kind in (
-            "CancelledError",
-            "FutureCancelledError",
-            "CommClosedError",
-        ):
+        if cluster_client() and kind in CUT_OFF:
             raise ClusterError(f"the workers are gone ({error})") from None
         raise

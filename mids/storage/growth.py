@@ -80,13 +80,10 @@ def _recipes(ds: xr.Dataset) -> dict[str, dict[str, Any]]:
         masked = bool((fingerprints(ds)[0] < 0).any())
     except (DatasetError, KeyError):
         masked = True
-    if masked:
-        return {}
-    found = schema.recipes(ds)
-    return {
-        key: {name: value for name, value in entry.items() if name != "versions"}
-        for key, entry in found.items()
-    }
+    found = {} if masked else schema.recipes(ds)
+    for entry in found.values():
+        entry.pop("versions", None)
+    return found
 
 
 def _checked(ds: xr.Dataset, sizes: Mapping[str, int]) -> dict[str, dict[str, str]]:

@@ -35,15 +35,8 @@ CHUNK_BYTES = 2**20  # largest chunk on disk
 CHUNK_SIZES = {"dim": 1, "run": 64, "time": 256}  # few chunks hold one run or one time
 UNCUT_BYTES = 2**16  # up to this size a variable in memory is one chunk
 OF_HDF5 = {
-    "CLASS",
-    "NAME",
-    "REFERENCE_LIST",
-    "DIMENSION_LIST",
-    "DIMENSION_LABELS",
-    "_Netcdf4Dimid",
-    "_Netcdf4Coordinates",
-    "_NCProperties",
-    "_nc3_strict",
+    *("CLASS", "NAME", "REFERENCE_LIST", "DIMENSION_LIST", "DIMENSION_LABELS"),
+    *("_Netcdf4Dimid", "_Netcdf4Coordinates", "_NCProperties", "_nc3_strict"),
 }
 """Attributes by which NetCDF-4 describes its own structure."""
 
