@@ -286,7 +286,8 @@ class Panels:
                 ax.set_xlim(self._layout["xlim"])
             if self.own:
                 ax.label_outer(remove_inner_ticks=False)
-                if index + columns >= len(self._positions):  # no panel below
+                # Where columns wrap, the last row may be short: panels above it have no one below.
+                if index + columns >= len(self._positions):
                     ax.set_xlabel(xlabel)
                     ax.tick_params(labelbottom=True)
         if key and not self.own:
@@ -327,7 +328,7 @@ def _assign(
             )
     if hue is None and default and default in data.dims and default not in (row, col):
         hue = default
-    free = sorted(allowed, key=lambda name: name != "dim")
+    free = sorted(allowed, key=lambda name: name != "dim")  # dimensions change downwards first
     rest = [n for n in free if n not in (*pooled, row, col, hue) and data.sizes[n] > 1]
     if row is None and rest and "col_wrap" not in layout:
         row = rest.pop(0)

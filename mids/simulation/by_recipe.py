@@ -127,10 +127,12 @@ def _by_block(
         *over
     }
     blocked = [dim for dim in ds["recipe"].dims if dim in used]
+    # A task has all of a run, and all along the dims that the kernel reduces.
     data = data.chunk({dim: -1 for dim in data.chunksizes if dim not in blocked})
     chunks = data.unify_chunks().chunksizes
     data = data.chunk({dim: chunks.get(dim, -1) for dim in data.dims})
     coords = {n: c.variable for n, c in data.coords.items() if not set(c.dims) & set(blocked)}
+    # What a kernel returns has its shape and attributes before anything is computed.
     unknown = [_of_unknown(data, coords, blocked, recipe, kernel) for recipe in recipes]
     like = joined(unknown, "recipe") if len(unknown) > 1 else unknown[0]
     like = like.isel(dict.fromkeys(["recipe", *blocked], 0), missing_dims="ignore", drop=True)
@@ -138,6 +140,7 @@ def _by_block(
         name: [dim for dim in blocked if dim in cells.dims or dim in unknown[0][name].dims]
         for name in like.data_vars
     }
+    # dask names axes by letters or numbers; those that variables have of their own come after.
     letters = {dim: at for at, dim in enumerate(dict.fromkeys([*blocked, *data.dims]))}
     arrays = {name: array.variable for name, array in data.data_vars.items()}
     inputs: list[Any] = [x for v in arrays.values() for x in (v.data, [letters[d] for d in v.dims])]

@@ -305,6 +305,7 @@ def _integrate(
             text = " ".join(str(error).split())
             causes[int(problem.runs[0])] = f"{type(error).__name__}: {text}"[:200]
             return _failed(problem, shapes)
+    # Runs of a block share nothing but their call, so that the others are not lost.
     halves = [
         _integrate(
             flow,

@@ -118,6 +118,7 @@ def check(
     rtol = validation.rtol(rtol)
     for name, labels in axes.items():
         _check_axis(name, labels)
+    # Before targets are multiplied out: a sweep of lists may have more cells than memory holds.
     count, dims = math.prod(map(len, axes.values())), math.prod(validation.shape(dim))
     if count * dims > LARGEST_CELLS:
         raise InputError(
