@@ -61,7 +61,7 @@ DIMENSIONS: Mapping[str, str] = {
     "neuron_t": "neurons, as columns",
     "byte": "bytes of a fingerprint",
 }
-OF_ONE_RUN = tuple(name for name in DIMENSIONS if name not in ("dim", "run", "n"))
+OF_ONE_RUN = DIMENSIONS.keys() - {"dim", "run", "n"}
 """Dimensions that no sweep adds."""
 
 

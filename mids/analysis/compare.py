@@ -12,16 +12,15 @@ import xarray as xr
 from .. import validation
 from ..errors import DatasetError
 from ..flows import Flow
-from ..schema import LEVELS, STATUS, flags
+from ..schema import LEVELS, OF_ONE_RUN, STATUS, flags
 from ..simulation.by_recipe import by_recipe
 from ..simulation.recipe import Recipe, described, only
 from ..validation import FloatArray as Array
-from .exits import measured_exits
 from .kernels import labelled
 from .plateaus import Scale
 from .prediction import KNOWN, NEVER, REASONS, SLOW, START
 from .saddles import saddles
-from .theory import has_theory, kind_of, need_one_kind, predictions
+from .theory import ONCE, has_theory, kind_of, need_one_kind, predictions
 
 NEEDED = (
     *("loss", "crossing_time", "status", "gram0", "initial"),
@@ -121,7 +120,7 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
 
 def _compared(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset:
     """`compare` for the runs of one recipe."""
-    found, predicted = OBSERVED[kind_of(recipe)](ds, recipe)
+    found, predicted = (_once if kind_of(recipe) in ONCE else _saddles)(ds, recipe)
     left = np.isfinite(predicted["escape_time"])
     parts = {name: found[name] for name in (*MEASURED, "failed")}
     for name in ("loss", "escape_time"):
@@ -157,31 +156,10 @@ def _saddles(ds: xr.Dataset, recipe: Recipe) -> tuple[xr.Dataset, xr.Dataset]:
     return found.assign(begun=begun.variable), predicted  # a stacked dim keeps its levels
 
 
-def _neurons(ds: xr.Dataset, recipe: Recipe) -> tuple[xr.Dataset, xr.Dataset]:
-    """Measured and predicted escapes of neurons."""
-    for name in ("neuron_crossing_time", "nearest"):
-        if name not in ds:
-            raise DatasetError(
-                f"compare of these neurons needs the variable {name!r}, as mids.simulate writes "
-                "it; start from the original dataset"
-            )
-    predicted = predictions(ds, recipe)
-    if "neuron" not in ds.coords:  # numbers here and there; a selection of them has their labels
-        ds = ds.assign_coords(neuron=np.arange(ds.sizes["neuron"]))
-    ds, predicted = xr.align(ds, predicted, join="inner")
-    found = _left(ds["neuron_crossing_time"].sel(level=0.5, drop=True), ds, predicted)
-    return found.assign(nearest=ds["nearest"].variable), predicted
-
-
-def _starts(ds: xr.Dataset, recipe: Recipe) -> tuple[xr.Dataset, xr.Dataset]:
-    """Measured and predicted exits of networks from their start."""
-    predicted = predictions(ds, recipe)
-    return _left(measured_exits(ds), ds, predicted), predicted
-
-
-def _left(time: xr.DataArray, ds: xr.Dataset, predicted: xr.Dataset) -> xr.Dataset:
-    """Return saddles of the start, measured by the time at which it is left."""
-    time = time.expand_dims(saddle=predicted["saddle"], axis=-1)
+def _once(ds: xr.Dataset, recipe: Recipe) -> tuple[xr.Dataset, xr.Dataset]:
+    """Measured and predicted saddles of the start, by the time at which it is left."""
+    found, predicted = xr.align(ONCE[kind_of(recipe)][1](ds), predictions(ds, recipe), join="inner")
+    time = found["escape_time"].expand_dims(saddle=predicted["saddle"], axis=-1)
     failed, expected = ds["status"] == STATUS.index("failed"), predicted["escape_time"]
     stays = time.isnull() & ~failed
     parts = {
@@ -193,11 +171,7 @@ def _left(time: xr.DataArray, ds: xr.Dataset, predicted: xr.Dataset) -> xr.Datas
         "trapped": stays & ~np.isfinite(expected),
         "failed": failed,
     }
-    return xr.Dataset(parts)
-
-
-OBSERVED = {"saddles": _saddles, "": _saddles, "neurons": _neurons, "start": _starts}
-"""What is measured and predicted, by `Flow.theory`."""
+    return found.assign(parts), predicted
 
 
 def _reason(found: xr.Dataset, predicted: xr.Dataset) -> xr.DataArray:
@@ -313,10 +287,10 @@ def summary(comparison: xr.Dataset) -> pd.DataFrame:
     """One row per dimension and saddle, and label of other dims; medians over runs."""
     for name in ("dim", "run"):
         comparison = as_dimension(comparison, name)
-    if "neuron" in comparison.dims:  # each has an escape of its own, as a run has elsewhere
-        bare = comparison.drop_vars(["run", "neuron"], errors="ignore")
-        pooled = bare.stack(each=("run", "neuron"), create_index=False).rename(each="run")
-        return summary(pooled).rename(columns={"runs": "neurons"})
+    for name in OF_ONE_RUN & comparison.sizes.keys():  # each has an escape of its own, as a run
+        bare = comparison.drop_vars(["run", name], errors="ignore")
+        pooled = bare.stack(each=("run", name), create_index=False).rename(each="run")
+        return summary(pooled).rename(columns={"runs": f"{name}s"})
     alone = "escape_time_theory" not in comparison
     if alone:
         unknown = xr.full_like(comparison["loss"], np.nan)

@@ -140,8 +140,8 @@ def _followed(m: Array, dims: Array, neurons: Neurons, link: Array, loss: float)
     return out
 
 
-def measured_exits(ds: xr.Dataset) -> xr.DataArray:
-    """Measure the time at which the risk has fallen by a hundredth; NaN where it does not."""
+def measured_exits(ds: xr.Dataset) -> xr.Dataset:
+    """Measure the ``escape_time`` at which the risk has fallen by a hundredth; NaN if never."""
     risk = ds["risk"] if "risk" in ds else ds["loss"]
 
     def first(rows: Array, time: Array) -> Array:
@@ -159,5 +159,4 @@ def measured_exits(ds: xr.Dataset) -> xr.DataArray:
         )
         return np.where(over.any(axis=-1), begin + part * (end - begin), np.nan)
 
-    found: xr.DataArray = applied(first, risk, ds["time"], core=[["time"], ["time"]])
-    return found
+    return xr.Dataset({"escape_time": applied(first, risk, ds["time"], core=[["time"], ["time"]])})

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..targets.additive import AdditiveTarget
 from ..targets.ladder import leaps
+from ..targets.target import Target
 from .prediction import KNOWN, LEVELS, METHODS, SLOW, Prediction, Record, odds
 
 __all__ = ["ManyDirections"]
@@ -40,11 +40,13 @@ MAX_STEPS = 100_000
 class ManyDirections:
     """Theory of a target whose directions are learned one by one."""
 
-    def __init__(self, target: AdditiveTarget) -> None:
+    def __init__(self, target: Target) -> None:
         assert target.separable is not None
         self.exponent, _, self._frame = target.separable
         self.rank, self.ladder = target.rank, leaps(target)
-        self._weights, self._squares = target.weights, target.series**2
+        parts = np.array([target.along(k) for k in range(target.degree + 1)])
+        self._weights = np.linalg.norm(parts, axis=0) * np.sign(parts[self.exponent])
+        self._squares = (parts[:, 0] / self._weights[0]) ** 2
         self._gains = float(self._squares[1:].sum()) * self._weights**2
 
     def predict(self, gram0: Array) -> Prediction:

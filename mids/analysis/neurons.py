@@ -25,14 +25,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..errors import DatasetError
 from ..flows.base import Neurons
 from ..simulation.recipe import Recipe
-from ..targets.additive import AdditiveTarget
 from ..targets.basis import multiplicities
 from ..targets.target import Target
 from ..validation import FloatArray as Array
 
-__all__ = ["neuron_times", "start_loss"]
+__all__ = ["found_directions", "neuron_times", "start_loss"]
 
 COLUMNS = ("escape_time", "learned", "shared")
 REST = 1e-8
@@ -45,7 +45,7 @@ RTOL, MAX_STEPS, BLOCK = 1e-10, 20_000, 256
 def neuron_times(ds: xr.Dataset, recipe: Recipe, neurons: Neurons) -> xr.Dataset:
     """Predict when each neuron finds which direction: `COLUMNS`, ``exponent`` and ``method``."""
     target, series, layer = recipe.target, neurons.series, neurons.layer
-    vectors = _index_vectors(target, series)
+    vectors = _orthonormal(target, series)
     columns = xr.apply_ufunc(
         _times if vectors else _paths,
         ds["initial"],
@@ -67,51 +67,52 @@ def neuron_times(ds: xr.Dataset, recipe: Recipe, neurons: Neurons) -> xr.Dataset
     return out.assign_coords(neuron=np.arange(len(layer)))
 
 
+def found_directions(ds: xr.Dataset) -> xr.Dataset:
+    """Measure ``escape_time`` of each neuron, and the direction ``nearest`` to it."""
+    for name in ("neuron_crossing_time", "nearest"):
+        if name not in ds:
+            raise DatasetError(
+                f"compare of these neurons needs the variable {name!r}, as mids.simulate writes "
+                "it; start from the original dataset"
+            )
+    if "neuron" not in ds.coords:  # numbers here and there; a selection of them has their labels
+        ds = ds.assign_coords(neuron=np.arange(ds.sizes["neuron"]))
+    time = ds["neuron_crossing_time"].sel(level=0.5, drop=True)
+    return xr.Dataset({"escape_time": time, "nearest": ds["nearest"]})
+
+
 def start_loss(target: Target, neurons: Neurons, squared: bool) -> float:
     """Return the objective of either loss where no neuron has found anything."""
-    if isinstance(target, AdditiveTarget):
-        constant = float(target.series[0] * target.weights.sum())
-    else:
-        constant = float(target.coefficients[target.modes.sum(axis=1) == 0].sum())
-    series, layer = neurons.series, neurons.layer
+    series, layer, constant = neurons.series, neurons.layer, target.along(0)
     own = float((layer**2).sum() * (series @ series))
     pairs = float(layer.sum() ** 2 - (layer**2).sum()) * series[0] ** 2 if squared else 0.0
-    return 0.5 * float(target.norm**2 + own + pairs) - float(layer.sum() * series[0] * constant)
+    return 0.5 * float(target.norm**2 + own + pairs) - float(layer.sum() * series[0]) * (
+        0.0 if constant is None else float(constant.sum())
+    )
 
 
 def _seen(target: Target, series: Array) -> list[int]:
     """Degrees that the target has and neurons see."""
-    if isinstance(target, AdditiveTarget):
-        degrees = np.flatnonzero(target.series)
-    else:
-        degrees = np.unique(target.modes.sum(axis=1)[target.coefficients != 0])
-    return [int(k) for k in degrees if 0 < k < len(series) and series[k]]
+    return [int(k) for k in target.degrees if 0 < k < len(series) and series[k]]
 
 
-def _index_vectors(target: Target, series: Array) -> tuple[int, Array, Array] | None:
-    """Degree, coefficients and directions of orthonormal index vectors; None if they are none."""
+def _orthonormal(target: Target, series: Array) -> tuple[int, Array] | None:
+    """Degree and coefficients of orthonormal index vectors; None if they are none."""
     orders = _seen(target, series)
-    if len(orders) != 1 or orders[0] < 3:
+    weights = target.along(orders[0])
+    if len(orders) != 1 or orders[0] < 3 or weights is None or not target.orthonormal:
         return None
-    order = orders[0]
-    if isinstance(target, AdditiveTarget):
-        if not target.orthonormal:
-            return None
-        return order, target.series[order] * target.weights, target.directions
-    seen = target.modes.sum(axis=1) == order
-    modes, values = target.modes[seen], target.coefficients[seen]
-    if (modes > 0).sum(axis=1).max() > 1:
-        return None
-    return order, values, np.eye(target.rank)[:, modes.argmax(axis=1)]
+    return orders[0], weights
 
 
 def _equiangular(target: Target, series: Array) -> tuple[float, float] | None:
     """Cosine of index vectors at equal angles, and that beyond which their average attracts."""
     orders = _seen(target, series)
-    if not isinstance(target, AdditiveTarget) or len(orders) != 1 or orders[0] < 3:
+    weights = target.along(orders[0])
+    if len(orders) != 1 or orders[0] < 3 or weights is None:
         return None
-    count, order = len(target.weights), orders[0]
-    if count < 2 or np.ptp(target.weights) > EQUAL * abs(target.weights[0]):
+    count, order = len(weights), orders[0]
+    if count < 2 or np.ptp(weights) > EQUAL * abs(weights[0]):
         return None
     cosines = (target.directions.T @ target.directions)[np.triu_indices(count, 1)]
     if np.ptp(cosines) > 1e-9:
@@ -121,10 +122,10 @@ def _equiangular(target: Target, series: Array) -> tuple[float, float] | None:
 
 def _times(start: Array, *, target: Target, series: Array, layer: Array) -> Array:
     """Columns of each neuron on orthonormal index vectors, shape (..., 3, neuron)."""
-    found = _index_vectors(target, series)
+    found = _orthonormal(target, series)
     assert found is not None
-    order, strengths, directions = found
-    rows = np.einsum("...ap,an->...pn", start, directions)
+    order, strengths = found
+    rows = np.einsum("...ap,an->...pn", start, target.directions)
     out = np.empty((*rows.shape[:-1], len(COLUMNS)))
     for at in np.ndindex(rows.shape[:-1]):
         rates = order * layer[at[-1]] * series[order] * strengths
@@ -196,19 +197,24 @@ def _pull(target: Target, series: Array) -> tuple[Callable[[Array], Array], Arra
 
     Shapes: m (n, rank); directions (rank, terms).
     """
-    if isinstance(target, AdditiveTarget):
-        directions, count = target.directions, min(len(series), len(target.series))
-        slopes = (np.arange(count) * series[:count] * target.series[:count])[1:]
-        strength = float(np.linalg.norm(slopes) * np.abs(target.weights).max())
-        weights = target.weights / strength
+    directions, orders = target.directions, _seen(target, series)
+    parts = [target.along(k) for k in orders]
+    sums = [series[k] * part for k, part in zip(orders, parts, strict=True) if part is not None]
+    if len(sums) == len(orders):
+        slopes = np.zeros((max(orders), directions.shape[1]))
+        slopes[np.array(orders) - 1] = np.array(orders)[:, None] * sums
+        strength = float(np.linalg.norm(slopes, axis=0).max())
+        slopes /= strength
 
         def along(m: Array) -> Array:
-            inner = m @ directions
-            return np.asarray((np.polyval(slopes[::-1], inner) * weights) @ directions.T)
+            inner, total = m @ directions, 0.0
+            for slope in slopes[::-1]:
+                total = total * inner + slope
+            return np.asarray(total @ directions.T)
 
         return along, directions, strength
     degrees = target.modes.sum(axis=1)
-    seen = np.isin(degrees, _seen(target, series))
+    seen = np.isin(degrees, orders)
     modes = target.modes[seen]
     weights = target.coefficients[seen] * series[degrees[seen]] * np.sqrt(multiplicities(modes))
     strength = float(np.linalg.norm(weights * degrees[seen]))
@@ -223,7 +229,7 @@ def _pull(target: Target, series: Array) -> tuple[Callable[[Array], Array], Arra
             out[:, i] = (own * np.delete(factors, i, axis=2).prod(axis=2)) @ weights
         return out
 
-    return gradient, np.eye(target.rank), strength
+    return gradient, directions, strength
 
 
 def _followed(

@@ -18,7 +18,6 @@ from .. import flows, validation
 from ..errors import DatasetError, InputError
 from ..simulation.by_recipe import by_recipe
 from ..simulation.recipe import Recipe, only
-from ..targets.additive import AdditiveTarget
 from ..targets.ladder import leaps, rate
 from ..validation import FloatArray as Array
 from .compare import as_dimension
@@ -292,8 +291,8 @@ def scaling_law(ds: xr.Dataset, *, first: int = 3, last: int | None = None) -> x
         ``expected``, that for infinitely many directions,
         ``-(2 beta - 1) / (kappa beta)``, and ``finite``, the slope
         of the sum of as many plateaus as there are over the same part of the loss. kappa is 2 for a
-        fast link and for neurons whose fixed second layer has the target's coefficients; for other
-        flows it is not known, and both are NaN. Lazy where `ds` is.
+        fast link and for neurons whose fixed second layer goes with the target's coefficients; for
+        other flows it is not known, and both are NaN. Lazy where `ds` is.
 
     Raises
     ------
@@ -327,16 +326,15 @@ def scaling_law(ds: xr.Dataset, *, first: int = 3, last: int | None = None) -> x
 
 def _law(ds: xr.Dataset, recipe: Recipe, first: int, last: int | None) -> xr.Dataset:
     target = recipe.target
-    if (
-        not isinstance(target, AdditiveTarget)
-        or len(target.weights) < FEWEST
-        or not target.orthonormal
-    ):
+    parts = [part for k in target.degrees if k and (part := target.along(int(k))) is not None]
+    one_link = len(parts) == np.count_nonzero(target.degrees) and np.linalg.matrix_rank(parts) == 1
+    if not one_link or np.shape(parts)[1] < FEWEST or not target.orthonormal:
         raise DatasetError(
             "scaling_law is for sums of one link along at least 8 orthonormal directions, got "
             f"{target!r}; make the target with mids.targets.additive"
         )
-    sizes = np.sort(np.abs(target.weights))[::-1]
+    strengths = np.linalg.norm(parts, axis=0)
+    sizes = np.sort(strengths)[::-1]
     n = len(sizes)
     last = max(n // 4, first + 1) if last is None else validation.integer(last, "last", at_least=1)
     if not first < last <= n:
@@ -344,14 +342,13 @@ def _law(ds: xr.Dataset, recipe: Recipe, first: int, last: int | None) -> xr.Dat
             f"first and last must satisfy 1 <= first < last <= {n}, the number of directions, got "
             f"{first} and {last}"
         )
-    scale = float(target.series[1:] @ target.series[1:])
-    left = 0.5 * scale * np.append(np.cumsum((sizes**2)[::-1])[::-1], 0.0)
+    left = 0.5 * np.append(np.cumsum((sizes**2)[::-1])[::-1], 0.0)
     upper, lower = left[first] / left[0], left[last] / left[0]
     index = np.log(np.arange(1, n + 1))
     # Sizes fall as i^-beta: beta is the slope of a line in logarithms.
     decay = float(-np.polyfit(index, np.log(sizes), 1)[0])
     expected = finite = np.nan
-    if _paired(recipe, target):
+    if _paired(recipe, strengths):
         expected = -(2 * decay - 1) / (2 * decay)
         times = np.append(0.0, np.geomspace(1.0, sizes[-1] ** -2 * sizes[0] ** 2, 4000))
         plateaus = left[np.searchsorted(sizes**-2 * sizes[0] ** 2, times, side="right")]
@@ -377,17 +374,16 @@ def _law(ds: xr.Dataset, recipe: Recipe, first: int, last: int | None) -> xr.Dat
     return labelled(out, names)
 
 
-def _paired(recipe: Recipe, target: AdditiveTarget) -> bool:
-    """Tell whether a direction's time goes with the square of its coefficient."""
+def _paired(recipe: Recipe, sizes: Array) -> bool:
+    """Tell whether a direction's time goes with the square of its size."""
     flow = recipe.flow or flows.TwoTimescale()
     if flow.fast_link:
         return True
-    found = flow.neurons_of(target)
-    return (
-        found is not None
-        and len(found.layer) == len(target.weights)
-        and bool(np.allclose(np.abs(found.layer), np.abs(target.weights)))
-    )
+    found = flow.neurons_of(recipe.target)
+    if found is None or len(found.layer) != len(sizes):
+        return False
+    layer = np.abs(found.layer)
+    return bool(np.allclose(layer / layer.max(), sizes / sizes.max()))
 
 
 def _fall(loss: Array, time: Array, upper: float, lower: float) -> Array:

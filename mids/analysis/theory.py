@@ -25,21 +25,20 @@ from ..errors import DatasetError, InputError
 from ..simulation.by_recipe import by_recipe
 from ..simulation.recipe import Recipe, described, only
 from ..simulation.simulate import simulate
-from ..targets.additive import AdditiveTarget
 from ..targets.ladder import leaps
 from ..targets.subspaces import TOLERANCE
 from ..targets.target import Target
 from ..validation import FloatArray as Array
 from .coupled import Race, race_of
-from .exits import exit_times
+from .exits import exit_times, measured_exits
 from .kernels import applied, labelled
 from .known_frame import KnownFrame, KnownLink
 from .many_directions import ManyDirections
-from .neurons import neuron_times, start_loss
+from .neurons import found_directions, neuron_times, start_loss
 from .prediction import ABSENT, KNOWN, METHODS, NEVER, REASONS, START, Prediction
 from .saddles import with_saddles
 
-__all__ = ["has_theory", "kind_of", "need_one_kind", "predictions", "theory"]
+__all__ = ["ONCE", "has_theory", "kind_of", "need_one_kind", "predictions", "theory"]
 
 COLUMNS = {
     "visited": "whether the run visits the saddle",
@@ -57,8 +56,8 @@ FURTHER = {
     "escape_time_leading_order": "escape time predicted by the component of least degree alone",
     "shared": "directions at equal cosines from which the neuron ends",
 }
-ONCE = {"neurons": neuron_times, "start": exit_times}
-"""Theory of what each neuron or the network does once, by `Flow.theory`."""
+ONCE = {"neurons": (neuron_times, found_directions), "start": (exit_times, measured_exits)}
+"""Prediction and measurement of what is left once, by `Flow.theory`."""
 FLAGS = {"reason": REASONS, "method": METHODS}
 _ROUNDING = 1e-6
 SEED, POINTS = 2**31 - 1, 2**14  # of the starts; their number for one direction
@@ -254,7 +253,7 @@ def _once(ds: xr.Dataset, recipe: Recipe, kind: str) -> xr.Dataset:
     assert neurons is not None
     if "initial" not in ds:
         raise _no_initial(flow)
-    out = ONCE[kind](ds, recipe, neurons).expand_dims(saddle=1, axis=-1)
+    out = ONCE[kind][0](ds, recipe, neurons).expand_dims(saddle=1, axis=-1)
     known = out["escape_time"].notnull()
     reason = xr.where(np.isinf(out["escape_time"]), NEVER, KNOWN).where(known, START)
     loss = xr.full_like(
@@ -314,7 +313,7 @@ def _model(recipe: Recipe) -> tuple[Race | ManyDirections | KnownLink, Target]:
     """Return the theory of a recipe, and the target that its flow climbs."""
     flow = recipe.flow or flows.TwoTimescale()
     weighted = flow.effective_target(recipe.target)
-    if flow.fast_link and isinstance(weighted, AdditiveTarget) and weighted.separable is not None:
+    if flow.fast_link and weighted.separable is not None:
         return ManyDirections(weighted), weighted
     if flow.fast_link:
         _warn_of_small(weighted)
@@ -348,8 +347,7 @@ def _is_known(recipe: Recipe) -> bool:
     """Tell whether there is a theory for a target and flow."""
     target = recipe.target
     if recipe.flow is None or recipe.flow.fast_link:
-        many = isinstance(target, AdditiveTarget) and not target.dense
-        return not many or target.separable is not None
+        return target.dense or target.separable is not None
     return kind_of(recipe) == "saddles"
 
 

@@ -14,7 +14,6 @@ import pandas as pd
 from .. import validation
 from ..errors import InputError, printable
 from ..schema import dim_text
-from ..targets.additive import AdditiveTarget
 from ..targets.target import Target
 from .index import COLUMNS, LISTS, SEPARATOR, SWEPT, Entry
 
@@ -120,7 +119,7 @@ def same_function(one: Target, two: Target, scaled: bool) -> bool:
 
 def _coefficients(target: Target) -> dict[tuple[int, ...], float] | None:
     """Return coefficients by multi-index without zeros at its end; None where there are none."""
-    if isinstance(target, AdditiveTarget) and not target.dense:
+    if not target.dense:
         return None
     out = {}
     for beta, value in zip(target.modes.tolist(), target.coefficients.tolist(), strict=True):

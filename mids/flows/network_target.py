@@ -100,9 +100,8 @@ def reached(target: Target, cosines: FloatArray) -> tuple[IntArray, int]:
     nearer than 45 degrees to none, or as near to another, as at the average of several, has -1.
     Shapes: cosines (p, rank); returns (p,).
     """
-    if isinstance(target, AdditiveTarget):
-        cosines = cosines @ target.directions
-    squares = np.where(np.isfinite(cosines), cosines, 0.0) ** 2
+    squares = np.where(np.isfinite(cosines), cosines, 0.0) @ target.directions
+    squares **= 2
     largest = squares.max(axis=1)
     alone = (squares >= (1 - EQUAL) * largest[:, None]).sum(axis=1) == 1
     nearest = np.where((largest >= 0.5) & alone, squares.argmax(axis=1), -1)

@@ -18,7 +18,6 @@ from ..flows import from_dict, get
 from ..flows.base import Flow, FlowSweep
 from ..flows.initial import check_initial
 from ..flows.time_grid import logarithmic
-from ..targets.additive import AdditiveTarget
 from ..targets.basis import fitting
 from ..targets.target import Target, as_target
 from ..validation import FloatArray, IntArray
@@ -142,7 +141,7 @@ def check(
     defaults: list[FloatArray] = []
     for one, q, _, by in different.values():
         ndims = validation.dims(dim.values if isinstance(dim, xr.DataArray) else dim, one.rank, q)
-        if by.tensors and isinstance(one, AdditiveTarget) and not one.dense:
+        if by.tensors and not one.dense:
             raise InputError(
                 f"the flow {by.name!r} needs the target's tensors, which an additive target of "
                 f"rank {one.rank} and degree {one.degree} does not have; take the flow two-layer, "

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 
 from .. import validation
 from ..errors import InputError, TargetSyntaxError
-from ..validation import FloatArray
+from ..validation import FloatArray, IntArray
 from .basis import (
     MAX_DEGREE,
     MAX_RANK,
@@ -33,10 +33,9 @@ from .basis import (
     symmetric_tensors,
     tensor_coefficients,
 )
-from .target import Target
+from .target import UNIT, Target
 
 LARGEST_RANK = 4096
-UNIT = 1e-10  # accuracy of unit and orthogonal directions
 
 
 def additive(
@@ -133,7 +132,6 @@ class AdditiveTarget(Target):
 
     weights: FloatArray
     series: FloatArray
-    directions: FloatArray
     aligned: bool
 
     def __init__(
@@ -169,26 +167,8 @@ class AdditiveTarget(Target):
 
     @property
     def dense(self) -> bool:
-        """Whether the target is small enough for tensors, and so for every flow.
-
-        Examples
-        --------
-        >>> additive([1.0, 1.0], "h3").dense, additive([1.0] * 64, "h3").dense
-        (True, False)
-        """
+        """Whether the target is small enough for tensors, and so for every flow."""
         return self.rank <= MAX_RANK and self.rank**self.degree <= MAX_TENSOR_SIZE
-
-    @property
-    def orthonormal(self) -> bool:
-        """Whether the directions are orthonormal, so that they are learned independently.
-
-        Examples
-        --------
-        >>> additive([1.0, 1.0], "h3").orthonormal
-        True
-        """
-        gram = self.directions.T @ self.directions
-        return bool(np.abs(gram - np.eye(len(gram))).max() <= UNIT)
 
     @property
     def norm(self) -> float:
@@ -220,21 +200,21 @@ class AdditiveTarget(Target):
 
     @property
     def separable(self) -> tuple[int, FloatArray, FloatArray] | None:
-        """Exponent, strengths and directions where these are many and learned one by one.
-
-        They are orthonormal, and the link has no h1, which all would share.
-
-        Examples
-        --------
-        >>> exponent, strengths, directions = additive([1.0] * 64, "h3").separable
-        >>> exponent, strengths.shape, directions.shape
-        (3, (64,), (64, 64))
-        """
+        """Exponent, strengths and directions where these are many and learned one by one."""
         if self.dense or self.series[1] or not self.orthonormal:
             return None
         exponent = int(np.flatnonzero(self.series[1:])[0]) + 1
         strengths = (self.weights * self.series[exponent]) ** 2
         return exponent, strengths, self.directions.copy()
+
+    @property
+    def degrees(self) -> IntArray:
+        """Total degrees that the target has, increasing."""
+        return np.flatnonzero(self.series)
+
+    def along(self, degree: int) -> FloatArray | None:
+        """Coefficients ``a_i c_k`` of the part of degree k, one for each direction."""
+        return self.weights * (self.series[degree] if degree < len(self.series) else 0.0)
 
     def correlation(self, G: ArrayLike) -> tuple[float, FloatArray]:
         """``h(G)`` and its gradient H, shape (rank, rank), without tensors.

@@ -38,6 +38,7 @@ from .polynomial import polynomial
 from .samples import Estimate, estimate, read_samples
 
 ROUNDING = 1e-14  # relative size of coefficients that are dropped where arithmetic creates them
+UNIT = 1e-10  # accuracy of unit and orthogonal directions
 RESOLUTION = 1e-10
 """A component below this fraction of its degree's norm counts as absent, a singular value below
 this fraction of the largest as zero."""
@@ -453,15 +454,88 @@ class Target:
         return math.hypot(*self.coefficients.tolist())
 
     @property
-    def separable(self) -> tuple[int, FloatArray, FloatArray] | None:
-        """Exponent, strengths and directions where many are learned one by one; None here.
+    def dense(self) -> bool:
+        """Whether the target is small enough for tensors, and so for every flow.
 
         Examples
         --------
+        >>> from mids.targets import additive
+        >>> Target.parse("h3(z1)").dense, additive([1.0] * 64, "h3").dense
+        (True, False)
+        """
+        return True
+
+    @property
+    def separable(self) -> tuple[int, FloatArray, FloatArray] | None:
+        """Exponent, strengths and directions where these are many and learned one by one.
+
+        That is, of additive targets without tensors: their directions are orthonormal, and the link
+        has no h1, which all would share.
+
+        Examples
+        --------
+        >>> from mids.targets import additive
         >>> Target.parse("h2(z1) + h2(z2)").separable is None
         True
+        >>> exponent, strengths, directions = additive([1.0] * 64, "h3").separable
+        >>> exponent, strengths.shape, directions.shape
+        (3, (64,), (64, 64))
         """
         return None
+
+    @functools.cached_property
+    def directions(self) -> FloatArray:
+        """Unit vectors that neurons may find, (rank, n): the axes, or those of additive targets."""
+        return np.eye(self.rank)
+
+    @property
+    def orthonormal(self) -> bool:
+        """Whether `directions` are orthonormal.
+
+        Examples
+        --------
+        >>> Target.parse("h3(z1) + h3(z2)").orthonormal
+        True
+        """
+        gram = self.directions.T @ self.directions
+        return bool(np.abs(gram - np.eye(len(gram))).max() <= UNIT)
+
+    @property
+    def degrees(self) -> IntArray:
+        """Total degrees that the target has, increasing.
+
+        Examples
+        --------
+        >>> Target.parse("1 + h1(z1)*h3(z2)").degrees
+        array([0, 4])
+        """
+        return np.unique(self.modes.sum(axis=1))
+
+    def along(self, degree: int) -> FloatArray | None:
+        r"""Coefficients :math:`\alpha_i` of a part :math:`\sum_i \alpha_i h_k(v_i \cdot z)`.
+
+        Parameters
+        ----------
+        degree : int
+            The degree k; a constant counts for the first direction.
+
+        Returns
+        -------
+        (n,) float array or None
+            One for each of `directions`; None where the part of degree k is no such sum.
+
+        Examples
+        --------
+        >>> target = Target.parse("2*h2(z2) + h1(z1)*h2(z2)")
+        >>> target.along(2), target.along(3)
+        (array([0., 2.]), None)
+        """
+        seen = self.modes.sum(axis=1) == degree
+        if ((self.modes[seen] > 0).sum(axis=1) > 1).any():
+            return None
+        out = np.zeros(self.rank)
+        out[self.modes[seen].argmax(axis=1)] = self.coefficients[seen]
+        return out
 
     @functools.cached_property
     def tensors(self) -> tuple[FloatArray, ...]:
