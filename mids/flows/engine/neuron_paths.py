@@ -9,19 +9,15 @@ import numpy as np
 from ..network_target import IMPLICIT
 from .array_integrator import CAUTION
 from .compile import compiled
-from .features import compiled as allocating
 from .features import entry
-from .linear import factorise, solve
+from .neuron_steps import at_rest, explicit_step, implicit_step, linearise, scales, unknowns
 from .neurons import Network, Work, may_cross, neuron_overlap, slope, span_overlaps, workspace
-from .tableaux import DENSE, ERROR, GAMMA, STAGES, A, C
+from .tableaux import DENSE, STAGES
 
 MAX_STEPS = 1_000_000
 ITERATIONS = 60
-FLOOR = 1e-14
 PATIENCE, STABLE = 30, 3.0
 """Explicit steps without growth after which one asks why, and their longest times the rate."""
-DIFFERENCE = 1e-7
-"""Relative step of a difference quotient."""
 
 
 class Output(NamedTuple):
@@ -49,80 +45,6 @@ class Step(NamedTuple):
     old: np.ndarray
     new: np.ndarray
     dense: np.ndarray
-
-
-@compiled
-def _scales(rank: int, p: int, y: np.ndarray, scale: np.ndarray) -> None:
-    """Size of each entry of the state, to which its error is compared.
-
-    Overlaps are small on a plateau, and it is their relative error that counts there.
-    """
-    for j in range(p):
-        largest = FLOOR
-        for i in range(j * rank, (j + 1) * rank):
-            largest = max(largest, abs(y[i]))
-        for i in range(j * rank, (j + 1) * rank):
-            scale[i] = largest
-    for i in range(p):
-        begin = p * rank + i * p
-        largest = FLOOR  # products of neurons that have parted vanish, and are not followed there
-        for j in range(i * rank, (i + 1) * rank):
-            largest += y[j] * y[j]
-        for j in range(p):
-            if j != i:
-                largest = max(largest, abs(y[begin + j]))
-        for j in range(p):
-            scale[begin + j] = max(largest, abs(y[begin + j]))
-    begin = p * rank + p * p
-    largest = FLOOR
-    for j in range(begin, len(y)):
-        largest = max(largest, abs(y[j]))
-    for j in range(begin, len(y)):
-        scale[j] = largest
-
-
-@compiled
-def _at_rest(
-    rank: int,
-    p: int,
-    y: np.ndarray,
-    before: np.ndarray,
-    slopes: np.ndarray,
-    scale: np.ndarray,
-    rtol: float,
-    length: float,
-    remaining: float,
-) -> bool:
-    """Tell whether nothing moves any more, from the slopes before and after a step.
-
-    What has been learned rests when it will move by no more than its error, at the pace at which
-    its slope falls from one step to the next. What has not been learned could still grow.
-    """
-    for j in range(p):
-        square = 0.0
-        for i in range(j * rank, (j + 1) * rank):
-            square += y[i] ** 2
-        if square <= 0.1:
-            for i in range(j * rank, (j + 1) * rank):
-                if abs(slopes[i]) * remaining > 1e-7 * scale[i]:
-                    return False
-            continue
-        for i in range(j * rank, (j + 1) * rank):
-            if not _still(before[i], slopes[i], length, remaining, 100.0 * rtol * scale[i]):
-                return False
-    for i in range(p * rank, len(y)):
-        if not _still(before[i], slopes[i], length, remaining, 100.0 * rtol * scale[i]):
-            return False
-    return True
-
-
-@compiled
-def _still(before: float, slope: float, length: float, remaining: float, small: float) -> bool:
-    """Tell whether what is left of an approach is small: a geometric series of equal steps."""
-    left = remaining
-    if slope * before < before * before:
-        left = min(left, length / (1.0 - slope / before))
-    return abs(slope) * max(left, 1.0) <= small
 
 
 @compiled
@@ -221,152 +143,6 @@ def _crossings(
                 found[row, k] = step.start + step.length * part
 
 
-@allocating
-def _unknowns(net: Network, rank: int, p: int) -> np.ndarray:
-    """Entries of the state that move by themselves, and those equal to them; shape (2, n)."""
-    norms, layer = 1 if net.scaling != 0 else 0, p if net.readout_rate > 0.0 else 0
-    place = np.empty((2, p * rank + p * (p - 1) // 2 + norms * p + layer), np.int64)
-    n, at_Q = p * rank, p * rank
-    for i in range(n):
-        place[0, i] = place[1, i] = i
-    for i in range(p):
-        for j in range(i + norms):
-            place[0, n], place[1, n] = at_Q + i * p + j, at_Q + j * p + i
-            n += 1
-    for j in range(layer):
-        place[0, n + j] = place[1, n + j] = at_Q + p * p + j
-    return place
-
-
-@compiled
-def _linearise(
-    net: Network,
-    rank: int,
-    p: int,
-    y: np.ndarray,
-    before: np.ndarray,
-    scale: np.ndarray,
-    place: np.ndarray,
-    jacobian: np.ndarray,
-    vector: np.ndarray,
-    trial: np.ndarray,
-    slopes: np.ndarray,
-    work: Work,
-) -> float:
-    """Jacobian in units of the scales, by difference quotients; returns its fastest rate.
-
-    Its fastest eigenvector is sought by iteration from `vector`.
-    """
-    n = place.shape[1]
-    for i in range(len(y)):
-        trial[i] = y[i]
-    for k in range(n):
-        one, two = place[0, k], place[1, k]
-        moved = y[one] + DIFFERENCE * scale[one]
-        trial[one] = trial[two] = moved
-        slope(net, rank, p, trial, slopes, work)
-        for i in range(n):
-            at = place[0, i]
-            change = (slopes[at] - before[at]) / (moved - y[one])
-            jacobian[i, k] = change * scale[one] / scale[at]
-        trial[one] = trial[two] = y[one]
-    rate, size = 0.0, 0.0
-    for i in range(n):
-        size = max(size, abs(vector[i]) * scale[place[0, i]])
-    for i in range(n):
-        vector[i] /= size
-    for _ in range(ITERATIONS // 4):
-        rate = 0.0
-        for i in range(n):
-            total = 0.0
-            for k in range(n):
-                total += jacobian[i, k] * vector[k]
-            slopes[i] = total
-            rate = max(rate, abs(total) * scale[place[0, i]])
-        if rate == 0.0:
-            break
-        for i in range(n):
-            vector[i] = slopes[i] / rate
-    return rate
-
-
-@compiled
-def _explicit(
-    net: Network,
-    rank: int,
-    p: int,
-    y: np.ndarray,
-    h: float,
-    stages: np.ndarray,
-    trial: np.ndarray,
-    after: np.ndarray,
-    work: Work,
-) -> None:
-    """Tsitouras' step from y to `trial`, whose first stage is known; the last is its error."""
-    for s in range(1, 7):
-        for i in range(len(y)):
-            trial[i] = y[i]
-        for k in range(s):
-            weight = A[1, s, k]
-            for i in range(len(y)):
-                trial[i] += weight * stages[k, i]
-        slope(net, rank, p, trial, after, work)
-        for i in range(len(y)):
-            stages[s, i] = h * after[i]
-    for i in range(len(y)):
-        total = 0.0
-        for k in range(7):
-            total += ERROR[k] * stages[k, i]
-        stages[7, i] = total
-
-
-@compiled
-def _implicit(
-    net: Network,
-    rank: int,
-    p: int,
-    y: np.ndarray,
-    h: float,
-    scale: np.ndarray,
-    place: np.ndarray,
-    matrix: np.ndarray,
-    pivot: np.ndarray,
-    right: np.ndarray,
-    stages: np.ndarray,
-    trial: np.ndarray,
-    after: np.ndarray,
-    work: Work,
-) -> None:
-    """Step of Rodas5P from y to `trial`; `after` holds the slope before it, then that after it."""
-    n = place.shape[1]
-    for i in range(n):
-        matrix[i, i] += 1.0 / (GAMMA * h)
-    factorise(matrix, pivot, right, n)
-    for s in range(STAGES):
-        for i in range(len(y)):
-            trial[i] = y[i]
-        for k in range(s):
-            weight = A[0, s, k]
-            for i in range(len(y)):
-                trial[i] += weight * stages[k, i]
-        if s > 0:
-            slope(net, rank, p, trial, after, work)
-        for i in range(n):
-            at = place[0, i]
-            total = after[at]
-            for k in range(s):
-                total += C[s, k] * stages[k, at] / h
-            right[i] = total / scale[at]
-        solve(matrix, pivot, right, n)
-        for i in range(len(y)):
-            stages[s, i] = 0.0
-        for i in range(n):
-            stages[s, place[0, i]] = stages[s, place[1, i]] = right[i] * scale[place[0, i]]
-    for i in range(len(y)):
-        trial[i] += stages[STAGES - 1, i]
-    slope(net, rank, p, trial, after, work)
-
-
 @entry
 def integrate(
     net: Network,
@@ -393,14 +169,14 @@ def integrate(
     stages, dense = np.zeros((STAGES, size)), np.empty((3, size))
     before, after = np.empty(size), np.empty(size)
     kept = np.empty((256 if keep else 0, 2 + 5 * size))
-    place = _unknowns(net, rank, p)
+    place = unknowns(net, rank, p)
     n = place.shape[1] if place.shape[1] <= IMPLICIT else 0
     jacobian, matrix, vector = np.empty((n, n)), np.empty((n, n)), np.ones(n)
     pivot, right = np.empty(n, np.int64), np.empty(n)
     implicit, known, paid, rate = False, False, False, 0.0
     waited, patience, longest = 0, PATIENCE, 0.0
     t, end, row, taken = 0.0, time[-1], 0, 0
-    _scales(rank, p, y, scale)
+    scales(rank, p, y, scale)
     slope(net, rank, p, y, before, work)
     fastest = 0.0
     for i in range(size):
@@ -412,7 +188,7 @@ def integrate(
             break
         length = min(length, end - t) if t + 1.01 * length < end else end - t
         if not known and n > 0 and (implicit or waited >= patience):
-            rate = _linearise(
+            rate = linearise(
                 *(net, rank, p, y, before, scale, place, jacobian, vector, trial, after, work)
             )
             out.counts[1] += n
@@ -429,7 +205,7 @@ def integrate(
                 after[place[0, i]] = before[place[0, i]]
                 for k in range(n):
                     matrix[i, k] = -jacobian[i, k]
-            _implicit(
+            implicit_step(
                 *(net, rank, p, y, length, scale, place, matrix, pivot, right),
                 *(stages, trial, after, work),
             )
@@ -437,9 +213,9 @@ def integrate(
         else:
             for i in range(size):
                 stages[0, i] = length * before[i]
-            _explicit(net, rank, p, y, length, stages, trial, after, work)
+            explicit_step(net, rank, p, y, length, stages, trial, after, work)
             out.counts[1] += 6
-        _scales(rank, p, trial, moment)
+        scales(rank, p, trial, moment)
         error = 0.0
         for i in range(size):
             total = abs(stages[STAGES - 1, i]) / max(scale[i], moment[i])
@@ -481,10 +257,10 @@ def integrate(
             _inside((time[row] - step.start) / length, step, out.states[row])
             row += 1
         _crossings(net, rank, p, step, levels, moment, work, out)
-        _scales(rank, p, y, scale)
+        scales(rank, p, y, scale)
         last = row == len(time)
         allowed, left = (1e-6, end) if last else (rtol, end - t)
-        if _at_rest(rank, p, y, before, after, scale, allowed, length, left):
+        if at_rest(rank, p, y, before, after, scale, allowed, length, left):
             for late in range(row, len(time)):
                 for i in range(size):
                     out.states[late, i] = y[i]
