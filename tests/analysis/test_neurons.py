@@ -132,3 +132,9 @@ def test_steps_on_samples_delay_the_exit_as_the_formula_says():
     assert (both.escape_time_theory.values[0] < formula).all()
     assert both.ratio.mean().item() == pytest.approx(1.0, abs=0.08)
     assert both.escape_time.mean() > 1.1 * (formula * growth / 4).mean()  # than without steps
+
+
+def test_a_neuron_finds_the_axis_that_has_the_degree_it_sees():
+    flow = TwoLayer(neurons=2, activation="h4", loss="correlation")
+    found = mids.theory(mids.simulate("h1(z1) + h4(z2)", dim=200, runs=4, flow=flow))
+    assert (found.learned == 1).all()
