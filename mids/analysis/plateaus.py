@@ -70,8 +70,9 @@ def plateaus(
     noisy curve is replaced by a changepoint model, fitted by penalised likelihood: a constant, and
     a sum of few sigmoids in the chosen scale of time, each of which ends a plateau, and of decays
     (exponentials, powers, ramps), which do not. The sigmoids must beat the best sum of decays alone
-    at the given `confidence`, or the curve has no plateau that is left; a loss that is zero within
-    its noise has none, either. Several runs of a noisy curve help each other: the evidence of the
+    at the given `confidence`, or the curve has no plateau that is left; where that is close and the
+    noise does not last, curves drawn anew of these decays decide. A loss that is zero within its
+    noise has none, either. Several runs of a noisy curve help each other: the evidence of the
     others is added to that of each, within bounds.
 
     Parameters

@@ -11,7 +11,9 @@ Sigmoids are chosen one after the other, each where it lowers the sum of squares
 while that lowers it further, and taken out where they lower it by less than their price. The sum of
 sigmoids is accepted against decays: any sum of exponentials (all completely monotone curves), with
 ramps at a price, or few powers and stretched exponentials, whichever is likelier at its price. The
-noise has in each fit the correlation that makes it likeliest.
+noise has in each fit the correlation that makes it likeliest. Where that is zero in both and the
+decision is close, a staircase is also accepted if its evidence is more than that of curves drawn
+anew of the decays and their noise.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from .noise import CORRELATIONS, Whitened
+from .noise import CORRELATIONS, Whitened, noise
 
 __all__ = ["Fit", "believed", "bins", "staircase"]
 
@@ -53,6 +55,8 @@ TAKEN = 3.0
 LASTS, WEAK = 4.0, 0.6
 """What decays gain by a correlation beyond the second, for staircases are feigned by noise that
 lasts; they pay as much for a smaller one, for a staircase in decays looks like it."""
+DOUBTFUL, DRAWS = 3.0, 12
+"""Evidence that a staircase lacks at most where curves are drawn anew, and how many."""
 DECAY, DECAYS, ALONE = 8.0, 12.0, 6.0
 """Prices of one decay, of a sum of any number of exponentials, and of decays without sigmoids."""
 
@@ -235,12 +239,21 @@ class _Fitted:
 
 
 def staircase(
-    time: Array, values: Array, floor: Array, points: Array, scale: str, confidence: float
+    time: Array,
+    values: Array,
+    floor: Array,
+    points: Array,
+    scale: str,
+    confidence: float,
+    draws: int = DRAWS,
 ) -> Fit:
     """Fit a staircase to a noisy curve; `floor` is the change that counts, at each point.
 
+    Where the decision is close, `draws` curves of the decays are fitted as well, always the same.
     Shapes: time, values, floor, points (n,).
     """
+    from scipy.special import stdtrit
+
     edges = bins(time, scale, BINS_PER_DECADE)
     binned = Whitened(values, points, floor, edges)
     n = len(edges)
@@ -309,6 +322,16 @@ def staircase(
         steps = min(steps, settled(falling, alone.correlation, TAKEN), key=_cost)
         alone = min(alone, settled(decaying, steps.correlation), key=_cost)
     evidence = alone.cost - steps.cost - doubt
+    if draws and -DOUBTFUL < evidence < 0 and alone.correlation == steps.correlation == 0:
+        # Prices hold for the decays that come closest to a staircase; these may come less close.
+        rng = np.random.default_rng(0)
+        fitted, feigned = np.interp(time, at, sign * alone.curve), np.empty(draws)
+        for k in range(draws):
+            drawn = fitted + points * rng.standard_normal(len(time))
+            again = staircase(time, drawn, floor, noise(time, drawn), scale, confidence, 0)
+            feigned[k] = again.evidence
+        wide = stdtrit(draws - 1, confidence) * np.sqrt(1.0 + 1.0 / draws)
+        evidence -= min(feigned.mean() + wide * feigned.std(ddof=1), 0.0)
     best = steps
     if steps.chosen and evidence > -RESCUED:
         # Parts of it may only slow down.

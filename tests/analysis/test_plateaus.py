@@ -537,6 +537,17 @@ def test_several_runs_help_each_other():
     assert not found.left.any()
 
 
+def test_a_close_decision_is_the_same_beside_other_curves():
+    """A staircase that misses its price is found as curves drawn of decays miss it by more."""
+    time = np.logspace(-2, 3, 51)
+    values = staircase(time, [1.0, 2 / 3, 1 / 3], [1.0, 10.0, 100.0])
+    both = np.stack([noisy(values, 0.1, seed) for seed in (24, 23)])
+    alone = mids.plateaus(curve(both[1], time))
+    np.testing.assert_allclose(alone.halfway_time[:3], [1.0, 10.0, 100.0], rtol=0.2)
+    beside = mids.plateaus(xr.Dataset({"loss": (("batch", "time"), both)}, {"time": time}))
+    xr.testing.assert_equal(beside.isel(batch=1), alone)
+
+
 def test_levels_over_decades():
     time = np.logspace(-2, 3, 51)
     values = staircase(time, [34.0, 2.1, 0.125], [1.0, 10.0, 100.0])
