@@ -485,7 +485,14 @@ class Target:
 
     @functools.cached_property
     def directions(self) -> FloatArray:
-        """Unit vectors that neurons may find, (rank, n): the axes, or those of additive targets."""
+        """Unit vectors that neurons may find, (rank, n): the axes, or those of additive targets.
+
+        Examples
+        --------
+        >>> Target.parse("h3(z1) + h3(z2)").directions
+        array([[1., 0.],
+               [0., 1.]])
+        """
         return np.eye(self.rank)
 
     @property
