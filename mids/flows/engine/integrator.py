@@ -103,6 +103,7 @@ def run(where: int, number: int) -> int:
     log_odds, hessian, rtol = work.log_odds[START], work.start_hessian, task.rtol[0]
     rank, levels, rows = log_odds.shape[0], thresholds.shape[0], time.shape[0]
     learnable = task.independent[number]
+    # The start: eigenvectors of G(0) and log-odds of its eigenvalues, both from the factor M(0).
     for i in range(rank):
         for j in range(rank):
             work.lower[i, j] = task.initial[number, i, j] if j < task.initial.shape[2] else 0.0
@@ -116,6 +117,7 @@ def run(where: int, number: int) -> int:
         first = work.odds[i]
         log_odds[i] = min(np.log(first / max(1.0 - first, np.exp(-SATURATED))), SATURATED)
         for level in range(levels):
+            # What a run starts beyond it has passed at time zero.
             if log_odds[i] >= thresholds[level]:
                 crossing[i, level] = 0.0
         if crossing[i, HALF] == 0.0:
@@ -127,11 +129,13 @@ def run(where: int, number: int) -> int:
     now, since = 0.0, 0.0
     clock, h, attempts, waited = -1, -1.0, 0, 0
     while True:
+        # Each step begins in the eigenvectors of G, where H is B and L is the identity.
         activate(learnable, rank, work, step)
         saturated, _, size = active(step)
         call_begin(functions.begin, where)
         task.counts[number, 1] += 1
         close = near if now > 0.0 else rtol  # at the start, no time has passed
+        # Levels that lie so close that time is linear in log-odds up to them are passed here.
         unlearned = False  # else no stage is left whose duration could be wrong
         for i in range(learnable):
             for level in range(levels):
@@ -148,6 +152,7 @@ def run(where: int, number: int) -> int:
         if row == rows:
             return CONVERGED
 
+        # The step was suggested in the last clock; the direction that escapes first is the next.
         h_time = h if clock < 0 else 0.5 * h / hessian[clock, clock]
         clock = pick_clock(learnable, work)
         pace = 0.5 / hessian[clock, clock] if clock >= 0 else 1.0
@@ -158,14 +163,17 @@ def run(where: int, number: int) -> int:
         still = largest == 0.0 and saturated < learnable
         resting = saturated == learnable and largest <= STILL * abs(hessian[0, 0])
         waited = waited + 1 if resting else 0
+        # The first row is the start itself, once its frame and energies are known.
         if row == 0:
             call_record(functions.record, where, number, 0, 1, 0.0)
             row = 1
             continue
+        # No step has been taken yet: the first one is short, and control lengthens it.
         if h < 0.0:
             h_time = 10.0 * rtol**0.2 / largest
         h = h_time / pace
         wanted = h
+        # Without a clock the end of the grid or of all growth bounds the step; with one, a level.
         if clock < 0:
             h = min(h, 1.000001 * (last - now))
             end = 0.0  # beyond it nothing is left to learn
@@ -182,6 +190,7 @@ def run(where: int, number: int) -> int:
                 if near < missing < 2.0 * h and np.isnan(crossing[clock, level]):
                     h = missing if missing < STRETCH * h else 0.5 * missing  # no tiny last step
                     break
+        # The method. An implicit step may not be so long that tilts which grow would be damped.
         stable = h * pace * stiffness(work, step) <= STABLE
         method = EXPLICIT if still or (stable and not resting) else IMPLICIT
         if method == IMPLICIT:
@@ -199,10 +208,12 @@ def run(where: int, number: int) -> int:
             call_record(functions.record, where, number, row, rows, 0.0)
             return CONVERGED
 
+        # Tried again, shorter, until the error is allowed and no level lies within the step.
         rejected = 0
         while True:
             if attempts >= MAX_STEPS:
                 return FAILED
+            # So many rejections in a row mean stiffness that the estimate from H does not show.
             if method == EXPLICIT and rejected == 4:
                 method = IMPLICIT
                 call_begin(functions.begin, where)
@@ -229,6 +240,7 @@ def run(where: int, number: int) -> int:
                 h *= max(SHRINK, min(factor, 0.9))
         cut = h < wanted
         task.counts[number, 0] += 1
+        # Rows of the grid within the step come from its interpolant.
         while row < rows and time[row] - now <= elapsed:
             call_record(functions.record, where, number, row, row + 1, time[row] - now)
             row += 1
