@@ -86,15 +86,18 @@ def follow(
             break
         first = np.isnan(h[on])
         if first.any():
+            # Slopes may be nearly 0 where rates are not: the Jacobian bounds the first step too.
             scaled = np.abs(jacobian) * sizes[:, None, :] / sizes[:, :, None]
             fastest = np.maximum((np.abs(slope) / sizes).max(axis=1), scaled.max(axis=(1, 2)))
             h[on[first]] = 0.01 / np.maximum(fastest, 1e-300)[first]
+        # A little too far, so that the last time of the grid lies within the step.
         h[on] = np.minimum(h[on], 1.000001 * (last - now[on]))
         end, error, dense = _step(flow, y[on], slope, jacobian, sizes, h[on])
         attempts[on] += 1
         counts[on, 1] += STAGES + 1
         size = np.abs(error / sizes).max(axis=1) / tolerance
         size = np.where(size < 1e10, size, 1e10)  # NaN as well
+        # The error estimate is that of a method of order 4: it goes like h^5.
         factor = SAFETY * np.maximum(size, 1e-8) ** -0.2
         good = size <= 1.0
         bad = on[~good]
@@ -139,12 +142,14 @@ def _step(
     like with like.
     """
     h = h[:, None]
+    # (1 / (gamma h) - J) u_s = f(y + sum_j A_sj u_j) + sum_j C_sj u_j / h
     matrix = -jacobian * (sizes[:, None, :] / sizes[:, :, None])
     diagonal = np.arange(y.shape[1])
     matrix[:, diagonal, diagonal] += 1.0 / (GAMMA * h)
     largest = np.abs(matrix).max(axis=2)
     matrix /= largest[:, :, None]
     largest *= sizes
+    # NumPy keeps no factors of a stack of matrices for later use; the stages share an inverse.
     inverse = _inverse(matrix)
     stages = np.empty((STAGES, *y.shape))
     point, right = y, slope
@@ -213,20 +218,24 @@ class _Crossings:
 
         def excess(states: FloatArray) -> FloatArray:
             """Logarithm of the overlap over the level."""
+            # In the logarithm exponential growth is a straight line.
             found = self._flow.overlaps(states)[every, a]
             return np.asarray(np.log(np.maximum(found, 1e-300) / self._levels[level]))
 
         theta = root(lambda theta: excess(_between(y, dense, theta)), len(run))
+        # Slope of the logarithm at the crossing, by a difference on the interpolant.
         beside = np.where(theta < 0.5, np.minimum(theta + 1e-4, 1.0), theta - 1e-4)
         ends = (excess(_between(y, dense, x)) for x in (beside, theta))
         pitch = (next(ends) - next(ends)) / (beside - theta)
         slope, jacobian = self._flow.linearise(y)
         sizes, moving = self._flow.sizes(y), pitch > 0.0
+        # The end of a step is more accurate than the interpolant: Newton's corrections.
         for _ in range(4):
             end, _, _ = _step(self._flow, y, slope, jacobian, sizes, theta * h)
             missing = excess(end)
             better = np.clip(theta - missing / np.where(moving, pitch, np.inf), 1e-12, 1.0)
             theta, moving = np.where(moving, better, theta), moving & ~(np.abs(missing) < 1e-12)
+        # The last step ends a little beyond the grid: what is crossed there does not count.
         moment = now + (remainder + theta * h)
         crossing[run, a, level] = np.where(moment <= last, moment, np.nan)
 

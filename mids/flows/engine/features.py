@@ -49,6 +49,7 @@ def _powers(z: np.ndarray, powers: np.ndarray) -> None:
         powers[i, 0] = 1.0
         powers[i, 1] = z[i]
         for k in range(1, powers.shape[1] - 1):
+            # sqrt(k + 1) h_(k+1) = z h_k - sqrt(k) h_(k-1)
             powers[i, k + 1] = (z[i] * powers[i, k] - math.sqrt(k) * powers[i, k - 1]) / math.sqrt(
                 k + 1.0
             )
@@ -89,6 +90,7 @@ def wave(angles: np.ndarray, primes: np.ndarray, amplitude: float) -> None:
         turns -= math.floor(turns)  # 0, 1/4, 1/2 or 3/4
         odd = turns == 0.25 or turns == 0.75
         first, second = (sine, cosine) if odd else (cosine, sine)
+        # In the four quarters the cosine is c, -s, -c, s of t, and the sine s, c, -s, -c.
         angles[j] = amplitude * (-first if turns == 0.25 or turns == 0.5 else first)
         primes[j] = -amplitude * (-second if turns >= 0.5 else second)
 
@@ -99,6 +101,7 @@ def evaluate(
 ) -> None:
     """Values of the features, and of what their derivatives are made from."""
     if features.phases.shape[0] > 0:
+        # So the sum of the features' products tends to the Gaussian kernel (Rahimi, Recht 2007).
         amplitude = math.sqrt(2.0 / features.phases.shape[0])
         for j in range(values.shape[0]):
             angle = features.phases[j]
@@ -124,8 +127,10 @@ def differentiate(features: Features, link: np.ndarray, slopes: np.ndarray) -> N
             slopes[i, j] = 0.0
         for j in range(link.shape[0]):
             if features.phases.shape[0] > 0:
+                # d_i cos(u . z + a) = -u_i sin(u . z + a), where `primes` are -sin.
                 slopes[i, j] = link[j] * features.frequencies[j, i]
             elif features.lower[j, i] >= 0:
+                # d_i h_beta = sqrt(beta_i) h_(beta - e_i)
                 root = math.sqrt(float(features.exponents[j, i]))
                 slopes[i, features.lower[j, i]] += root * link[j]
 
@@ -143,6 +148,7 @@ def project(frame: np.ndarray, x: np.ndarray, z: np.ndarray) -> None:
     """``z = W^T x`` in the precision of W."""
     for i in range(frame.shape[0]):
         row = frame[i]
+        # Begun with a product: a sum begun with 0.0 would be in double precision.
         total = row[0] * x[0]
         for k in range(1, row.shape[0]):
             total += row[k] * x[k]
@@ -178,6 +184,7 @@ def fit(
 ) -> None:
     """Ridge regression from its sums, by Cholesky's factorisation."""
     size = link.shape[0]
+    # (gram + ridge diag(penalty)) link = moment; only the lower half of gram is held.
     for i in range(size):
         for j in range(i + 1):
             total = gram[i, j]

@@ -21,9 +21,11 @@ def orthogonalise(columns: np.ndarray, size: int, count: int) -> None:
                     pp += columns[k, p] * columns[k, p]
                     qq += columns[k, q] * columns[k, q]
                     pq += columns[k, p] * columns[k, q]
+                # Relative to both columns, so that small ones keep their digits beside large ones.
                 if abs(pq) <= ROUNDING * np.sqrt(pp * qq):
                     continue
                 done = False
+                # Of two angles that do it the one up to 45 degrees: sweeps then converge.
                 zeta = (qq - pp) / (2.0 * pq)
                 t = 1.0 / (abs(zeta) + np.sqrt(1.0 + zeta * zeta))
                 if zeta < 0.0:
@@ -54,6 +56,7 @@ def complete(frame: np.ndarray, size: int, known: int) -> None:
             for k in range(size):
                 frame[k, i] = 0.0
             frame[best, i] = 1.0
+        # Known columns are orthogonal up to rounding: one pass of Gram-Schmidt restores them.
         for _ in range(2 if i >= known else 1):
             for j in range(i):
                 total = 0.0
@@ -88,6 +91,7 @@ def factorise(matrix: np.ndarray, pivot: np.ndarray, largest: np.ndarray, size: 
                 best = i
         pivot[k] = best
         if best != k:
+            # Whole rows, with their factors: `solve` then swaps all entries before it begins.
             largest[k], largest[best] = largest[best], largest[k]
             for j in range(size):
                 matrix[k, j], matrix[best, j] = matrix[best, j], matrix[k, j]

@@ -70,6 +70,7 @@ class LinkPolynomials:
                 for a in sorted(a for a in orders[k] if k - sum(a) == level):
                     for gamma in group:
                         place = row.setdefault((k, a, gamma), len(row)) - begin
+                        # Euler's rule; at level 0, the constants, no exponent is left to lower.
                         terms += [
                             (place, i * q + j, row[k, _raised(a, i), _lowered(gamma, j)], 1 / level)
                             for i, j in product(axes, range(q))
@@ -77,6 +78,7 @@ class LinkPolynomials:
                         ]
             self._ends.append(len(row))
             self._levels.append(Contraction(terms, len(row) - begin))
+        # d^a of a_a z^a is a! a_a, with a_a = alpha_a sqrt(k! / a!).
         self._constants = np.array(
             [
                 values.get(a, 0.0) * (factorial(k) * _factorials(a)) ** 0.5
@@ -91,10 +93,12 @@ class LinkPolynomials:
             for k in degrees
         }
         self.scale = np.array([norms[k] for k, _ in links])
+        # From coefficients of monomials back to those of orthonormal Hermite polynomials.
         root = np.array([(_factorials(gamma) / factorial(k)) ** 0.5 for k, gamma in links])
         self._root = root[:, None]
         self._mean = np.array([row[k, none, gamma] for k, gamma in links])
         size, entries = len(links), rank * q
+        # d p(M y) / d M_ij = y_j (d_i p)(M y): at gamma, the coefficient of d_i p at gamma - e_j.
         slopes = [
             ((i * q + j) * size + n, row[k, once[i], _lowered(gamma, j)], root[n])
             for n, (k, gamma) in enumerate(links)
@@ -104,6 +108,7 @@ class LinkPolynomials:
         self._slope_place, self._slope_row, self._slope_root = map(
             np.array, zip(*slopes, strict=True)
         )
+        # d^2 p(M y) / d M_ij d M_ob = y_j y_b (d_i d_o p)(M y), against the coefficients of a link.
         bends = []
         for k in degrees:
             for i, other in product(axes, axes):
@@ -118,6 +123,7 @@ class LinkPolynomials:
         """Coefficients of all derivatives; shapes: M (rank * q, n); returns (rows, n)."""
         out = np.empty((self._ends[-1], M.shape[1]))
         out[: self._ends[0]] = self._constants[:, None]
+        # Each level reads only rows of the level below, which are filled by then.
         for begin, end, level in zip(self._ends, self._ends[1:], self._levels[1:], strict=False):
             out[begin:end] = level(M, out)
         return out

@@ -78,12 +78,14 @@ def activate(act: Activation, u: float, table: np.ndarray) -> tuple[float, float
         value = math.tanh(u)
         return value, 1.0 - value * value
     if act.kind == 4:
+        # The sigmoid in a form whose exponentials never overflow.
         value = 0.5 + 0.5 * math.tanh(0.5 * u)
         return value, value * (1.0 - value)
     _hermite(u, table)
     value, derivative = act.series[0], 0.0
     for k in range(1, len(act.series)):
         value += act.series[k] * table[k]
+        # h_k' = sqrt(k) h_(k-1)
         derivative += act.series[k] * math.sqrt(k) * table[k - 1]
     return value, derivative
 
@@ -172,7 +174,9 @@ def descend(
     top = 2
     for k in net.powers:
         top = max(top, k + 1)
+    # Samples come in multiples of 8 numbers; one beyond dim is the noise, and weights are 0 there.
     width = (dim + (1 if rates.noise > 0.0 else 0) + 7) // 8 * 8
+    # Samples and gradients are in single precision; weights, where small steps add up, are not.
     x, frame = np.zeros(width, np.float32), np.zeros((p, width), np.float32)
     words, work = np.empty(width, np.uint32), np.empty((2, width // 2), np.float32)
     star, term = np.empty(rank), np.empty(terms)
@@ -184,6 +188,7 @@ def descend(
     room, y = workspace(net, p), np.empty(p * rank + p * p)
     while state.used[0] < stop and state.used[1] == 0:
         spread(state.frame, frame)
+        # The first of two turns only moves the copy at which the second takes gradients.
         for turn in range(2 if rates.lookahead != 0.0 else 1):
             for j in range(p):
                 readout[j] = 0.0
@@ -199,18 +204,22 @@ def descend(
                     value += rates.noise * float(x[dim])
                 project(frame, x, z)
                 square = 0.0
+                # Without a smoothing shift is 0 below, and lengths do not matter.
                 if act.smoothing > 0.0:
                     square = float(dot(x[:dim], x[:dim]))
                 fitted = 0.0
                 for j in range(p):
+                    # v . x = |x beyond w| times a coordinate of v, which the nodes stand for.
                     rest = math.sqrt(max(square - z[j] ** 2, 1e-300))
                     values[j], slopes[j] = 0.0, 0.0
                     for m in range(len(act.nodes)):
                         shift = act.smoothing * act.nodes[m]
                         one, two = activate(act, (z[j] + shift * rest) / length, row)
                         values[j] += act.weights[m] * one
+                        # d rest / d z = - z / rest: the gradient by w is along x alone.
                         slopes[j] += act.weights[m] * two * (1.0 - shift * z[j] / rest) / length
                     fitted += state.layer[j] * values[j]
+                # The gradient of the correlation loss does not know what is fitted.
                 error = (fitted if net.squared else 0.0) - value
                 for j in range(p):
                     readout[j] += error * values[j]
@@ -218,6 +227,7 @@ def descend(
             ahead = rates.lookahead != 0.0 and turn == 0
             factor = (rates.lookahead if ahead else rates.step) / rates.batch
             for j in range(p):
+                # Unit weights move on the sphere: the division below is of second order.
                 along = 0.0
                 if net.scaling == 0:
                     for i in range(dim):
@@ -243,6 +253,7 @@ def descend(
         steps = state.used[0] // rates.batch
         now = rates.step * steps
         look(net, levels, now, now - rates.step, state, cosines)
+        # Overlaps of the span cost p^3 operations: they are looked at once in `stride` steps.
         if len(state.crossing) > 0 and steps % rates.stride == 0:
             pack(state, rank, y)
             span_overlaps(y, rank, p, room)

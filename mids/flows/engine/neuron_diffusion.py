@@ -55,6 +55,7 @@ def diffuse(
     top = 2
     for k in net.powers:
         top = max(top, k + 1)
+    # A draw: x in these coordinates, noise of its label, normal factor of its gradient.
     x = np.empty((width + 2 + 7) // 8 * 8, np.float32)
     words, work = np.empty(len(x), np.uint32), np.empty((2, len(x) // 2), np.float32)
     star, term = np.empty(rank), np.empty(terms)
@@ -63,6 +64,7 @@ def diffuse(
     drift, random, squares = np.empty((p, width)), np.empty((p, width)), np.empty((p, p))
     readout = np.empty(p)
     room, y, slopes = workspace(net, p), states[0].copy(), states[0].copy()
+    # As width = rank + p, this is where M and Q end in the state.
     at_a = p * width
     now, norm, n, drawn = 0.0, -1.0, 0, 0
     while n < len(time) and state.used[1] == 0:
@@ -76,8 +78,10 @@ def diffuse(
         slope(net, rank, p, y, slopes, room)
         fastest, largest, total = 0.0, 0.0, 0.0
         for j in range(p):
+            # Correlations below the fluctuations of a unit of time need no shorter steps.
             size, speed = math.sqrt(rates.rate), 0.0
             for i in range(width):
+                # w_j' = W* pull_j + sum_k mixing_jk w_k, as in `slope`.
                 drift[j, i] = room.pull[j, i] if i < rank else 0.0
                 for k in range(p):
                     drift[j, i] += room.mixing[j, k] * state.frame[k, i]
@@ -110,9 +114,11 @@ def diffuse(
                 along = u[j] if net.scaling == 0 else 0.0
                 for i in range(width):
                     move = force[j] * (x[i] - along * state.frame[j, i])
+                    # The mean of the gradients is minus the drift: this sum has mean 0.
                     random[j, i] -= factor * (move + drift[j, i])
                 readout[j] -= factor * (net.readout_rate * error * values[j] + slopes[at_a + j])
                 for k in range(j + 1):
+                    # E g_j g_k: in each dimension beyond, the gradients are g_j times one normal.
                     squares[j, k] += force[j] * force[k] / DRAWS
         own = 0.0
         for j in range(p):
@@ -120,14 +126,18 @@ def diffuse(
         norm = own if norm < 0.0 else norm
         bound = largest * (rates.pull + rates.mixing * total) + net.readout_rate * rates.mixing * p
         h = min(LONGEST / bound, RELATIVE / max(fastest, norm, 1e-300))
+        # Below a step of the descent the SDE describes nothing; only the grid makes steps shorter.
         h = min(max(h, rates.shortest), time[n] - now)
+        # Only after the step is chosen: one that knew its own draws would bias them.
         norm += 0.1 * (own - norm)
+        # The variance in a time h is rate h times the covariance, here a mean over the draws.
         spread_of = math.sqrt(rates.rate * h / DRAWS)
         for j in range(p):
             state.layer[j] += h * slopes[at_a + j] + spread_of * readout[j]
             for i in range(width):
                 state.frame[j, i] += h * drift[j, i] + spread_of * random[j, i]
         _embed(state.frame, rank, rates.rate * h * rates.beyond, squares, net.scaling == 0)
+        # The grid's own time, so that rounding leaves no tiny step before it.
         before, now = now, time[n] if h == time[n] - now else now + h
         for j in range(p):
             if not (abs(state.frame[j, 0]) < np.inf and abs(state.layer[j]) < np.inf):
@@ -152,6 +162,7 @@ def _embed(frame: np.ndarray, rank: int, more: float, squares: np.ndarray, unit:
             for i in range(rank, width):
                 squares[j, k] += frame[j, i] * frame[k, i]
     for j in range(p):
+        # Beyond the target only products matter, so that any factor of them will do: Cholesky's.
         for k in range(j + 1):
             rest = squares[j, k]
             for i in range(k):

@@ -72,6 +72,7 @@ def _narrowed(
     low: float, high: float, below: float, above: float, side: int, at: float, found: float
 ) -> tuple[float, float, float, float, int]:
     """Return the ends of a bracket, values there and the end kept, after a step of Illinois."""
+    # The end kept twice in a row counts half: false position alone would come from one side only.
     if found > 0.0:
         return low, at, below * (0.5 if side == 1 else 1.0), found, 1
     return at, high, found, above * (0.5 if side == -1 else 1.0), -1
@@ -91,6 +92,7 @@ def _fraction(
 ) -> float:
     """Fraction of a step at which an overlap reaches a level: Illinois' false position."""
     below = _overlap(net, rank, p, step.old, neuron, direction, work) - level
+    # Beyond the level already: the run started there, else an earlier step would have noted it.
     if below >= 0.0:
         return 0.0
     above = _overlap(net, rank, p, step.new, neuron, direction, work) - level
@@ -127,6 +129,7 @@ def _crossings(
     waiting = False
     for i in range(directions):
         waiting = waiting or np.isnan(out.crossing[i, top])
+    # Overlaps of the span cost p^3 operations: only where one can have crossed.
     if not waiting or not may_cross(step.new, rank, p, levels[0]):
         directions = 0
     for j in range(p + directions):
@@ -134,6 +137,7 @@ def _crossings(
         direction = 0 if j < p else j - p
         found = out.neuron_crossing if j < p else out.crossing
         row = j if j < p else direction
+        # Levels increase: what has reached the highest one has reached them all.
         if not np.isnan(found[row, top]):
             continue
         overlap = _overlap(net, rank, p, step.new, neuron, direction, work)
@@ -178,6 +182,7 @@ def integrate(
     t, end, row, taken = 0.0, time[-1], 0, 0
     scales(rank, p, y, scale)
     slope(net, rank, p, y, before, work)
+    # The first step: no entry moves by more than a hundredth of its size.
     fastest = 0.0
     for i in range(size):
         fastest = max(fastest, abs(before[i]) / scale[i])
@@ -186,7 +191,9 @@ def integrate(
     for _ in range(2 * MAX_STEPS):
         if row == len(time) or out.ended[0] == 1:
             break
+        # A step that nearly reaches the end goes there, so that no tiny one is left.
         length = min(length, end - t) if t + 1.01 * length < end else end - t
+        # A Jacobian costs n slopes: explicit steps ask for one only once their length has stalled.
         if not known and n > 0 and (implicit or waited >= patience):
             rate = linearise(
                 *(net, rank, p, y, before, scale, place, jacobian, vector, trial, after, work)
@@ -194,8 +201,10 @@ def integrate(
             out.counts[1] += n
             # An implicit step costs as much as many explicit ones, and has to grow so long first.
             pays = rate * length > (0.25 * n if implicit else 0.5) * STABLE
+            # Implicit steps that still grow may pay later.
             stays = pays or (implicit and length > 1.5 * longest)
             if not stays:
+                # Where none of them paid, the next question comes later.
                 patience = PATIENCE if paid else min(2 * patience, 8 * PATIENCE)
                 length = min(length, STABLE / rate)
             paid = implicit and (paid or pays)
@@ -204,6 +213,7 @@ def integrate(
             for i in range(n):
                 after[place[0, i]] = before[place[0, i]]
                 for k in range(n):
+                    # The matrix is factorised in place; a rejected step needs the Jacobian again.
                     matrix[i, k] = -jacobian[i, k]
             implicit_step(
                 *(net, rank, p, y, length, scale, place, matrix, pivot, right),
@@ -212,16 +222,19 @@ def integrate(
             out.counts[1] += STAGES
         else:
             for i in range(size):
+                # The slope at the end of the last step is the first stage of this one.
                 stages[0, i] = length * before[i]
             explicit_step(net, rank, p, y, length, stages, trial, after, work)
             out.counts[1] += 6
         scales(rank, p, trial, moment)
         error = 0.0
         for i in range(size):
+            # A state that is not a number has an infinite error, and the step is repeated.
             total = abs(stages[STAGES - 1, i]) / max(scale[i], moment[i])
             error = max(error, total if total < np.inf else np.inf)
         error /= CAUTION * rtol
         if not error <= 1.0:
+            # So short a step is lost in the rounding of time: the run is given up.
             if length <= 1e-15 * t or length < 1e-300:
                 break
             length *= max(0.2, 0.9 * error**-0.2) if error < np.inf else 0.1
@@ -237,6 +250,7 @@ def integrate(
             for j in range(p):
                 y[rank * p + j * p + j] = 1.0
         out.counts[0] += 1
+        # Explicit steps that double their length have not stalled.
         if not implicit:
             waited, longest = (waited + 1, longest) if length < 2.0 * longest else (0, length)
         known = False
@@ -258,6 +272,7 @@ def integrate(
             row += 1
         _crossings(net, rank, p, step, levels, moment, work, out)
         scales(rank, p, y, scale)
+        # After the last row: would as long again change anything, to 1e-6 whatever rtol?
         last = row == len(time)
         allowed, left = (1e-6, end) if last else (rtol, end - t)
         if at_rest(rank, p, y, before, after, scale, allowed, length, left):
@@ -288,6 +303,7 @@ def _between(
     p, size = len(last), rank + 2
     for j in range(p):
         low, high = ends[j], ends[j + 1]
+        # Each neuron has steps of its own: the one in which the time lies.
         while high - low > 1:
             middle = (low + high) // 2
             if steps[middle, 0] <= t:
@@ -300,6 +316,7 @@ def _between(
         for i in range(rank):
             m = last[j, i]
             if theta <= 1.0:
+                # The state inside the step as in `_inside`; beyond its last step the neuron rests.
                 at, m = 2 + i, 0.0
                 for k in range(4, 1, -1):
                     m = m * theta + steps[low, at + k * size]
@@ -310,6 +327,7 @@ def _between(
         rest[j] = np.sqrt(max(square, 0.0))
     for j in range(p):
         for i in range(j + 1):
+            # Q_ij = m_i . m_j + (what i and j have beyond the target) cos(their angle there).
             product = rest[i] * rest[j] * beside[i, j]
             for k in range(rank):
                 product += state[i * rank + k] * state[j * rank + k]

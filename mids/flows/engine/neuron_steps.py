@@ -23,6 +23,7 @@ def scales(rank: int, p: int, y: np.ndarray, scale: np.ndarray) -> None:
     Overlaps are small on a plateau, and it is their relative error that counts there.
     """
     for j in range(p):
+        # One size for all axes of a neuron: those it does not turn to need no digits of their own.
         largest = FLOOR
         for i in range(j * rank, (j + 1) * rank):
             largest = max(largest, abs(y[i]))
@@ -67,6 +68,7 @@ def at_rest(
         square = 0.0
         for i in range(j * rank, (j + 1) * rank):
             square += y[i] ** 2
+        # No geometric series here: on a plateau slopes grow from step to step.
         if square <= 0.1:
             for i in range(j * rank, (j + 1) * rank):
                 if abs(slopes[i]) * remaining > 1e-7 * scale[i]:
@@ -85,6 +87,7 @@ def at_rest(
 def _still(before: float, slope: float, length: float, remaining: float, small: float) -> bool:
     """Tell whether what is left of an approach is small: a geometric series of equal steps."""
     left = remaining
+    # With ratio = slope / before, length (1 + ratio + ratio^2 + ...) of this slope are left.
     if slope * before < before * before:
         left = min(left, length / (1.0 - slope / before))
     return abs(slope) * max(left, 1.0) <= small
@@ -99,6 +102,7 @@ def unknowns(net: Network, rank: int, p: int) -> np.ndarray:
     for i in range(n):
         place[0, i] = place[1, i] = i
     for i in range(p):
+        # Q is symmetric: its lower half, and its diagonal only where norms are free.
         for j in range(i + norms):
             place[0, n], place[1, n] = at_Q + i * p + j, at_Q + j * p + i
             n += 1
@@ -136,9 +140,11 @@ def linearise(
         slope(net, rank, p, trial, slopes, work)
         for i in range(n):
             at = place[0, i]
+            # Divided by the difference that is left after rounding, not by the one that was meant.
             change = (slopes[at] - before[at]) / (moved - y[one])
             jacobian[i, k] = change * scale[one] / scale[at]
         trial[one] = trial[two] = y[one]
+    # Power iteration, from where the last one ended: the Jacobian has changed little since.
     rate, size = 0.0, 0.0
     for i in range(n):
         size = max(size, abs(vector[i]) * scale[place[0, i]])
@@ -179,6 +185,7 @@ def explicit_step(
             weight = A[1, s, k]
             for i in range(len(y)):
                 trial[i] += weight * stages[k, i]
+        # The last stage lies at the end: `trial` and `after` keep the state and the slope there.
         slope(net, rank, p, trial, after, work)
         for i in range(len(y)):
             stages[s, i] = h * after[i]
@@ -209,6 +216,7 @@ def implicit_step(
     """Step of Rodas5P from y to `trial`; `after` holds the slope before it, then that after it."""
     n = place.shape[1]
     for i in range(n):
+        # (1 / (gamma h) - J) u_s = f(y + sum_k A_sk u_k) + sum_k C_sk u_k / h
         matrix[i, i] += 1.0 / (GAMMA * h)
     factorise(matrix, pivot, right, n)
     for s in range(STAGES):
@@ -232,5 +240,6 @@ def implicit_step(
         for i in range(n):
             stages[s, place[0, i]] = stages[s, place[1, i]] = right[i] * scale[place[0, i]]
     for i in range(len(y)):
+        # Stiffly accurate: the last stage corrects the end of the step, and is its error estimate.
         trial[i] += stages[STAGES - 1, i]
     slope(net, rank, p, trial, after, work)

@@ -108,6 +108,7 @@ def _coefficients(net: Network, square: float, b: np.ndarray, slope: np.ndarray)
     c = net.activation
     count = len(b)
     if net.scaling == 1:  # heat equation: d b_k / d|w|^2 = sqrt((k + 1)(k + 2)) b_(k + 2) / 2
+        # b_k = sum_j c_(k + 2j) sqrt((k + 2j)! / k!) (|w|^2 - 1)^j / (2^j j!).
         for k in range(count - 1, -1, -1):
             total, weight = 0.0, 1.0
             for j in range((count - 1 - k) // 2 + 1):
@@ -120,6 +121,7 @@ def _coefficients(net: Network, square: float, b: np.ndarray, slope: np.ndarray)
         for k in range(count - 2):
             slope[k] = 0.5 * math.sqrt((k + 1.0) * (k + 2.0)) * b[k + 2]
     elif net.scaling == 2:
+        # erf and relu: b_k = c_k ((shift + |w|^2) / (shift + 1))^((power - k) / 2).
         ratio = (net.shift + square) / (net.shift + 1.0)
         factor, fall = ratio ** (0.5 * net.power), 1.0 / math.sqrt(ratio)
         for k in range(count):
@@ -157,6 +159,7 @@ def correlate(net: Network, work: Work, j: int) -> tuple[float, float]:
         first, last = net.starts[n], net.starts[n + 1]
         factor = net.weights[n] * b[j, net.degrees[n]]
         product = 1.0
+        # A mode of one factor is a power; one of none, the constant, keeps the product 1.
         if last == first + 1:
             axis, k = net.axes[first], net.powers[first]
             product = powers[axis, k]
@@ -165,6 +168,7 @@ def correlate(net: Network, work: Work, j: int) -> tuple[float, float]:
             for i in range(first, last):
                 product *= powers[net.axes[i], net.powers[i]]
             for i in range(first, last):
+                # The product rule, without a division by the term, which may be 0.
                 other = factor * net.powers[i]
                 for k in range(first, last):
                     other *= powers[net.axes[k], net.powers[k] - (1 if k == i else 0)]
@@ -183,6 +187,7 @@ def _pairs(work: Work, y: np.ndarray, begin: int, j: int) -> None:
     b, value, first = work.b, work.value, work.first
     for i in range(j + 1):
         value[i] = first[i] = 0.0
+    # All i at once in the inner loop: these sums do not wait for each other.
     for k in range(b.shape[1] - 1, 0, -1):
         own = b[j, k]
         for i in range(j + 1):
@@ -197,6 +202,7 @@ def _pairs(work: Work, y: np.ndarray, begin: int, j: int) -> None:
 def _radial(net: Network, work: Work, x: float, square: float, i: int, j: int) -> float:
     """Return the derivative of ``sum_k b_ik b_jk x^k`` by the squared norm of j, x being fixed."""
     if net.scaling == 2:
+        # sum_k (power - k) b_ik b_jk x^k / (2 (shift + |w|^2)), from the sums of `_pairs`.
         low = min(i, j)
         return 0.5 * (net.power * work.value[low] - x * work.first[low]) / (net.shift + square)
     total = 0.0
@@ -208,6 +214,7 @@ def _radial(net: Network, work: Work, x: float, square: float, i: int, j: int) -
 @inlined
 def losses(net: Network, own: float, interaction: float, linear: float) -> tuple[float, float]:
     """Objective and population risk from their sums."""
+    # The correlation loss keeps the square of each neuron, not the products of different ones.
     risk = 0.5 * (net.target_square + interaction) - linear
     return (risk if net.squared else 0.5 * (net.target_square + own) - linear), risk
 
@@ -218,6 +225,7 @@ def slope(
 ) -> tuple[float, float]:
     """Right-hand side of the flow; returns loss and risk at y."""
     mixing, pull, values, fitted = work.mixing, work.pull, work.values, work.fitted
+    # Minus the gradient is w_j' = W* pull_j + sum_k mixing_jk w_k, which closes M and Q.
     at_Q, at_a = p * rank, p * rank + p * p
     own = interaction = linear = 0.0
     for j in range(p):
@@ -237,9 +245,11 @@ def slope(
                 pull[j, i] += a * work.force[n] * net.directions[n, i]
         for i in range(p):
             mixing[j, i] = 0.0
+        # The gradient of |w|^2 is 2 w.
         mixing[j, j] = 2.0 * a * radial
     for j in range(p):
         a = y[at_a + j]
+        # Each pair is visited once, and pulls on both of its neurons.
         _pairs(work, y, at_Q + j * p, j)
         for i in range(j + 1):
             value, first = work.value[i], work.first[i]
@@ -259,6 +269,7 @@ def slope(
                         mixing[i, i] -= both * _radial(net, work, x, y[at_Q + i * p + i], j, i)
     for j in range(p):
         interaction += y[at_a + j] * fitted[j]
+        # a_j' = (E f* sigma_j - sum_i a_i E sigma_i sigma_j) / epsilon
         out[at_a + j] = net.readout_rate * (values[j] - fitted[j])
         if net.scaling == 0:  # the norms stay
             along = 0.0
@@ -267,6 +278,7 @@ def slope(
             for i in range(p):
                 along += y[at_Q + j * p + i] * mixing[j, i]
             mixing[j, j] -= along
+    # M' = pull + mixing M; with half_ji = w_j' . w_i, Q' = half + half^T.
     half = work.half
     for j in range(p):
         for i in range(rank):
@@ -278,6 +290,7 @@ def slope(
             half[j, i] = total
         for k in range(p):
             factor = mixing[j, k]
+            # The correlation loss has a diagonal mixing: p^2 operations, not p^3.
             if factor != 0.0:
                 for i in range(rank):
                     out[j * rank + i] += factor * y[k * rank + i]
@@ -287,6 +300,7 @@ def slope(
         for i in range(p):
             out[at_Q + j * p + i] = half[j, i] + half[i, j]
         if net.scaling == 0:
+            # It is 0 up to rounding, which would add up over the steps.
             out[at_Q + j * p + j] = 0.0
     return losses(net, own, interaction, linear)
 
@@ -302,6 +316,7 @@ def span_overlaps(y: np.ndarray, rank: int, p: int, work: Work) -> None:
     for j in range(p):  # Cholesky: the axes in an orthonormal basis of the span
         square = y[at_Q + j * p + j]
         rest = square
+        # Q = lower lower^T; a neuron in the span of those before it has an empty column.
         for i in range(j):
             total = y[at_Q + j * p + i]
             for k in range(i):
@@ -319,6 +334,7 @@ def span_overlaps(y: np.ndarray, rank: int, p: int, work: Work) -> None:
     for j in range(p):
         for n in range(rank):
             basis[j, n] *= fades[j]
+    # Singular values of lower^-1 M: small overlaps keep digits that forming G would round away.
     orthogonalise(basis, p, rank)
     for n in range(rank):
         total = 0.0
@@ -349,6 +365,7 @@ def neuron_overlap(net: Network, y: np.ndarray, begin: int, square: float) -> fl
 @compiled
 def may_cross(y: np.ndarray, rank: int, p: int, level: float) -> bool:
     """Tell whether an overlap of the span can have reached a level: a bound without eigenvalues."""
+    # Gershgorin: no eigenvalue of Q is below `least`, so no overlap is above |M|^2 / least.
     least = np.inf
     for i in range(p):
         begin = p * rank + i * p

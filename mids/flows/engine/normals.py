@@ -64,6 +64,7 @@ def bits(key: np.ndarray, index: int, out: np.ndarray) -> None:
     for i in range(quarter):
         c0, c1, c2, c3 = u64(i), low, high, u64(0)
         k0, k1 = key[0], key[1]
+        # A round: high and low halves of two products, mixed with the key, which then moves on.
         for _ in range(10):
             p0, p1 = _MULTIPLIER[0] * c0, _MULTIPLIER[1] * c2
             c0 = (p1 >> _WORD) ^ c1 ^ k0
@@ -71,6 +72,7 @@ def bits(key: np.ndarray, index: int, out: np.ndarray) -> None:
             c2 = (p0 >> _WORD) ^ c3 ^ k1
             c3 = p0 & _LOW
             k0, k1 = (k0 + _WEYL[0]) & _LOW, (k1 + _WEYL[1]) & _LOW
+        # Four quarters: neighbouring i write neighbouring numbers, which suits vector instructions.
         out[i] = u32(c0)
         out[quarter + i] = u32(c1)
         out[2 * quarter + i] = u32(c2)
@@ -93,6 +95,7 @@ def normals(bits: np.ndarray, work: np.ndarray, out: np.ndarray) -> None:
         power[i] = f32(exponent)
         pattern[i] = i32(pattern[i] - i32(exponent << _EXPONENT))
     for i in range(half):
+        # log(1 + x) = x - x^2 / 2 + x^3 P(x); then power log 2, whose small part is added first.
         x = value[i] - f32(1.0)
         square = x * x
         y = _LOG[0]
@@ -108,6 +111,7 @@ def normals(bits: np.ndarray, work: np.ndarray, out: np.ndarray) -> None:
         logarithm = x + y + _LN2[0] * power[i]
         value[i] = np.sqrt(max(_MINUS_TWO * logarithm, _ZERO))
     for i in range(half):
+        # Angles in units of 2^-32 turns: where the integer overflows, a full turn is dropped.
         angle = bits[half + i]
         quadrant = i32(angle + _EIGHTH) >> _QUARTER
         t = f32(i32(angle - i32(quadrant << _QUARTER))) * _TURN
@@ -118,6 +122,7 @@ def normals(bits: np.ndarray, work: np.ndarray, out: np.ndarray) -> None:
         odd = i32(quadrant & _ONE) != i32(0)
         first = sine if odd else cosine
         second = cosine if odd else sine
+        # The cosine is negative in quadrants 1 and 2, the sine in 2 and 3.
         if i32(i32(quadrant + _ONE) & _TWO) != i32(0):
             first = -first
         if i32(quadrant & _TWO) != i32(0):

@@ -38,6 +38,7 @@ def diagonalise(known: int) -> Any:
         if not first:
             load(step.point, rank, step, work)
             for i in range(learnable):
+                # X = factor factor^T in the frame of the step's start, factor = L diag(e^(v/2)).
                 scale = np.sqrt(odds[i])
                 for k in range(i, rank):
                     factor[k, i] *= scale
@@ -63,6 +64,7 @@ def diagonalise(known: int) -> Any:
                 for k in range(rank):
                     total += frame[i, k] * columns[k, j]
                 out[i, j] = total
+        # Directions without any overlap have no column of their own, and need some frame.
         complete(out, rank, learnable)
 
     return diagonalise
@@ -94,12 +96,14 @@ def record(where: int, run: int, row: int, stop: int, after: float) -> None:
                 total += vectors[i, k] * vectors[j, k] * overlap[k]
             gram[i, j] = total
             gram[j, i] = total
+    # Coefficients of p(G z), which are those of A_G f*.
     substitute(table.substitution, gram, work.buffer, moved[1])
     for at in range(row, stop):
         energy, overlaps, grams = task.energy[run, at], task.overlap[run, at], task.gram[run, at]
         explained = 0.0
         for mode in range(table.mode_row.shape[0]):
             place, value = table.mode_row[mode], table.mode_value[mode]
+            # A constant has no row in the tables: averaging leaves it as it is.
             energy[mode] = value * (value if place < 0 else moved[1, place] * table.weight[place])
             explained += energy[mode]
         task.loss[run, at] = max(0.5 * (table.norm * table.norm - explained), 0.0)

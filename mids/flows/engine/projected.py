@@ -67,11 +67,13 @@ def _complete(
             for k in range(j):
                 total -= root[i, k] * root[j, k]
             if i == j:
+                # Singular for fewer samples than columns: rounding may leave less than 0.
                 root[i, i] = math.sqrt(max(total, 0.0))
             elif root[j, j] > 0.0:
                 root[i, j] = total / root[j, j]
         for k in range(rest):
             gradient[i, rank + k] = 0.0
+    # sum_n a_n x_n beyond the span has the law of root times independent normal vectors.
     for j in range(size):
         sample(key, SUMS + index * size + j, words, work, normals)
         for i in range(j, size):
@@ -81,6 +83,7 @@ def _complete(
     for i in range(size):
         row = gradient[i, rank : rank + rest]
         for j in range(size):
+            # In the span of W the sums are known: they replace what was drawn there.
             factor = sums[i, rank + j] - dot(row, basis[j])
             for k in range(rest):
                 row[k] += factor * basis[j, k]
@@ -182,6 +185,7 @@ def advance_projected(
         position = state.used[0] % rates.batch
         if position == 0:
             open_batch(rates, state)
+        # Samples have their place in a block by their number alone, wherever a run was interrupted.
         block = state.used[0] // TOGETHER
         first = state.used[0] - block * TOGETHER
         m = min(TOGETHER - first, rates.batch - position)
@@ -199,6 +203,7 @@ def advance_projected(
             label[:m] += term[:m]
         for i in range(size):
             z[i, :m] = 0.0
+            # z = W^T x, from the target's coordinates and those in the basis of what W has beyond.
             _combine(state.frame[i, :rank], x[:, :m], z[i, :m])
             _combine(lower[i, : i + 1], x[rank:, :m], z[i, :m])
         _evaluate(features, z[:, :m], powers[:, :, :m], values[:, :m], primes[:, :m])
@@ -206,6 +211,7 @@ def advance_projected(
         _combine(state.link, values[:, :m], error[:m])
         for i in range(size):
             factors[i, :m] = 0.0
+            # a_n = (f(z_n) - y_n) d_i f(z_n); then its sums with the coordinates, and with itself.
             _combine(slopes[i], primes[:, :m], factors[i, :m])
             factors[i, :m] *= error[:m]
             for j in range(rank + size):

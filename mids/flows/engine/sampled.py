@@ -84,6 +84,7 @@ def retract(frame: np.ndarray, gradient: np.ndarray, step: float) -> None:
             for k in range(dim):
                 total += gradient[i, k] * frame[j, k]
             inner[i, j] = total
+    # W - step (I - W W^T) gradient, then its rows are made orthonormal.
     moved = np.empty((size, dim))
     for i in range(size):
         for k in range(dim):
@@ -98,6 +99,7 @@ def retract(frame: np.ndarray, gradient: np.ndarray, step: float) -> None:
     for _ in range(2 if long_step else 1):
         for i in range(size):
             for j in range(i + 1):
+                # moved moved^T = inner inner^T; the rows of inner^-1 moved are orthonormal.
                 total = dot(moved[i], moved[j])
                 for k in range(j):
                     total -= inner[i, k] * inner[j, k]
@@ -160,11 +162,13 @@ def watch(time: float, step: float, levels: np.ndarray, state: State) -> None:
                 if not math.isnan(state.crossing[i, j]):
                     continue
                 if after[i] >= levels[j]:
+                    # Interpolated in the last step: before it, M was within the margin.
                     part = 1.0
                     if before[i] < levels[j]:
                         part = (levels[j] - before[i]) / (after[i] - before[i])
                     state.crossing[i, j] = time - step * (1.0 - part)
                 else:
+                    # Overlaps are squares of singular values, for which the bound holds.
                     distance = math.sqrt(levels[j]) - math.sqrt(after[i])
                     state.margin[0] = min(state.margin[0], distance)
     for i in range(size):
@@ -190,6 +194,7 @@ def close_batch(
     features: Features, rates: Rates, levels: np.ndarray, factor: np.ndarray, state: State
 ) -> bool:
     """Step down the batch's gradient and fit the link; tell whether all is finite."""
+    # Gradient and regression are sums over samples: the step is divided, the ridge multiplied.
     retract(state.frame, state.gradient, rates.step / rates.batch)
     ridge = rates.ridge * state.weight[0]
     fit(state.gram, state.moment, features.penalty, ridge, factor, state.link)
@@ -226,7 +231,9 @@ def advance(
     values, primes, slopes = np.empty(count), np.empty(count), np.empty((size, count))
     factor = np.empty((count, count))
     words, work = np.empty(width, np.uint32), np.empty((2, width // 2), np.float32)
+    # Numbers of x beyond dim, noise among them, meet zeros of this copy of the frame.
     x, frame = np.zeros(width, np.float32), np.zeros((size, width), np.float32)
+    # Frame and link stay during a batch: what is made from them is made once for it.
     spread(state.frame, frame)
     differentiate(features, state.link, slopes)
     while state.used[0] < stop and state.used[1] == 0:

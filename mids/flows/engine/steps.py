@@ -44,9 +44,11 @@ def advance(known: int) -> Any:
                 for j in range(size):
                     step.matrix[i, j] = -step.jacobian[i, j]
                 step.matrix[i, i] += 1.0 / (GAMMA * h)
+            # Time acts on no unknown: its stage follows from the others, outside the matrix.
             factorise(step.matrix, step.pivot, right, size)
         for stage in range(last + 1):
             for i in range(size + 1):
+                # The slope at the start is one by t; pace = dt / dtau there.
                 right[i] = pace * step.slope[i]
                 total = step.start[i]
                 for j in range(stage):
@@ -76,6 +78,7 @@ def advance(known: int) -> Any:
             for j in range(last + 1):
                 stages[last + 1, i] += ERROR[j] * stages[j, i]
                 change += (A[1, 6, j] - A[1, 5, j]) * stages[j, i]
+            # Both are at the end of the step: it is positive where the slope grows with the state.
             right[i] = (stages[6, i] - stages[5, i]) * change
 
     return advance
@@ -109,6 +112,7 @@ def fraction(step: Step, wanted: float) -> float:
     """Find where in the step a time lies."""
     dense, time = step.dense, step.active[2]
     first, second, third, end = dense[0, time], dense[1, time], dense[2, time], dense[3, time]
+    # Newton's method on the interpolant of time, which begins at 0, kept inside by bisection.
     if wanted >= end:
         return 1.0
     low, high, theta = 0.0, 1.0, wanted / end

@@ -85,8 +85,10 @@ def _horner_nodes(
                 seen.setdefault(word[:depth], 0.0)
             seen[word] = value
         nodes += [(degree, word, value) for word, value in seen.items()]
+    # Longest words first: each node is complete before it is multiplied into its parent.
     nodes.sort(key=lambda node: -len(node[1]))
     position = {(degree, word): row for row, (degree, word, _) in enumerate(nodes)}
+    # A word of n letters leaves a polynomial in y of degree k - n.
     held = [degree - len(word) for degree, word, _ in nodes]
     offset = np.concatenate([[0], np.cumsum([sizes[k] for k in held])])
     rows = [
@@ -109,6 +111,7 @@ def _shears(
         for a in range(b + 1, rank):
             for beta in sorted(monomials, key=lambda beta: beta[a]):
                 for power in range(1, beta[b] + 1):
+                    # z_a^n -> (z_a + t z_b)^n = ... + comb(n, power) t^power z_a^beta_a z_b^power
                     source = _shift(_shift(beta, a, power), b, -power)
                     entries.append((row[beta], row[source], power))
                     factors.append(float(comb(beta[a] + power, power)))
@@ -131,6 +134,7 @@ def tables(target: Target) -> Tables:
     sizes = [len(group) for group in by_degree]
     monomials = [beta for k in degrees for beta in by_degree[k]]
     row = {beta: i for i, beta in enumerate(monomials)}
+    # alpha_beta^2 = weight_beta a_beta^2; the constant feels no frame and has no row.
     weight = np.array([_factorials(beta) / factorial(sum(beta)) for beta in monomials])
 
     value = {
@@ -146,6 +150,7 @@ def tables(target: Target) -> Tables:
         for beta in by_degree[k]
     ]
 
+    # Powers F^gamma: each from one of a degree less, by one multiplication.
     powers = [beta for k in range(top) for beta in by_degree[k]]
     power_row = {beta: i for i, beta in enumerate(powers)}
     variable = [next((i for i, b in enumerate(beta) if b), -1) for beta in powers]
@@ -173,6 +178,7 @@ def tables(target: Target) -> Tables:
                 [(*(row[_shift(g, i, 1)] for i in range(rank)), *g, power_row[g]) for g in gammas],
                 dtype=np.uint64,
             ).T.copy(),
+            # The root of w_gamma, as the gradient enters twice.
             gradient_factor=np.array(
                 [
                     [(_factorials(g) / factorial(sum(g) + 1)) ** 0.5 * (b + 1) for b in g]
