@@ -95,6 +95,7 @@ def page(
 def recipe(ds: xr.Dataset) -> str | None:
     """Return the sweep a dataset was made by as TOML, which ``mids simulate --spec`` reads."""
     recorded = list(schema.recipes(ds).values())
+    # A sweep as text has one recipe, and no room for starts that each run was given.
     if len(recorded) != 1 or "flow" not in recorded[0] or recorded[0]["initial"] == "variable":
         return None
     if not {"dim", "run", "time"} <= ds.coords.keys():
@@ -205,6 +206,7 @@ def _figure(axes: np.ndarray, caption: str) -> dict[str, str]:
     for lines in figure.findobj(LineCollection):
         lines.set_rasterized(True)  # thousands of thin lines: as paths they are megabytes
     content = io.BytesIO()
+    # The same dataset gives the same page, byte by byte.
     with rc_context({"svg.hashsalt": "mids"}):
         figure.savefig(content, format="svg", dpi=200, metadata={"Date": None})
     pyplot.close(figure)

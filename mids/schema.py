@@ -318,6 +318,7 @@ def made_by(names: Iterable[str]) -> str:
 
 def grid_digest(time: Any) -> str:
     """Digest of a time grid, by which recipes name it."""
+    # The same bytes on every machine.
     values = np.ascontiguousarray(time, dtype="<f8")
     return hashlib.sha256(values.tobytes()).hexdigest()[:16]
 
@@ -471,6 +472,7 @@ def _value_problems(ds: xr.Dataset) -> Iterator[str]:
             if (values[name] < lowest).any():
                 yield f"{name} must be at least {lowest}"
             repeated = len(np.unique(values[name])) < len(values[name])
+            # Two recipes, each with one rtol, may share run indices where joined along `run`.
             if repeated and (name == "dim" or ds.attrs.get("mids_recipes", "").count("rtol") < 2):
                 yield f"{name} has repeated values"
     if "level" in values and not ((values["level"] > 0) & (values["level"] < 1)).all():

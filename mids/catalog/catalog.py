@@ -81,6 +81,7 @@ def open_catalog(
     folder = Folder(path)
     if create:
         folder.create()
+    # An index that is missing or damaged is an error now, not at the first dataset.
     folder.entries()
     folder.recover()
     return Catalog(folder)
@@ -254,6 +255,7 @@ class Catalog(Mapping[str, xr.Dataset]):
         if target is not None:
             # The index tells most of the others apart without opening their files.
             steps = leaps(target).steps if len(target.modes) else ()
+            # Sweeps over targets have no ladder in the index, so their files have to be opened.
             exponents = ((), tuple(step.exponent for step in steps))
             found = [
                 key
@@ -361,6 +363,7 @@ class Catalog(Mapping[str, xr.Dataset]):
         validation.dataset(ds)
         schema.validate(ds)
         name = check_key(key) if key is not None else suggest_key(ds)
+        # Before anything is computed: can the index describe this dataset at all?
         Entry.of(name, ds)
         if not overwrite:
             folder.check_free(folder.entries(), name)
@@ -368,11 +371,13 @@ class Catalog(Mapping[str, xr.Dataset]):
             file = workshop / "new.nc"
             io.to_netcdf(ds, file, compact=True)
             sha256 = foreign.checksum(file)
+            # This process has just written the file, so no other need read it first.
             foreign.vouch(sha256)
             with io.open_dataset(file) as written:
                 entry = Entry.of(name, written, sha256=sha256, size=file.stat().st_size)
 
             def put(entries: dict[str, Entry]) -> Mapping[Path, Entry]:
+                # Again, under the lock: another writer may have taken the key in the meantime.
                 if not overwrite:
                     folder.check_free(entries, name)
                 entries[name] = entry
@@ -426,6 +431,7 @@ class Catalog(Mapping[str, xr.Dataset]):
         """
         folder = self._folder("merge into")
         other = other if isinstance(other, Catalog) else open_catalog(other)
+        # Foreign files are checked and described before the lock is taken.
         paths = {key: other.path(key) for key in other.entries}
         new = {key: describe(path, key) for key, path in paths.items()}
         added: list[str] = []
@@ -434,6 +440,7 @@ class Catalog(Mapping[str, xr.Dataset]):
                 key: Path(shutil.copyfile(path, workshop / f"{key}.nc"))
                 for key, path in paths.items()
             }
+            # The index must name only files that are whole on disk.
             for path in copies.values():
                 sync(path)
 
@@ -453,6 +460,7 @@ class Catalog(Mapping[str, xr.Dataset]):
                 added.extend(key for key in new if key not in entries)
                 for key in added:
                     folder.check_free(entries, key)
+                    # Catalogs of 0.1 name files by key alone: here each gets a name of its own.
                     path = Entry.path_of(key, new[key].sha256)
                     entries[key] = dataclasses.replace(new[key], path=path)
                 return {copies[key]: entries[key] for key in added}

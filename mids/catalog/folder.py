@@ -172,6 +172,7 @@ class Folder:
     @contextmanager
     def workshop(self) -> Iterator[Path]:
         """Give a hidden folder for files that are being written, which goes with its owner."""
+        # Under the lock until the folder has an owner, or a writer that tidies would remove it.
         with self._locked():
             folder = Path(tempfile.mkdtemp(prefix=WORKSHOP, dir=self.root))
             owner = file_lock(folder / "lock")
@@ -186,11 +187,13 @@ class Folder:
         """Change the catalog, alone and as a whole; `decide` gives the files that are new."""
         with self._locked():
             before: dict[str, Entry] = {}
+            # Reindexing is the remedy for an index that is damaged or missing.
             with contextlib.suppress(FileError) if afresh else contextlib.nullcontext():
                 before = self.entries()
                 self._tidy(before)
             after = {} if afresh else dict(before)
             new = decide(after)
+            # Reindexing deletes no datasets.
             gone = {entry.path for entry in before.values()} if not afresh else set()
             gone -= {entry.path for entry in after.values()}
             names = [Path(path).name for path in (*gone, *(entry.path for entry in new.values()))]
@@ -209,6 +212,7 @@ class Folder:
         waste = (f"{WORKSHOP}*", JOURNAL, ".*.mids-part")
         left = any(any(self.root.glob(pattern)) for pattern in waste)
         if left or self._stale(self.entries()):
+            # Readers may lack permission to write, and a writer at work tidies up itself.
             with contextlib.suppress(MidsError, OSError), self._locked(timeout=0):
                 self._tidy(self.entries())
 
@@ -251,12 +255,14 @@ class Folder:
         if journal.exists():
             with contextlib.suppress(ValueError, TypeError):
                 for name in json.loads(foreign.read(journal, LARGEST_INDEX)):
+                    # A foreign journal must not remove anything else.
                     if Path(name).name == name and name.endswith(".nc") and name not in known:
                         (self.data / name).unlink(missing_ok=True)
             journal.unlink()
         for name, content in self._stale(entries).items():
             self._put(name, content)
         for path in self.root.glob(f"{WORKSHOP}*"):
+            # The owner holds this lock as long as it lives.
             with contextlib.suppress(OSError), file_lock(path / "lock").acquire(timeout=0):
                 shutil.rmtree(path, ignore_errors=True)
         for path in self.root.glob(".*.mids-part"):  # of index files: this process has the lock

@@ -99,6 +99,7 @@ class Entry:
         if not isinstance(key, str) or not KEY.fullmatch(key):
             raise FileError(f"an entry has the key {shown(key)}, which is no name of a dataset")
         values = {name: _cell(key, name, row.get(name)) for name in COLUMNS}
+        # Any other path of a foreign index could lead out of the catalog.
         allowed = (f"data/{key}.nc", cls.path_of(key, values["sha256"]))
         if values["path"] not in allowed:
             raise FileError(

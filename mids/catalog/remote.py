@@ -70,6 +70,7 @@ class Remote:
                     f"{url} has {entry.bytes} bytes, more than half of what is free for the cache "
                     f"{self._cache}; free some space, or pass cache=..."
                 )
+            # Two processes that want the same file fetch it once.
             with file_lock(self._cache / f".{entry.key}.lock"):
                 path = self._pooch.retrieve(
                     url,
@@ -160,8 +161,10 @@ def _fetch(url: str, file: FileIO, most: int, ended: threading.Event) -> None:
     session = requests.Session()
     session.max_redirects = REDIRECTS
     session.hooks["response"] = [_check_redirect]
+    # A compressed answer has another length than the index says, and may unpack to anything.
     session.headers["Accept-Encoding"] = "identity"
     with session, session.get(url, stream=True, timeout=TIMEOUT_SECONDS) as answer:
+        # Asking again does not help against a wrong address.
         if 400 <= answer.status_code < 500:
             raise FileError(
                 f"cannot fetch {url} (status {answer.status_code} {answer.reason}); check the "

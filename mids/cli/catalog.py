@@ -188,6 +188,7 @@ def _sweep(arguments: dict[str, Any], points_per_decade: object) -> xr.Dataset:
     if "time" not in arguments and points_per_decade is not None:
         kept = validation.integer(points_per_decade, "points_per_decade", at_least=1)
         grid = ds["time"].values
+        # The points are powers of one base: keep those that a coarser grid has, and the end.
         positions = np.log10(grid[1:]) * kept
         chosen = np.abs(positions - np.round(positions)) < 1e-6
         chosen[-1] = True

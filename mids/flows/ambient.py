@@ -84,6 +84,7 @@ class Ambient(RidgeFlow):
         failed = np.zeros(runs, dtype=np.bool_)
         counts = np.zeros((runs, 2), dtype=np.int64)
         for k, run in enumerate(problem.runs):
+            # M(0) is given; what is orthogonal to the target is drawn from a branch of its own.
             rng = stream(problem.seed, problem.dim, int(run), branch=FRAME)
             start = frame(problem.initial[k], problem.dim, rng)
             failed[k] = not _follow(
@@ -101,6 +102,7 @@ def _orthonormal(W: FloatArray) -> FloatArray:
     columns = W.T
     gram = np.array([[np.sum(a * b) for b in columns] for a in columns])
     values, vectors = np.linalg.eigh(gram)
+    # W (W^T W)^(-1/2).
     return np.asarray(W @ ((vectors / np.sqrt(values)) @ vectors.T))
 
 
@@ -129,6 +131,7 @@ def _follow(
 
     def slope(_: float, y: FloatArray) -> FloatArray:
         W = y.reshape(dim, students)
+        # W* is the first r axes. With F = H M the flow is W' = W* F - W (M^T F).
         M = W[:rank]
         force = gradient(target, M @ M.T) @ M
         out = W @ -(M.T @ force)

@@ -201,6 +201,7 @@ class Descent:
     def _descent(self, frame: FloatArray) -> FloatArray:
         """Fit the link at a frame, and return the direction of steepest descent."""
         of, n = self._features, self._flow.n
+        # Normal equations of the ridge regression: (Z^T Z + n mu P) c = Z^T y.
         gram, moment = np.diag(self._flow.ridge * n * of.penalty), np.zeros(len(of.penalty))
         for part in self._parts:
             self._z[part] = self.x[part] @ frame.T
@@ -211,6 +212,7 @@ class Descent:
             self.link = np.asarray(np.linalg.solve(gram, moment), dtype=np.float64)
         except np.linalg.LinAlgError:
             self.link = np.full(len(moment), np.nan)
+        # The link is at its optimum, so its own change with W does not enter the gradient.
         slopes, gradient = of.slopes(self.link), np.zeros(frame.shape)
         for part in self._parts:
             values, primes = of.evaluate(self._z[part])
@@ -223,6 +225,7 @@ class Descent:
         while not self.over and self._descend(stop):
             # An eigenvalue that is not found (NaN) does not make a minimum: the run goes on.
             self.over = self.has_learned() or self.lowest_curvature() >= -FLAT
+            # Not a minimum: go on until the slope is a tenth of what it is here.
             self._tolerance = 0.1 * float(np.linalg.norm(self._slope))
             if self._tolerance == 0.0:  # exactly on a saddle
                 return
@@ -248,6 +251,7 @@ class Descent:
             if not ratio < np.inf and step < SHORTEST:
                 self.failed = True
                 break
+            # This error lacks the factor of the step, so it falls with the square of the step.
             factor = min(max(0.9 * max(ratio, 1e-6) ** -0.5, 0.2), 3.0) if ratio < np.inf else 0.2
             if not ratio <= 1.0:
                 self._step = step * factor
@@ -302,6 +306,7 @@ class Descent:
             move = SHIFT * tangent(vector)
             change = self._descent(frame - move) - self._descent(frame + move)
             along = tangent(vector).ravel()
+            # The shift by 1 makes ARPACK's relative tolerance an absolute one near 0.
             return (tangent(change) / (2 * SHIFT)).ravel() + along + NORMAL * (vector - along)
 
         operator = LinearOperator((size, size), matvec=shifted, dtype=np.float64)
@@ -318,15 +323,18 @@ class Descent:
             hessian = np.array([shifted(row) for row in np.eye(size)])
             return float(np.linalg.eigvalsh(0.5 * (hessian + hessian.T))[0]) - 1.0
         finally:
+            # The differences have overwritten the link and the samples' coordinates of this frame.
             self._slope = self._descent(frame)
 
     def is_not_global(self) -> bool:
         """Tell whether the flow finds a lower loss from the nearest frame with overlaps of 1."""
         here, rank = self.loss(), self._rank
+        # The SVD of M pairs directions of the student with the target's, which replace them.
         left, _, right = np.linalg.svd(self.frame[:, :rank].T, full_matrices=False)
         nearest = self.frame - right.T @ (right @ self.frame)
         nearest[:, :rank] += right.T @ left.T
         other = copy(self)
+        # The samples are shared, but not what a descent overwrites.
         other._z, other.crossing = self._z.copy(), self.crossing.copy()
         other._start(nearest)
         for power in range(PATIENCE + 1):

@@ -149,6 +149,7 @@ class FrameFlow:
     def at_rest(self, y: FloatArray, slope: FloatArray, sizes: FloatArray) -> NDArray[np.bool_]:
         """Where frame and link are learned to rounding, so that nothing will move any more."""
         rank, q = self._of.shape
+        # A student with fewer columns may have learned all it can and still turn.
         if not self._rate or q < rank:
             return np.zeros(len(y), dtype=bool)
         still = np.abs(slope) <= STILL * self._rate * sizes

@@ -54,6 +54,7 @@ def _streams(seed: int, dim: int, runs: IntArray) -> Iterator[np.random.Generato
     """Streams of runs as `stream` makes them: NumPy's `SeedSequence` for all of them at once."""
     common = np.random.SeedSequence(seed, spawn_key=(dim % _WORD, dim // _WORD))
     pool: list[np.ndarray] = [np.full(len(runs), word) for word in common.pool]
+    # NumPy's hash multiplies its constant 16 times for the pool, and 4 for each further word.
     extra = max(0, -(-seed.bit_length() // 32) - 4) + 2
     constant = 0x43B0D7E5 * pow(0x931E8875, 16 + 4 * extra, _WORD) % _WORD
     for word in (runs % _WORD, runs // _WORD):
@@ -153,6 +154,7 @@ def least_overlap(initial: FloatArray) -> float:
     """Lower bound of the smallest eigenvalue of ``M M^T`` that is not 0, or 1; M (..., rank, m)."""
     factor, rank = independent(initial)
     norms = np.linalg.norm(factor, axis=-2)
+    # The least singular value of unit columns times their least norm is a lower bound.
     sizes = np.linalg.svd(_unit_columns(factor), compute_uv=False)
     sizes = np.where(np.arange(sizes.shape[-1]) < rank[..., None], sizes, np.inf).min(axis=-1)
     norms = np.where(norms > 0, norms, np.inf).min(axis=-1)
@@ -187,6 +189,7 @@ def frame(M: ArrayLike, dim: int, rng: np.random.Generator) -> FloatArray:
             for k in range(j):
                 rest[:, j] -= (rest[:, j] * rest[:, k]).sum() * rest[:, k]
             rest[:, j] /= np.sqrt((rest[:, j] ** 2).sum())
+    # W = (M, W_perp (I - M^T M)^(1/2)) has orthonormal columns.
     values, vectors = np.linalg.eigh(np.eye(student_rank) - matrix.T @ matrix)
     root = vectors * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
     return np.concatenate([matrix, (rest[:, :, None] * root).sum(axis=1)])

@@ -121,6 +121,7 @@ class Joint(RidgeFlow):
         for run, M in enumerate(problem.initial):  # one by one: bits must not depend on the others
             student[run], upper = np.linalg.qr((frame.T @ M).T)
             start[run] = upper.T
+        # The link rests at kept * A_M f*, so it decays at the rate 1 / kept.
         kept = self.shrinkage(degrees(turned, small))
         link = (
             kept * averages(turned, start) if self.link == "fitted" else np.zeros((runs, len(kept)))

@@ -64,6 +64,7 @@ def grid(
 ) -> FloatArray:
     """Grid that covers all but the latest escape of most runs, all clocks running side by side."""
     step = ladder(target)[0]
+    # With all others learned, what is left for the last direction is chi^2_{q-n+1} / d.
     freedom = max(student_rank - len(target.weights) + 1, 1)
     delta = chi_squared_quantile(LATE, freedom) / dim if initial is None else least_overlap(initial)
     last = fast_link_duration(delta, step.exponent, step.weakest) + 10 / step.weakest
@@ -103,6 +104,7 @@ def integrate_many(problem: Problem, alone: Integrate) -> dict[str, Any]:
         out["overlap"][row] = np.pad(overlap, [(0, 0), (0, rank - count)])
         if target.aligned:
             out["energy"][row] = _in_order(target, energies, orders)
+        # L = (|f*|^2 - h(G)) / 2.
         out["loss"][row] = 0.5 * (target.norm**2 - energies.sum(axis=(1, 2)))
         learned = np.isfinite(crossing[: min(count, q), -1]).all()
         out["status"][row] = CONVERGED if learned else CENSORED
@@ -190,6 +192,7 @@ def _together(weights: FloatArray, series: FloatArray, rows: FloatArray, problem
         if len(squares) == 3:  # H = 2 c_2^2 a a^T G, so that H M = 2 c_2^2 a M (M^T a M)
             inner = M.T @ turned
             return np.asarray((turned - M @ inner) @ (2.0 * squares[2] * inner)).ravel()
+        # Horner's rule, entry by entry: H = sum_k k c_k^2 G^(k-1).
         G = M @ M.T
         H = np.zeros_like(G)
         for k in range(len(squares) - 1, 0, -1):
@@ -200,6 +203,7 @@ def _together(weights: FloatArray, series: FloatArray, rows: FloatArray, problem
     def eigenvalues(M: FloatArray) -> FloatArray:
         values = np.linalg.eigvalsh(M @ M.T if len(M) <= len(M.T) else M.T @ M)[::-1]
         values = np.clip(np.pad(values, (0, len(M) - len(values))), 0.0, 1.0)
+        # Directions that were learned have left the system, with an overlap of 1.
         return np.concatenate([np.ones(n - len(M)), values])
 
     def note(row: int, M: FloatArray) -> None:
@@ -239,6 +243,7 @@ def _together(weights: FloatArray, series: FloatArray, rows: FloatArray, problem
             def excess(at: float, i: int = i, k: int = k, read: Any = dense, q: int = q) -> float:
                 return float(eigenvalues(read(at).reshape(-1, q))[i] - levels[k])
 
+            # Brent's method needs a change of sign, which rounding at an end of the step may hide.
             outside = below[i] >= levels[k] or excess(t) <= 0.0
             crossing[i, k] = t if outside else brentq(excess, solver.t_old, t, rtol=1e-12)
         counts += 1, solver.nfev - evaluations

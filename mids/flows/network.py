@@ -220,6 +220,7 @@ class NetworkFlow(Flow):
         out = np.empty((len(runs), target.rank, student_rank))
         for row, run in enumerate(np.asarray(runs).tolist()):
             rng = stream(seed, dim, run)
+            # m = g / (|g|^2 + chi^2_{d-r})^(1/2): uniform on the sphere, without d numbers.
             normal = rng.standard_normal((student_rank, target.rank))
             rest = rng.chisquare(dim - target.rank, student_rank)
             out[row] = (normal / np.sqrt((normal**2).sum(axis=1) + rest)[:, None]).T
@@ -402,6 +403,7 @@ class NetworkFlow(Flow):
             slopes = np.empty_like(states)
             risks(net, rank, p, states, slopes, loss, risk)
             out["overlap"][row, :done] = span(net, path.M[:done], path.Q[:done])
+            # G = M^T Q^(-1) M, because neurons are not orthonormal.
             values, vectors = np.linalg.eigh(path.Q[0])
             basis = path.M[0].T @ vectors / np.sqrt(values)
             out["gram0"][row] = basis @ basis.T
@@ -481,6 +483,7 @@ def gram(M: FloatArray, factor: FloatArray) -> FloatArray:
     """
     rest = np.sqrt(np.maximum(1.0 - (M**2).sum(axis=-1), 0.0))
     Q: FloatArray = M @ M.swapaxes(-1, -2)
+    # Q_ij = m_i . m_j + |rest_i| |rest_j| cos(angle beyond the target).
     Q += rest[..., :, None] * (factor @ factor.T) * rest[..., None, :]
     diagonal = np.arange(M.shape[-2])
     Q[..., diagonal, diagonal] = 1.0

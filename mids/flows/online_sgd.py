@@ -61,6 +61,7 @@ class Checkpoint:
         if self.path is None or not self.path.exists():
             return None
         try:
+            # A pickle in a foreign checkpoint could run code.
             with self.path.open("rb") as stored, np.load(stored, allow_pickle=False) as file:
                 return {name: file[name] for name in file.files}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -78,6 +79,7 @@ class Checkpoint:
             with temporary.open("wb") as file:
                 np.savez(file, allow_pickle=False, **arrays)
                 file.flush()
+                # The old checkpoint stays until the new one is whole on disk.
                 os.fsync(file.fileno())
             temporary.replace(self.path)
         except OSError as error:
@@ -253,6 +255,7 @@ class OnlineSGD(Stepped, SampledFlow):
             while state.used[0] < stop and not state.used[1]:
                 until = min(stop, state.used[0] + chunk)
                 forward(link, features, rates, levels, key, state, until)
+                # Compiled code has changed these arrays in place: `state` holds the same ones.
                 checkpoint.save(kept)
             if not state.used[1]:
                 kept["links"][recorded[0]] = state.link
@@ -277,5 +280,6 @@ class OnlineSGD(Stepped, SampledFlow):
             "run": run,
             "initial": initial.tolist(),
             "time": problem.time.tolist(),
+            # Other versions may round otherwise, so their checkpoints are left alone.
             "versions": {name: version(name) for name in ("numpy", "numba")} | {"mids": VERSION},
         }

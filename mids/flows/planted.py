@@ -81,6 +81,7 @@ class Planted(Flow):
         frame = _frame(target)
         turned = target.rotate(frame.T)
         link = link_of(turned)
+        # The link is the target's own, so the student's coordinates turn with it.
         found = follow(
             replace(problem, target=turned, initial=frame.T @ problem.initial @ frame),
             fixed=link,
@@ -148,6 +149,7 @@ def _hold(
         if gone.any():
             first = row + int(np.argmax(gone))
             path[first:] = limit
+            # What rounding made the run cross after that did not happen.
             crossing[crossing > time[first - 1]] = np.nan
         return limit
     return None
@@ -234,6 +236,7 @@ class Landscape:
                 return None
             if length < 1e-10:
                 return state
+            # At a degenerate maximum Newton's steps shrink by a constant ratio: sum the rest.
             if iteration > 2 and ratio > 0.3 and length < before:
                 ratio = length / before
                 rest = ratio / (1 - ratio)  # of a geometric series

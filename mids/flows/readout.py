@@ -59,8 +59,10 @@ class Features(NamedTuple):
     def slopes(self, link: FloatArray) -> FloatArray:
         """Coefficients of each partial derivative of a link, shape (P, q)."""
         if len(self.phases):
+            # d cos(u . z + a) / dz_i = -u_i sin(u . z + a), with the sine in the second values.
             return np.asarray(link[:, None] * self.frequencies)
         out = np.zeros(self.lower.shape)
+        # dh_k / dz = sqrt(k) h_(k-1).
         for i, lower in enumerate(self.lower.T):
             there = lower >= 0
             out[lower[there], i] = np.sqrt(self.exponents[there, i]) * link[there]
@@ -175,6 +177,7 @@ class Readout:
         gram = correlations @ correlations.swapaxes(1, 2)
         out_of_span = loss(target, gram)  # what no link on this frame explains
         if len(features.phases):
+            # |f - A_M f*|^2 = c^T K c - 2 c^T m + |A_M f*|^2.
             moments = _moments(features, exponents)
             projection = np.einsum("nj,jm,nm->n", links, moments, wanted)
             squares = np.einsum("ni,ij,nj->n", links, _overlaps(features), links)

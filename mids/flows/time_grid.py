@@ -150,6 +150,7 @@ def beyond_escapes(
 
     def last_escape(late: float) -> float:
         """Time by which all but a fraction of the runs have left their last saddle."""
+        # Each direction may be the late one, so their probabilities add up.
         quantile = late / min(target.rank, student_rank)
         total = 0.0
         for step in steps:

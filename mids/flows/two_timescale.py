@@ -109,6 +109,7 @@ class TwoTimescale(RidgeFlow):
         }
         counts = np.zeros((runs, 2), dtype=np.int64)
         levels, time = np.array(LEVELS), np.ascontiguousarray(problem.time)
+        # Log-odds u, as the integrator keeps them: e^u are the eigenvalues of X = G (I - G)^(-1).
         thresholds, rtol = np.log(levels / (1.0 - levels)), np.array([problem.rtol])
         arrays = [factor, independents, time, thresholds, rtol, *out.values(), counts]
         integrate(tables(effective), Task(*arrays))
@@ -116,6 +117,7 @@ class TwoTimescale(RidgeFlow):
         over = converged(effective, students, out["crossing_time"])
         out["status"][over & (out["status"] == CENSORED)] = CONVERGED
         if self.ridge > 0:
+            # The integrator has (|f*_mu|^2 - h) / 2, the objective is (|f*|^2 - h) / 2.
             out["loss"] += 0.5 * (target.norm**2 - effective.norm**2)
             _, out["risk"] = self.at_best_link(target, out["energy"])
         out["gram0"] = problem.initial @ problem.initial.swapaxes(1, 2)

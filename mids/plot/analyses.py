@@ -207,6 +207,7 @@ def _draw_medians(
     seen = np.isfinite(middle)
     if not seen.any():
         return None
+    # Where too many runs never escape the 90 % quantile is infinite: the bar ends at the median.
     high = np.where(np.isfinite(high), high, middle)
     bars = [middle[seen] - low[seen], high[seen] - middle[seen]]
     points = dims[seen], middle[seen]

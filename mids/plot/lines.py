@@ -201,6 +201,7 @@ def quantiles(
     times = np.where(np.isnan(times), np.inf, times)
     if left_out is not None:
         times = np.where(left_out & ~left_out.all(axis=-1, keepdims=True), np.nan, times)
+    # Interpolated, any quantile next to a run that never escapes would be infinite.
     return np.nanquantile(times, levels, axis=-1, method="nearest")
 
 
@@ -215,6 +216,7 @@ def time_limits(time: xr.DataArray, blocks: Iterable[FloatArray]) -> tuple[float
         lines = lines[np.isfinite(lines).all(axis=1)]
         if not lines.size:
             continue
+        # A line moves from 1 % of its range off its first value to 1 % off its last.
         begun, left = (np.abs(lines - lines[:, [column]]) for column in (0, -1))
         some = 0.01 * begun.max(axis=1, keepdims=True) + 1e-300
         first = np.argmax(begun > some, axis=1)

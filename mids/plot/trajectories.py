@@ -238,6 +238,7 @@ def modes(ds: xr.Dataset, **layout: Unpack[Options]) -> np.ndarray:
             time, shown = crossings.between(dark, time, shown)
         for part in (np.maximum(shown, 0), np.minimum(shown, 0)):
             if part.any():
+                # Time 0 has no place on a log axis.
                 for area in ax.stackplot(time[1:], part[:, 1:], colors=fills):
                     area.set(edgecolor="white", linewidth=0.6)
         ax.set_ylim(top=1.05 * top if top > 0 else None)  # of the run that learns most

@@ -58,20 +58,24 @@ def _apply(
     parts, taken = [], []
     for code in range(len(found)):
         at = np.flatnonzero(~masked)[group.ravel() == code]
+        # The rows of a group are equal, so the first stands for all.
         inner = uniform_axes_cut(cells.isel({dim: at[0]}))
         part = _apply(ds.isel({dim: _slice(at)}), inner, recipes, kernel, over)
+        # What a kernel gives once for a recipe is repeated for each of its runs to be joined.
         without = [name for name, array in part.data_vars.items() if dim not in array.dims]
         parts.append(
             part.assign({name: part[name].expand_dims({dim: len(at)}) for name in without})
         )
         taken += at.tolist()
     out = joined(parts, dim) if len(parts) > 1 else parts[0]
+    # Groups were joined one after the other: back to the order of the dataset.
     if taken != [*range(size)]:
         position = np.zeros(size, dtype=np.int64)  # of the masked: any
         position[taken] = np.arange(len(taken))
         out = out.isel({dim: position})
         if dim in ds.coords:
             out = out.assign_coords(ds[[dim]].coords)
+    # So far masked runs have the numbers of another run.
     if masked.any():
         there = xr.DataArray(~masked, dims=[dim])
         for name, array in out.data_vars.items():
@@ -129,6 +133,7 @@ def _by_block(
     blocked = [dim for dim in ds["recipe"].dims if dim in used]
     # A task has all of a run, and all along the dims that the kernel reduces.
     data = data.chunk({dim: -1 for dim in data.chunksizes if dim not in blocked})
+    # Arrays are not aligned by blockwise below, so their blocks have to agree here.
     chunks = data.unify_chunks().chunksizes
     data = data.chunk({dim: chunks.get(dim, -1) for dim in data.dims})
     coords = {n: c.variable for n, c in data.coords.items() if not set(c.dims) & set(blocked)}
@@ -136,6 +141,7 @@ def _by_block(
     unknown = [_of_unknown(data, coords, blocked, recipe, kernel) for recipe in recipes]
     like = joined(unknown, "recipe") if len(unknown) > 1 else unknown[0]
     like = like.isel(dict.fromkeys(["recipe", *blocked], 0), missing_dims="ignore", drop=True)
+    # A result keeps a dim of the runs only if recipes differ along it or the kernel returned it.
     kept = {
         name: [dim for dim in blocked if dim in cells.dims or dim in unknown[0][name].dims]
         for name in like.data_vars
@@ -145,6 +151,7 @@ def _by_block(
     arrays = {name: array.variable for name, array in data.data_vars.items()}
     inputs: list[Any] = [x for v in arrays.values() for x in (v.data, [letters[d] for d in v.dims])]
     of_cells = tuple(chunks.get(dim, (data.sizes[dim],)) for dim in cells.dims)
+    # Recipes are hashed as text, which is the same in every process.
     said = [(recipe.target.to_dict(), repr(recipe)) for recipe in recipes]
     token = tokenize(kernel, over, said, cells.values, [array.name for array in inputs[::2]])
     # The annotation keeps what several variables need out of reach of dask's fusion.
@@ -171,6 +178,7 @@ def _by_block(
         )
     out = {}
     for name, variable in like.data_vars.items():
+        # A result is the same in all blocks along a dim that it lacks: take the first.
         first = tuple(slice(None) if dim in kept[name] else 0 for dim in blocked)
         own = {len(letters) + at: size for at, size in enumerate(variable.shape)}
         array = da.blockwise(
@@ -235,11 +243,13 @@ def _of_block(
 ) -> dict[Hashable, np.ndarray]:
     """Apply a kernel to a block of runs; variables in the shapes of the whole."""
     part = xr.Dataset(dict(zip(dims, zip(dims.values(), arrays, strict=True), strict=True)), coords)
+    # Masked runs have no recipe to compute with.
     if codes.size and (codes < 0).all():
         found = like
     else:
         cells = uniform_axes_cut(xr.Variable(along, codes))
         found = _apply(part, cells, recipes, kernel, over)
+    # Targets of lower rank or fewer modes have shorter axes than the whole.
     if any(found.sizes.get(dim) != size for dim, size in like.sizes.items()):
         found = padded([like, found], "")[1]
     out = {}
@@ -252,6 +262,7 @@ def _of_block(
 
 def _pick(block: Any, *, variable: Hashable) -> np.ndarray:
     """Return a variable of a block."""
+    # dask passes the axes that a result lacks as nested lists of one block.
     while isinstance(block, list):
         block = block[0]
     array: np.ndarray = block[variable]

@@ -74,7 +74,9 @@ def _automatic(plan: Plan) -> int:
     )
     total = len(plan.runs) * len(plan.dims) * plan.recipes.size
     seconds = min(max(run_seconds * total / BLOCKS, SMALL_SECONDS), BLOCK_SECONDS)
+    # log2 of the runs in a block: as many as time allows, or memory if that is less.
     power = round(math.log2(min(seconds / run_seconds, BLOCK_BYTES / run_bytes)))
+    # A block has a task for each variable and about two more; fewer runs would make too many tasks.
     fewest = math.ceil(math.log2(total * (len(plan.variables) + 2) / TASKS))
     largest = math.floor(math.log2(LARGEST_BYTES / run_bytes))
     return int(2 ** max(power, min(fewest, largest), 0))
@@ -89,6 +91,7 @@ def dataset(plan: Plan, blocks: tuple[int, ...]) -> xr.Dataset:
     from dask.base import annotate, tokenize
 
     prints = schema.fingerprint_bytes(recipe.fingerprint for recipe in plan.recipes.flat)
+    # Fingerprints stand for the recipes, so the same sweep has the same keys in every process.
     token = tokenize(prints, plan.dims, plan.runs, plan.initial, blocks)
     axes = AXES[: len(plan.axes)]
     nothing = np.empty((0,) * plan.recipes.ndim, dtype=object)
@@ -100,6 +103,7 @@ def dataset(plan: Plan, blocks: tuple[int, ...]) -> xr.Dataset:
         runs = da.from_array(plan.runs, chunks=(blocks,), name=f"run-{token}")
     given: list[Any] = []
     if plan.initial is not None:
+        # An axis of length 1 is broadcast: one M(0) for all dims, or for all runs.
         chunks = (1, blocks if plan.initial.shape[1] > 1 else (1,), -1, -1)
         given = [da.from_array(plan.initial, chunks=chunks, name=f"initial-{token}"), "zrxq"]
     shapes = {name: plan.shape(name) for name in plan.variables}
@@ -144,6 +148,7 @@ def dataset(plan: Plan, blocks: tuple[int, ...]) -> xr.Dataset:
         data = da.broadcast_to(initial, (*sizes[-2:], *initial.shape[2:]), chunks=chunks)
         variables["initial"] = xr.Variable(entry.dims, data, entry.attributes)
     entry = schema.VARIABLES["recipe"]
+    # A broadcast view: memory for one fingerprint a recipe, however many runs there are.
     same = np.broadcast_to(
         prints.reshape(*plan.recipes.shape, 1, 1, schema.FINGERPRINT), (*sizes, schema.FINGERPRINT)
     )
@@ -200,6 +205,7 @@ def _attributes(plan: Plan) -> dict[str, Any]:
     swept = ", ".join(plan.axes)
     notes = dict.fromkeys(recipe.flow.note for recipe in recipes if recipe.flow.note)
     found = {recipe.fingerprint: recipe.to_dict() | {"versions": versions()} for recipe in recipes}
+    # Longer grids are in the coordinate `time` alone, known by the digest in the recipe.
     small = len(plan.time) <= INLINE
     return schema.attributes(
         schema.recorded(found, {str(recipes[0].time): plan.time.tolist()} if small else {}),
@@ -252,6 +258,7 @@ def _simulate_block(
         )
     if "status" in block:
         for run in runs[np.asarray(block["status"]) == FAILED].tolist():
+            # Runs that raised have their cause already.
             gave_up = f"the flow {flow.name} gave up before rtol = {problem.rtol:g} was met"
             causes.setdefault(run, gave_up)
     if causes:
@@ -259,6 +266,7 @@ def _simulate_block(
         message = "%d of %d runs failed at d = %d, from run %d on: %s"
         logger = logging.getLogger("mids")
         logger.warning(message, len(causes), len(runs), problem.dim, min(causes), listed)
+    # A target has only some of the modes of the sweep, perhaps in another order.
     at = [modes.index(label) for label in problem.target.labels]
     return {
         name: in_sweep(block[name], name, (len(runs), *own[name]), (len(runs), *shape), at)

@@ -69,6 +69,7 @@ def combine_attrs(variable_attrs: Sequence[Mapping[Any, Any]], context: Any = No
         elif name == "recipes":
             out[name] = schema.made_by(map(str, values))
         elif name == "mids_schema" and len(set(values)) > 1:
+            # Schema 1 has no variable `recipe`: its runs would be joined without one.
             raise DatasetError(
                 f"the datasets have the schema versions {sorted(set(values))}; open their files "
                 "with mids.open_dataset, which brings old ones up to date"
@@ -86,6 +87,7 @@ def _all_recipes(attrs: Iterable[Mapping[Any, Any]]) -> str:
     for given in attrs:
         found, times = schema.recipes_in(given)
         for key, entry in found.items():
+            # One recipe simulated by two versions keeps both: the last bits may differ.
             said = recipes.get(key, {}).get("versions", {})
             versions = {
                 name: " or ".join(dict.fromkeys([*said.get(name, text).split(" or "), text]))
@@ -211,6 +213,7 @@ def joined(parts: Sequence[xr.Dataset], dim: Any) -> xr.Dataset:
     return xr.concat(
         aligned,
         dim,
+        # All options are given, because xarray is changing their defaults.
         data_vars="minimal" if name == "time" else "all",
         coords="different",
         compat="equals",
@@ -229,6 +232,7 @@ def padded(parts: Sequence[xr.Dataset], joined_along: str) -> list[xr.Dataset]:
             _same(part, here[0], dim) for part in here
         ):
             continue
+        # A dim without labels is matched by position, with numbers for as long as that takes.
         counted = not all(dim in part.indexes for part in here)
         if counted:
             parts = [

@@ -100,6 +100,7 @@ def phase_diagram(
         first = Empirical(n=sizes[0], **parameters)
         duration = PATIENCE * float(planned(first, None).time[-1])
     duration = validation.number(duration, "duration", above=0.0)
+    # Only the end counts: a grid of two times keeps no trajectories.
     plan = planned(Empirical(n=sizes, **parameters), [0.0, duration])
     simulated = _graph.dataset(plan, _graph.block_sizes(plan, "auto"))
     ds = outcomes(simulated, plan, level, exponent).transpose(
@@ -123,6 +124,7 @@ def outcomes(ds: xr.Dataset, plan: Plan, level: float, exponent: int | None) -> 
         return xr.DataArray(np.reshape(values, plan.recipes.shape), dims=list(plan.axes))
 
     recipes = list(plan.recipes.flat)
+    # Success asks for as many directions as both the target and the student have.
     learnable = over_axes([min(relevant_directions(r.target), r.student_rank) for r in recipes])
     needed = xr.DataArray(np.arange(last.sizes["direction"]), dims="direction") < learnable
     learned = ((last["overlap"] >= level) | ~needed).all("direction").astype(np.int8)
@@ -132,6 +134,7 @@ def outcomes(ds: xr.Dataset, plan: Plan, level: float, exponent: int | None) -> 
         out[name].attrs = schema.VARIABLES[name].attributes
     out["success"].attrs["level"] = level
     if "n" in plan.axes:
+        # The hardest saddle decides how many samples are needed.
         largest = {
             target: exponent or max(step.exponent for step in leaps(target).steps)
             for target in dict.fromkeys(r.target for r in recipes)

@@ -79,6 +79,7 @@ def modes_of(recipes: Iterable[Recipe]) -> dict[str, tuple[int, ...]]:
         for target in targets
         for label, beta in zip(target.labels, target.modes.tolist(), strict=True)
     }
+    # By degree; among equal degrees, high powers of the first variables come first.
     order = sorted(modes, key=lambda label: (sum(modes[label]), [-k for k in modes[label]]))
     return {label: modes[label] for label in order}
 
@@ -161,6 +162,7 @@ def check(
         if grid is None:
             start = matrices.get((one.rank, q))
             defaults.append(by.default_time(one, int(ndims.max()), q, start))
+    # All recipes share one grid, so the slowest decides how far it reaches.
     if grid is None:
         grid = max(defaults, key=lambda times: float(times[-1]))
         if horizon < math.inf:
@@ -172,6 +174,7 @@ def check(
         )
     given = next(iter(matrices.values()), None)
     start_of_all: Any = None if given is None else GIVEN
+    # One matrix for all runs belongs to the recipe; several are a variable of the dataset.
     if given is not None and given.shape[:2] == (1, 1):
         start_of_all, given = tuple(map(tuple, given[0, 0].tolist())), None
     digest = schema.grid_digest(grid)
@@ -289,6 +292,7 @@ def _labels(values: Sequence[Any]) -> np.ndarray:
 
 def _up_to(horizon: float, grid: FloatArray) -> FloatArray:
     """Return a grid like another one, but up to a time."""
+    # The default grid has no time but 0 before such a horizon.
     if horizon <= grid[1]:
         grid = logarithmic(1e-3 * horizon, horizon)
     if horizon > grid[-1]:  # at the powers of all grids, so that dims and targets share them

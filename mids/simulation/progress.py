@@ -88,6 +88,7 @@ def _on_cluster(client: Any) -> Iterator[None]:
 
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
+    # Failed runs are logged on the workers; this shows their warnings here.
     client.forward_logging("mids")
     try:
         yield
@@ -117,6 +118,7 @@ def _is_block(key: Any) -> bool:
 
 def cluster_client() -> Any:
     """Return the client of the cluster that dask computes on, if there is one."""
+    # If nobody has imported distributed there is no client, and the import is slow.
     if "distributed" not in sys.modules:
         return None
     from dask.base import get_scheduler
@@ -126,4 +128,5 @@ def cluster_client() -> Any:
         client = default_client()
     except ValueError:
         return None
+    # A client may exist while dask is told to compute elsewhere.
     return client if get_scheduler() == client.get else None

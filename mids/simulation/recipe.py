@@ -90,6 +90,7 @@ class Recipe:
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Self:
         """Read a recipe that anyone may have written; InputError says what is wrong with it."""
+        # Trajectories from outside have a target alone; of simulated ones every part is needed.
         simulated = entry.keys() & {*PARTS}
         allowed = ("target", "versions", *PARTS)
         validation.entries(entry, ("target", *(PARTS if simulated else ())), allowed, "a recipe")
@@ -138,6 +139,7 @@ def grid(ds: Any, recipe: Recipe) -> np.ndarray:
     """Return the time grid of a recipe, shape (T,)."""
     known = schema.grids(ds).get(str(recipe.time))
     found = known if known is not None else ds["time"].values if "time" in ds.coords else []
+    # The coordinate may have been cut or changed since the simulation.
     if schema.grid_digest(found) != recipe.time:
         raise DatasetError(
             "the dataset has lost the time grid of its simulation; start from the original file"
@@ -155,6 +157,7 @@ def recipes_of(ds: xr.Dataset, of: tuple[str, ...] = PARTS) -> tuple[xr.Variable
     each = [_read(recorded[key], key).only(of) for key in keys]
     if not each:
         raise DatasetError("no run of the dataset has a recipe: all of them were masked")
+    # Recipes that differ only in parts that nobody asks for become one.
     number = {recipe: at for at, recipe in enumerate(dict.fromkeys(each))}
     codes = np.array([*(number[recipe] for recipe in each), -1])  # the last for masked runs, -1
     return uniform_axes_cut(cells.copy(data=codes[cells.values])), list(number)
@@ -178,6 +181,7 @@ def fingerprints(ds: xr.Dataset) -> tuple[xr.Variable, list[str]]:
         raise _changed()
     _check_structure(ds, variable)
     recorded = schema.recipes(ds)
+    # Most datasets have one recipe: without constant axes the search below has one row.
     cut = uniform_axes_cut(variable, "byte").transpose(..., "byte")
     for dim in {*cut.dims} & {*schema.OF_ONE_RUN} - {"byte", "time"}:
         raise DatasetError(
@@ -192,6 +196,7 @@ def fingerprints(ds: xr.Dataset) -> tuple[xr.Variable, list[str]]:
     )
     keys = [kind.tobytes().hex() for kind in kinds]
     held = [key for key in recorded if key in keys]
+    # Either the bytes were computed with, or no recorded recipe has the fingerprint.
     if (digits != values).any() or len(held) + bool(masked.any()) < len(keys):
         raise _changed()
     if any("flow" in recorded[key] for key in held):
@@ -298,6 +303,7 @@ def uniform_axes_cut(variable: xr.Variable, but: str = "") -> xr.Variable:
         if variable.dims[axis] == but:
             continue
         first = values.take([0], axis) if values.shape[axis] else values
+        # A stride of 0 is a broadcast: constant without a look at every value.
         repeated = values.strides[axis] == 0 and values.shape[axis] > 0
         if repeated or (
             first.size and np.array_equal(values, np.broadcast_to(first, values.shape))

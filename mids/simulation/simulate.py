@@ -192,6 +192,7 @@ def replay(ds: xr.Dataset) -> xr.Dataset:
     lacking = {name: array for name, array in ds.coords.items() if name not in again.coords}
     again = again.assign_coords(lacking)
     labels = ds.drop_vars(ds.data_vars).coords.to_dataset()
+    # Axes as long as those of the dataset, which may once have had larger targets.
     own = [name for name in labels.dims if name not in ("dim", "run", "time")]
     again = padded([labels.drop_dims(set(labels.dims) - set(own)), again], "")[1]
     ordered = {name: ds[name].dims for name in again.data_vars if name in ds}
@@ -210,6 +211,7 @@ def _again(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset:
     for name in ("dim", "run"):
         if name not in ds.coords:
             raise DatasetError(f"replay needs the coordinate {name!r}, by which runs are drawn")
+    # Each run is simulated once; `sel` below restores the dataset's order and repetitions.
     dims, runs = (np.unique(ds[name]).astype(np.int64) for name in ("dim", "run"))
     initial = None
     if recipe.initial == GIVEN:
@@ -252,6 +254,7 @@ def differences(ds: xr.Dataset, other: xr.Dataset) -> list[str]:
             found.append(f"{name} is missing")
             continue
         one, two = ds.variables[name], other.variables[name]
+        # Compact files hold rounded numbers: compare with the same rounding.
         if one.dtype == schema.VARIABLES[name].compact:
             two = two.astype(one.dtype)
         if (one.sizes, one.dtype) != (two.sizes, two.dtype):
@@ -289,6 +292,7 @@ def flow_of(ds: xr.Dataset) -> Flow:
 
 
 def _bits_differ(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    # As bits, so that NaN equals NaN and 0.0 differs from -0.0.
     unsigned = f"u{one.dtype.itemsize}"
     unequal: np.ndarray = one.view(unsigned) != two.view(unsigned)
     return unequal

@@ -35,6 +35,7 @@ def upgraded(ds: xr.Dataset) -> xr.Dataset:
         RecursionError,
         InputError,
     ) as error:
+        # The attribute may be anybody's text: whatever is wrong with it becomes one error.
         text = error if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         raise DatasetError(f"mids_spec does not describe the dataset ({text})") from None
     if "label" in out.coords and out["label"].dims == ("mode",):
@@ -66,6 +67,7 @@ def _with_recipe(ds: xr.Dataset, spec: Mapping[str, Any]) -> xr.Dataset:
     if missing:
         raise InputError(f"it lacks {', '.join(missing)}")
     grid = spec["time"]
+    # A long grid was recorded as the name of the coordinate that holds it.
     if isinstance(grid, Mapping):
         grid = ds[grid["variable"]].values.tolist()
     initial = spec["initial"]

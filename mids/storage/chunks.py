@@ -27,9 +27,11 @@ class CheckedChunks(WrapperStore[Any]):
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
         """Read an object; all chunks end with their checksum."""
         content = await self._store.get(key, prototype, byte_range)
+        # Headers have no checksum of their own; `mids.json` has a digest of the one that is read.
         if not key.endswith("zarr.json"):
             if content is None:
                 raise FileError(f"{self.url}/{key} is missing; {REMEDY}")
+            # Part of a chunk cannot be checked: the checksum covers the whole.
             if byte_range is None and not intact(content.to_bytes()):
                 raise FileError(f"{self.url}/{key} is damaged (its checksum differs); {REMEDY}")
         return content
@@ -37,6 +39,7 @@ class CheckedChunks(WrapperStore[Any]):
 
 def intact(content: bytes) -> bool:
     """Tell whether a chunk ends with the checksum of what is before."""
+    # As Zarr's codec appends it: CRC-32C of the content in four bytes, lowest first.
     return int(google_crc32c.value(content[:-4])).to_bytes(4, "little") == content[-4:]
 
 

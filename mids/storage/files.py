@@ -23,8 +23,10 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.mids-part")
     try:
         yield temporary
+        # Content before name: a loss of power leaves the old file or the new one.
         sync(temporary)
         os.replace(temporary, path)
+        # A new name is on disk only when its folder is.
         sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -39,6 +41,7 @@ def file_lock(path: Path) -> Any:
 
 def sync(path: Path) -> None:
     """Make the system write a file, or the names in a folder where it can, to disk."""
+    # Only POSIX systems can open a folder to sync it.
     if os.name != "posix" and path.is_dir():
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -66,6 +69,7 @@ def check_output(path: str | os.PathLike[str]) -> Path:
         raise InputError(f"cannot write {path}: it is a folder; give the name of a file in it")
     for left in folder.glob(".*.mids-part"):
         with contextlib.suppress(OSError):
+            # Younger ones may belong to a process that is still writing.
             if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
                 left.unlink()
     return path

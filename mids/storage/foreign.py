@@ -59,6 +59,7 @@ def datasets(file: h5py.File, path: Path | None = None) -> dict[str, h5py.Datase
     if len(names) > NAMES:
         raise HarmfulError(f"it has more than {NAMES} variables and dimensions")
     links = file.id.links
+    # Links are looked at before `file.items()` below would follow them.
     kinds = {n: links.get_info(n.encode("utf-8", "surrogateescape")).type for n in names}
     if set(kinds.values()) - {h5py.h5l.TYPE_HARD}:
         raise HarmfulError("it has links to other data, which no dataset of mids has")
@@ -68,6 +69,7 @@ def datasets(file: h5py.File, path: Path | None = None) -> dict[str, h5py.Datase
         if not isinstance(variable, h5py.Dataset):
             raise HarmfulError("it has groups or types of its own, which no dataset of mids has")
         _check_storage(name, variable.id)
+        # A dimension without a coordinate declares a length, but has no data.
         declared += 0 if is_bare_dimension(variable) else variable.id.dtype.itemsize * variable.size
         texts += variable.size * _is_long(variable.id.get_type())
     for owner in (file, *found.values()):
@@ -75,11 +77,13 @@ def datasets(file: h5py.File, path: Path | None = None) -> dict[str, h5py.Datase
             attribute = h5py.h5a.open(owner.id, index=i)
             count = attribute.get_space().get_simple_extent_npoints()
             attributes += attribute.get_storage_size()
+            # NetCDF's own list of dims has an entry for each, and HDF5 allows 32 dims.
             texts += count * (count > MOST_DIMS and _is_long(attribute.get_type()))
     if declared > FREE + RATIO * size:
         raise HarmfulError(f"it unpacks to {declared} bytes, far more than its size explains")
     if attributes > ATTRIBUTES:
         raise HarmfulError(f"its attributes hold more than {ATTRIBUTES} bytes")
+    # At worst every text is as long as the file: only reading tells, and another process does it.
     if texts * size > MEMORY and path is not None:
         check(path, checksum(path.resolve()))
     return found
@@ -136,6 +140,7 @@ def check(path: Path, sha256: str) -> None:
 
 def _found(path: Path) -> str:
     """Return what the other process says of a file, or what became of it."""
+    # Such variables say where HDF5 looks for plugins, and Python for modules.
     environment = {n: v for n, v in os.environ.items() if not n.startswith(("HDF5_", "PYTHON"))}
     environment |= {"OPENBLAS_NUM_THREADS": "1", "HDF5_PLUGIN_PRELOAD": "::"}
     content = path.stat().st_size / BYTES_PER_SECOND
@@ -179,6 +184,7 @@ def _read_all(path: str) -> str:
                 if not variable.shape:
                     variable[()]
                     continue
+                # In steps, so that memory is bounded whatever the variable declares.
                 row = variable.dtype.itemsize * max(variable.size // max(len(variable), 1), 1)
                 step = max(BLOCK // row, 1)
                 for start in range(0, len(variable), step):
@@ -200,6 +206,7 @@ def _limit(seconds: int) -> None:
         import resource
 
         with open("/proc/self/statm") as file:
+            # The limit is on address space, of which Python and HDF5 have taken some already.
             used = int(file.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
@@ -214,6 +221,7 @@ def read(path: Path, most: int) -> bytes:
     from ..errors import FileError
 
     with os.fdopen(_open(path), "rb") as file:
+        # One byte more than allowed reveals a longer file without reading it all.
         content = file.read(most + 1)
     if len(content) > most:
         raise FileError(f"{path} has more than {most} bytes")
@@ -235,6 +243,7 @@ def _open(path: Path) -> int:
     """Open a file for reading if it is a plain one, not a link, device or pipe."""
     from ..errors import FileError
 
+    # O_NONBLOCK: opening a pipe would wait for a writer; O_NOFOLLOW: a link put there just now.
     flags = [getattr(os, name, 0) for name in ("O_BINARY", "O_NONBLOCK", "O_NOFOLLOW")]
     if path.is_symlink():
         raise FileError(f"{path} is a link, which a catalog must not hold; copy the file")
@@ -244,6 +253,7 @@ def _open(path: Path) -> int:
         raise FileError(f"{path} is missing; get it again or reindex") from None
     except OSError as error:
         raise FileError(f"cannot read {path} ({error.strerror})") from None
+    # Asked of the open file, for its name may lead elsewhere by now.
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise FileError(f"{path} is no plain file")

@@ -96,6 +96,7 @@ def generate(
     with claimed(location) as lost:
         before = read_state(location)
         if before is not None:
+            # A store keeps the block length of the first call, whatever chunks are asked for now.
             before, ds = grown(location, before, _lazy(spec, compact, before["chunk"]))
         elif any(not name.endswith(TEMPORARY) for name in {*location.names()} - OWN):
             raise InputError(
@@ -129,6 +130,7 @@ def _lazy(spec: Any, compact: bool, chunk: int | None = None) -> xr.Dataset:
             f"spec must be a mapping of mids.simulate's arguments, a TOML file or a lazy dataset, "
             f'got {validation.shown(spec)}; pass for example {{"target": "h2(z1)", "dim": [100]}}'
         )
+    # What is not cut along the dims of the blocks is written whole, with the header.
     given = {
         name: ds[name].compute()
         for name in ("recipe", "initial")
@@ -183,6 +185,7 @@ def _template(ds: xr.Dataset, chunk: int) -> dict[str, bytes]:
                 blocks.get(str(dim), size) if variable.chunks else max(size, 1)
                 for dim, size in variable.sizes.items()
             ),
+            # The checksum comes last, so that it covers the bytes as they lie on disk.
             "compressors": (BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec()),
             "chunk_key_encoding": {"name": "default", "separator": "."},
         }
@@ -198,6 +201,7 @@ def _template(ds: xr.Dataset, chunk: int) -> dict[str, bytes]:
             zarr_format=3,
             consolidated=True,
             encoding=encoding,
+            # A chunk of nothing but fill values is written, too, for an absent one means lost data.
             write_empty_chunks=True,
         )
     return {name: content.to_bytes() for name, content in objects.items()}
@@ -218,10 +222,12 @@ def _complete(
         state["layouts"] = [*before["layouts"], *new]
     changed = before is None or any(before[name] != state[name] for name in state)
     short = 0 if before is None else before["sizes"]["run"]
+    # Marks are removed before the new size is written: after a kill no short block counts as whole.
     if short < sizes["run"] and short % chunk:  # the last blocks along ``run`` become longer
         for name in location.names("blocks"):
             if name.rpartition(".")[2] == str(short // chunk):
                 location.remove(f"blocks/{name}")
+    # From here on readers refuse the store until all blocks are there.
     if changed:
         write_state(location, {**state, "complete": False})
     template = _template(ds, chunk)
@@ -238,12 +244,14 @@ def _complete(
     blocks = product(*(range(ceil(size / lengths[name])) for name, size in sizes.items()))
     missing = [block for block in blocks if block not in failed]
     if missing:
+        # Something of a finished store was lost: it is unfinished while that is repaired.
         if not changed and before is not None and before["complete"]:
             write_state(location, {**state, "complete": False})
         tasks = _tasks(ds, location.url, chunk, len(state["layouts"]) - 1)
         with showing() if validation.flag(progress, "progress") else nullcontext():
             counts = _computed([tasks[block] for block in missing])
         failed.update(zip(missing, (int(count.item()) for count in counts), strict=True))
+    # Suspended for long, this process was taken for dead: the state is now the other's to write.
     if lost.is_set():
         raise FileError(f"another process writes {location.url} now, for this one was suspended")
     state |= {
@@ -265,6 +273,7 @@ def _intact_blocks(
     about = {name: state[name] for name in ("sizes", "chunk", "layouts")}
     about["dims"] = {name: ds[name].dims for name in lazy_names(ds)}
     about["types"] = {name: ds[name].dtype for name in lazy_names(ds)}
+    # One task that all blocks share, instead of a copy in each.
     given = delayed(about)
     found = _computed([delayed(_intact_block)(location.url, name, given) for name in names])
     return {
@@ -281,6 +290,7 @@ def _intact_block(url: str, block: str, about: Mapping[str, Any]) -> int | None:
     location, along, layouts = Location(url), tuple(about["sizes"]), about["layouts"]
     try:
         mark = [*map(int, (location.read(f"blocks/{block}") or b"").split())]
+        # A mark without a layout is of the first one.
         failed, layout = mark if len(mark) > 1 else (*mark, 0)
         there, here = layouts[layout], layouts[-1]
     except (ValueError, IndexError):  # cut off by a loss of power
@@ -327,6 +337,7 @@ def _tasks(ds: xr.Dataset, url: str, chunk: int, layout: int) -> np.ndarray:
 
     along, names = block_dims(ds), lazy_names(ds)
     arguments: list[Any] = []
+    # Positions travel beside the values: from them a task knows where its block lies.
     for name in along:
         positions = da.arange(ds.sizes[name], chunks=chunk if name == "run" else 1, dtype=np.int64)
         arguments += [positions, (name,)]
@@ -336,6 +347,7 @@ def _tasks(ds: xr.Dataset, url: str, chunk: int, layout: int) -> np.ndarray:
         _write,
         along,
         *arguments,
+        # A new name for every call: a cluster must not take an earlier write for this one.
         name=f"write-{uuid.uuid4().hex}",
         dtype=np.int64,
         meta=np.empty((0,) * len(along), dtype=np.int64),
@@ -369,6 +381,7 @@ def _write(
     ds.to_zarr(
         location.zarr(), region=region, zarr_format=3, consolidated=True, write_empty_chunks=True
     )
+    # The mark must not reach the disk before the chunks for which it vouches.
     if location.folder is not None:
         ndim = {name: len(dims[name]) for name in dims}
         for name in _chunk_names(block, ndim, len(along)).values():

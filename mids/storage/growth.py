@@ -70,6 +70,7 @@ def state_of(ds: xr.Dataset) -> dict[str, Any]:
         ],
         **_checked(ds, sizes),
     }
+    # Through JSON, like the stored state, so that tuples and lists compare equal.
     plain: dict[str, Any] = json.loads(json.dumps(state))
     return plain
 
@@ -81,6 +82,7 @@ def _recipes(ds: xr.Dataset) -> dict[str, dict[str, Any]]:
     except (DatasetError, KeyError):
         masked = True
     found = {} if masked else schema.recipes(ds)
+    # Versions do not tell sweeps apart: a newer one may complete a store.
     for entry in found.values():
         entry.pop("versions", None)
     return found
@@ -90,6 +92,7 @@ def _checked(ds: xr.Dataset, sizes: Mapping[str, int]) -> dict[str, dict[str, st
     """Return digests of the coordinates, and of what has the dims of the blocks."""
     found: dict[str, dict[str, str]] = {"coordinates": {}, "growing": {}}
     names = [*ds.coords, *({"recipe"} & ds.data_vars.keys())]
+    # No recipe can draw starts that were given, so they are compared themselves.
     if any(recipe.get("initial") == GIVEN for recipe in _recipes(ds).values()):
         names += {"initial"} & ds.data_vars.keys()
     for name in names:
@@ -117,6 +120,7 @@ def grown(
         lacking = [label for label in labels if label not in here["labels"][name]]
         if lacking:
             found.append(f"{name} has {validation.shown(lacking)} there and not here")
+        # New values come last, so that the blocks that are there keep their numbers.
         order = [*labels, *(label for label in here["labels"][name] if label not in labels)]
         if not lacking and order != here["labels"][name]:
             ds = ds.isel({name: [here["labels"][name].index(label) for label in order]})
@@ -127,6 +131,7 @@ def grown(
         )
         if lost:
             found += _differing(lost[0], new[0] if new else {}, "")
+        # The part that is there already must be the same; all else is new.
         first = ds.isel({name: slice(size) for name, size in sizes.items()})
         if new and not lost:
             first = _without(first, before["recipes"].values(), new)

@@ -158,6 +158,7 @@ def _write(ds: xr.Dataset, temporary: Path, path: Path) -> None:
     with dask.config.set({"scheduler": "threads"} if one_process else {}):
         try:
             bare.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+            # The attributes come last: a file without `mids_schema` is refused as cut off.
             with h5py.File(temporary, "r+") as file:
                 for name, value in ds.attrs.items():
                     file.attrs[name] = value
@@ -190,6 +191,7 @@ def _encoding(variable: xr.Variable, is_index: bool) -> dict[str, Any]:
         "chunksizes": _chunk_shape(variable),
     }
     if variable.dtype.kind == "f":
+        # CF allows no missing values in the coordinate of a dim.
         encoding["_FillValue"] = None if is_index else np.nan
     return encoding
 
@@ -328,6 +330,7 @@ def _variables(
     for (name, variable), attrs in described:
         if foreign.is_bare_dimension(variable):
             continue
+        # NetCDF-4 names dims by references to their coordinates; a coordinate is its own dim.
         if "DIMENSION_LIST" in variable.attrs:
             axes = variable.attrs["DIMENSION_LIST"]
             dims = [h5py.h5r.get_name(axis[0], file.id).decode()[1:] for axis in axes]

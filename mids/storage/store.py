@@ -99,6 +99,7 @@ class Location:
     def names(self, folder: str = "") -> list[str]:
         """Return the sorted names of what lies in a folder, which need not exist."""
         try:
+            # fsspec remembers listings, but others write here, too.
             self.files.invalidate_cache()
             found = self.files.ls(f"{self.root}/{folder}".rstrip("/"), detail=False)
         except (FileNotFoundError, NotADirectoryError):
@@ -135,6 +136,7 @@ def claimed(location: Location) -> Iterator[threading.Event]:
             f"cannot write {location.url} ({error.strerror or error}); check its permissions"
         ) from None
     with held:
+        # Only to tell others who holds the lock.
         location.write("writer", owner.encode())
         yield threading.Event()
 
@@ -145,6 +147,7 @@ def _claim_object(location: Location, owner: str) -> Iterator[threading.Event]:
     last = (location.names("claims") or ["0"])[-1]
     before = location.read(f"claims/{last}")
     if before is not None:
+        # Three beats: a claim that nobody renews in that time is abandoned.
         for _ in range(30):  # a living writer renews its claim meanwhile
             time.sleep(BEAT / 10)
             if location.read(f"claims/{last}") != before:
@@ -161,6 +164,7 @@ def _claim_object(location: Location, owner: str) -> Iterator[threading.Event]:
         beats = 0
         while not ended.wait(BEAT) and not lost.is_set():
             beats += 1
+            # A later writer has removed the claim: this process was taken for dead.
             if location.read(name) is None:
                 lost.set()
             else:
@@ -248,9 +252,11 @@ def open_store(store: str | os.PathLike[str]) -> xr.Dataset:
                 f"{location.url} is not finished: {len(location.names('blocks'))} of {count} "
                 "blocks are there; call mids.generate with the same arguments to complete it"
             )
+        # The header says how chunks are read, so it is checked before it is used.
         header = location.read("zarr.json") or b""
         if digest(header) != state["header"]:
             raise FileError(f"{location.url}/zarr.json is missing or damaged; {REMEDY}")
+        # A foreign header could name any codec, and Zarr would run it.
         arrays = json.loads(header)["consolidated_metadata"]["metadata"].values()
         found = {codec["name"] for array in arrays for codec in array["codecs"]}
         if not found <= CODECS:

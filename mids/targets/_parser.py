@@ -360,6 +360,7 @@ class _Parser:
             self.fail(f"the product has degree {degree}; at most {MAX_DEGREE}", operator)
         result: _Expansion = {}
         for (beta, a), (gamma, b) in itertools.product(left.items(), right.items()):
+            # In each variable h_j h_k = sum_i c_i h_i; a term of the product takes one i from each.
             for choice in itertools.product(*map(_linearised, beta, gamma)):
                 self.work += 1
                 if self.work > MAX_TERMS:

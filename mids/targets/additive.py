@@ -241,6 +241,7 @@ class AdditiveTarget(Target):
         """
         frame, squares = self.directions, self.series**2
         inner = frame.T @ np.asarray(G, dtype=np.float64) @ frame
+        # Horner's rule for sum_k c_k^2 u^k and its derivative, at u = v_i^T G v_j.
         value, slope = np.zeros_like(inner), np.zeros_like(inner)
         for square in squares[::-1]:
             slope = slope * inner + value
@@ -260,6 +261,7 @@ class AdditiveTarget(Target):
         if subspace is not None:
             return len(self.tensors)  # raises
         for k in range(1, len(self.series)):
+            # |T_k|^2 = c_k^2 sum_ij a_i a_j (v_i . v_j)^k: directions that are oblique may cancel.
             gram = (self.directions.T @ self.directions) ** k
             if self.series[k] and self.weights @ gram @ self.weights > PRESENT:
                 return k

@@ -248,6 +248,7 @@ def _holds_to(target: Target, subspace: Array, exponent: int, strength: float) -
     lower = np.arange(1, exponent)
     frame, k = complete(subspace), subspace.shape[1]
     hidden = [target.estimate.undetected(frame, k, order) for order in lower.tolist()]
+    # Beyond d with d^(j-1) / b_j^2 = d^(s-1) / c^2 a hidden part b_j of order j is first.
     with np.errstate(divide="ignore"):  # labels without noise hide nothing
         return float(np.min((strength / np.square(hidden)) ** (1.0 / (exponent - lower))))
 
@@ -317,6 +318,7 @@ def relevant_directions(target: Target) -> int:
         return len(target.separable[1])
     if not target.modes.any():
         return 0
+    # A target depends on the span of its gradient: count its dimensions.
     table, coefficients = polynomial(target)
     degree = table.lower.sum(axis=1) + 1
     rows = np.sqrt(table.root / degree)[:, None] * table.slopes(coefficients[:, None])[:, :, 0].T

@@ -166,6 +166,7 @@ def _check_normal(z: FloatArray) -> None:
     modes = np.concatenate([low, 3 * single, 4 * single])
     moments = features(z, modes, 4).mean(axis=0)
     worst = int(np.abs(moments).argmax())
+    # Six standard errors beside what is tolerated: chance alone hardly ever refuses a sample.
     if abs(moments[worst]) > TOLERATED + 6.0 / np.sqrt(n):
         raise InputError(
             f"the inputs are not standard normal: the mean of {mode_label(modes[worst].tolist())} "
