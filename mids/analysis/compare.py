@@ -111,6 +111,7 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
     absent = out["ratio"].isnull() & (out["reason"] == KNOWN)  # padding of a larger target's dims
     reason = out["reason"].where(~absent, np.int8(WHY.index("no_such_saddle")))
     out = out.assign(reason=(reason.dims, reason.data, out["reason"].attrs))
+    # Only runs from outside can be in wrong units; lazy ratios would have to be computed to look.
     if out["ratio"].chunks is None and all(r.flow is None for r in described(ds, ("flow",))):
         doubt = _doubt(ds, out)
         if doubt:
@@ -126,6 +127,7 @@ def _compared(ds: xr.Dataset, recipe: Recipe) -> xr.Dataset:
     for name in ("loss", "escape_time"):
         parts[f"{name}_theory"] = predicted[name].where(left)
     parts["exponent"] = predicted["exponent"].where(left)
+    # What starts beyond the escape leaves at time 0 in theory, which gives no ratio.
     expected = parts["escape_time_theory"]
     parts["ratio"] = parts["escape_time"] / expected.where(expected > 0)
     parts["ratio_expected"] = _expected(ds, recipe.flow, predicted)
@@ -152,12 +154,14 @@ def _saddles(ds: xr.Dataset, recipe: Recipe) -> tuple[xr.Dataset, xr.Dataset]:
             "compare matches saddles by the directions learned, which need the variable "
             "'crossing_time', as mids.simulate and mids.from_trajectories(correlation=...) write it"
         )
+    # An overlap that is beyond 0.1 at time 0 has no plateau to leave.
     begun = crossing.isel(level=0, drop=True).rename(direction="saddle") == 0
     return found.assign(begun=begun.variable), predicted  # a stacked dim keeps its levels
 
 
 def _once(ds: xr.Dataset, recipe: Recipe) -> tuple[xr.Dataset, xr.Dataset]:
     """Measured and predicted saddles of the start, by the time at which it is left."""
+    # The theory predicts all neurons; the data may hold a selection of them.
     found, predicted = xr.align(ONCE[kind_of(recipe)][1](ds), predictions(ds, recipe), join="inner")
     time = found["escape_time"].expand_dims(saddle=predicted["saddle"], axis=-1)
     failed, expected = ds["status"] == STATUS.index("failed"), predicted["escape_time"]
@@ -177,6 +181,7 @@ def _once(ds: xr.Dataset, recipe: Recipe) -> tuple[xr.Dataset, xr.Dataset]:
 def _reason(found: xr.Dataset, predicted: xr.Dataset) -> xr.DataArray:
     """Code in `WHY` of what leaves a ratio without a value, the first that is true."""
     ours, theirs, begin = found["visited"], predicted["visited"], found["begun"]
+    # From the weakest reason to the strongest: each one overrules those before it.
     reason = xr.full_like(ours, WHY.index("neither_stays"), dtype=np.int8)
     for name, here in (
         ("theory_does_not_stay", ours & ~theirs),
@@ -203,6 +208,7 @@ def _expected(ds: xr.Dataset, flow: Flow | None, predicted: xr.Dataset) -> xr.Da
     # A correlation grows from d^(-1/2) to (1/2)^(1/2): so many e-folds.
     growth = 0.5 * np.log(0.5 * ds["dim"].drop_vars("dim", errors="ignore"))
     exponents = predicted["exponent"]
+    # Delays add up: a saddle is reached as late as all those before were left.
     late = (growth * flow.delay(exponents)).where(exponents.notnull(), 0.0).cumsum("saddle")
     ratio: xr.DataArray = one + late / predicted["escape_time"]
     return ratio
@@ -229,6 +235,7 @@ def _doubt(ds: xr.Dataset, out: xr.Dataset) -> str:
             )
     if len(ratio):
         middle = float(np.exp(np.median(np.log(ratio))))
+        # Wrong units multiply all times alike; most other errors scatter the ratios.
         alike = float(np.abs(np.log(ratio / middle)).max()) < 0.2
         dims = np.ravel(ds["dim"].values).astype(float) if "dim" in ds.coords else np.zeros(0)
         factor = max(middle, 1 / middle)
@@ -317,10 +324,12 @@ def _of_saddle(here: xr.Dataset) -> dict[str, Any]:
     visited = censored | np.isfinite(here["escape_time"].values)
     expected = np.isfinite(here["escape_time_theory"].values)
     failed = here["failed"].values
+    # Where every run failed the row stays, to say how many did.
     if not (visited | trapped | expected).any() and not failed.all():
         return {}
     return {
         "loss": _median(_known(here["loss"].values)),
+        # Runs that are cut off are later than the others, so the median has to count them.
         "escape_time": _median(np.where(censored, np.inf, here["escape_time"].values)[visited]),
         "escape_time_theory": _median(here["escape_time_theory"].values[expected]),
         "ratio": _median(_known(here["ratio"].values)),

@@ -81,6 +81,7 @@ class Race:
         result = Prediction.empty(len(gram0), self.rank)
         record = Record()
         points: list[CriticalPoint] = []
+        # Students of lower rank have fewer columns of P: runs with as many make one batch.
         for chosen, factor in factors(gram0):
             if factor.shape[2]:
                 race = _Batch(self._target, factor, chosen, record, points, self._leading)
@@ -90,11 +91,14 @@ class Race:
 
     def _collect(self, race: _Batch, result: Prediction, points: list[CriticalPoint]) -> None:
         """Fill the result in; shapes (n, k), k the number of directions learned."""
+        # A saddle is entered at 0.9 of the overlap before, and left at 0.1 of the next one.
         enter = np.concatenate([np.zeros((len(race.names), 1)), race.crossing[:, :-1, 2]], axis=1)
         leave, escape = race.crossing[:, :, 0], race.crossing[:, :, 1]
         ends = np.isnan(escape)
+        # A saddle without an escape counts if the run is held there, or too slow to be followed.
         known = ~ends | (np.isfinite(enter) & (race.never | race.slow)[:, None])
         first = np.arange(escape.shape[1]) == 0
+        # Not at rest at a known critical point: loss and exponent are those of the one nearby.
         wanted = known & (race.visited < 0) & (ends | first | (enter < leave))
         exponents, losses = np.full((2, *known.shape), np.nan)
         for k in np.flatnonzero(wanted.any(axis=0)):
@@ -107,6 +111,7 @@ class Race:
             losses[here] = point.loss
             exponents[here] = np.nan if point.exponent is None else point.exponent
         passed = (race.visited < 0) & ~wanted  # on the way from one direction to the next but one
+        # Without an exponent nothing is left to learn: that is the end of the run, not a saddle.
         known &= passed | ~np.isnan(exponents)
         order = np.where(ends, np.nan, steps_of(race.newest, self.ladder))
         slow = np.where(race.never[:, None], np.inf, np.nan)
@@ -184,6 +189,7 @@ class _Batch:
         """Follow every run to its end."""
         n, rank, _ = self.factor.shape
         if not self._points:
+            # Number 0, from which all runs set out: nothing is learned, and U is empty.
             origin = np.zeros((rank, 0))
             self._points.append(CriticalPoint.near(self._target, origin, leading=self._leading))
         self.visited[:, 0] = 0
@@ -194,6 +200,7 @@ class _Batch:
             # Runs with the fewest directions first; others come back to the origin meanwhile.
             k, turning = min(self._waiting)
             self._stretch(self._waiting.pop((k, turning)), k, turning)
+        # Still on the way after so many stretches: given up as too slow.
         for left in self._waiting.values():
             self.slow[np.concatenate(left.runs)] = True
 
@@ -231,10 +238,12 @@ class _Batch:
             code=np.zeros(n, dtype=np.int64),
             found=np.zeros(n, dtype=np.int64),
             level=np.array([point.loss for point in self._points])[number],
+            # Where U would turn once others are learned the reduced flow is left in time.
             limited=np.array([k > 0 and not point.straight for point in self._points])[number],
             turning=turning,
             point=number,
         )
+        # Method 4: what is learned in the same stretch as direction k is learned together with it.
         how = np.where(np.arange(self.crossing.shape[1]) > k, 4, 3 if turning else 2)
         rules = reduced.Rules(MAX_STEPS, RTOL, REACH, LEARNED, SMALL, SLOWER, TURN, AT_ONCE)
         state = reduced.Runs(
@@ -247,6 +256,7 @@ class _Batch:
             if turning:
                 here = table.substitute(coefficients[:, None], runs.frames)
             else:
+                # These are zero below the exponent, where the target's would leave rounding.
                 known = [(point.coefficients, point.frame) for point in self._points]
                 own, fixed = (np.stack(part)[runs.point] for part in zip(*known, strict=True))
                 here = table.substitute(own.T, fixed.swapaxes(1, 2) @ runs.frames)
@@ -270,11 +280,14 @@ class _Batch:
             return
         U, V = frames[:, :, :k], frames[:, :, k:]
         across = L.swapaxes(1, 2)
+        # Overlaps beside U, D = L (I + L^T L)^-1 L^T, so that G = P_U + V D V^T.
         D = L @ np.linalg.solve(np.eye(L.shape[2]) + across @ L, across)
         H = gradient(self._target, U @ U.swapaxes(1, 2) + V @ D @ V.swapaxes(1, 2))
         own = np.linalg.eigvalsh(U.swapaxes(1, 2) @ H @ U)[:, 0]
+        # Where others grow far more slowly than what is learned its odds may stay infinite.
         slow = np.linalg.eigvalsh(V.swapaxes(1, 2) @ H @ V)[:, -1] < AT_ONCE * own
         self._send(0, k, runs[slow], L[slow], frames[slow])
+        # Otherwise the whole equation P' = H P, from finite odds of what is learned.
         P = np.concatenate([LARGEST * U, V @ L], axis=2)
         self._send(0, 0, runs[~slow], P[~slow])
 
@@ -284,12 +297,14 @@ class _Batch:
         """Send runs to critical subspaces with j more directions; return which have found one."""
         U = frames[:, :, : k + j]
         P = np.concatenate([LARGEST * frames[:, :, :k], frames[:, :, k:] @ L], axis=2)
+        # A point at which U will turn may be used only while the next odds are small.
         small = 2 * np.log(L[:, j, j]) < np.log(REACH)
         H = gradient(self._target, U @ U.swapaxes(1, 2))
         gone = []
         for number, here in _find(self._target, U, H, self._points, self._leading):
             point = self._points[number]
             own = np.linalg.eigvalsh(U[here].swapaxes(1, 2) @ H[here] @ U[here])[:, 0]
+            # Tilts that change this slowly last while others are learned: they have to take steps.
             slow = np.abs(point.rates).min(initial=np.inf) < SLOW_TILTS * own
             slow &= point.rates.max(initial=-np.inf) < SLOW_TILTS * own
             rests = point.stable & (point.tilts(U[here]) <= point.basin)
@@ -299,6 +314,7 @@ class _Batch:
             self.visited[runs[here[rests]], k + j] = number
             gone.append(here[rests])
             still, moved, turns = here[straight], here[rests & ~straight & ~turns], here[turns]
+            # From here on the learned odds are infinite: the start is the Schur factor of P.
             self._send(number, k + j, runs[still], point.split(P[still]))
             self._leave(runs[moved], frames[moved], k + j, L[moved, j:, j:])
             self._send(0, k + j, runs[turns], L[turns, j:, j:], frames[turns])
@@ -315,6 +331,7 @@ def _find(
     k, number, left = subspaces.shape[2], 0, np.arange(len(subspaces))
     while len(left):
         if number == len(points):
+            # No known point is near: Newton's method from one run, which may lead to a known one.
             new = CriticalPoint.near(target, subspaces[left[0]], leading=leading)
             alike = next((n for n, p in enumerate(points) if p.tilt(new.learned) < NEAR), None)
             if alike is None:
@@ -326,6 +343,7 @@ def _find(
         if point.learned.shape[1] == k and point.stable and (point.isolated or not point.basin):
             near = point.tilts(subspaces[left]) < 0.03
             if point.isolated:
+                # Push over rate is how far the point is along its softest tilt: a tenth at most.
                 push = point.normal.T @ H[left] @ subspaces[left]
                 near &= np.abs(push).max(axis=(1, 2)) < 0.1 * np.abs(point.rates).min()
             yield number, left[near]

@@ -114,6 +114,7 @@ def _origin(ds: xr.Dataset) -> Iterator[tuple[str, str]]:
         names = _listed(parts.pop("name"))
         if "success" in ds:
             parts.pop("rtol")
+        # An option that is off or 0 says nothing, but a seed of 0 is a seed.
         always = ("student_rank", "rtol", "seed")
         shown = [
             f"{name.replace('_', ' ')} {_listed(values)}"

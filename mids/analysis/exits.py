@@ -38,8 +38,10 @@ def exit_times(ds: xr.Dataset, recipe: Recipe, neurons: Neurons) -> xr.Dataset:
     link = np.zeros(recipe.target.degree + 1)
     link[recipe.target.modes[:, 0]] = recipe.target.coefficients
     dims, core = ds["dim"].drop_vars("dim", errors="ignore"), [["axis", "student"], []]
+    # The exit is read off the population risk, whichever loss is trained.
     loss = start_loss(recipe.target, neurons, True)
     times = applied(_exits, ds["initial"], dims, core=core, neurons=neurons, link=link, loss=loss)
+    # The least degree that target and activation share is what neurons climb first.
     order = float(np.flatnonzero(_pulls(link, neurons.series))[0] + 1)
     parts = {"escape_time": times, "exponent": xr.full_like(times, order)}
     return xr.Dataset(parts | {"method": xr.full_like(times, 2, dtype=np.int8)})
@@ -59,11 +61,14 @@ def _moments(link: Array, neurons: Neurons) -> tuple[Array, Array]:
     act, label = values[:, : len(series)] @ series, values[:, : len(link)] @ link
     orders = np.sqrt(np.arange(1, len(series)))
     slope = (values[:, : len(series) - 1] @ (series[1:] * orders)) ** 2
+    # Under the correlation loss the residual is the label alone.
     own = layer if neurons.squared else np.zeros_like(layer)
     spread = float(series[1:] @ series[1:])
     shift = own.sum() * series[0] - own * series[0]  # mean of the others
+    # Other neurons, nearly orthogonal at the start, add their variance as noise would.
     noise = (own**2).sum() * spread - own**2 * spread + neurons.noise**2
     delta = own[:, None, None] * act[:, None] - label + shift[:, None, None]
+    # Input along the neuron, x, and along the target, z, are independent at the start.
     squares = delta**2 + noise[:, None, None]  # (p, x, z)
     both = np.outer(w * slope, w)
     size = layer**2
@@ -90,11 +95,13 @@ def _followed(m: Array, dims: Array, neurons: Neurons, link: Array, loss: float)
 
     series, layer = neurons.series, neurons.layer
     pulls = _pulls(link, series)
+    # The risk falls by sum_j a_j sum_k c_k alpha_k m_j^k; pairs of neurons are left out.
     gains = np.append(0.0, pulls / np.arange(1, len(pulls) + 1))
     kappa = np.zeros_like(m)
     if neurons.rate:
         norm, scatter = _moments(link, neurons)
         kappa = 0.5 * neurons.rate * dims[:, None] * norm
+        # The rate mu of m' = mu m at small m, to which degree 2 alone contributes.
         growth = layer * pulls[1] - kappa
         with np.errstate(divide="ignore"):
             wander = np.where(growth > 0, 0.5 * neurons.rate * scatter / growth, 0.0)
@@ -104,12 +111,14 @@ def _followed(m: Array, dims: Array, neurons: Neurons, link: Array, loss: float)
         """Fall of the risk."""
         return np.asarray(np.polyval(gains[::-1], m) @ layer)
 
+    # The overlaps of the start are not zero: the fall is counted from there.
     needed = FALL * loss + left(m)
     slow = np.abs(layer[layer != 0] * np.abs(pulls).max()).max()
 
     def slope(_: float, y: Array) -> Array:
         m = y.reshape(kappa.shape)
         change = layer * np.polyval(pulls[::-1], m) * (1 - m * m) - kappa * m
+        # Runs that have left stand still, or their fast end would shorten the steps of all.
         return np.asarray(np.where(waiting[:, None], change, 0.0)).ravel()
 
     out, waiting = np.full(len(m), np.inf), np.full(len(m), True)
@@ -132,10 +141,12 @@ def _followed(m: Array, dims: Array, neurons: Neurons, link: Array, loss: float)
             out[n] = brentq(excess, solver.t_old, solver.t, xtol=1e-300, rtol=1e-10)
         change = np.abs(slope(0.0, solver.y).reshape(m.shape))
         sinks = (change.max(axis=1) < 1e-9 * slow) & (left(m) < needed)
+        # No overlap grows any more: the run never leaves.
         sinks |= (m * slope(0.0, solver.y).reshape(m.shape) <= 0).all(axis=1)
         done = waiting & (np.isfinite(out) | sinks)
         if done.any():
             waiting &= ~done
+            # The next step begins with the slope that the solver remembers.
             solver.f = np.where(np.repeat(done, m.shape[1]), 0.0, solver.f)
     return out
 

@@ -153,6 +153,7 @@ def exponents(
     for step in ladder:
         columns[0, step.rank_before] = step.exponent
     U = np.zeros((known.rank, 0))
+    # Where no subspace turns the two notions have the same saddles.
     if not any(step.drift for step in ladder):
         columns[1] = columns[0]
     else:
@@ -160,6 +161,7 @@ def exponents(
             columns[1, U.shape[1]] = found.exponent
             U = np.column_stack([U, found.normal @ found.span])
     U, tilt = np.zeros((known.rank, 0)), 0.0
+    # A callable may depend on directions that its expansion does not see.
     while U.shape[1] < (ladder.rank if polynomial else known.rank):
         k, share, error, missed, rows, tilt = _generative(function, polynomial, U, tilt)
         columns[2:, U.shape[1]] = k, share, error, missed
@@ -216,10 +218,12 @@ def _generative(
     for order in range(1, HIGHEST + 1):
         rows = np.zeros((0, len(U) - U.shape[1]))
         if polynomial is not None:
+            # Symmetry says that the means are exactly zero, which no sample could.
             if order == 1 and _symmetric(polynomial, U):
                 continue
             rows = _seen_by_powers(polynomial, U, order)
         share, noise, kernel = _share(cells, order)
+        # What counts must exceed the noise, and what an error of U, squared, could feign.
         least = CERTAIN * noise + tilt**2
         sizes, vectors = np.linalg.eigh(kernel)
         clear = vectors[:, sizes > least].T
@@ -228,6 +232,7 @@ def _generative(
         others = np.linalg.svd(rest)[2][: int((np.linalg.svd(rest)[1] > 0.3).sum())]
         if len(others):
             rows = np.concatenate([rows, others])
+            # Noise over the least eigenvalue kept: the angle by which what they span may be off.
             tilt = max(tilt, noise / float(sizes[sizes > least].min()))
         if polynomial is not None and order == 2 and not len(rows):
             rows = np.eye(len(kernel))  # some of it is seen, but too weakly to say which
@@ -245,7 +250,9 @@ def _symmetric(target: Target, U: Array) -> bool:
     )
     odd = table.modes[np.abs(alphas) > 1e-10 * target.norm, U.shape[1] :] % 2
     flips = np.array(list(product((0, 1), repeat=odd.shape[1])))
+    # A flip of signs keeps a mode if it meets an even number of odd powers.
     kept = ((odd @ flips.T) % 2 == 0).all(axis=0)
+    # Each z_i is flipped by one that keeps the link, so that E[z_i | y, z_U] = 0.
     return bool(flips[kept].any(axis=0).all())
 
 
@@ -267,6 +274,7 @@ def _seen_by_powers(target: Target, U: Array, order: int) -> Array:
         betas = monomials(rank - k, (order,)).modes
         modes = features(z[:, k:], betas, order)
         for n in range(1, powers + 1):
+            # Powers of the label at unit norm, so that one tolerance serves all of them.
             size = np.sqrt(weight @ y ** (2 * n))
             moments = (known * (weight * y**n / size)) @ modes
             tensors = [symmetric_tensors(betas, row)[order] for row in moments]
@@ -292,6 +300,7 @@ def _cells(function: Function, U: Array) -> list[list[tuple[Array, NDArray[np.in
             uniform = Sobol(rank - k, rng=rng).random(POINTS)
             z = ndtri(np.clip(uniform, 1e-15, 1 - 1e-15))
             y = np.asarray(function(learned + z @ normal.T), dtype=np.float64)
+            # All four sets have the cells of the first, as their means are multiplied cell by cell.
             if not len(edges):
                 edges = np.quantile(y, PROBABILITIES)
             # Labels that differ by rounding only are the same.
@@ -322,6 +331,7 @@ def _share(
         both = np.einsum("pcij,pckj,pc->pik", first, second, 1 / size)
         kernel += both.sum(axis=0)
         shares[draw] = np.trace(both, axis1=1, axis2=2)
+    # Two independent estimates at each draw of z_U: their differences tell the error.
     noise = np.sqrt(np.mean(np.diff(shares, axis=1) ** 2) / (4 * len(cells))) + 1e-12
     return float(shares.mean()), float(noise), (kernel + kernel.T) / (4 * len(cells))
 
@@ -378,6 +388,7 @@ def _rate(scale: str, s: int) -> tuple[float, float, str]:
         power, text = known_order(s)
         return power, float(s == 2), "1" if s == 1 else text
     half = scale in ("smoothed SGD, samples", "any transform, samples")
+    # Smoothing and transforms of the label halve the exponent; d samples are the least.
     power = max(s / 2 if half else s - 1.0, 1.0)
     logs = float(scale.startswith("online") and s == 2)
     return power, logs, ("d" if power == 1 else f"d^{power:g}") + (" log d" if logs else "")

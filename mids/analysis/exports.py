@@ -63,6 +63,7 @@ def numbers(values: Any, name: str) -> Array:
         ) from None
     if array.dtype.kind in "OUT" and array.ndim:
         read = [_read(value) for value in array.ravel().tolist()]
+        # The None keeps NumPy from taking entries that are lists for a further axis.
         array = np.array([*read, None], dtype=object)[:-1].reshape(array.shape)
         gaps = [isinstance(value, float) and not np.isfinite(value) for value in read]
         missing = np.array(gaps, dtype=bool).reshape(array.shape)
@@ -170,6 +171,7 @@ def _columns(table: pd.DataFrame, loss: str | None, time: str | None) -> list[pd
         time = steps[0]
     rest = [name for name in columns if name not in BESIDE and name != time]
     losses = [loss] if loss is not None else [name for name in rest if name in LOSSES]
+    # One known name alone is clear; several columns are a chart, or for the user to say.
     if loss is None and (len(losses) != 1 or len(rest) > 1):
         losses = _of_chart(rest)
         if not losses:
@@ -193,6 +195,7 @@ def _columns(table: pd.DataFrame, loss: str | None, time: str | None) -> list[pd
 
 def _of_chart(columns: list[str]) -> list[str]:
     """Columns of the runs in a chart of losses that W&B exports; none if it is no such chart."""
+    # W&B adds columns of minima and maxima.
     middle = [name for name in columns if not name.endswith(("__MIN", "__MAX"))]
     found = [CHART.fullmatch(name) for name in middle]
     whats = {match["what"] for match in found if match}

@@ -61,6 +61,7 @@ class KnownLink:
                 slope[s - 1] += s * alpha**2
         self._slope = np.polynomial.Polynomial(slope)  # F(m) / (1 - m^2)
         self._exponent = int(degrees[degrees > 0].min())
+        # With the link known L = |f*|^2 - sum_s alpha_s^2 m^s, of which s = 0 stays at m = 0.
         self._plateau = target.norm**2 - float(np.sum(target.coefficients[degrees == 0] ** 2))
 
     @property
@@ -128,6 +129,7 @@ class _Point:
         one, other = (average(self.target.tensors, f) for f in (self.left, self.right))
         m, floor = len(self.left) - self.k, TOLERANCE * self.target.norm
         self.parts: list[tuple[int, Array, Array]] = []
+        # Degree s beside U: entries with s indices there, in comb(n, s) places, the others in U.
         for s in range(1, len(one) if m else 1):
             pair = []
             for tensors in (one, other):
@@ -139,6 +141,7 @@ class _Point:
                     for n in range(s, len(tensors))
                 ]
                 pair.append(np.concatenate(blocks).reshape(-1, *(m,) * s))
+            # The correlation of degree s is a product of both sides: if one vanishes so does it.
             if min(np.linalg.norm(part) for part in pair) > floor:
                 self.parts.append((s, pair[0], pair[1]))
         self.exponent = self.parts[0][0] if self.parts else None
@@ -146,6 +149,7 @@ class _Point:
         self.loss = self.target.norm**2 - float(correlation(self.target, self.M))
         draws = np.random.default_rng(0).uniform(-0.3, 0.3, (3, m, m))
         push = self.left.T @ planted_slope(self.target, self.whole(draws))[0] @ self.right
+        # U turns if anything acts on its rows or columns: a polynomial in N, so random N tell.
         push[:, self.k :, self.k :] = 0.0
         self.straight = bool(np.abs(push).max() < 1e-7 * self.target.norm**2)
 
@@ -159,6 +163,7 @@ class _Point:
         for s, one, other in self.parts:
             own = _pulled(other, one, N).swapaxes(1, 2)
             D += own
+            # Euler: a part homogeneous of degree s is <N, its gradient> / s.
             value += np.einsum("nij,nij->n", own, N) / s
         inner = N.swapaxes(1, 2) @ D
         return D - N @ (inner + inner.swapaxes(1, 2)) / 2, D, self.loss - value
@@ -195,6 +200,7 @@ class KnownFrame(KnownLink):
         for _ in range(40 * r):
             if not waiting:
                 break
+            # Fewest directions first, so that runs which reach a saddle are followed together.
             key = min(waiting, key=lambda key: waiting[key][0].k)
             for point, run, N in self._stretch(*waiting.pop(key), clock, record):
                 there = waiting.setdefault(id(point), (point, [], []))
@@ -214,6 +220,7 @@ class KnownFrame(KnownLink):
         slope, D, loss = point.slope(N)
         first, turned = np.linalg.norm(N, axis=(1, 2)), 1e-3 * self._target.norm**2
         h = 0.01 * first / (np.linalg.norm(slope, axis=(1, 2)) + 1e-300)
+        # dL/dt = -<N', D>, since D is minus the gradient of the loss.
         record.note(index, clock[index], loss, -np.einsum("nij,nij->n", slope, D))
         for _ in range(MAX_STEPS):
             stages = [slope]
@@ -248,6 +255,7 @@ class KnownFrame(KnownLink):
                 loss[good],
                 -np.einsum("nij,nij->n", slope, D)[good],
             )
+            # The error that the pair of Dormand and Prince estimates goes as h^5.
             h = h * np.clip(0.9 * np.maximum(worst, 1e-10) ** -0.2, 0.2, 4.0)
             squares = np.where(good[:, None], sizes, before[1]) ** 2
             # Runs end where they stand still or die out, and where all is learned.
@@ -285,6 +293,7 @@ class KnownFrame(KnownLink):
         inner, off = whole[:k, :k], np.abs(whole[:k, k:]).max() + np.abs(whole[k:, :k]).max()
         if np.abs(inner - np.eye(k)).max() + off > 0.01:
             return None
+        # Schur complement: what is left of M once the learned block is taken out.
         return point, whole[k:, k:] - whole[k:, :k] @ np.linalg.solve(inner, whole[:k, k:])
 
     def _near(self, M: Array, k: int) -> _Point:
@@ -297,9 +306,11 @@ class KnownFrame(KnownLink):
         for _ in range(12):
             slope, jacobian = linearised(self._target, found)
             step = np.linalg.pinv(jacobian[0], rcond=1e-6) @ slope.ravel()
+            # So long a step may lead to another saddle.
             if np.abs(step).max() > 0.3:
                 break
             found = found - step.reshape(found.shape)
+            # Back to k singular values of 1 after each step, and none beside them.
             left, _, right = np.linalg.svd(found[0])
             found = (left[:, :k] @ right[:k])[None]
         for known in self._points:
@@ -325,6 +336,7 @@ class KnownFrame(KnownLink):
         for (left, sizes, right), rate in ((old, slope), (new, new_slope)):
             squares.append(sizes**2)
             along = np.einsum("nik,nij,nkj->nk", left, rate, right)
+            # d(sigma^2)/dt = 2 sigma u^T N' v, over a step.
             rates.append(2 * sizes * along * h[:, None])
         for level, height in enumerate(LEVELS):
             rows, columns = np.nonzero((squares[0] < height) & (squares[1] >= height))
@@ -347,6 +359,7 @@ class KnownFrame(KnownLink):
             self._newest[index[rising], j] = U[rising, :, j - point.k]
             if not j:
                 continue
+            # When j directions stand out most: the last of them near 1 and the next one near 0.
             apart = np.minimum(overlap[:, j - 1], 1 - overlap[:, j])
             further = apart > self._apart[index, j]
             self._apart[index[further], j] = apart[further]
@@ -364,6 +377,7 @@ class KnownFrame(KnownLink):
                 leave, escape = self._crossing[i, k, :2]
                 if np.isnan(enter) or (np.isnan(escape) and not self._end[i]):
                     continue
+                # Passed without a rest: the saddle next to where k directions stood out most.
                 point = self._visited[i].get(k) or self._near(self._between[i, k], k)
                 if point.exponent is None:
                     continue

@@ -124,6 +124,7 @@ def _subspaces(target: Target, starts: int, rng: np.random.Generator) -> xr.Data
         frames = [np.linalg.qr(rng.standard_normal((rank, k)))[0] for _ in range(tried)]
         for n, frame in enumerate([*first, *frames]):
             U = critical(target, frame, 60)
+            # Newton's method may not have converged: at a critical subspace V^T H U = 0.
             push = complete(U)[:, k:].T @ gradient(target, U @ U.T) @ U
             if np.abs(push).max(initial=0.0) <= 1e-9 * size:
                 stops += [len(points)] if n < len(first) else []
@@ -135,6 +136,7 @@ def _subspaces(target: Target, starts: int, rng: np.random.Generator) -> xr.Data
     kinds = [(k, point.exponent) for k, point in zip(learned, points, strict=True)]
     groups, out = _table(loss, rates, gram, size, kinds)
     at = [group[0] for group in groups]
+    # The ladder ends with all learned, which is before none of its steps.
     visited = [bool({*group} & {*stops}) or kinds[group[0]] == (rank, None) for group in groups]
     out["learned"] = "point", np.array(learned)[at]
     out["exponent"] = "point", exponent[at]
@@ -165,6 +167,7 @@ def _table(
         at = next(alike, None)
         if at is None:
             groups.append([i])
+        # Starts that led to the same place are no copies.
         elif all(np.abs(matrices[k] - matrices[i]).max() > 1e-3 for k in groups[at]):
             groups[at].append(i)
     groups.sort(key=lambda group: -loss[group[0]])
@@ -202,6 +205,7 @@ def _matrices(
         slope, jacobian = linearised(target, M)
         # The pseudo-inverse leaves symmetries alone, along which the Jacobian vanishes.
         step = -np.linalg.pinv(jacobian, rcond=1e-8) @ slope.reshape(len(M), -1, 1)
+        # Far from its goal Newton's method would jump: no entry moves by more than 0.2.
         length = np.abs(step).max(axis=(1, 2), keepdims=True)
         M = M + (step * np.minimum(1.0, 0.2 / np.maximum(length, 1e-300))).reshape(M.shape)
     slope, jacobian = linearised(target, M)
@@ -213,6 +217,7 @@ def _matrices(
     first = [group[0] for group in groups]
     share = np.full(len(first), np.nan)
     if runs:
+        # Where a run has ended is told by its loss, which copies of a point have in common.
         nearest = np.abs(ends[:, None] - level[first]).argmin(axis=1)
         share = np.bincount(nearest[np.isfinite(ends)], minlength=len(first)) / runs
     out["basin"] = "point", share
@@ -279,6 +284,7 @@ class CriticalPoint:
         coefficients = table.substitute(coefficients[:, None], frame[None])
         degree = table.modes[:, k:].sum(axis=1)
         exponent = _exponents(table, coefficients, k)[0]
+        # The part of least degree alone is the law for d to infinity.
         kept = (degree == exponent) if leading else (degree >= exponent)
         coefficients = np.where(kept, coefficients[:, 0], 0.0)
         level = float(loss(target, learned @ learned.T))
@@ -312,6 +318,7 @@ class CriticalPoint:
         D /= np.linalg.norm(D, axis=(1, 2))[:, None, None]
         G = self.learned @ self.learned.T + self.normal @ D @ self.normal.T
         push = self.normal.T @ gradient(self.target, G) @ self.learned
+        # V^T H U is a polynomial in D, which is zero if it vanishes at random ones.
         return bool(np.abs(push).max() < self.neutral)
 
     @cached_property
@@ -322,6 +329,7 @@ class CriticalPoint:
         slow = -self.rates[self.rates < -self.neutral]
         most = min(0.1, float(np.sqrt(TRACE * slow.min(initial=scale) / scale)))
         modes = np.linalg.eigh(tilt_growth(self.target, self.learned))[1]
+        # Only tilts that hardly fade may lead elsewhere.
         modes = modes[:, self.rates > -0.01 * scale].T.reshape(-1, self.normal.shape[1], k)
         if not modes.size:
             return most
@@ -339,6 +347,7 @@ class CriticalPoint:
     def tilts(self, subspaces: Array) -> Array:
         """Largest entry of theta for subspaces ``U + V theta``; inf for those far away."""
         onto, off = self.learned.T @ subspaces, self.normal.T @ subspaces
+        # theta = (V^T S) (U^T S)^-1 for a subspace S, if U^T S can be inverted.
         far = np.abs(np.linalg.det(onto)) < 0.1
         onto = np.where(far[..., None, None], np.eye(onto.shape[-1]), onto)
         theta = np.linalg.solve(onto.swapaxes(-1, -2), off.swapaxes(-1, -2))
@@ -351,6 +360,7 @@ class CriticalPoint:
     def split(self, P: Array) -> Array:
         """Schur factor L, (n, m, c - k), of P, (n, rank, c): what lies beside U."""
         k = self.learned.shape[1]
+        # Columns turned so that the first k hold all of P along U: X has the complement L L^T.
         turn = np.linalg.qr((self.learned.T @ P).swapaxes(1, 2), mode="complete")[0]
         return np.asarray((self.normal.T @ P @ turn)[:, :, k:])
 

@@ -45,6 +45,7 @@ class ManyDirections:
         self.exponent, _, self._frame = target.separable
         self.rank, self.ladder = target.rank, leaps(target)
         parts = np.array([target.along(k) for k in range(target.degree + 1)])
+        # One link g of unit norm for all directions, its c_k^2, and strengths a_i with a sign.
         self._weights = np.linalg.norm(parts, axis=0) * np.sign(parts[self.exponent])
         self._squares = (parts[:, 0] / self._weights[0]) ** 2
         self._gains = float(self._squares[1:].sum()) * self._weights**2
@@ -61,10 +62,12 @@ class ManyDirections:
             P = vectors[:, kept] * np.sqrt(values[kept])
             sizes = np.linalg.norm(P, axis=1)
             unit = P / np.where(sizes > 0, sizes, 1.0)[:, None]
+            # Orthogonal rows: G is diagonal, H with it, and both stay so.
             apart = np.abs(unit @ unit.T - np.diag((unit**2).sum(axis=1))).max() < MEET
             follow = self._alone if apart else self._together
             times, order = follow(sizes if apart else P, run, record)
             n = len(order)
+            # On a plateau the loss is half the squares of what is not learned yet.
             left = 0.5 * (self._gains.sum() - np.append(0.0, np.cumsum(self._gains[order])))
             columns = {
                 "rank": np.arange(n),
@@ -100,6 +103,7 @@ class ManyDirections:
 
         of = np.flatnonzero(sizes)
         start, paces = 2 * np.log(sizes[of]), self._weights[of] ** 2
+        # u' = 2 a_i^2 sum_k k c_k^2 lambda^(k-1): one clock for all, up to 1 - lambda = 2e-16.
         u = np.arange(start.min(), 36.0, 0.01)
         clock = cumulative_simpson(0.5 / self._polynomials(expit(u))[1], x=u, initial=0.0)
         begin = np.interp(start, u, clock)
@@ -110,6 +114,7 @@ class ManyDirections:
             here = expit(np.interp(t * paces + begin, clock, u))
             value, slope = self._polynomials(here)
             loss = 0.5 * (self._gains.sum() - value @ paces)
+            # dL/dt = -sum_i H_ii^2 lambda_i (1 - lambda_i)
             fall = -float((paces * slope) ** 2 @ (here * (1.0 - here)))
             record.note(*(np.array([x]) for x in (run, t, loss, fall)))
         return np.sort(times, axis=0), of[np.argsort(times[:, 1])]
@@ -170,12 +175,14 @@ class ManyDirections:
             while k < P.shape[1] and (P[:, k] ** 2).sum() > LEARNED:
                 u = P[:, k] / np.linalg.norm(P[:, k])
                 i, rest = int(np.abs(u).argmax()), (P[:, k + 1 :] ** 2).sum(axis=1)
+                # At rest: its squared tilts are far below the odds of the directions it tilts to.
                 still = np.delete(u**2 <= TURNED * rest, i).all()
                 if still or P.shape[1] == 1:
                     learned.append(int(kept[i]))
                     P, kept = np.delete(np.delete(P, i, axis=0), k, axis=1), np.delete(kept, i)
                     before += 1
                 else:
+                    # It still turns: it stays, with its odds held.
                     P[:, k] = u * np.sqrt(LEARNED)
                     k += 1
         return times, np.append(learned, kept[np.argsort(-(P**2).sum(axis=1))])[: len(times)]
@@ -188,11 +195,13 @@ class ManyDirections:
         H = pairs * H
         push = H @ G
         loss = 0.5 * (self._gains[kept].sum() - (pairs * value).sum())
+        # dL/dt = -tr H (I - G) H G
         fall = -float((H * (push - G @ push)).sum())
         record.note(*(np.array([x]) for x in (run, t, loss, fall)))
 
 
 def _log_odds(P: Array) -> Array:
     """Log-odds of the overlaps, descending; shape (min(n, q),)."""
+    # Both products have the same eigenvalues but for zeros: the smaller one.
     small = P.T @ P if P.shape[0] >= P.shape[1] else P @ P.T
     return np.asarray(np.log(np.maximum(np.linalg.eigvalsh(small)[::-1], 1e-300)))

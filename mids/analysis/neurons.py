@@ -85,6 +85,7 @@ def start_loss(target: Target, neurons: Neurons, squared: bool) -> float:
     """Return the objective of either loss where no neuron has found anything."""
     series, layer, constant = neurons.series, neurons.layer, target.along(0)
     own = float((layer**2).sum() * (series @ series))
+    # Orthogonal neurons have nothing in common but the means of their activations.
     pairs = float(layer.sum() ** 2 - (layer**2).sum()) * series[0] ** 2 if squared else 0.0
     return 0.5 * float(target.norm**2 + own + pairs) - float(layer.sum() * series[0]) * (
         0.0 if constant is None else float(constant.sum())
@@ -100,6 +101,7 @@ def _orthonormal(target: Target, series: Array) -> tuple[int, Array] | None:
     """Degree and coefficients of orthonormal index vectors; None if they are none."""
     orders = _seen(target, series)
     weights = target.along(orders[0])
+    # The solution in y^(2 - s) is for one degree s > 2.
     if len(orders) != 1 or orders[0] < 3 or weights is None or not target.orthonormal:
         return None
     return orders[0], weights
@@ -117,6 +119,7 @@ def _equiangular(target: Target, series: Array) -> tuple[float, float] | None:
     cosines = (target.directions.T @ target.directions)[np.triu_indices(count, 1)]
     if np.ptp(cosines) > 1e-9:
         return None
+    # beta_c = (s - 2) / (k + s - 2) for k index vectors (Simsek, Bendjeddou, Hsu 2024)
     return float(cosines[0]), (order - 2) / (count + order - 2)
 
 
@@ -149,6 +152,7 @@ def _escape(y: Array, rates: Array, order: int) -> tuple[float, float]:
     winner = int(clocks.argmax())
     if not clocks[winner] > 0.0:
         return np.inf, np.nan
+    # What the neuron has beyond the index vectors stays, and y grows beside it.
     rest = max(1.0 - float(y @ y), 0.0)
     others = clocks / clocks[winner]
 
@@ -159,17 +163,20 @@ def _escape(y: Array, rates: Array, order: int) -> tuple[float, float]:
 
     def excess(x: float) -> float:
         found = squares(x)
+        # Zero where the winner has half of |y|^2.
         return float(2 * found[winner] - found.sum() - rest)
 
     if excess(0.0) >= 0.0:
         return 0.0, float(winner)
     end = 1.0
     while excess(end) < 0.0:
+        # Winners that are alike blow up together, and none of them gets half.
         if (end := 2.0 * end) > 600.0:
             return np.inf, np.nan
     stop = brentq(excess, 0.0, end, xtol=1e-13)
 
     def pace(x: float) -> float:
+        # dt = |y|^(s-2) dtau, and dtau = exp(-x) dx over the clock of the winner.
         return float((squares(x).sum() + rest) ** (power / 2) * np.exp(-x))
 
     edges = np.linspace(0.0, stop, 2 + int(stop / 2.0))
@@ -216,6 +223,7 @@ def _pull(target: Target, series: Array) -> tuple[Callable[[Array], Array], Arra
     degrees = target.modes.sum(axis=1)
     seen = np.isin(degrees, orders)
     modes = target.modes[seen]
+    # <T_k, m^k> = sum_beta alpha_beta sqrt(k! / beta!) m^beta
     weights = target.coefficients[seen] * series[degrees[seen]] * np.sqrt(multiplicities(modes))
     strength = float(np.linalg.norm(weights * degrees[seen]))
     weights = weights / strength
@@ -226,6 +234,7 @@ def _pull(target: Target, series: Array) -> tuple[Callable[[Array], Array], Arra
         for i in range(m.shape[1]):
             powers = modes[:, i]
             own = np.where(powers > 0, powers * m[:, i, None] ** np.maximum(powers - 1, 0), 0.0)
+            # The other factors multiplied, rather than all divided by one that may be zero.
             out[:, i] = (own * np.delete(factors, i, axis=2).prod(axis=2)) @ weights
         return out
 
@@ -243,6 +252,7 @@ def _followed(
     from scipy.optimize import brentq
 
     n = len(start)
+    # At an overlap of exactly zero only a linear part sets a neuron in motion.
     moving = (layer != 0) & (start.any(axis=1) | (order == 1))
     out = np.column_stack([np.full(n, np.inf), np.full((n, 2), np.nan)])
 
@@ -251,6 +261,7 @@ def _followed(
 
     def rates(m: Array) -> tuple[Array, Array]:
         size = np.linalg.norm(m, axis=1)
+        # dt = |m|^(2-s) dtheta for s >= 2: in theta rates do not depend on how small m is.
         stretch = np.where(moving, np.where(size > 0, size, 1.0) ** min(2 - order, 0), 0.0)
         g = layer[:, None] * pull(m)
         # Other neurons go on as fast; those with small second layers would hold all up.
@@ -300,6 +311,7 @@ def _followed(
         resting = moving & (turning < REST) & ((np.abs(radial) < REST) | lost)
         if resting.any():
             moving &= ~resting
+            # The next step begins with the slope that the solver remembers.
             solver.f = np.where(np.repeat(resting, state.shape[1]), 0.0, solver.f)
     cosines = np.abs(state[:, :-1] @ directions)
     ended = cosines.max(axis=1) >= np.sqrt(0.5)

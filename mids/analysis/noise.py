@@ -50,9 +50,11 @@ def noise(time: Array, values: Array) -> Array:
     if n < 5 or is_smooth(values[None])[0]:
         return np.zeros(n)
     rising = bool(np.polyfit(np.arange(n), values, 1)[0] > 0)
+    # Multiplicative noise goes with the curve behind it, here the best monotone one.
     mean = np.abs(isotonic_regression(values, increasing=rising).x)
     weight = np.diff(time[:-1]) / (time[2:] - time[:-2])
     off = np.abs(values[1:-1] - (1.0 - weight) * values[:-2] - weight * values[2:])
+    # Deviations from that line have 1 + w^2 + (1 - w)^2 times the variance of a point.
     off /= np.sqrt(1.0 + weight**2 + (1.0 - weight) ** 2)
     inner = mean[1:-1]
     seen = inner > LEAST * mean.max()
@@ -61,6 +63,7 @@ def noise(time: Array, values: Array) -> Array:
     for ratio in RATIOS:
         unit = np.ones(n) if np.isinf(ratio) else np.hypot(ratio, mean / mean.max())
         share = off / unit[1:-1]
+        # A median, which falls and outliers hardly change; the factor is for few points.
         size = (1.0 + (8.0 / n) ** 1.5) * np.median(share[seen]) / NORMAL
         if size <= 0:
             return np.zeros(n)
@@ -68,6 +71,7 @@ def noise(time: Array, values: Array) -> Array:
         misfit = 0.5 * np.minimum(share / size, FAR) ** 2
         misfit += 2.0 * np.log(np.maximum(share / size, FAR) / FAR)
         score = float(np.sum(misfit + np.log(size * unit[1:-1])))
+        # Two kinds of noise have one parameter more, which has its price.
         score += 2.0 * np.isfinite(ratio)
         if score < best[0]:
             best = (score, size * unit)
@@ -85,6 +89,7 @@ class Whitened:
         self.counts = np.diff(edges, append=n).astype(np.float64)
         self.means = np.add.reduceat(values, edges) / self.counts
         self.squares = np.add.reduceat(points**2, edges) / self.counts
+        # However many points a bin has, its mean counts as no more exact than that.
         self.floor = 0.25 * floor[edges]
         which = np.repeat(np.arange(len(edges)), self.counts.astype(int))
         # In bins of many points the trend is taken out; where it is steeper they are left out.
@@ -103,6 +108,7 @@ class Whitened:
         before, after, first = off[:-1][pair], off[1:][pair], off[first & seen]
         self.pairs = len(before)
         self.several = self.counts[(self.counts > 1) & seen[edges]]
+        # Of these sums the likelihood of an AR(1) process is made for every correlation.
         self.products = after @ after, before @ after, before @ before, first @ first
 
     def __call__(self, columns: Array, correlation: float) -> Array:
@@ -112,6 +118,7 @@ class Whitened:
         out = columns / errors.reshape(shape)
         if correlation:
             share = share.reshape(shape)
+            # What the bin before does not tell has the variance 1 - share^2.
             out[1:] = (out[1:] - share * out[:-1]) / np.sqrt(1.0 - share**2)
         return out
 
@@ -120,9 +127,11 @@ class Whitened:
         n, phi = self.counts, correlation
         # Points are off their neighbours by less than by their noise where it lasts.
         square = self.squares / shrunk(phi)
+        # n^2 V(n) / sigma^2, with V of the head of the module
         inside = n * (1.0 + phi) / (1.0 - phi) - 2.0 * phi * (1.0 - phi**n) / (1.0 - phi) ** 2
         variance = square * inside / n**2 + self.floor**2
         ends = (1.0 - phi**n) / (1.0 - phi)
+        # Covariance of neighbouring means: phi^distance summed over pairs of their points.
         between = phi * ends[1:] * ends[:-1] / (n[1:] * n[:-1])
         between *= np.sqrt(square[1:] * square[:-1])
         return np.sqrt(variance), between / np.sqrt(variance[1:] * variance[:-1])
@@ -137,6 +146,7 @@ class Whitened:
         squares = KNOWN + within * shrunk(phi) + rest
         spread = 2.0 * np.log(errors).sum() + np.log1p(-(share**2)).sum()
         spread += self.pairs * np.log((1.0 - phi**2) / shrunk(phi))
+        # Restricted likelihood: the mean of each bin was fitted, at the price of 1^T R^-1 1.
         spread += np.log((n - (n - 2.0) * phi) / (1.0 + phi)).sum()
         return float(known * np.log(squares / known) + spread)
 
@@ -152,6 +162,7 @@ def is_smooth(values: Array) -> NDArray[np.bool_]:
     little = 1e-9 * np.maximum(np.ptp(values, axis=1), 1e-3 * np.abs(values).max(axis=1))
     smooth = ~((steps.max(axis=1) > little) & (steps.min(axis=1) < -little))
     if values.shape[1] >= SHORTEST:
+        # Second differences of noise change sign most of the time, of smooth curves seldom.
         bends = np.diff(values, 2, axis=1)
         bends[np.abs(bends) <= little[:, None]] = 0.0
         turns = (bends[:, 1:] * bends[:, :-1] < 0).sum(axis=1)

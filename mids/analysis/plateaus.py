@@ -141,6 +141,7 @@ def plateaus(
     failed, converged = _status(ds, float(time[-1]))
     together = options.together
     if together and values.chunks is not None:
+        # Runs help each other: all of them have to be in one block.
         values = values.chunk(run=-1)
     core = ["run"] if together else []
     flags = [
@@ -227,6 +228,7 @@ class _Options:
         spread = np.maximum(spread, LEAST * size.max(axis=1, keepdims=True))
         if not self.to_zero:
             return np.asarray(self.tolerance * spread * np.ones_like(values))
+        # Late plateaus of a loss are low: once it is small its own size counts.
         return np.asarray(self.tolerance * np.clip(SMALL * size, LEAST * spread, spread))
 
 
@@ -346,6 +348,7 @@ def _find(
             columns = read(at, curve, band, slow, options.scale, options.contrast)
             count = slow.count
             for k in np.flatnonzero(slow.open):
+                # Where the data end is a plateau for a run cut off there, not for a converged one.
                 row, last = rows[k], count[k] - 1
                 level = trapped[row] or _is_level(
                     at, curve[k], int(slow.low[k, last]), float(band[k, -1]), options
@@ -405,6 +408,7 @@ def _seen(fit: Fit, curve: Array, found: Stretches, run: int, contrast: float) -
     def slowest(k: int) -> int:
         return int(low[k] + np.argmin(speeds[low[k] : max(high[k] - 1, low[k] + 1)]))
 
+    # From the end, since taking one out moves those after it.
     for k in reversed(range(found.count[run])):
         at, last = slowest(k), k == found.count[run] - 1
         least = FITTED * contrast * speeds[at]
@@ -435,15 +439,18 @@ def _is_level(time: Array, values: Array, low: int, zero: float, options: _Optio
     low = max(low, int(off[-1]) + 1 if len(off) else 0)
     low += int(time[low] == 0)
     x, late = np.log10(time[low:]), values[low:]
+    # Less than a factor of 2 in time does not tell a level from a slow fall.
     if len(x) < 3 or x[-1] - x[0] < np.log10(2.0):
         return False
     slope = abs(np.polyfit(x, late, 1)[0])
     positive = time[time > 0]
+    # Level is what falls, in log time, at 0.3 of the mean slope of the curve at most.
     allowed = 0.3 * np.ptp(values) / np.log10(positive[-1] / positive[0])
     if options.to_zero:
         allowed = min(allowed, 0.1 * abs(end))
     if slope > max(allowed, 0.25 * band / (x[-1] - x[0])):
         return False
+    # One slope may hide a fall that begins late: the last thirds must agree as well.
     middle, final = np.array_split(late, 3)[1:]
     return bool(abs(middle.mean() - final.mean()) <= 0.25 * band)
 

@@ -126,6 +126,7 @@ class Record:
             return _unknown
         nodes = np.concatenate(self._nodes)
         nodes = nodes[np.argsort(nodes[:, 0], kind="stable")]
+        # A new stretch begins where the last one ended: of two nodes at a time the later counts.
         later = np.append((np.diff(nodes[:, 1]) > 0) | (np.diff(nodes[:, 0]) != 0), True)
         return Curves(*nodes[later].T)
 
@@ -135,6 +136,7 @@ def odds(gram: Array) -> Array:
     values, vectors = np.linalg.eigh(gram)
     # A Gram matrix has no negative eigenvalues but by rounding.
     values = np.maximum(values, 0.0)
+    # An overlap that is 1 but for rounding has large odds, not infinite ones.
     scaled = values / np.maximum(1.0 - values, 1e-16)
     return np.asarray((vectors * scaled[:, None, :]) @ vectors.swapaxes(1, 2))
 
@@ -204,6 +206,7 @@ def level(time: Array, values: Array, enter: Array, stop: Array) -> Array:
         known = np.take_along_axis(known, order, axis=1)
     inside = known & (time >= enter) & (time <= stop)
     chosen = inside.argmax(axis=1)
+    # In log time every curve is flat at its start: the first plateau has its first value.
     later = np.flatnonzero((enter[:, 0] > 0) & inside.any(axis=1))
     if len(later):
         last = known[later].sum(axis=1, keepdims=True) - 1
@@ -250,6 +253,7 @@ def predicted_level(
         rows = np.flatnonzero(on_grid)
         if len(rows):
             early = enter[rows] > 0
+            # One point more on either side, as changes are taken between neighbours.
             begin = np.where(early, np.maximum(first[rows] - 1, 0), first[rows])
             end = np.where(early, np.minimum(last[rows] + 1, len(grid)), first[rows] + 1)
             at = begin[:, None] + np.arange((end - begin).max())
@@ -269,6 +273,7 @@ def predicted_level(
     rows = np.flatnonzero(~on_grid & (enter > 0))
     if len(rows):
         # No time of the grid falls into the plateau: times even in the logarithm instead.
+        # log1p and expm1, as a plateau may be short compared with its time.
         relative = np.log1p((stop - enter)[rows] / enter[rows])[:, None]
         time = enter[rows, None] * (1 + np.expm1(relative * np.linspace(0.0, 1.0, _POINTS)))
         time = np.sort(time, axis=1)

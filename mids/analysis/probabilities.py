@@ -97,6 +97,7 @@ def _interval(trapped: Array, converged: Array, *, confidence: float) -> Array:
     tail = 0.5 * (1 - confidence)
     decided = trapped + converged
     share = np.divide(trapped, decided, out=np.full(decided.shape, np.nan), where=decided > 0)
+    # Quantiles of beta distributions; the ends are 0 and 1 where one of the counts is 0.
     low = np.where(trapped > 0, betaincinv(np.maximum(trapped, 1), converged + 1, tail), 0.0)
     high = np.where(converged > 0, betaincinv(trapped + 1, np.maximum(converged, 1), 1 - tail), 1.0)
     return np.stack([share, low, high], axis=-1)
@@ -172,6 +173,7 @@ def race(
     out = xr.Dataset(
         {
             "broken": ("dim", p),
+            # None seen among n does not mean never.
             "error": ("dim", np.maximum(np.sqrt(p * (1 - p) / n), 1 / n)),
             "unclear": ("dim", unclear),
             "other": (("dim", "saddle"), np.array(other)),

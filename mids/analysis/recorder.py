@@ -371,6 +371,7 @@ def overlaps(W: Any, W_star: Any, *, rank: int | None = None, weights: Any = Non
     left, kept = _leading(first, weights, rank)
     matrix = frame.T @ left
     values = np.linalg.svd(matrix, compute_uv=False) ** 2
+    # Fewer student than target directions leave overlaps of 0; rounding may exceed 1.
     values = np.clip(np.pad(values, (0, r - len(values))), 0.0, 1.0)
     return xr.Dataset(
         {

@@ -89,6 +89,7 @@ class Runs:
 @lru_cache
 def _pairings(c: int) -> list[tuple[list[int], list[int]]]:
     """Every pair of c columns once, in rounds of pairs that have none in common."""
+    # The circle method of round-robin tournaments; whoever meets -1 sits out.
     rounds, wheel = [], [*range(c)] + [-1] * (c % 2)
     half = len(wheel) // 2
     for _ in range(len(wheel) - 1):
@@ -111,10 +112,12 @@ def _graded(L: Array, error: Array) -> tuple[Array, Array, Array]:
         for p, q in _pairings(c):
             P, Q = both[:, p], both[:, q]
             pp, qq, pq = (np.sum(x[:m] * y[:m], axis=0) for x, y in ((P, P), (Q, Q), (P, Q)))
+            # Relative to both lengths: columns many decades apart become orthogonal, too.
             turn = np.abs(pq) > 4e-16 * np.sqrt(pp * qq)
             if not turn.any():
                 continue
             done = False
+            # The smaller root of t^2 + 2 zeta t = 1 is the tangent that makes both orthogonal.
             zeta = (qq - pp) / np.where(turn, 2 * pq, np.inf)
             t = np.copysign(turn / (np.abs(zeta) + np.sqrt(1 + zeta**2)), zeta)
             cos = 1 / np.sqrt(1 + t**2)
@@ -168,10 +171,12 @@ def _arrived(rules: Rules, lengths: Array, H: Array, tried: Array) -> Index:
     for j in np.unique(many[possible]):
         runs = possible[many[possible] == j]
         there = H[:, :, runs].transpose(2, 0, 1)
+        # Slowest growth of what is learned, what turns it, and fastest growth of the rest.
         own = np.linalg.eigvalsh(there[:, :j, :j])[:, 0]
         push = np.sqrt(np.linalg.eigvalsh(there[:, :j, j:] @ there[:, j:, :j])[:, -1].clip(min=0.0))
         fast = np.linalg.eigvalsh(there[:, j:, j:])[:, -1].clip(min=0.0)
         small = (log_odds[j, runs] < rules.small) | (fast < 0.5 * rules.at_once * own)
+        # Where a try has found no critical point the next one waits until the push is smaller.
         still = push <= np.minimum(rules.turn * own, 0.7 * tried[runs, j])
         runs, push = (
             x[small & still & (own > 0) & (fast <= rules.slower * own)] for x in (runs, push)
@@ -204,6 +209,7 @@ class _Steps:
             self._scale = (table.weight * degree) @ self.coefficients**2
             size = self.m * self.k
             self.inverse, self.free = np.zeros((2, n, size, size))
+            # First with U as it is: the rates there say which tilts come to rest at once.
             self.H, self.pace, _ = self.flow(self.diagonal())
             self.follow_turning(np.arange(n))
         self.H, self.pace, self.push = self.flow(self.diagonal())
@@ -233,6 +239,7 @@ class _Steps:
             theta = resting_tilt(self.inverse, hessian(self.table, here, D)[1])
             here = self.table.substitute(here, tilted(theta))
         H, push = hessian(self.table, here, D)
+        # Where H vanishes the pace is 1e300, by which runs that stand still are known.
         norm = np.sqrt(np.einsum("ijn,ijn->n", H, H)) + 1e-300
         return H / norm, 1 / norm, push / norm
 
@@ -242,6 +249,7 @@ class _Steps:
         body = generator(free.reshape(push.shape))
         if skew is None:
             return body
+        # Q' = Q B for Cayley's Q of a skew S means S' = (I + S/2) B (I - S/2).
         half, unit = skew / 2, np.eye(skew.shape[1])
         return np.asarray((unit + half) @ body @ (unit - half))
 
@@ -254,6 +262,7 @@ class _Steps:
         weight = np.sqrt(1 - np.diagonal(D)).repeat(self.k, axis=1)
         alike = weight[:, :, None] * growth / weight[:, None, :]
         rates, modes = np.linalg.eigh((alike + alike.swapaxes(1, 2)) / 2)
+        # H is kept over its norm, the inverse of the pace.
         own = self.H[range(self.m), range(self.m)][:, runs].max(axis=0) / self.pace[runs]
         push = hessian(self.table, here, D)[1]
         left = np.einsum("nab,na,an->nb", modes, weight, push.reshape(-1, len(runs)))
@@ -280,6 +289,7 @@ class _Steps:
         turn = axes.transpose(1, 2, 0)
         back = turn.swapaxes(0, 1)
         self.H[:, :, runs] = product(back, product(trial.H[:, :, runs], turn))
+        # The last stage of a step is the first one of the next.
         self.pace[runs] = trial.paces[6, runs]
         if self.turning:
             self.push[:, :, runs] = product(back, trial.push[:, :, runs])
@@ -303,6 +313,7 @@ class _Steps:
         if not self.turning:  # what is learned counts as the level
             parts = parts[modes.any(axis=1)]
         value = np.sum(parts, axis=0)
+        # dL/dt = -sum_ij H_ij^2 F_i (1 - F_j), with H over its norm.
         slope = -np.einsum("ijn,in,jn->n", self.H**2, F, 1 - F) / self.pace / self.pace
         return level - 0.5 * value, slope
 
@@ -333,6 +344,7 @@ class Stretch:
         self, table: Monomials, coefficients: Array, rules: Rules, runs: Runs, record: Record
     ) -> None:
         """Follow the runs until each has a code, from coefficients (n, runs) in its frame."""
+        # A run alone goes twice, to be rounded as it would be among others.
         at = twice(np.arange(len(self.names)))
         L = np.moveaxis(self.L[at], 0, 2)
         here = coefficients[:, at]
@@ -352,6 +364,7 @@ class Stretch:
             self.step[at] = step = np.minimum(step, longest)
             trial = _trial(now, step)
             paces = trial.paces
+            # Time is integrated beside the run, as dt = pace times the step.
             then = runs.clock[names] + step * np.sum(stages[6][:, None] * paces[:6], axis=0)
             late = np.abs(step * np.sum(errors[:, None] * paces, axis=0))
             size = np.maximum(trial.size, late / np.maximum(then, 1e-300))
@@ -365,6 +378,7 @@ class Stretch:
             after, later = now.lengths[:, good], now.H[range(c), range(c)][:, good]
             names, there = names[good], at[good]
             log_odds = 2 * np.log(np.stack([before, after]))
+            # u' = 2 H_aa for the log-odds u of a column
             slopes = 2 * step[good] * np.stack([rates, later])
             times = np.stack([runs.clock[names], then[good]])
             passed.note(names, log_odds, slopes, times, step[good] * paces[::6, good])
@@ -372,6 +386,7 @@ class Stretch:
             _remember(runs, names, now.frames[good], after, k)
             _note(record, runs, names, now, self.level[at], good)
             code = np.full(len(good), LEFT)
+            # Columns are in descending order: once the last is at 0.9 nothing is left to follow.
             code[log_odds[1, -1] > LEVELS[2]] = LEARNED
             code[(code == LEFT) & (paces[6, good] > 1e290)] = NEVER
             code[(code == LEFT) & self.limited[there] & (after[0] ** 2 > rules.reach)] = LEAVES
@@ -444,6 +459,7 @@ def _trial(now: _Steps, step: Array) -> _Trial:
             turned = wide * np.sum(stages[s, :s, None, None, None] * spins[:s], axis=0)
             skew = np.clip(turned, -10.0, 10.0)
         H, paces[s], push = now.flow(stage, skew)
+        # Slopes of L with its exponential growth divided out
         slopes[s] = (product(H, stage) - rates * stage) / grown
     error = grown * step * np.sum(errors[:, None, None, None] * slopes, axis=0)
     L, error, lengths = _graded(stage, error)
@@ -485,11 +501,13 @@ class _Crossings:
     def write(self, crossing: Array, k: int) -> None:
         """Write those that were not known; the first one counts."""
         if self._places:
+            # From the end, so that of several crossings the first is written last, and stays.
             places = np.concatenate(self._places, axis=1)[:, ::-1]
             parts = np.concatenate(self._parts, axis=1)[:, ::-1]
             place = (places[0], k + places[1], places[2])
             new = np.isnan(crossing[place])
             place, parts = tuple(x[new] for x in place), parts[:, new]
+            # One cubic says where in the step, another one when, for time runs unevenly in it.
             time = _cubic(_root(*parts[:4]), *parts[4:])
             crossing[place] = np.clip(time, parts[4], parts[5])
 

@@ -225,6 +225,7 @@ def _from_curve(ds: xr.Dataset, scale: Scale | None, confidence: float) -> xr.Da
     runs = [name for name in ("dim", "run") if name in found["loss"].dims]
     loss = found["loss"]
     if loss.chunks is not None:
+        # Levels are matched between all runs and dims, which have to be in one block.
         loss = loss.chunk(dict.fromkeys([*runs, "saddle"], -1))
     index = xr.apply_ufunc(
         _matched,
@@ -261,6 +262,7 @@ def _from_curve(ds: xr.Dataset, scale: Scale | None, confidence: float) -> xr.Da
     medians = level.chunk(dict.fromkeys(over, -1)) if level.chunks is not None else level
     if over:
         known = medians.notnull().any(over)
+        # The median of nothing would warn: a zero stands in for it.
         medians = medians.where(known, 0.0).median(over).where(known)
     return out.assign_coords(
         saddle=np.arange(size),
@@ -276,6 +278,7 @@ def _matched(levels: Array) -> Array:
     apart = np.abs(np.diff(rows, axis=1))
     apart = apart[np.isfinite(apart)]
     reach = np.inf if not len(apart) else float(np.median(apart)) / 3.0
+    # Levels in the order of time: from the top if the curves fall.
     falls = np.diff(rows, axis=1)
     falling = np.nansum(np.where(np.isfinite(falls), falls, 0.0)) <= 0
     order = np.argsort(-values if falling else values, kind="stable")

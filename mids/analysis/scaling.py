@@ -246,6 +246,7 @@ def _slope(escape: Array, log_dim: Array) -> tuple[Array, Array]:
     known = np.where(usable, median, 1.0)
     y = np.stack([np.log(known), known])
     divisor = np.maximum(n_dims, 1)[..., None]
+    # log d about its mean, so that the slope is sum x y / sum x^2
     x = np.where(usable, log_dim - (usable * log_dim).sum(-1, keepdims=True) / divisor, 0.0)
     spread = (x**2).sum(-1)
     slope = (x * y).sum(-1) / np.where(spread > 0, spread, 1.0)
@@ -327,6 +328,7 @@ def scaling_law(ds: xr.Dataset, *, first: int = 3, last: int | None = None) -> x
 def _law(ds: xr.Dataset, recipe: Recipe, first: int, last: int | None) -> xr.Dataset:
     target = recipe.target
     parts = [part for k in target.degrees if k and (part := target.along(int(k))) is not None]
+    # Rank 1: the coefficients of all degrees are proportional, one link for every direction.
     one_link = len(parts) == np.count_nonzero(target.degrees) and np.linalg.matrix_rank(parts) == 1
     if not one_link or np.shape(parts)[1] < FEWEST or not target.orthonormal:
         raise DatasetError(
@@ -342,6 +344,7 @@ def _law(ds: xr.Dataset, recipe: Recipe, first: int, last: int | None) -> xr.Dat
             f"first and last must satisfy 1 <= first < last <= {n}, the number of directions, got "
             f"{first} and {last}"
         )
+    # What is left of the loss after 0, 1, ... directions: half the squares of the others
     left = 0.5 * np.append(np.cumsum((sizes**2)[::-1])[::-1], 0.0)
     upper, lower = left[first] / left[0], left[last] / left[0]
     index = np.log(np.arange(1, n + 1))
@@ -350,6 +353,7 @@ def _law(ds: xr.Dataset, recipe: Recipe, first: int, last: int | None) -> xr.Dat
     expected = finite = np.nan
     if _paired(recipe, strengths):
         expected = -(2 * decay - 1) / (2 * decay)
+        # Direction i is learned at a time a_i^-2, with that of the largest as the unit.
         times = np.append(0.0, np.geomspace(1.0, sizes[-1] ** -2 * sizes[0] ** 2, 4000))
         plateaus = left[np.searchsorted(sizes**-2 * sizes[0] ** 2, times, side="right")]
         finite = float(_fall(plateaus[None], times, upper, lower)[0])
@@ -382,6 +386,7 @@ def _paired(recipe: Recipe, sizes: Array) -> bool:
     found = flow.neurons_of(recipe.target)
     if found is None or len(found.layer) != len(sizes):
         return False
+    # A neuron moves at second layer times coefficient: a_i^2 if the two are proportional.
     layer = np.abs(found.layer)
     return bool(np.allclose(layer / layer.max(), sizes / sizes.max()))
 
@@ -392,6 +397,7 @@ def _fall(loss: Array, time: Array, upper: float, lower: float) -> Array:
     out = np.full(len(rows), np.nan)
     positive = time > 0
     x = np.log(time[positive])
+    # Grids may be denser somewhere: even times in the logarithm weigh all parts alike.
     even = np.linspace(x[0], x[-1], max(400, len(x))) if len(x) else x
     for n, row in enumerate(rows):
         values = row[positive] / (row[0] if row[0] > 0 else 1.0)
@@ -399,6 +405,7 @@ def _fall(loss: Array, time: Array, upper: float, lower: float) -> Array:
             continue
         y = np.interp(even, x, values)
         inside = np.flatnonzero((y <= upper) & (y >= lower) & (y > 0))
+        # A curve that begins below the upper end has not been seen to pass it.
         if len(inside) >= 3 and y[0] > upper:
             out[n] = np.polyfit(even[inside], np.log(y[inside]), 1)[0]
     return out.reshape(loss.shape[:-1])

@@ -93,16 +93,19 @@ class Fit:
         if high - low < 4:
             return False
         time = self.time[here]
+        # With weights above zero ramps and a constant of either sign give all such curves.
         ramps = np.maximum(sense * (time - time[:, None]), 0.0) * sense * self.fall
         columns = np.zeros((n, high - low + 2))
         columns[here, 0], columns[here, 1], columns[here, 2:] = 1.0, -1.0, ramps
         zero = self.off(np.zeros(n))
+        # The deviation is affine in the curve: its change is the column, whitened.
         columns = zero[:, None] - np.stack([self.off(column) for column in columns.T], axis=1)
         scale = np.abs(columns[here]).max(axis=0)
         scale[scale == 0] = 1.0
         rest = nnls(columns[here] / scale, zero[here], maxiter=100 * (high - low))[1]
         errors = self.off(self.stepping)
         size = max(float(np.mean(errors**2)), 1.0)
+        # Even the best of them must be worse than the staircase by more than a term costs.
         return bool(rest**2 - np.sum(errors[here] ** 2) > size * self.price)
 
 
@@ -130,6 +133,7 @@ def _terms(key: bytes, scale: str) -> tuple[Array, ...]:
     """
     time = np.frombuffer(key)
     first = time[time > 0][0]
+    # Time 0 has no logarithm: it stands a decade before the first time.
     x = time if scale == "linear" else np.log(np.maximum(time, 0.1 * first))
     unit = time[-1] - time[0] if scale == "linear" else 1.0
     at = np.sort(np.concatenate([x[1:], 0.5 * (x[1:] + x[:-1])]))
@@ -179,10 +183,12 @@ class _Selection:
         left, squares = self.curve, self.squares
         beside = np.concatenate([self.base[:, self.active], self.terms[:, others]], axis=1)
         if beside.shape[1]:
+            # A new term explains only what those that are there cannot.
             q, _ = np.linalg.qr(beside)
             left = left - q @ (q.T @ left)
             squares = squares - ((q.T @ self.terms) ** 2).sum(axis=0)
         along = left @ self.terms
+        # Weights are positive; what is left of a term that others nearly span is rounding.
         usable = (along > 0) & (squares > 1e-6 * self.squares)
         return np.asarray(
             np.where(usable, along**2 / np.where(usable, squares, 1.0), 0.0) - self.price
@@ -258,6 +264,7 @@ def staircase(
     binned = Whitened(values, points, floor, edges)
     n = len(edges)
     at = np.add.reduceat(time, edges) / binned.counts
+    # Curves that rise are fitted upside down.
     sign = -1.0 if np.polyfit(np.arange(n), binned.means, 1)[0] > 0 else 1.0
     curve = sign * binned.means
     x, places, sigmoids, exponentials, ramps, decays = _terms(at.tobytes(), scale)
@@ -265,12 +272,14 @@ def staircase(
     # Noise that lasts for much of a curve cannot be told from it.
     tried = [phi for phi in CORRELATIONS if (1.0 + phi) / (1.0 - phi) <= LONGEST * len(time)]
     each, doubt = np.log(n), -2.0 * np.log(1.0 - confidence)
+    # log n as in BIC, more for many bins, and what the confidence asks for
     price = each + doubt + max(each - 4.0, 0.0)
 
     def fit(
         base: Array, terms: Array, phi: float, given: Sequence[int], price: float, cost: float
     ) -> _Fitted:
         columns = binned(np.column_stack([np.ones(n), curve, base, terms]), phi)
+        # The constant has no sign: it is projected out here, and put back below.
         unit = columns[:, 0] / np.linalg.norm(columns[:, 0])
         columns = columns[:, 1:] - np.outer(unit, unit @ columns[:, 1:])
         many = base.shape[1] + 1
@@ -299,6 +308,7 @@ def staircase(
         few = places[found.chosen]
         if not len(few):
             return found
+        # Once more with places and widths between those of the grid
         finer = _sigmoids(x, np.concatenate([few, _finer(few)]))
         return fit(base, finer, phi, range(len(few)), price, cost)
 
@@ -318,6 +328,7 @@ def staircase(
         return best
 
     alone, steps = settled(decaying, 0.0), settled(falling, 0.0, TAKEN)
+    # Each is tried with the noise of the other, so that noise alone does not decide.
     if alone.correlation != steps.correlation:
         steps = min(steps, settled(falling, alone.correlation, TAKEN), key=_cost)
         alone = min(alone, settled(decaying, steps.correlation), key=_cost)
@@ -330,9 +341,11 @@ def staircase(
             drawn = fitted + points * rng.standard_normal(len(time))
             again = staircase(time, drawn, floor, noise(time, drawn), scale, confidence, 0)
             feigned[k] = again.evidence
+        # Student's bound for one more curve like those drawn
         wide = stdtrit(draws - 1, confidence) * np.sqrt(1.0 + 1.0 / draws)
         evidence -= min(feigned.mean() + wide * feigned.std(ddof=1), 0.0)
     best = steps
+    # Where evidence is less other runs cannot make up for it.
     if steps.chosen and evidence > -RESCUED:
         # Parts of it may only slow down.
         mixed = falling(steps.correlation, exponentials)

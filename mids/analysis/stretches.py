@@ -58,7 +58,9 @@ def stretches(time: Array, values: Array, floor: Array, contrast: float) -> Stre
     """
     runs, n = values.shape
     change = np.abs(np.diff(values, axis=1))
+    # Differences that are rounding are no speed.
     change[change <= 1e-14 * np.abs(values).max(axis=1, keepdims=True)] = 0.0
+    # Time comes first in memory: the loop is over times, for all runs at once.
     speeds = (change / np.diff(time)).T.copy()
     middles = (0.5 * (values[:, 1:] + values[:, :-1])).T.copy()
     floors = floor.T
@@ -70,6 +72,7 @@ def stretches(time: Array, values: Array, floor: Array, contrast: float) -> Stre
     n_peaks = np.zeros(runs, dtype=np.intp)
     first = np.ones(runs, dtype=bool)  # whether a slow stretch comes before the first peak
     level = np.full(runs, np.nan)
+    # A run slows down or speeds up, and turns once its speed has changed by the contrast.
     for cell in range(1, n - 1):
         speed = speeds[cell]
         up = speed > contrast * slowest
@@ -127,6 +130,7 @@ def read(
     """
     runs, n = values.shape
     most = found.low.shape[1]
+    # Time 0 has no logarithm: half the next time stands for it.
     x = time if scale == "linear" else np.log(np.maximum(time, 0.5 * time[1]))
     points = np.arange(n)
     before, after = np.maximum(points - 1, 0), np.minimum(points + 1, n - 1)
@@ -212,6 +216,7 @@ def _passes(x: Array, time: Array, values: Array, halfway: Array, ends: Index) -
         if x is time:
             times.append(time[low] + share * (time[low + 1] - time[low]))
         else:
+            # From time 0 there is no geometric mean: a millionth of the next time stands for it.
             early = np.where(time[low] > 0, time[low], 1e-6 * time[low + 1])
             times.append(early * (time[low + 1] / early) ** share)
     middle = 0.5 * (times[0] + times[1]) if x is time else np.sqrt(times[0] * times[1])

@@ -69,6 +69,7 @@ def subspace(ds: xr.Dataset, *, time: Any = None) -> xr.DataArray:
 def _subspace(ds: xr.Dataset, recipe: Recipe | None = None) -> xr.Dataset:
     """`subspace` of one recipe, or of none."""
     flow = None if recipe is None else recipe.flow
+    # Joined datasets may have 'gram' for other flows, where this one has M alone.
     without = flow is not None and recipe and "gram" not in flow.variables(recipe.target)
     gram, axes = ds.get("gram"), ["axis", "axis_t"]
     if gram is None or ("correlation" in ds and without):
@@ -92,6 +93,7 @@ def _subspace(ds: xr.Dataset, recipe: Recipe | None = None) -> xr.Dataset:
 def _directions(matrices: Array, *, symmetric: bool) -> Array:
     """Eigenvectors or left singular vectors of (..., time, r, q), the largest value first."""
     known = np.asarray(np.isfinite(matrices).all((-2, -1)))[..., None, None]
+    # LAPACK may refuse NaN.
     filled = np.where(known, matrices, 0.0)
     vectors = np.linalg.eigh(filled)[1][..., ::-1] if symmetric else np.linalg.svd(filled)[0]
     return _signed(np.where(known, vectors, np.nan))
@@ -104,5 +106,6 @@ def _signed(vectors: Array) -> Array:
     turned = np.take_along_axis(first, largest, -2)[..., 0, :] < 0
     # An eigenvector has no sign: it keeps that of the time before.
     again = (vectors[..., 1:, :, :] * vectors[..., :-1, :, :]).sum(-2) < 0
+    # A turn at one time turns all later ones.
     signs = np.cumprod(np.where(np.concatenate([turned, again], axis=-2), -1.0, 1.0), axis=-2)
     return vectors * signs[..., None, :]

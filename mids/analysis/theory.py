@@ -161,6 +161,7 @@ def theory(
             raise InputError(
                 "theory of a target needs dim=, the ambient dimensions; pass dim=[1e4]"
             )
+        # Lazy, and never computed: it carries the recipe and the dims.
         lazy = simulate(ds, dim=dim, runs=1, student_rank=student_rank, flow=flow)
         found = theory(lazy, quantiles=quantiles or (0.1, 0.5, 0.9), samples=samples)
         kept = found[["escape_time_quantile"]].drop_vars("run", errors="ignore")
@@ -209,8 +210,10 @@ def predictions(
         return _once(ds, recipe, kind)
     target = recipe.target
     model, weighted = _model(recipe)
+    # With a ridge L = |f*|^2 / 2 - h_mu(G) / 2, but models count from the norm of f*_mu.
     constant = 0.5 * (target.norm**2 - weighted.norm**2)
     if isinstance(model, KnownLink):
+        # With the link known signs decide, which G = M M^T no longer has.
         if "initial" not in ds:
             raise _no_initial(recipe.flow or flows.TwoTimescale())
         start, ladder = ds["initial"], model.ladder
@@ -224,6 +227,7 @@ def predictions(
         )
     inputs, core = [start], [axes]
     if crossing is not None:
+        # Measured crossings, to read both curves at the same part of a plateau
         inputs, core = [start, crossing], [axes, ["direction", "level"]]
     predict = partial(
         applied,
@@ -444,6 +448,7 @@ def _law(
         for saddle, times in enumerate(model.predict(gram0).escape_time.T):
             visited = times[~np.isnan(times)]
             if len(visited):
+                # A time of the sample, as nothing lies between a finite and an infinite one.
                 row[saddle] = np.quantile(visited, quantiles, method="inverted_cdf")
     return result.reshape(*dims.shape, *result.shape[1:])
 
@@ -454,6 +459,7 @@ def _starts(r: int, q: int, dim: int, points: int) -> Array:
     from scipy.stats import qmc
 
     if r == 1:  # by the distribution function of the odds
+        # X(0) = chi^2_q / chi^2_(d - q), which is q / (d - q) times an F variable.
         odds = fdtri(q, dim - q, (np.arange(POINTS) + 0.5) / POINTS) * q / (dim - q)
         return np.asarray(odds / (1 + odds))[:, None, None]
     triangle = np.tril_indices(q, -1)
@@ -467,5 +473,6 @@ def _starts(r: int, q: int, dim: int, points: int) -> Array:
     )
     L[:, triangle[0], triangle[1]] = ndtri(uniform[:, q * r + q :])
     scaled = np.linalg.solve(L, A)
+    # X = Z^T Z with Z = L^-1 A, and so G = Z^T (I + Z Z^T)^-1 Z.
     gram = np.eye(q) + scaled @ scaled.swapaxes(1, 2)
     return np.asarray(scaled.swapaxes(1, 2) @ np.linalg.solve(gram, scaled))

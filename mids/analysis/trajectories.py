@@ -141,6 +141,7 @@ def from_trajectories(
     if empty:
         raise InputError(f"there are no trajectories in {', '.join(empty)}; pass at least one run")
     shape = _common_shape(arrays)
+    # One dimension of unknown size d keeps its axis to the end, where it is dropped.
     unknown = labels["dim"] is None and shape[0] == 1
     coords = _coordinates(labels | ({"dim": 1} if unknown else {}), shape)
     if learning_rate is not None:
