@@ -296,6 +296,7 @@ def _evaluated(function: Callable[[Any], Any], points: FloatArray) -> tuple[Floa
         try:
             found: Any = function(given)
         except (AttributeError, TypeError):
+            # Functions of torch fail on arrays: once more with a tensor.
             if torch is None or given is not points:
                 raise
             found = function(torch.as_tensor(points))

@@ -44,6 +44,7 @@ class Monomials:
         self.rank, self.degrees = rank, degrees
         self.modes: Index = np.concatenate([every[size == k] for k in degrees]).astype(np.int64)
         self.lower: Index = np.concatenate([every[size == k - 1] for k in degrees]).astype(np.int64)
+        # Modes as numbers in base degree + 1, by which their rows are found.
         self._radix = (max(degrees) + 1) ** np.arange(rank)
         codes = self.modes @ self._radix
         self._order = np.argsort(codes)

@@ -153,6 +153,7 @@ def estimate(z: FloatArray, y: FloatArray, degree: int, confidence: float) -> Es
     leverage = np.minimum((basis**2).sum(axis=1), 1.0 - 1e-6)
     # HC3: each residual is that of a fit without its own sample.
     inner = basis * (rest / (1.0 - leverage))[:, None]
+    # Covariance R^(-1) Q^T diag(e^2) Q R^(-T) of coefficients R^(-1) Q^T y.
     half = np.linalg.solve(upper, inner.T)
     noise = float(np.sqrt((rest**2).sum() / (n - len(modes))))
     return Estimate(n, confidence, noise, modes, coefficients, half @ half.T)

@@ -42,6 +42,7 @@ def critical_subspace(target: Target, subspace: Array) -> Array:
     rows, near = table.near(k)
     frame, D = complete(subspace), np.zeros((target.rank - k, target.rank - k, 1))
     here = table.substitute(coefficients[:, None], frame[None])
+    # h(P_U), but for its constant: squared norm of the part in the variables of U alone.
     inner = ~table.modes[:, k:].any(axis=1)
 
     def value(coefficients: Array) -> float:
@@ -61,6 +62,7 @@ def critical_subspace(target: Target, subspace: Array) -> Array:
         theta *= min(1.0, 0.3 / float(np.linalg.norm(theta)))
         turn = tilted(theta)
         trial = table.substitute(here, turn)
+        # The flow climbs h(P_U): a trial that loses was too long a step.
         if value(trial) < value(here) - 1e-14 * scale:
             time /= 4
             continue

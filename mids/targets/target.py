@@ -230,6 +230,7 @@ class Target:
         check_size(rank, degree)
         exponents, coefficients, missed, precision, error = project(function, rank, degree, nodes)
         size = float(np.linalg.norm(coefficients))
+        # Where a coarser rule finds another norm left out, neither resolves the function.
         if error > max(0.01 * missed, max(1e-9, 100 * precision) * size):
             warn(
                 f"the norm of what is left out, {missed:.4g}, is known to {error:.1g} only, the "
@@ -352,6 +353,7 @@ class Target:
             coefficients = dict(zip(map(tuple, modes), values, strict=True))
         except (TypeError, ValueError):
             coefficients = {}
+        # Equal modes have overwritten each other in the mapping.
         if not coefficients or len(coefficients) < len(values):
             raise InputError(
                 "a stored target has a list of distinct modes and as many coefficients, got modes "
@@ -748,6 +750,7 @@ class Target:
     def __str__(self) -> str:
         """Return the expansion as an expression that `parse` reads back exactly."""
         text = self._expansion(len(self.modes), repr, "*")
+        # Text that does not name the last variable would be read as a target of lower rank.
         return text if self.modes[:, -1].any() else f"{text} + 0*z{self.rank}"
 
     def __format__(self, spec: str) -> str:
