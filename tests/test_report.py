@@ -158,6 +158,7 @@ def test_columns_without_content_are_left_out(ds, text):
 # -- in a browser -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_browser_shows_all_of_it(text, tmp_path):
     (tmp_path / "page.html").write_text(text, encoding="utf-8")
     with browser() as look:

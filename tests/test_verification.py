@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from click.testing import CliRunner
 
 import mids
@@ -12,6 +13,7 @@ from tests.verification.zoo import races, zoo
 CASES = {case.name: case for case in [*races(), *zoo()]}
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_report(tmp_path):
     path = tmp_path / "report.md"
     arguments = ["--dims", "1e4,1e6", "--runs", "4", "--only", "three races", "--random", "2"]

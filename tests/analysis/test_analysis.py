@@ -302,6 +302,7 @@ def test_a_limit_flow_that_is_not_followed_to_its_end_has_an_unknown_time(monkey
     assert found.escape_time.isnull().all()
 
 
+@pytest.mark.slow
 def test_where_a_student_has_learned_all_it_can_is_no_saddle():
     target = "h1(z1) + h1(z1)*h1(z2) + h1(z1)*h1(z2)*h1(z3)"
     ds = mids.simulate(target, dim=[1e4, 1e8], runs=12, student_rank=2)

@@ -178,6 +178,7 @@ def test_noise_that_shrinks_with_the_loss():
     assert not found.censored[:2].any()
 
 
+@pytest.mark.slow
 def test_noise_in_proportion_to_a_loss_that_vanishes():
     """A tail without noise says little about the noise of what comes before it."""
     time = log_grid(16, -3.0, 4.0)

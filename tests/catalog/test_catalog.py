@@ -504,6 +504,7 @@ def test_of_a_selection_only_what_it_holds_is_in_the_index(catalog):
 # -- another checkout ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_copy_is_opened_searched_replayed_and_added_to(tmp_path):
     """In another process, in another folder, from nothing but the copied files."""
     real(tmp_path / "c")

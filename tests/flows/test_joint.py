@@ -56,6 +56,7 @@ def test_crossing_times_at_a_thousandth_are_within_a_percent(text):
     assert np.abs(relative).max() < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", LADDERS[:2])
 def test_the_two_timescale_flow_is_the_limit_to_first_order(text):
     found = orders(text, (4e-3, 1e-3), dim=50, runs=1)
@@ -76,6 +77,7 @@ def test_slow_links_are_far_from_the_limit():
     assert np.abs(relative).max() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["h1(z1)", "h2(z1)", "z1*z2", "10*h1(z1)"])
 @pytest.mark.parametrize("epsilon", [0.01, 1.0, 100.0, 1e4])
 def test_the_default_grid_covers_the_last_escape_of_slow_links(text, epsilon):
@@ -149,6 +151,7 @@ def test_the_flow_is_that_of_full_tensors(link, students):
         np.testing.assert_allclose(ds.link[0, 0, k], expected, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_link_from_zero_starts_at_the_loss_of_nothing_and_is_fitted_at_once():
     target = mids.Target.parse(LADDERS[1])
     time = np.concatenate([[0], np.geomspace(1e-5, 100, 60)])
@@ -160,6 +163,7 @@ def test_a_link_from_zero_starts_at_the_loss_of_nothing_and_is_fitted_at_once():
     np.testing.assert_allclose(zero.loss.sel(later), fitted.loss.sel(later), atol=5e-3)
 
 
+@pytest.mark.slow
 def test_the_flow_commutes_with_rotations_of_the_link():
     target = mids.Target.parse(LADDERS[2])
     Q = ortho_group.rvs(2, random_state=1)

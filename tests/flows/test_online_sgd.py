@@ -249,6 +249,7 @@ def moves(sampling, batch, noise, inside, count):
     return np.array(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("batch", "noise", "inside"), [(1, 0.0, False), (5, 1.0, False), (100, 0.3, True)]
 )

@@ -301,6 +301,7 @@ def test_symmetries_are_found_in_any_frame(text, count):
     assert len(symmetries(wide.rotate(Q) if wide.rank == 3 else wide)) == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flow", "seed"), [*(("planted", seed) for seed in range(4)), ("joint", 0), ("joint", 1)]
 )

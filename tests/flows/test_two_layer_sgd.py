@@ -48,6 +48,7 @@ def test_drift_norm_and_fluctuations_are_those_of_the_sde(kind):
     assert found["variance"] == pytest.approx(1.0, abs=0.3)
 
 
+@pytest.mark.slow
 def test_the_sde_has_the_mean_and_variance_of_descent():
     """Means within 4 standard errors, where the flow's are beyond; variances within sampling."""
     kind = {"neurons": 2, "activation": "erf"}

@@ -164,6 +164,7 @@ def test_other_fonts_make_no_difference(name):
     assert difference(found, stored(name)) < TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "change"),
     [
@@ -187,6 +188,7 @@ def test_wrong_pictures_are_told_from_right_ones(name, change):
     assert difference(image_of(figure_of(name, change)), stored(name)) > TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "artists"),
     [

@@ -126,6 +126,7 @@ def all_attrs(one, two):
             continue
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("new", [False, True], ids=["old defaults", "new defaults"])
 @pytest.mark.parametrize("way", JOINS)

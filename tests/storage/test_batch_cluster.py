@@ -68,6 +68,7 @@ def example():
     return found
 
 
+@pytest.mark.slow
 def test_the_example_of_the_readme(queue):
     (queue / "sweep.toml").write_text(SWEEP)
     loopback = {"scheduler-options": {"host": "127.0.0.1", "dashboard_address": ":0"}}

@@ -244,6 +244,7 @@ WIDER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", WIDER)
 def test_values_may_bring_modes_directions_columns_and_variables(case, tmp_path):
     """The store is that of the whole sweep, and only what is missing is simulated."""
@@ -432,6 +433,7 @@ with dask.config.set(scheduler="synchronous"):
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_only_the_block_it_was_at(whole, tmp_path):
     store = tmp_path / "killed"
     code = KILLED.format(tests=PATHS, after=3)
@@ -460,6 +462,7 @@ except mids.errors.FileError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_an_error_and_the_rest_is_kept(tmp_path):
     store = tmp_path / "full"
     done = subprocess.run(
