@@ -25,6 +25,7 @@ def test_stores_survive_lost_workers(tmp_path):
     assert "same bytes" in cluster.kill_workers(tmp_path, kills=1, sweep=SWEEP)
 
 
+@pytest.mark.slow
 def test_hostile_recipes_and_indexes_are_refused_or_harmless(tmp_path):
     assert hostile.recipes(30)["refused in part"] > 10
     assert hostile.indexes(tmp_path, 30)["refused"] > 5
@@ -55,6 +56,7 @@ def test_command_lines_end_in_a_line_and_calls_in_an_error_of_the_package(tmp_pa
     assert calls.calls(40, simulated=False)["refused"] > 20
 
 
+@pytest.mark.slow
 def test_writers_of_catalogs_are_killed_without_a_loss(tmp_path):
     done = kills.at_each_step(kills.Scene(tmp_path), names=("overwrite",), every=10)
     assert done["overwrite"][0] > 3

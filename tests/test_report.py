@@ -58,6 +58,7 @@ def read(text):
     return reader
 
 
+@pytest.mark.slow
 def test_it_is_one_file(text):
     reader = read(text)
     assert len(reader.references) == 7  # six pictures and no icon
@@ -106,6 +107,7 @@ def test_the_recipe_makes_the_data_again_bit_by_bit(arguments):
     assert differences(ds, again) == []
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_page(ds, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     mids.to_netcdf(ds.isel(dim=[1]).drop_vars(["overlap", "energy"]), "runs.nc")
@@ -127,6 +129,7 @@ def test_a_curve_from_outside_has_a_page():
     assert "mids report dataset.nc" in text
 
 
+@pytest.mark.slow
 def test_plateaus_of_a_page_have_the_scale_and_confidence_that_are_asked_for(tmp_path):
     grid = np.linspace(0, 60, 301)
     noise = 0.02 * np.random.default_rng(0).standard_normal(301)
@@ -148,6 +151,7 @@ def test_what_has_no_loss_has_no_page(ds):
         page(mids.phase_diagram("h1(z1)", dim=8, n=[5], runs=1))
 
 
+@pytest.mark.slow
 def test_columns_without_content_are_left_out(ds, text):
     assert not {"trapped", "failed"} & set(read(text).cells)
     planted = mids.simulate("h3(z1)", dim=100, runs=8, flow="planted").compute()

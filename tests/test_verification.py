@@ -43,6 +43,7 @@ def test_a_wrong_theory_is_noticed(monkeypatch):
     assert not off["> 20%"].any()
 
 
+@pytest.mark.slow
 def test_random_targets_agree_with_a_reference():
     found = random_targets(3, seed=1)
     assert (found["times"] > 0).all() and found["off"].max() < 0.01

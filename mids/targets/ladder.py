@@ -16,6 +16,7 @@ import numpy as np
 
 from ..validation import FloatArray as Array
 from .polynomial import polynomial
+from .samples import Estimate
 from .subspaces import (
     TOLERANCE,
     Component,
@@ -201,11 +202,13 @@ def ladder(target: Target | str) -> Ladder:
     >>> [step.rank_before for step in steps]
     [0, 1, 2]
     """
-    return _ladder(as_target(target))
+    target = as_target(target)
+    return _ladder(target, target.estimate)
 
 
 @lru_cache(maxsize=64)
-def _ladder(target: Target) -> Ladder:
+def _ladder(target: Target, estimate: Estimate | None) -> Ladder:
+    """Ladder of a target, kept for it and its samples, which equality of targets leaves out."""
     from scipy.linalg import subspace_angles
 
     if target.separable is not None:
@@ -233,7 +236,7 @@ def _ladder(target: Target) -> Ladder:
                 stable=bool(rates.max(initial=0.0) <= 1e-6 * varying_norm(target) ** 2),
                 inside=inside,
                 turning=turning,
-                holds_to=_holds_to(target, subspace, found.exponent, strength),
+                holds_to=_holds_to(estimate, subspace, found.exponent, strength),
             )
         )
         spanned = np.column_stack([subspace, learned])
@@ -241,13 +244,15 @@ def _ladder(target: Target) -> Ladder:
         drift = float(subspace_angles(spanned, subspace).max()) if subspace is not spanned else 0.0
 
 
-def _holds_to(target: Target, subspace: Array, exponent: int, strength: float) -> float:
+def _holds_to(
+    estimate: Estimate | None, subspace: Array, exponent: int, strength: float
+) -> float:
     """Dimension up to which no component of lower order is first; see `Leap.holds_to`."""
-    if target.estimate is None or exponent == 1:
+    if estimate is None or exponent == 1:
         return np.inf
     lower = np.arange(1, exponent)
     frame, k = complete(subspace), subspace.shape[1]
-    hidden = [target.estimate.undetected(frame, k, order) for order in lower.tolist()]
+    hidden = [estimate.undetected(frame, k, order) for order in lower.tolist()]
     # Beyond d with d^(j-1) / b_j^2 = d^(s-1) / c^2 a hidden part b_j of order j is first.
     with np.errstate(divide="ignore"):  # labels without noise hide nothing
         return float(np.min((strength / np.square(hidden)) ** (1.0 / (exponent - lower))))

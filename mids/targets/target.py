@@ -728,9 +728,9 @@ class Target:
         """Return a hash of modes and coefficients."""
         return hash((self.rank, self.modes.tobytes(), self.coefficients.tobytes()))
 
-    def __reduce__(self) -> tuple[Callable[..., Target], tuple[dict[str, Any]]]:
-        """Travel between processes as `to_dict`, without cached tensors."""
-        return Target.from_dict, (self.to_dict(),)
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel between processes as `to_dict` and its samples, without cached tensors."""
+        return Target.from_dict, (self.to_dict(),), self.estimate and {"estimate": self.estimate}
 
     def _expansion(self, count: int, number: Callable[[float], str], times: str) -> str:
         terms = []

@@ -266,6 +266,7 @@ def test_a_prediction_leaves_nothing_behind():
     assert pickle.dumps(predictor) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "dim"),
     [("h3(z1) + 0.5*h2(z1)*h1(z2) + 0.7*h3(z2)", 100), ("h2(z1) + h2(z1)*h1(z2)", 10_000)],
@@ -328,6 +329,7 @@ def test_trapped_runs_are_not_censored():
     assert fit.high[0] - fit.low[0] < 0.1
 
 
+@pytest.mark.slow
 def test_stages_that_grow_side_by_side():
     """Each direction of a separable target is a clock of its own: t_j does not add up."""
     target = mids.Target.parse("h1(z1) + h2(z2) + h3(z3)").normalize()

@@ -78,6 +78,7 @@ def test_subspaces_that_do_not_matter_are_a_family():
     assert inner.ladder.item() is False and inner.exponent.item() == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "target", [turned("h3(z1) + h3(z2)"), turned(COUPLED), turned("parity(3)")]
 )

@@ -59,6 +59,7 @@ def decaying(scale, power, exponential, per_decade, linear):
     return time, np.exp(-x) if exponential else (1 + x) ** -(10**power)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     scale=st.floats(-3, 6),

@@ -64,6 +64,7 @@ def test_random_coupled_targets_against_brute_force(seed):
         np.testing.assert_allclose(row[known], exact[known], rtol=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
@@ -146,6 +147,7 @@ def test_the_order_is_broken_less_often_at_large_d():
         mids.race("h2(z1)", dim=100, runs=0)
 
 
+@pytest.mark.slow
 def test_directions_of_no_step_of_the_ladder_are_counted():
     """The ladder learns z1, turns to z2 and learns z1; at small d many runs learn z2 first."""
     text = "h1(z1) + h2(z1) + 3*h2(z2)"

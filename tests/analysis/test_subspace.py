@@ -117,6 +117,7 @@ def test_files_without_them_open_and_say_what_to_do(ds, tmp_path):
         mids.subspace(3)
 
 
+@pytest.mark.slow
 def test_theory_of_a_target_needs_no_simulation():
     found = mids.theory("h2(z1)", dim=[1e3, 1e5], quantiles=[0.5])
     assert found.escape_time_quantile.dims == ("dim", "saddle", "quantile")

@@ -429,6 +429,7 @@ def test_verify_replays_a_sample(tmp_path):
     assert str(found) == "1 datasets, 3 runs replayed bit by bit: no problems"
 
 
+@pytest.mark.slow
 def test_verify_tells_other_numbers_from_rounding(tmp_path):
     catalog = real(tmp_path / "c")
     with catalog["real"] as ds:
@@ -555,6 +556,7 @@ def run(*arguments):
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
+@pytest.mark.slow
 def test_a_build_is_the_same_each_time(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -590,6 +592,7 @@ def test_a_wrong_build_is_an_error_before_any_work(tmp_path, text, message):
 # -- command line -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_commands(folder, tmp_path):
     listed = run("catalog", "ls", folder)
     assert listed.exit_code == 0 and "catalog of 3 datasets" in listed.output
@@ -634,6 +637,7 @@ def test_mistakes_are_one_line(folder, arguments, message):
     assert len(done.output.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_folder_of_schema_1_is_verified_and_indexed_as_it_is(tmp_path):
     """Files say schema 1 in the index, though they are schema 2 once opened."""
     folder = Path(shutil.copytree(Path(mids.__file__).parents[1] / "catalog", tmp_path / "old"))

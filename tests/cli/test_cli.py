@@ -66,6 +66,7 @@ def test_without_output_only_the_table_is_printed(run, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_table_can_be_printed_again(run, file):
     first = run("simulate", "--target", TARGET, "--dim", "1e2,1e4", "--runs", 5, "--seed", 2)
     again = run("saddles", file)
@@ -95,6 +96,7 @@ def test_a_spec_holds_a_sweep_and_options_go_before_it(run, tmp_path):
     assert spec["flow"]["ridge"] == 0.3
 
 
+@pytest.mark.slow
 def test_sweeps_on_the_command_line_and_in_files_are_those_of_python(run, tmp_path):
     time = [0.0, 1.0, 10.0]
     (tmp_path / "sweep.toml").write_text(
@@ -187,6 +189,7 @@ def test_flows_and_their_parameters_reach_the_simulation_and_replay(run, tmp_pat
     assert "identical bit by bit" in run("replay", "o.nc").stdout
 
 
+@pytest.mark.slow
 def test_a_spec_may_hold_a_flow_with_a_kernel(run, tmp_path):
     (tmp_path / "sweep.toml").write_text(
         'target = "h1(z1) + h2(z2)"\ndim = 100\nruns = 2\n[flow]\nname = "joint"\n'
@@ -199,6 +202,7 @@ def test_a_spec_may_hold_a_flow_with_a_kernel(run, tmp_path):
     assert (flow["epsilon"], flow["kernel"]) == (0.2, {"exponential": 0.5})
 
 
+@pytest.mark.slow
 def test_traps_are_counted(run):
     done = run(
         "simulate", "--target", "h3(z1)", "--dim", "1e2,1e6", "--runs", 20, "--flow", "planted"
@@ -245,6 +249,7 @@ def test_a_parameter_without_default_is_asked_for(run):
         mids.flows.get("empirical")
 
 
+@pytest.mark.slow
 def test_phase_diagrams(run, tmp_path):
     options = ("--dim", "8,16", "--n", "10,400", "--runs", 4, "--flow-option", "noise=0.5")
     written = ("--duration", 5, "-o", "o.nc", "--plot", "o.png")

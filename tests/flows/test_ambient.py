@@ -73,6 +73,7 @@ def test_the_correlation_itself_follows_the_reduced_system(students):
     np.testing.assert_allclose(path, expected.reshape(path.shape), atol=1e-7)
 
 
+@pytest.mark.slow
 def test_numbers_do_not_depend_on_blocks_and_are_replayed():
     sweep = {"dim": [20, 500], "runs": 3, "flow": "ambient", "time": [0, 1, 3, 10, 30]}
     ds = mids.simulate(CASES["two leaps"][0], chunks=1, **sweep).compute()

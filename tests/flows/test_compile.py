@@ -43,6 +43,7 @@ print(found, sys.getrefcount(machine.values) - held, machine.values)
 """
 
 
+@pytest.mark.slow
 def test_the_next_release_of_numba_needs_nothing_undocumented(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(NEXT_RELEASE)

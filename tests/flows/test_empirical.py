@@ -246,6 +246,7 @@ def test_many_samples_follow_the_population_flow():
     np.testing.assert_allclose(ds.risk.isel(time=-1), 0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_more_samples_learn_more_often():
     """None of the runs succeeds with few samples for the dimension, and all do with many."""
     arguments = {"dim": 40, "runs": 2, "target": "h1(z1) + h1(z1)*h1(z2)", "time": [0, 40]}
@@ -256,6 +257,7 @@ def test_more_samples_learn_more_often():
     assert learned == [0, 1]
 
 
+@pytest.mark.slow
 def test_runs_end_trapped_censored_or_converged():
     arguments = {"target": "h2(z1)", "dim": 32, "runs": 6, "time": [0, 2, 400]}
     few = empirical(Empirical(n=100, noise=0.3), **arguments).compute()

@@ -97,6 +97,7 @@ def run(extended):
     return run
 
 
+@pytest.mark.slow
 def test_the_command_line_knows_them(run):
     shown = run("-c", MIDS, "flows", "targets")
     assert "toy: Logistic growth of each overlap" in shown and "slow = 1.0" in shown

@@ -63,6 +63,7 @@ def test_the_two_timescale_flow_is_the_limit_to_first_order(text):
     np.testing.assert_allclose(found, 1, atol=0.05)
 
 
+@pytest.mark.slow
 def test_the_limit_with_a_ridge_is_the_flow_with_that_ridge():
     flow = TwoTimescale(ridge=0.3, kernel=HermiteKernel(exponential=0.5))
     slow, fast, relative = pair(LADDERS[1], 1e-4, flow=flow)
@@ -176,6 +177,7 @@ def test_the_flow_commutes_with_rotations_of_the_link():
     np.testing.assert_allclose(two.crossing_time, one.crossing_time, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_numbers_do_not_depend_on_blocks_and_are_replayed():
     sweep = {"target": LADDERS[1], "dim": [50, 500], "runs": 3, "flow": Joint(epsilon=0.2)}
     target = sweep.pop("target")

@@ -360,6 +360,7 @@ def test_datasets_keep_the_schema_and_replay(kind, student_rank):
         np.testing.assert_allclose(start[1], wanted[1], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_analyses_and_plots_take_it(tmp_path):
     pytest.importorskip("matplotlib").use("Agg")
     ds = sgd(OnlineSGD(step=0.05, batch=256), runs=4, time=np.arange(0, 40, 0.1)).compute()

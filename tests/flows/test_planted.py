@@ -165,6 +165,7 @@ def test_escape_times_grow_with_the_dimension_as_they_should(degree, slope):
         np.testing.assert_allclose(steps, slope, atol=0.15 * max(slope, 0.2))
 
 
+@pytest.mark.slow
 def test_runs_from_the_law_of_the_start_cross_at_their_exact_times():
     ds = mids.simulate("h3(z1)", dim=[1e2, 1e7], runs=24, flow="planted").compute()
     m = ds.initial.squeeze(("axis", "student"))
@@ -202,6 +203,7 @@ def test_negative_starts_of_odd_exponents_stall_below_zero(degree):
     assert (fast.status == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("degree", [1, 2, 4])
 def test_even_exponents_and_the_first_have_no_traps(degree):
     ds = mids.simulate(mids.targets.hermite(degree), dim=[1e2, 1e5], runs=16, flow="planted")
@@ -350,6 +352,7 @@ def test_what_is_held_stays_for_good(text, turned):
 # -- invariances --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=4)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_the_flow_commutes_with_rotations_of_the_link(seed):
@@ -365,6 +368,7 @@ def test_the_flow_commutes_with_rotations_of_the_link(seed):
     assert (one.status == two.status).all()
 
 
+@pytest.mark.slow
 def test_numbers_do_not_depend_on_blocks_and_are_replayed():
     sweep = {"dim": [100, 1e4], "runs": 4, "flow": "planted", "rtol": 1e-5}
     ds = mids.simulate("h1(z1) + h1(z1)*h3(z2)", chunks=3, **sweep).compute()

@@ -213,6 +213,7 @@ def test_wrong_layouts_are_refused_before_anything_is_simulated(arguments, messa
     assert not plt.get_fignums() and not SIMULATED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(mids.plot.__all__) - {"check_format"}))
 def test_all_pictures_refuse_wrong_sizes_and_dims_before_any_work(name):
     diagram = mids.phase_diagram("h1(z1)", dim=[8, 16], n=[5, 20], runs=2, duration=5)
@@ -367,6 +368,7 @@ def test_contributions_are_stacked_to_the_norm(ds):
     assert low == pytest.approx(-1.0, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_degrees_of_other_targets_of_a_sweep_are_not_shown():
     ds = mids.simulate(["h2(z1)", "h1(z1) + h3(z1)"], dim=100, runs=2, time=[0, 1.0, 10.0])
     assert key_of(mids.plot.modes(ds)) == ["degree 1", "degree 2", "degree 3"]
@@ -439,6 +441,7 @@ def test_labels_that_are_lost_leave_pictures(ds):
     assert mids.plot.traps(mids.traps(ds.drop_vars("dim"))).size
 
 
+@pytest.mark.slow
 def test_a_run_is_a_film(ds, tmp_path):
     film = ds.isel(dim=1).mi.plot.animate(frames=3)
     film.save(tmp_path / "run.gif", writer="pillow")

@@ -257,6 +257,7 @@ def test_files_opened_together(tmp_path, how):
 # -- mids.concat --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_targets_of_different_rank_are_padded_and_told_apart(parts):
     names = ["base", "ladder", "steep"]
     ds = mids.concat([parts[name] for name in names], xr.Variable("target", names))
@@ -519,6 +520,7 @@ def test_a_sweep_is_the_outer_product_of_its_parts():
 LAZY = ("saddles", "theory", "compare", "scaling")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("analysis", LAZY)
 def test_a_lazy_sweep_is_analysed_block_by_block(analysis, parts):
     ds = mids.concat([parts["base"], parts["ladder"], parts["steep"]], "target")

@@ -35,6 +35,7 @@ def test_nothing_runs_before_it_is_computed():
     assert ds.success.chunks is not None
 
 
+@pytest.mark.slow
 def test_it_holds_the_ends_of_the_flow(diagram):
     diagram.mi.validate()
     flow = Empirical(n=384, noise=0.5)
@@ -62,6 +63,7 @@ def test_the_exponent_is_the_largest_leap():
     assert mids.phase_diagram("h2(z1)", exponent=1, **short).ratio[0, 0] == 1
 
 
+@pytest.mark.slow
 def test_it_is_described_and_stored(diagram, tmp_path):
     flows = [recipe["flow"] for recipe in schema.recipes(diagram).values()]
     assert [flow["n"] for flow in flows] == ARGUMENTS["n"] and flows[0]["noise"] == 0.5

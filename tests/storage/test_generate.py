@@ -126,6 +126,7 @@ def test_what_can_be_stored(case, location):
     assert not SIMULATED
 
 
+@pytest.mark.slow
 def test_a_spec_file_and_the_commands(tmp_path):
     file, store = tmp_path / "sweep.toml", tmp_path / "sweep"
     file.write_text(f'target = "{TARGET}"\ndim = [1e2, 1e4]\nruns = 6\nchunks = 4\nrtol = 1e-5\n')
@@ -177,6 +178,7 @@ GROWTH = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", GROWTH)
 def test_what_is_missing_is_simulated_where_a_sweep_grows(whole, case):
     change, expected = GROWTH[case]
@@ -192,6 +194,7 @@ def test_what_is_missing_is_simulated_where_a_sweep_grows(whole, case):
     assert not SIMULATED
 
 
+@pytest.mark.slow
 def test_sweeps_grow_by_the_values_of_any_dim(tmp_path):
     sweep = TOY | {"target": {"a": TARGET, "b": "h2(z1)"}, "dim": 100}
     mids.generate(sweep | {"seed": [0, 2]}, tmp_path / "sweep")
@@ -288,6 +291,7 @@ def test_selections_of_the_same_modes_grow_and_of_others_are_refused(tmp_path):
             mids.generate(mids.simulate(**wider).isel(by), tmp_path / "sweep")
 
 
+@pytest.mark.slow
 def test_blocks_that_were_being_written_again_are_simulated(tmp_path, monkeypatch):
     """Cut off in one of two blocks, of 4 runs and 1, or after both; then also with more values."""
     steps = [SMALL | change for change in WIDER["modes before and after"]]
@@ -315,6 +319,7 @@ def test_blocks_that_were_being_written_again_are_simulated(tmp_path, monkeypatc
         assert not differences(ds, mids.simulate(**spec).sel(target=ds.target))
 
 
+@pytest.mark.slow
 def test_growth_that_is_cut_off_goes_on(whole, monkeypatch):
     """Nothing of the shorter blocks remains that would count as complete."""
     for at in range(4):
@@ -349,6 +354,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", DAMAGE)
 def test_damage_is_an_error_that_names_the_chunk_and_simulated_again(whole, case):
     before = mids.open_dataset(whole).compute()
@@ -364,6 +370,7 @@ def test_damage_is_an_error_that_names_the_chunk_and_simulated_again(whole, case
     assert not list(whole.rglob("*.partial"))
 
 
+@pytest.mark.slow
 def test_no_changed_byte_is_read_silently(whole):
     rng = np.random.default_rng(0)
     for name in ("crossing_time/c.1.1.0.0", "loss/c.1.1.0", "status/c.1.1", "mids.json"):
@@ -387,6 +394,7 @@ def test_without_its_description_a_store_is_left_alone(whole, content):
     assert not SIMULATED
 
 
+@pytest.mark.slow
 def test_foreign_descriptions_are_refused(whole):
     """Signed anew, with types that are not those that mids writes."""
     location = stores.Location(whole)
@@ -507,6 +515,7 @@ def test_failed_runs_are_counted_and_their_causes_logged(location, caplog):
 # -- refusals -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -284,6 +284,7 @@ def test_flipped_bytes_are_noticed_when_read(file, ds):
     assert clean.shape == ds.loss.shape
 
 
+@pytest.mark.slow
 def test_an_interrupted_file_is_refused(tmp_path):
     """Global attributes come last: whatever stops the writing before, the file is not accepted."""
     code = (

@@ -42,6 +42,7 @@ def test_the_second_writer_is_told_who_writes_until_the_first_is_killed(tmp_path
     mids.generate(TOY, tmp_path)
 
 
+@pytest.mark.slow
 def test_writers_that_begin_together_never_mix(tmp_path):
     assert faults.race(tmp_path, races=1).startswith("1 races")
 

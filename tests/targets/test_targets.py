@@ -580,6 +580,17 @@ def test_storage_is_exact(target, name):
         assert hash(copy) == hash(target)
 
 
+def test_samples_belong_to_their_own_target_and_travel_with_it():
+    rng = np.random.default_rng(1)
+    z = rng.standard_normal((20_000, 1))
+    sampled = Target.from_samples(z, z[:, 0] ** 3 - 3 * z[:, 0], degree=3)
+    known = Target.from_dict(sampled.to_dict())
+    assert known == sampled
+    assert ladder(known)[0].holds_to == np.inf > ladder(sampled)[0].holds_to
+    copy = pickle.loads(pickle.dumps(sampled))
+    assert ladder(copy)[0].holds_to == ladder(sampled)[0].holds_to
+
+
 def test_pickles_do_not_carry_tensors():
     target = Target({(20,): 1.0, (1,): 0.5})
     before = len(pickle.dumps(target))
