@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -212,9 +213,9 @@ def _condition(text: str) -> tuple[str, Any]:
     low, between, high = value.partition("..")
     if between and "*" not in value:
         return column.strip(), slice(*(_value(bound) if bound else None for bound in (low, high)))
-    if "," in value:
-        return column.strip(), [_value(part) for part in value.split(",")]
-    return column.strip(), _value(value)
+    # Commas within parentheses belong to a name, such as leaps(1,2,3).
+    values = [_value(part) for part in re.split(r",(?![^()]*\))", value)]
+    return column.strip(), values if len(values) > 1 else values[0]
 
 
 def _value(text: str) -> str | float:

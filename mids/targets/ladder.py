@@ -244,9 +244,7 @@ def _ladder(target: Target, estimate: Estimate | None) -> Ladder:
         drift = float(subspace_angles(spanned, subspace).max()) if subspace is not spanned else 0.0
 
 
-def _holds_to(
-    estimate: Estimate | None, subspace: Array, exponent: int, strength: float
-) -> float:
+def _holds_to(estimate: Estimate | None, subspace: Array, exponent: int, strength: float) -> float:
     """Dimension up to which no component of lower order is first; see `Leap.holds_to`."""
     if estimate is None or exponent == 1:
         return np.inf

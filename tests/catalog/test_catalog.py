@@ -21,6 +21,7 @@ from toy_flow import ToyFlow
 import mids
 from mids.catalog import reindex
 from mids.cli import main
+from mids.cli.catalog import _condition
 from mids.errors import DatasetError, FileError, InputError
 
 TIME = np.concatenate([[0.0], np.geomspace(0.1, 1e4, 20)])
@@ -590,6 +591,11 @@ def test_a_wrong_build_is_an_error_before_any_work(tmp_path, text, message):
 
 
 # -- command line -------------------------------------------------------------------------------
+
+
+def test_commas_within_a_name_do_not_separate_alternatives():
+    assert _condition("target=leaps(1,2),h3(z1)") == ("target", ["leaps(1,2)", "h3(z1)"])
+    assert _condition("target=leaps(1,2)") == ("target", "leaps(1,2)")
 
 
 @pytest.mark.slow

@@ -72,7 +72,7 @@ def label(target: Link, z: np.ndarray, powers: np.ndarray) -> float:
 def wave(angles: np.ndarray, primes: np.ndarray, amplitude: float) -> None:
     """Replace angles by amplitude times their cosines; `primes` gets minus that of the sines.
 
-    Cephes' polynomials on an eighth of a turn, without branches as in `_normals`.
+    Cephes' polynomials on an eighth of a turn, without branches as in `normals`.
     """
     for j in range(angles.shape[0]):
         quarters = math.floor(angles[j] * (2.0 / math.pi) + 0.5)

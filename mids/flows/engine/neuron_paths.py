@@ -299,7 +299,7 @@ def _between(
     state: np.ndarray,
     rest: np.ndarray,
 ) -> None:
-    """State at one time of `states_between`; room for p numbers in `rest`."""
+    """State at one time of `span_between`; room for p numbers in `rest`."""
     p, size = len(last), rank + 2
     for j in range(p):
         low, high = ends[j], ends[j + 1]
