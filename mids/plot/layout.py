@@ -175,6 +175,12 @@ def value_text(data: xr.Dataset | xr.DataArray, name: str, index: int) -> str:
     return str(plain)
 
 
+def _flat(axes: Any) -> list[Any]:
+    """Return the entries of an array or nested lists; NumPy would convert what is neither."""
+    listed = isinstance(axes, list | tuple | np.ndarray)
+    return [one for row in axes for one in _flat(row)] if listed else [axes]
+
+
 class Panels:
     """The panels of a figure: one for each value of `row` and `col`, a colour for each of `hue`.
 
@@ -217,14 +223,14 @@ class Panels:
         self.axes = (
             self._new_axes(rows, columns, size)
             if self.own
-            else self._given_axes().reshape(rows, columns)
+            else np.array(self._given_axes(), dtype=object).reshape(rows, columns)
         )
 
-    def _given_axes(self) -> np.ndarray:
+    def _given_axes(self) -> list[Any]:
         """Return the axes that were given, once they are seen to be one for each panel."""
         from matplotlib.axes import Axes
 
-        given = np.array(self._layout.get("axes", self._layout.get("ax")), dtype=object).ravel()
+        given = _flat(self._layout.get("axes", self._layout.get("ax")))
         if len(given) != len(self._positions):
             raise InputError(
                 f"axes must be one for each of the {len(self._positions)} panels, got "

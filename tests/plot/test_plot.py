@@ -204,6 +204,8 @@ def test_directions_and_saddles_can_be_panels_too(ds, comparison):
         ({"ax": "here", "axes": ["there"]}, "ax and axes"),
         ({"ax": "here", "size": 3}, "new figure"),
         ({"ax": "here"}, "axes must be one for each of the 3 panels, got 1"),
+        ({"axes": xr.Dataset()}, "axes must be one for each of the 3 panels, got 1"),
+        ({"axes": [xr.Dataset()] * 3}, "must be axes of matplotlib"),
     ],
 )
 def test_wrong_layouts_are_refused_before_anything_is_simulated(arguments, message):
