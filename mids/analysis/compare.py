@@ -108,7 +108,7 @@ def compare(ds: xr.Dataset) -> xr.Dataset:
     need_one_kind(ds)
     out: xr.Dataset = by_recipe(only(ds, *NEEDED), _compared)
     # A code of 0 without a ratio is padding, which joining has filled in.
-    absent = out["ratio"].isnull() & (out["reason"] == KNOWN)  # padding of a larger target's dims
+    absent = out["ratio"].isnull() & (out["reason"] == KNOWN)
     reason = out["reason"].where(~absent, np.int8(WHY.index("no_such_saddle")))
     out = out.assign(reason=(reason.dims, reason.data, out["reason"].attrs))
     # Only runs from outside can be in wrong units; lazy ratios would have to be computed to look.

@@ -33,7 +33,7 @@ from ..targets.target import Target
 from ..validation import FloatArray as Array
 from ..validation import IntArray
 from .landscape import linearised
-from .prediction import BETWEEN, KNOWN, NEVER, SLOW, Prediction, Record, cubic, steps_of
+from .prediction import BETWEEN, KNOWN, NEVER, SLOW, Prediction, Record, cubic_root, steps_of
 
 LEVELS = (0.1, 0.5, 0.9)
 _HALF = 0.5**0.5
@@ -342,7 +342,7 @@ class KnownFrame(KnownLink):
             rows, columns = np.nonzero((squares[0] < height) & (squares[1] >= height))
             if not len(rows):
                 continue
-            part = _hermite_root(
+            part = cubic_root(
                 *(s[rows, columns] - height for s in squares),
                 *(rate[rows, columns] for rate in rates),
             )
@@ -410,13 +410,3 @@ def _pulled(one: Array, other: Array, D: Array) -> Array:
         part = (D @ part).swapaxes(1, 2).reshape(len(D), m, -1)
         flat = flat.swapaxes(1, 2).reshape(1, m, -1)
     return np.asarray(s * part @ flat.swapaxes(1, 2))
-
-
-def _hermite_root(u0: Array, u1: Array, d0: Array, d1: Array) -> Array:
-    """Root in [0, 1] of the cubic with values u0 < 0 <= u1 and slopes d0, d1 at the ends."""
-    low, high = np.zeros_like(u0), np.ones_like(u0)
-    for _ in range(40):
-        x = (low + high) / 2
-        value = cubic(x, u0, u1, d0, d1)
-        low, high = np.where(value < 0, x, low), np.where(value < 0, high, x)
-    return (low + high) / 2

@@ -158,6 +158,16 @@ def cubic(x: Array, u0: Array, u1: Array, d0: Array, d1: Array) -> Array:
     return np.asarray(start + x**2 * ((3 - 2 * x) * u1 + (x - 1) * d1))
 
 
+def cubic_root(*ends: Array) -> Array:
+    """Root in [0, 1] of the `cubic` of u0 < 0 <= u1, d0 and d1."""
+    low, high = np.zeros(ends[0].shape), np.ones(ends[0].shape)
+    for _ in range(40):
+        middle = (low + high) / 2
+        before = cubic(middle, *ends) < 0
+        low, high = np.where(before, middle, low), np.where(before, high, middle)
+    return (low + high) / 2
+
+
 class Curves:
     """Decreasing curves, one for each row, known at times with their slopes there; all (n,)."""
 

@@ -35,7 +35,7 @@ from ..targets.polynomial import (
     twice,
 )
 from .landscape import TRACE
-from .prediction import LEVELS, Record
+from .prediction import LEVELS, Record, cubic, cubic_root
 
 __all__ = ["LARGEST", "LEAVES", "LEFT", "MEETS", "NEVER", "Rules", "Runs", "Stretch"]
 
@@ -142,22 +142,6 @@ def _axes(columns: Array) -> Array:
     Q, R = np.linalg.qr(np.concatenate([basis, rest], axis=2))
     signs = np.where(np.diagonal(R, axis1=1, axis2=2) < 0, -1.0, 1.0)
     return np.concatenate([basis, (Q * signs[:, None, :])[:, :, c:]], axis=2)
-
-
-def _cubic(x: Array, u0: Array, u1: Array, d0: Array, d1: Array) -> Array:
-    """Cubic with values u0, u1 and slopes d0, d1 at 0 and 1."""
-    start = (1 - x) ** 2 * ((1 + 2 * x) * u0 + x * d0)
-    return np.asarray(start + x**2 * ((3 - 2 * x) * u1 + (x - 1) * d1))
-
-
-def _root(*ends: Array) -> Array:
-    """Root in [0, 1] of the cubic, which is negative at 0 and not at 1."""
-    low, high = np.zeros(ends[0].shape), np.ones(ends[0].shape)
-    for _ in range(40):
-        middle = (low + high) / 2
-        before = _cubic(middle, *ends) < 0
-        low, high = np.where(before, middle, low), np.where(before, high, middle)
-    return (low + high) / 2
 
 
 def _arrived(rules: Rules, lengths: Array, H: Array, tried: Array) -> Index:
@@ -508,7 +492,7 @@ class _Crossings:
             new = np.isnan(crossing[place])
             place, parts = tuple(x[new] for x in place), parts[:, new]
             # One cubic says where in the step, another one when, for time runs unevenly in it.
-            time = _cubic(_root(*parts[:4]), *parts[4:])
+            time = cubic(cubic_root(*parts[:4]), *parts[4:])
             crossing[place] = np.clip(time, parts[4], parts[5])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .compile import compiled
+from .compile import compiled, inlined
 from .features import compiled as allocating
 from .linear import factorise, solve
 from .neurons import Network, Work, slope
@@ -165,6 +165,18 @@ def linearise(
     return rate
 
 
+@inlined
+def _at_stage(
+    y: np.ndarray, weights: np.ndarray, stages: np.ndarray, s: int, trial: np.ndarray
+) -> None:
+    """State ``y + sum_k A_sk u_k`` of stage s."""
+    for i in range(len(y)):
+        trial[i] = y[i]
+    for k in range(s):
+        for i in range(len(y)):
+            trial[i] += weights[k] * stages[k, i]
+
+
 @compiled
 def explicit_step(
     net: Network,
@@ -179,12 +191,7 @@ def explicit_step(
 ) -> None:
     """Tsitouras' step from y to `trial`, whose first stage is known; the last is its error."""
     for s in range(1, 7):
-        for i in range(len(y)):
-            trial[i] = y[i]
-        for k in range(s):
-            weight = A[1, s, k]
-            for i in range(len(y)):
-                trial[i] += weight * stages[k, i]
+        _at_stage(y, A[1, s], stages, s, trial)
         # The last stage lies at the end: `trial` and `after` keep the state and the slope there.
         slope(net, rank, p, trial, after, work)
         for i in range(len(y)):
@@ -220,12 +227,7 @@ def implicit_step(
         matrix[i, i] += 1.0 / (GAMMA * h)
     factorise(matrix, pivot, right, n)
     for s in range(STAGES):
-        for i in range(len(y)):
-            trial[i] = y[i]
-        for k in range(s):
-            weight = A[0, s, k]
-            for i in range(len(y)):
-                trial[i] += weight * stages[k, i]
+        _at_stage(y, A[0, s], stages, s, trial)
         if s > 0:
             slope(net, rank, p, trial, after, work)
         for i in range(n):
